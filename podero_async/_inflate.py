@@ -1,0 +1,50 @@
+"""Inflate a whole gzip body at once, with the quickest zlib that is installed, and never past a cap.
+
+Knows bytes only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["CorruptBodyError", "OversizedBodyError", "inflate"]
+
+_zlib: Any
+try:
+    from zlib_ng import zlib_ng as _zlib
+except ImportError:
+    import zlib as _zlib
+
+_GZIP = 31  # a gzip header, and the largest window
+
+
+class CorruptBodyError(Exception):
+    """The body is no gzip, or ends too early."""
+
+
+class OversizedBodyError(Exception):
+    """The body would inflate past the cap."""
+
+
+def inflate(body: bytes, most: int) -> bytes:
+    """Inflate gzip, all members of it, to at most `most` bytes.
+
+    Raises:
+        CorruptBodyError: The body is no gzip, or was cut short.
+        OversizedBodyError: More than `most` bytes would come out; not more than that was allocated.
+    """
+    inflated: bytes = b""
+    while True:
+        member = _zlib.decompressobj(_GZIP)
+        try:
+            # One byte past what may come, so that a body that fills the cap to the byte is told from one over it.
+            inflated += member.decompress(body, most + 1 - len(inflated))
+        except _zlib.error:
+            raise CorruptBodyError from None
+        if len(inflated) > most:
+            raise OversizedBodyError
+        if not member.eof:
+            raise CorruptBodyError
+        body = member.unused_data
+        if not body:
+            return inflated

@@ -1,0 +1,79 @@
+"""Read one vehicle's list whole, and say whether it was proven: in one answer, by overlapping pages, or day by day.
+
+Knows how to ask for a page, through a function given to it; what pages prove is `_pages`' business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from math import ceil
+from typing import Any
+
+from podero_async._chain import Chain
+from podero_async._pages import Page, Piece, Window
+from podero_async.models import Completeness
+
+__all__ = ["Fetch", "ListReader"]
+
+Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
+"""Fetch the page of a window that starts at an offset."""
+
+_FILL = 0.7  # how full a window of days is planned, so that few have to be halved again
+
+
+class ListReader:
+    """Read the sessions of one vehicle in a window of days, each once.
+
+    After `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
+    stands against the proof where there is none. At most `ahead` pages are asked for or kept ahead of the taker.
+    """
+
+    def __init__(self, fetch: Fetch, window: Window, *, ahead: int) -> None:
+        self._fetch = fetch
+        self._window = window
+        self._ahead = ahead
+        self._seen: set[str] = set()
+        self.completeness = Completeness.VERIFIED
+        self.total = 0
+        self.doubt = ""
+
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
+        """Yield the list's rows, page by page as they are proven; what cannot be proven comes last.
+
+        Raises:
+            CompletenessError: The list makes no progress, whatever the offset.
+        """
+        async with aclosing(self._read(self._window)) as pages:
+            async for page in pages:
+                piece = Piece.of(page, self._seen) if page.ids else Piece(page, None)
+                if not piece.is_empty:
+                    yield piece
+
+    async def _read(self, window: Window) -> AsyncGenerator[Page, None]:
+        first = await self._fetch(window, 0)
+        chain = Chain(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
+        async with aclosing(chain.pages()) as pages:
+            async for page in pages:
+                yield page
+        if chain.was_repaired:
+            self._repaired()
+        if chain.is_proven:
+            self.total += chain.last.total
+        elif chain.is_lied_to or window.days == 1:
+            self.total += chain.last.total
+            self.completeness, self.doubt = Completeness.UNPROVEN, chain.doubt
+            async with aclosing(chain.rest()) as pages:
+                async for page in pages:
+                    yield page
+        else:
+            self._repaired()
+            parts = ceil(first.total / (_FILL * max(1, first.count)))
+            for part in window.split(min(window.days, max(2, parts))):
+                async with aclosing(self._read(part)) as pages:
+                    async for page in pages:
+                        yield page
+
+    def _repaired(self) -> None:
+        if self.completeness is Completeness.VERIFIED:
+            self.completeness = Completeness.REPAIRED

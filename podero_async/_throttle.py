@@ -1,0 +1,188 @@
+"""How many requests may be under way: an adaptive limit, one pause for all, and an optional rate.
+
+Knows nothing of HTTP: it is told how a request ended. Time is the event loop's, so a test's loop may bend it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+
+import attrs
+
+from podero_async.errors import ConfigurationError
+
+__all__ = ["Throttle", "ThrottlePolicy"]
+
+_FIRST_LIMIT = 16  # enough for a quick start, little enough for a server that bears less
+_CUT = 0.9  # one pushback costs a tenth; each further one of the same burst a place ...
+_DEEPEST_CUT = 0.5  # ... and one burst at most half
+_BURST_S = 0.01  # how far a rate may catch up after a late timer
+
+
+@attrs.frozen(kw_only=True)
+class ThrottlePolicy:
+    """How hard the API may be asked; shared by everything that one client does.
+
+    Args:
+        max_concurrency: Most requests under way at once: a ceiling, the limit below it finds itself.
+        adaptive: Whether the limit moves under that ceiling with the server's answers (AIMD).
+        requests_per_second: Most requests started a second, evenly spaced; None for no such bound.
+    """
+
+    max_concurrency: int = attrs.field(default=64)
+    adaptive: bool = True
+    requests_per_second: float | None = attrs.field(default=None)
+
+    @max_concurrency.validator
+    def _check_concurrency(self, _: object, value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigurationError("max_concurrency must be a whole number of at least 1")
+
+    @requests_per_second.validator
+    def _check_rate(self, _: object, value: float | None) -> None:
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ConfigurationError("requests_per_second must be a number above 0, or None")
+
+
+class Throttle:
+    """Hand out places for requests, first come, first served.
+
+    The limit grows by one for each good answer until the first pushback, from then on by one for every `limit` good
+    answers, and only while at least half of it is in use. It falls when the server pushes back.
+    """
+
+    def __init__(self, policy: ThrottlePolicy, *, ceiling: int | None = None) -> None:
+        self._ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
+        self._adaptive = policy.adaptive
+        self._interval = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
+        self._limit = float(min(self._ceiling, _FIRST_LIMIT) if policy.adaptive else self._ceiling)
+        self._threshold = math.inf  # below it the limit grows quickly
+        self._in_flight = 0
+        self._started = 0  # places ever handed out: tells which requests a cut has already answered
+        self._cut_at_start = 0  # a pushback of a request that started before this one belongs to the last cut
+        self._cut_floor = 0.0
+        self._failures_in_a_row = 0
+        self._resume_at = -math.inf
+        self._next_start_at = -math.inf
+        self._waiters: deque[asyncio.Future[int]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.pauses = 0
+
+    @property
+    def limit(self) -> int:
+        """How many requests may be under way now."""
+        return max(1, int(self._limit))
+
+    @property
+    def ceiling(self) -> int:
+        """The limit's upper bound."""
+        return self._ceiling
+
+    @property
+    def in_flight(self) -> int:
+        """How many places are taken."""
+        return self._in_flight
+
+    async def acquire(self) -> int:
+        """Wait for a place, and return its number, which the answer is reported with.
+
+        A place must be given back with `release`. Cancelling a waiter takes no place.
+        """
+        if not self._waiters and self._in_flight < self.limit and self._wait_s() == 0:
+            return self._take()
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._hand_out()  # sets the timer, where it is time that is waited for
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                # Leave the queue now: a pause could otherwise collect any number of the cancelled.
+                with contextlib.suppress(ValueError):
+                    self._waiters.remove(waiter)
+            else:
+                self.release()  # the place came just as the caller was cancelled: pass it on
+            raise
+
+    def release(self) -> None:
+        """Give a place back."""
+        self._in_flight -= 1
+        if self._waiters:
+            self._hand_out()
+
+    def succeeded(self) -> None:
+        """Report a good answer."""
+        self._failures_in_a_row = 0
+        if self._adaptive and self._limit < self._ceiling and self._in_flight * 2 >= self._limit:
+            step = 1.0 if self._limit < self._threshold else 1 / self._limit
+            self._limit = min(float(self._ceiling), self._limit + step)
+            if self._waiters:
+                self._hand_out()
+
+    def pushed_back(self, place: int, retry_after: float | None = None) -> None:
+        """Report an answer that says "too much" (429, or 503 with a time): the limit falls, and `retry_after` seconds pause all."""
+        self._cut(place)
+        if retry_after:
+            self.pause(retry_after)
+
+    def failed(self, place: int) -> None:
+        """Report a fault. One is bad luck; as many in a row as are under way are an outage, which needs few probes."""
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row >= max(10, self.limit):
+            self._failures_in_a_row = 0
+            self._cut(place, _DEEPEST_CUT)
+            self._threshold = self._ceiling  # once it is over, grow quickly
+
+    def pause(self, seconds: float) -> None:
+        """Hand out no place to anybody for so many seconds from now."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._resume_at:
+            self.pauses += 1
+        self._resume_at = max(self._resume_at, now + seconds)
+
+    def _cut(self, place: int, factor: float = _CUT) -> None:
+        if not self._adaptive:
+            return
+        if place > self._cut_at_start:
+            self._cut_at_start = self._started
+            self._cut_floor = max(1.0, self._limit * _DEEPEST_CUT)
+            self._limit = max(1.0, self._limit * factor)
+        else:
+            self._limit = max(self._cut_floor, self._limit - 1)
+        self._threshold = self._limit
+
+    def _take(self) -> int:
+        self._in_flight += 1
+        self._started += 1
+        if self._interval:
+            now = asyncio.get_running_loop().time()
+            self._next_start_at = max(self._next_start_at, now - max(_BURST_S, self._interval)) + self._interval
+        return self._started
+
+    def _wait_s(self) -> float:
+        """Say how long the pause and the rate still forbid a start."""
+        until = max(self._resume_at, self._next_start_at)
+        if until == -math.inf:
+            return 0.0
+        return max(0.0, until - asyncio.get_running_loop().time())
+
+    def _hand_out(self) -> None:
+        while self._waiters and self._in_flight < self.limit:
+            wait_s = self._wait_s()
+            if wait_s > 0:
+                self._set_timer(wait_s)
+                return
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(self._take())
+
+    def _set_timer(self, wait_s: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._hand_out()

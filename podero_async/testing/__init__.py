@@ -1,0 +1,15 @@
+"""A simulator of the Podero Partner API: a real HTTP server on loopback, with a script of what goes wrong.
+
+It knows the models and the wire, never the client, and so it can prove any client of the API.
+"""
+
+from __future__ import annotations
+
+from podero_async.testing._counts import Counts, RequestRecord
+from podero_async.testing._fault_text import parse_fault
+from podero_async.testing._faults import Fault
+from podero_async.testing._queries import PageRequest
+from podero_async.testing._rows import rows_from_jsonl
+from podero_async.testing._simulator import PoderoSimulator
+
+__all__ = ["Counts", "Fault", "PageRequest", "PoderoSimulator", "RequestRecord", "parse_fault", "rows_from_jsonl"]

@@ -1,0 +1,219 @@
+"""A vehicle's sessions as rows of the wire: encoded once, kept in the list's order, cut by windows of days.
+
+Knows nothing of HTTP, users or how rows come about.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from podero_async.models import VehicleRef
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_DAY = timedelta(days=1) // _MICROSECOND
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def encode(value: object) -> bytes:
+    return _to_json(value).encode()
+
+
+def wire_time(moment: datetime) -> str:
+    """`2026-01-05T18:03:11Z`, with a fraction only where there is one."""
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat().removesuffix("+00:00") + "Z"
+
+
+def parse_time(text: object) -> datetime:
+    """Read a time as the wire writes it; one without an offset is UTC.
+
+    Raises:
+        ValueError: It is no ISO 8601 time.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"not a time: {text!r}")  # noqa: TRY004 - rows come from outside: one error for a bad one
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _midnight(day: date) -> int:
+    return (day - _EPOCH.date()) // _MICROSECOND
+
+
+@attrs.frozen
+class Row:
+    """One session. `order` puts the newest plug-in first and breaks ties by id."""
+
+    id: str
+    order: tuple[int, str]
+    is_hidden: bool
+    encoded: bytes
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Row:
+        """Encode the fields of one session.
+
+        Raises:
+            ValueError: The row has no `id`, or no `plug_in_time` that can be read: it would have no place in a list.
+        """
+        row_id = fields.get("id")
+        if not isinstance(row_id, str):
+            raise ValueError("a row needs an id, as text")  # noqa: TRY004 - as above
+        order = (-_microseconds(parse_time(fields.get("plug_in_time"))), row_id)
+        return cls(row_id, order, fields.get("is_hidden", False) is True, encode(fields))
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        decoded: dict[str, Any] = json.loads(self.encoded)
+        return decoded
+
+    @property
+    def plug_in_time(self) -> datetime:
+        return _EPOCH - self.order[0] * _MICROSECOND
+
+
+@attrs.define
+class _SortedRows:
+    """Rows in the list's order, beside their sort keys, so that a window is found by halving."""
+
+    _orders: list[tuple[int, str]] = attrs.field(factory=list)
+    rows: list[Row] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, rows: Iterable[Row]) -> _SortedRows:
+        ordered = sorted(rows, key=lambda row: row.order)
+        return cls([row.order for row in ordered], ordered)
+
+    def add(self, row: Row) -> None:
+        at = bisect_left(self._orders, row.order)
+        self._orders.insert(at, row.order)
+        self.rows.insert(at, row)
+
+    def discard(self, row: Row) -> None:
+        at = bisect_left(self._orders, row.order)
+        if at < len(self.rows) and self.rows[at].id == row.id:
+            del self._orders[at], self.rows[at]
+
+    def window(self, from_date: date, to_date: date) -> slice:
+        # Keys are negated times, so the window [from, to + 1 day) begins just after its upper end.
+        first = bisect_left(self._orders, (1 - _midnight(to_date) - _DAY, ""))
+        last = bisect_left(self._orders, (1 - _midnight(from_date), ""))
+        return slice(first, max(first, last))
+
+
+@attrs.define
+class SessionList:
+    """One vehicle's completed sessions: newest first, ids unique, hidden rows apart."""
+
+    _by_id: dict[str, Row] = attrs.field(factory=dict)
+    _every: _SortedRows = attrs.field(factory=_SortedRows)
+    _visible: _SortedRows = attrs.field(factory=_SortedRows)
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> SessionList:
+        """Sort and encode wire rows.
+
+        Raises:
+            ValueError: A row has no place in a list (see `Row.of`), or an id stands twice.
+        """
+        made = [Row.of(fields) for fields in rows]
+        by_id = {row.id: row for row in made}
+        if len(by_id) < len(made):
+            raise ValueError("a session id stands twice in one vehicle's rows")
+        return cls(by_id, _SortedRows.of(made), _SortedRows.of(row for row in made if not row.is_hidden))
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __contains__(self, row_id: str) -> bool:
+        return row_id in self._by_id
+
+    def window(self, from_date: date | None, to_date: date | None, *, include_hidden: bool) -> tuple[list[Row], slice]:
+        """Find the rows of the days `from_date` to `to_date` (both inclusive, None: no bound), newest first.
+
+        The list is the live one, not a copy: cut it with the slice before anything else can move it.
+        """
+        chosen = self._every if include_hidden else self._visible
+        return chosen.rows, chosen.window(from_date or date.min, to_date or date.max)
+
+    def newest(self) -> Row | None:
+        return self._every.rows[0] if self._every.rows else None
+
+    def oldest(self) -> Row | None:
+        return self._every.rows[-1] if self._every.rows else None
+
+    def fields(self, row_id: str) -> dict[str, Any]:
+        return self._by_id[row_id].fields
+
+    def insert(self, fields: Mapping[str, Any]) -> None:
+        row = Row.of(fields)
+        if row.id in self._by_id:
+            raise ValueError(f"the vehicle has a session {row.id} already")
+        self._by_id[row.id] = row
+        self._every.add(row)
+        if not row.is_hidden:
+            self._visible.add(row)
+
+    def remove(self, row_id: str) -> None:
+        """Take a session out; a `KeyError` where there is none of that id."""
+        row = self._by_id.pop(row_id)
+        self._every.discard(row)
+        self._visible.discard(row)
+
+
+def rows_from_jsonl(source: Path | str | Iterable[str]) -> dict[VehicleRef, list[dict[str, Any]]]:
+    """Read wire rows from JSON lines, for `PoderoSimulator(rows=...)`.
+
+    Args:
+        source: The path of a file, or lines. Each line is one session's row with a `user_id` and a `vehicle_id`
+            beside the wire's own fields; blank lines are passed over.
+
+    Raises:
+        ValueError: A line is not such an object; the message names its number, counted from 1.
+    """
+    if isinstance(source, Path | str):
+        with Path(source).open(encoding="utf-8") as lines:
+            return rows_from_jsonl(lines)
+    rows: dict[VehicleRef, list[dict[str, Any]]] = {}
+    seen: set[tuple[VehicleRef, str]] = set()
+    for number, line in enumerate(source, start=1):
+        if not line.strip():
+            continue
+        try:
+            vehicle, fields = _read_line(line)
+            key = (vehicle, Row.of(fields).id)
+            if key in seen:
+                raise ValueError(f"session {key[1]} stands twice")  # noqa: TRY301 - the number is added below
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        seen.add(key)
+        rows.setdefault(vehicle, []).append(fields)
+    return rows
+
+
+def _read_line(line: str) -> tuple[VehicleRef, dict[str, Any]]:
+    fields = json.loads(line)
+    if not isinstance(fields, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - a bad line is a ValueError, whatever is bad in it
+    missing = [
+        name for name in ("user_id", "vehicle_id", "id", "plug_in_time") if not isinstance(fields.get(name), str)
+    ]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} missing, or not text")
+    vehicle = VehicleRef(user_id=fields.pop("user_id"), vehicle_id=fields.pop("vehicle_id"))
+    return vehicle, fields

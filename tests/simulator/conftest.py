@@ -1,0 +1,83 @@
+"""A plain HTTP client for the simulator's own tests: nothing of the library stands between a test and the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+
+from podero_async.models import VehicleRef
+from podero_async.testing import PoderoSimulator
+
+PREFIX = "/api/partners/v2.0"
+
+
+@attrs.define
+class Reply:
+    status: int
+    json: Any
+    headers: Any
+
+
+@attrs.define
+class Caller:
+    """One simulator, a session, and the token that it sends."""
+
+    sim: PoderoSimulator
+    http: aiohttp.ClientSession
+    token: str = ""
+
+    @property
+    def org(self) -> str:
+        return f"{PREFIX}/org/{self.sim.org_id}"
+
+    def vehicle(self, vehicle: VehicleRef) -> str:
+        return f"{self.org}/users/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}"
+
+    async def request(self, method: str, path: str, **options: Any) -> Reply:
+        headers = ({"Authorization": f"Bearer {self.token}"} if self.token else {}) | options.pop("headers", {})
+        async with self.http.request(method, self.sim.base_url + path, headers=headers, **options) as answer:
+            return Reply(answer.status, await answer.json(), answer.headers)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what the server is about to do; a second at most."""
+        async with asyncio.timeout(1):
+            while not condition():  # noqa: ASYNC110 - the simulator has no event for it, and needs none
+                await asyncio.sleep(0.001)
+
+    async def get(self, path: str, **query: str | int) -> Reply:
+        return await self.request("GET", path, params=query)
+
+    async def sessions(self, vehicle: VehicleRef | None = None, /, **query: str | int) -> Reply:
+        """Ask for a page of a vehicle's sessions: of the first vehicle, and of all its days, unless told otherwise."""
+        window = {"from": self.sim.first_day.isoformat(), "to": self.sim.last_day.isoformat()}
+        return await self.get(f"{self.vehicle(vehicle or self.sim.vehicles[0])}/sessions", **(window | query))
+
+    async def log_in(self) -> dict[str, Any]:
+        body = {"grant_type": "password", "username": self.sim.username, "password": self.sim.password}
+        reply = await self.request("POST", f"{PREFIX}/auth/token", json=body)
+        self.token = reply.json["access_token"]
+        return dict(reply.json)
+
+
+Running = Callable[..., AbstractAsyncContextManager[Caller]]
+
+
+@asynccontextmanager
+async def _running(**options: Any) -> AsyncIterator[Caller]:
+    async with PoderoSimulator(**options) as sim, aiohttp.ClientSession() as http:
+        caller = Caller(sim, http)
+        if "json" in options.get("token_ways", {"json"}):
+            await caller.log_in()
+        yield caller
+
+
+@pytest.fixture
+def running() -> Running:
+    """Start a simulator with these options, and log in to it."""
+    return _running

@@ -1,0 +1,262 @@
+"""What each endpoint answers, as a client sees it on the wire."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from podero_async.testing import PageRequest
+from tests.simulator.conftest import PREFIX, Running
+
+NOWHERE = uuid.UUID(int=1)
+
+
+async def test_page_is_the_truth_in_its_order(running: Running) -> None:
+    """A client would be tested against rows that the simulator itself does not know."""
+    async with running(vehicles=3) as call:
+        vehicle = call.sim.vehicles[1]
+        truth = call.sim.truth(vehicle)
+        page = await call.sessions(vehicle, limit=200)
+        assert page.status == 200
+        assert page.json == {"total": len(truth), "items": truth}
+        assert [row["plug_in_time"] for row in truth] == sorted((row["plug_in_time"] for row in truth), reverse=True)
+
+
+async def test_pages_join_to_the_whole_list(running: Running) -> None:
+    """Offset paging would lose or repeat rows on a list that does not even move."""
+    async with running() as call:
+        truth = call.sim.truth(call.sim.vehicles[0])
+        read = []
+        for offset in range(0, len(truth), 7):
+            page = await call.sessions(limit=7, offset=offset)
+            assert page.json["total"] == len(truth)
+            read += page.json["items"]
+        assert read == truth
+
+
+async def test_default_limit_is_the_contract_s(running: Running) -> None:
+    """A client that names no limit would get pages of another size than in production."""
+    async with running(sessions_per_vehicle=80) as call:
+        assert len((await call.sessions(include_hidden="true")).json["items"]) == 50
+
+
+async def test_offset_beyond_the_end_is_an_empty_page(running: Running) -> None:
+    """A client that reads one page too far would see an error instead of the end."""
+    async with running() as call:
+        page = await call.sessions(offset=10_000)
+        assert page.status == 200
+        assert page.json["items"] == []
+        assert page.json["total"] == len(call.sim.truth(call.sim.vehicles[0]))
+
+
+async def test_window_is_of_whole_utc_days_with_both_ends(running: Running) -> None:
+    """A session just before midnight would fall out of its day, or a neighbour's into it."""
+    async with running(rows={}) as call:
+        sim = call.sim
+        times = ["2026-01-04T23:59:59Z", "2026-01-05T00:00:00Z", "2026-01-05T23:59:59.999999Z", "2026-01-06T00:00:00Z"]
+        rows = [{"id": str(uuid.UUID(int=number)), "plug_in_time": time} for number, time in enumerate(times)]
+        vehicle = sim.add_vehicle(rows=rows)
+        page = await call.sessions(vehicle, **{"from": "2026-01-05", "to": "2026-01-05"})
+        assert [row["plug_in_time"] for row in page.json["items"]] == [times[2], times[1]]
+        assert page.json["total"] == 2
+
+
+async def test_offset_of_a_time_is_taken_into_account(running: Running) -> None:
+    """A row whose time is written with another offset would be listed on the wrong day."""
+    async with running(rows={}) as call:
+        rows = [{"id": "a", "plug_in_time": "2026-01-06T00:30:00+01:00"}]
+        vehicle = call.sim.add_vehicle(rows=rows)
+        assert (await call.sessions(vehicle, **{"from": "2026-01-05", "to": "2026-01-05"})).json["total"] == 1
+        assert (await call.sessions(vehicle, **{"from": "2026-01-06", "to": "2026-01-06"})).json["total"] == 0
+
+
+async def test_window_backwards_is_empty(running: Running) -> None:
+    """A reversed window would break the server instead of answering nothing."""
+    async with running() as call:
+        page = await call.sessions(**{"from": call.sim.last_day.isoformat(), "to": call.sim.first_day.isoformat()})
+        assert page.json == {"total": 0, "items": []}
+
+
+async def test_hidden_sessions_show_only_on_demand(running: Running) -> None:
+    """Blips would count as charges."""
+    async with running() as call:
+        vehicle = call.sim.vehicles[0]
+        hidden = [row for row in call.sim.truth(vehicle, include_hidden=True) if row["is_hidden"]]
+        assert hidden
+        visible = await call.sessions(limit=200)
+        every = await call.sessions(limit=200, include_hidden="true")
+        assert every.json["total"] == visible.json["total"] + len(hidden)
+        assert not any(row["is_hidden"] for row in visible.json["items"])
+
+
+async def test_current_session_is_null_or_a_row(running: Running) -> None:
+    """A bot would not see that a vehicle is charging, or crash where none is."""
+    async with running(vehicles=40) as call:
+        answers = [(await call.get(f"{call.vehicle(vehicle)}/sessions/current")).json for vehicle in call.sim.vehicles]
+        active = [answer["session"] for answer in answers if answer["session"] is not None]
+        assert 0 < len(active) < 40
+        assert all(row["session_outcome"] == "in_progress" and row["unplug_time"] is None for row in active)
+        call.sim.set_current(call.sim.vehicles[0], active[0])
+        assert (await call.get(f"{call.vehicle(call.sim.vehicles[0])}/sessions/current")).json == {"session": active[0]}
+        call.sim.set_current(call.sim.vehicles[0], None)
+        assert (await call.get(f"{call.vehicle(call.sim.vehicles[0])}/sessions/current")).json == {"session": None}
+
+
+async def test_users_come_as_a_bare_array(running: Running) -> None:
+    """Discovery would not find the users, or ask users without vehicles for theirs."""
+    async with running(users=5, vehicles=3) as call:
+        users = (await call.get(f"{call.org}/users")).json
+        assert [user["num_electric_vehicles"] for user in users] == [1, 1, 1, 0, 0]
+        assert {user["organization_id"] for user in users} == {str(call.sim.org_id)}
+        assert all(user["email"].endswith("@example.com") for user in users)
+
+
+async def test_users_come_as_pages_where_asked_for(running: Running) -> None:
+    """A client of a server that pages its users would never be tested."""
+    async with running(users=5, users_as_pages=True) as call:
+        page = (await call.get(f"{call.org}/users", limit=2, offset=4)).json
+        assert page["total"] == 5
+        assert [user["last_name"] for user in page["items"]] == ["5"]
+        assert (await call.get(f"{call.org}/users", limit=0)).status == 422
+
+
+async def test_user_by_external_id(running: Running) -> None:
+    """A partner could not find a user by its own id."""
+    async with running() as call:
+        user = await call.get(f"{call.org}/users/by-ext-id/customer_3")
+        assert user.json["external_user_id"] == "customer_3"
+        assert (await call.get(f"{call.org}/users/by-ext-id/nobody")).status == 404
+
+
+async def test_deleted_users_show_only_on_demand(running: Running) -> None:
+    """A fleet would keep reading users that are gone."""
+    async with running(users=2) as call:
+        user_id = call.sim.vehicles[0].user_id
+        call.sim.delete_user(user_id)
+        assert str(user_id) not in {user["id"] for user in (await call.get(f"{call.org}/users")).json}
+        assert len((await call.get(f"{call.org}/users", include_deleted="true")).json) == 2
+        assert (await call.get(f"{call.org}/users/by-ext-id/customer_1")).status == 404
+        assert (await call.get(f"{call.org}/users/by-ext-id/customer_1", include_deleted="true")).status == 200
+
+
+async def test_vehicles_of_a_user(running: Running) -> None:
+    """Discovery would not find a user's second vehicle."""
+    async with running(users=2, vehicles=5) as call:
+        user_id = call.sim.vehicles[0].user_id
+        rows = (await call.get(f"{call.org}/users/{user_id}/electric-vehicles")).json
+        assert [row["id"] for row in rows] == [str(ref.vehicle_id) for ref in call.sim.vehicles[::2]]
+        assert {row["owner"]["id"] for row in rows} == {str(user_id)}
+
+
+@pytest.mark.parametrize("token", ["", "unknown"])
+async def test_without_a_good_token_nothing_is_served(running: Running, token: str) -> None:
+    """A client that loses its token would not notice in a test."""
+    async with running() as call:
+        call.token = token
+        reply = await call.sessions()
+        assert (reply.status, reply.json) == (401, {"detail": "Unauthorized"})
+
+
+async def test_what_does_not_exist_is_404(running: Running) -> None:
+    """A mistaken id would look like a vehicle without sessions, or show another user's."""
+    async with running(users=2, vehicles=2) as call:
+        mine, other = call.sim.vehicles
+        paths = [
+            f"{call.org}/users/{mine.user_id}/electric-vehicles/{other.vehicle_id}/sessions/current",
+            f"{call.org}/users/{NOWHERE}/electric-vehicles",
+            f"{PREFIX}/org/{NOWHERE}/users",
+            f"{PREFIX}/org/{NOWHERE}/users/{mine.user_id}/electric-vehicles/{mine.vehicle_id}/sessions/current",
+            "/nowhere",
+        ]
+        for path in paths:
+            reply = await call.get(path)
+            assert (reply.status, reply.json) == (404, {"detail": "Not Found"}), path
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("from", "2026-02-30", "date_from_datetime_parsing"),
+        ("from", "20260105", "date_from_datetime_parsing"),
+        ("to", "yesterday", "date_from_datetime_parsing"),
+        ("limit", "0", "greater_than_equal"),
+        ("limit", "201", "less_than_equal"),
+        ("limit", "many", "int_parsing"),
+        ("offset", "-1", "greater_than_equal"),
+        ("include_hidden", "perhaps", "bool_parsing"),
+    ],
+)
+async def test_bad_parameter_is_422_and_named(running: Running, name: str, value: str, kind: str) -> None:
+    """A client that sends nonsense would be answered as if it had not."""
+    async with running() as call:
+        reply = await call.sessions(**{name: value})
+        assert reply.status == 422
+        assert [(error["type"], error["loc"]) for error in reply.json["detail"]] == [(kind, ["query", name])]
+
+
+async def test_missing_and_malformed_parameters_are_named_together(running: Running) -> None:
+    """Only the first of several mistakes would be told."""
+    async with running() as call:
+        reply = await call.get(f"{PREFIX}/org/none/users/none/electric-vehicles/{NOWHERE}/sessions")
+        assert reply.status == 422
+        assert [error["loc"] for error in reply.json["detail"]] == [
+            ["path", "org_id"],
+            ["path", "user_id"],
+            ["query", "from"],
+            ["query", "to"],
+        ]
+
+
+async def test_wrong_method_is_405_with_allow(running: Running) -> None:
+    """A client that writes by mistake would be told that the path does not exist."""
+    async with running() as call:
+        reply = await call.request("POST", f"{call.org}/users")
+        assert reply.status == 405
+        assert reply.headers["Allow"] == "GET"
+        assert "detail" in reply.json
+        assert (await call.get(f"{PREFIX}/auth/token")).headers["Allow"] == "POST"
+
+
+async def test_unknown_parameters_are_ignored_and_every_answer_is_signed(running: Running) -> None:
+    """A client could not name its request to the vendor."""
+    async with running() as call:
+        first, second = await call.sessions(surprise="yes"), await call.get("/nowhere")
+        assert first.status == 200
+        assert first.headers["X-Request-ID"] != second.headers["X-Request-ID"]
+        assert "Date" in second.headers
+
+
+async def test_large_answers_are_compressed_for_who_takes_it(running: Running) -> None:
+    """A client's decompression would never be tested, or a client without it be locked out."""
+    async with running() as call:
+        packed = await call.sessions(limit=200)
+        assert packed.headers["Content-Encoding"] == "gzip"
+        path = f"{call.vehicle(call.sim.vehicles[0])}/sessions"
+        window = {"from": call.sim.first_day.isoformat(), "to": call.sim.last_day.isoformat(), "limit": 200}
+        plain = await call.request("GET", path, params=window, headers={"Accept-Encoding": "identity"})
+        assert "Content-Encoding" not in plain.headers
+        assert plain.json == packed.json
+        assert "Content-Encoding" not in (await call.sessions(limit=1)).headers
+
+
+async def test_hook_sees_each_page_before_it_is_cut(running: Running) -> None:
+    """A test could not move the list between two requests of one read."""
+    async with running(sessions_per_vehicle=20) as call:
+        vehicle = call.sim.vehicles[0]
+        seen: list[PageRequest] = []
+
+        def drop_newest(asked: PageRequest) -> None:
+            seen.append(asked)
+            call.sim.remove(vehicle, call.sim.truth(vehicle)[0]["id"])
+
+        before = call.sim.truth(vehicle)
+        call.sim.before_answer = drop_newest
+        page = await call.sessions(vehicle, limit=3)
+        assert page.json == {"total": len(before) - 1, "items": before[1:4]}
+        await call.sessions(vehicle, limit=3, offset=3, include_hidden="true")
+        assert call.sim.before_answer is drop_newest
+        assert [(asked.number, asked.offset, asked.include_hidden) for asked in seen] == [(1, 0, False), (2, 3, True)]
+        assert seen[0].vehicle == vehicle
+        assert seen[0].to_date - seen[0].from_date >= timedelta(days=10)

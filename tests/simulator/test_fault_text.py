@@ -1,0 +1,65 @@
+"""The text form of faults, as it is typed on a command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from podero_async.testing import Fault, parse_fault
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("reset", Fault(kind="reset")),
+        ("reset@2%", Fault(kind="reset", rate=0.02)),
+        ("status:503@5%", Fault(kind="status", status=503, rate=0.05)),
+        ("status:429:retry-after=1@1%", Fault(kind="status", status=429, headers={"retry-after": "1"}, rate=0.01)),
+        (
+            "status:status=502:content_type=text/html:body=<html>",
+            Fault(kind="status", status=502, content_type="text/html", body="<html>"),
+        ),
+        ("hang@#10", Fault(kind="hang", nth=10)),
+        ("hang:2.5@#1,3", Fault(kind="hang", seconds=2.5, nth={1, 3})),
+        ("clamped_limit:50@100%", Fault(kind="clamped_limit", limit=50, rate=1)),
+        ("sessions/reset@2%", Fault(kind="reset", endpoint="sessions", rate=0.02)),
+        (
+            "sessions.later/truncated:100@0.5%x3",
+            Fault(kind="truncated", endpoint="sessions", page="later", after_bytes=100, rate=0.005, times=3),
+        ),
+        ("drip:0.05:chunk_bytes=10", Fault(kind="drip", seconds=0.05, chunk_bytes=10)),
+        ("wrong_total:-3", Fault(kind="wrong_total", delta=-3)),
+        ("malformed_row:id:damage=missing", Fault(kind="malformed_row", field="id", damage="missing")),
+        (" token_expiring:30@#1 ", Fault(kind="token_expiring", seconds=30, nth=1)),
+    ],
+)
+def test_text_is_read_as_the_fault(text: str, fault: Fault) -> None:
+    """A demonstration on the command line would play another fault than it names."""
+    assert parse_fault(text) == fault
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a fault"),
+        ("reset@", "not a fault"),
+        ("reset@often", "not a fault"),
+        ("status:503@5", "not a fault"),
+        ("earthquake@5%", "unknown kind"),
+        ("earthquake:big", "takes no value"),
+        ("earthquake:size=big", "unknown kind"),
+        ("empty:1", "takes no value"),
+        ("status:many", "status is a number"),
+        ("hang:seconds=long", "seconds is a number"),
+        ("reset:status=503", "does not take status"),
+        ("malformed_row:id:damage=small", "damage"),
+        ("nowhere/reset", "nowhere"),
+        ("users/clamped_limit:5", "users"),
+        ("clamped_limit", "needs limit"),
+        ("reset@500%", "between 0 and 1"),
+        ("reset@#0", "counted from 1"),
+    ],
+)
+def test_bad_text_is_refused_with_a_reason(text: str, words: str) -> None:
+    """A typing slip would run a demonstration without its fault."""
+    with pytest.raises(ValueError, match=words):
+        parse_fault(text)

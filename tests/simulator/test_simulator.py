@@ -1,0 +1,148 @@
+"""The simulator's own life: what it counts, TLS, other event loops, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+import trustme
+
+import podero_async.testing
+from podero_async.testing import Fault, PoderoSimulator
+from tests.simulator.conftest import Caller, Running
+
+
+def test_public_names_are_sorted_and_there() -> None:
+    """An import that the documentation names would fail."""
+    names = podero_async.testing.__all__
+    assert names == sorted(names)
+    assert all(hasattr(podero_async.testing, name) for name in names)
+
+
+async def test_counts_and_the_log_of_requests(running: Running) -> None:
+    """A client's cost in requests could not be proven."""
+    async with running(vehicles=1, clock=lambda: 12.5) as call:
+        await call.sessions(limit=3)
+        await call.get(f"{call.org}/users")
+        await call.get("/nowhere")
+        counts = call.sim.counts
+        assert counts.requests == {"token": 1, "sessions": 1, "users": 1, "other": 1}
+        assert counts.responses == {200: 3, 404: 1}
+        assert (counts.total_requests, counts.rows_served, counts.tokens_issued) == (4, 3, 1)
+        assert (counts.concurrent, counts.peak_concurrent) == (0, 1)
+        record = call.sim.requests[1]
+        assert (record.method, record.endpoint, record.time, record.query["limit"]) == ("GET", "sessions", 12.5, "3")
+        assert record.path.endswith("/sessions")
+        assert call.sim.requests[-1].endpoint == "other"
+
+
+async def test_peak_of_concurrent_requests(running: Running) -> None:
+    """A client that breaks its own limit would not be found out."""
+    async with running(vehicles=1) as call:
+        call.sim.latency_s = 0.02
+        assert call.sim.latency_s == 0.02
+        await asyncio.gather(*(call.sessions() for _ in range(7)))
+        assert call.sim.counts.peak_concurrent == 7
+
+
+async def test_tls() -> None:
+    """A client's TLS could not be tested."""
+    authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with (
+        PoderoSimulator(ssl_context=context, faults=[Fault(kind="reset", endpoint="sessions")]) as sim,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as http,
+    ):
+        assert sim.base_url.startswith("https://127.0.0.1:")
+        call = Caller(sim, http)
+        await call.log_in()
+        assert (await call.get(f"{call.org}/users")).status == 200
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await call.sessions()
+
+
+async def test_port_of_choice_and_one_that_is_taken() -> None:
+    """Two simulators would fight over a port without a word."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use"):
+            async with PoderoSimulator(port=port):
+                pass
+    async with PoderoSimulator(port=port) as sim:
+        assert sim.base_url == f"http://127.0.0.1:{port}"
+        with pytest.raises(RuntimeError, match="once"):
+            await sim.__aenter__()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="hang", endpoint="sessions"),
+        Fault(kind="hang", endpoint="sessions", seconds=3600),
+        Fault(kind="drip", endpoint="sessions", seconds=3600),
+    ],
+)
+async def test_closing_ends_what_is_still_waiting(fault: Fault) -> None:
+    """A test with a request that hangs would never end, or leave a task behind."""
+    before = asyncio.all_tasks()
+    async with aiohttp.ClientSession() as http:
+        async with PoderoSimulator(vehicles=1, faults=[fault]) as sim:
+            call = Caller(sim, http)
+            await call.log_in()
+            hanging = asyncio.create_task(call.sessions())
+            await call.until(lambda: sim.counts.concurrent == 1)
+            started = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - started < 0.5
+        with pytest.raises(aiohttp.ClientError):
+            await hanging
+        assert sim.counts.concurrent == 0
+    assert asyncio.all_tasks() == before
+
+
+async def test_closing_while_clients_come_back(running: Running) -> None:
+    """A connection that arrives as the server closes would be left open, with a warning in another test."""
+    for _ in range(5):
+        async with running(vehicles=1, faults=[Fault(kind="hang", endpoint="sessions")]) as call:
+            hanging = asyncio.create_task(call.sessions())
+            await asyncio.sleep(0.005)
+        with pytest.raises((aiohttp.ClientError, RuntimeError)):
+            await hanging
+
+
+async def test_latency_ends_with_the_simulator() -> None:
+    """A slow simulator would be slow to close."""
+    async with aiohttp.ClientSession() as http:
+        async with PoderoSimulator(latency_s=3600) as sim:
+            call = Caller(sim, http)
+            waiting = asyncio.create_task(call.log_in())
+            await call.until(lambda: sim.counts.concurrent == 1)
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_leaving_without_having_entered() -> None:
+    """A start that failed would hide its own error."""
+    await PoderoSimulator().__aexit__(None, None, None)
+
+
+def test_uvloop_plays_the_same_faults() -> None:
+    """The simulator would work on one event loop only."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def play() -> None:
+        fault = Fault(kind="reset", endpoint="sessions")
+        async with PoderoSimulator(vehicles=1, faults=[fault]) as sim, aiohttp.ClientSession() as http:
+            call = Caller(sim, http)
+            await call.log_in()
+            with pytest.raises(aiohttp.ClientConnectionError):
+                await call.sessions()
+            assert sim.counts.faults == {"reset": 1}
+
+    run: Callable[..., None] = uvloop.run
+    run(play())
