@@ -38,7 +38,8 @@ _logger = logging.getLogger("podero_async")
 _OK = 200
 _TRY_ANOTHER_WAY = frozenset({400, 404, 405, 415, 422})  # how a server refuses a way that it does not speak
 _CREDENTIALS_ARE_WRONG = frozenset({"invalid_client", "invalid_grant"})  # ... and how it says that it does
-_CLOCK_MARGIN_S = 20.0  # two clocks may disagree; a short-lived token keeps nine tenths of its life
+_CLOCK_MARGIN_S = 20.0  # two clocks may disagree ...
+_CLOCK_MARGIN = 0.05  # ... but a short-lived token must outlast its renewal
 _RENEW_AT = (0.8, 0.9)  # of a token's life, with jitter: a fleet of processes must not renew in step
 _EARLY_RETRY_S = 5.0  # after an early renewal that failed
 
@@ -195,5 +196,5 @@ class TokenCache:
             value=value,
             refresh_token=self._refresh_token,
             renew_at=now + life_s * random.uniform(*_RENEW_AT),
-            usable_until=now + life_s - min(_CLOCK_MARGIN_S, life_s / 10),
+            usable_until=now + life_s - min(_CLOCK_MARGIN_S, life_s * _CLOCK_MARGIN),
         )

@@ -72,7 +72,7 @@ _STANDARD = TokenEndpoint("/api/partners/v2.0/auth/token")
 
 
 def _as_endpoint(value: TokenEndpoint | str | None) -> TokenEndpoint | None:
-    return TokenEndpoint(value) if isinstance(value, str) else value
+    return value if value is None or isinstance(value, TokenEndpoint) else TokenEndpoint(value)
 
 
 @attrs.frozen

@@ -143,7 +143,8 @@ def decode_users(body: bytes) -> tuple[int, list[User]]:
     if isinstance(answer, dict):
         items = _expect(_field(answer, "items"), list, "$.items")
         return _total(answer), _structured_list(items, User, "$.items")
-    return len(answer), _structured_list(_expect(answer, list, "$"), User, "$")
+    items = _expect(answer, list, "$")
+    return len(items), _structured_list(items, User, "$")
 
 
 def decode_user(body: bytes) -> User:
@@ -155,14 +156,14 @@ def decode_user(body: bytes) -> User:
 
 
 def decode_json(body: bytes) -> Any:
-    """Decode any JSON. A body that is none may be the fault of the way here, so its error is `retryable`."""
+    """Decode any JSON, and the NaN and Infinity that Python's servers take for JSON: a row's fault, not the page's.
+
+    A body that is none may be the fault of the way here, so its error is `retryable`.
+    """
     try:
-        try:
-            return msgspec.json.decode(body)
-        except msgspec.ValidationError:  # JSON, with a number past any float: one row's fault, not the page's
-            return json.loads(body)
+        return json.loads(body)
     except (ValueError, RecursionError) as error:
-        # The parser names an offset and a character at most, never the text.
+        # The parser names a place and a character at most, never the text.
         raise DecodeError(f"the body is no JSON: {error}", retryable=True) from None
 
 
@@ -241,7 +242,7 @@ def _outline_of(row: Any) -> tuple[str, datetime | None]:
     fields = row if isinstance(row, dict) else {}
     row_id, plugged_in = fields.get("id"), fields.get("plug_in_time")
     if not isinstance(row_id, str):
-        row_id = encode_json(row).decode()
+        row_id = json.dumps(row)
     try:
         return row_id, _to_datetime(plugged_in, datetime)
     except ValueError:

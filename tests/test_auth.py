@@ -1,0 +1,390 @@
+"""One token for all: asked for once, renewed before it expires, and never lost to a late refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+import attrs
+import pytest
+
+from podero_async import (
+    AuthenticationError,
+    ClientCredentials,
+    DecodeError,
+    PasswordCredentials,
+    StaticToken,
+    Token,
+    TokenEndpoint,
+    TransportError,
+)
+from podero_async._auth import TokenCache
+from podero_async._credentials import TokenRequest
+
+pytestmark = pytest.mark.leaping
+
+CLIENT = ClientCredentials("client-1", "s3cret")
+PASSWORD = PasswordCredentials("user-1@example.com", "passw0rd")
+CONTRACT, GUIDE = "/api/partners/v2.0/auth/token", "/oauth2/token/"
+
+
+@attrs.define
+class Desk:
+    """A token endpoint, scripted: what it was asked, and what it answers."""
+
+    life_s: float | None = 100.0
+    takes_s: float = 1.0
+    speaks: Callable[[TokenRequest], bool] = lambda _: True
+    refusal: tuple[int, Any] = (422, {"detail": "no"})
+    failure: Exception | None = None
+    refresh_tokens: bool = False
+    refuses_refresh: bool = False
+    requests: list[TokenRequest] = attrs.field(factory=list)
+    issued: int = 0
+
+    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
+        self.requests.append(request)
+        await asyncio.sleep(self.takes_s)
+        if self.failure:
+            raise self.failure
+        if not self.speaks(request):
+            return self.refusal[0], json.dumps(self.refusal[1]).encode()
+        if b"refresh_token" in request.body and self.refuses_refresh:
+            return 400, b'{"error": "invalid_grant"}'
+        self.issued += 1
+        answer: dict[str, Any] = {"access_token": f"token-{self.issued}", "expires_in": self.life_s}
+        if self.refresh_tokens:
+            answer["refresh_token"] = f"refresh-{self.issued}"
+        return 200, json.dumps(answer).encode()
+
+    @property
+    def asked(self) -> list[dict[str, str]]:
+        """The parameters of all requests, however they were encoded."""
+        return [
+            dict(parse_qsl(request.body.decode()))
+            if request.headers["Content-Type"].endswith("urlencoded")
+            else json.loads(request.body)
+            for request in self.requests
+        ]
+
+
+def cache_of(desk: Desk, credentials: Any = CLIENT, **options: Any) -> TokenCache:
+    now = asyncio.get_running_loop().time
+    return TokenCache(credentials, desk.send, origin="https://x", now=now, **options)
+
+
+# --- single flight ----------------------------------------------------------------------------------------------------
+
+
+async def test_ten_thousand_callers_of_a_cold_cache_make_one_request() -> None:
+    """A backend that starts under load would flood the token endpoint."""
+    desk = Desk()
+    cache = cache_of(desk)
+    tokens = await asyncio.gather(*(cache.get() for _ in range(10_000)))
+    assert set(tokens) == {"token-1"}
+    assert len(desk.requests) == 1
+
+
+async def test_a_cancelled_caller_cancels_nobody_else() -> None:
+    """One impatient request handler would fail all the others."""
+    desk = Desk()
+    cache = cache_of(desk)
+    first = asyncio.create_task(cache.get())
+    others = [asyncio.create_task(cache.get()) for _ in range(5)]
+    await asyncio.sleep(0.5)
+    first.cancel()
+    assert set(await asyncio.gather(*others)) == {"token-1"}
+    assert first.cancelled()
+    assert len(desk.requests) == 1
+
+
+async def test_a_failure_reaches_every_caller_as_its_own_error() -> None:
+    """A shared exception would collect the tracebacks of all who raise it."""
+    desk = Desk(failure=TransportError("lost", "POST", CONTRACT))
+    cache = cache_of(desk)
+    errors = await asyncio.gather(*(cache.get() for _ in range(3)), return_exceptions=True)
+    assert [type(error) for error in errors] == [TransportError] * 3
+    assert len({id(error) for error in errors}) == 3
+    desk.failure = None
+    assert await cache.get() == "token-1", "the next caller tries anew"
+
+
+# --- renewal ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_token_that_expires_under_load_is_renewed_without_a_wait() -> None:
+    """Once an hour, every call would stall behind the token endpoint."""
+    desk = Desk(life_s=100)
+    cache = cache_of(desk)
+    await cache.get()
+    loop = asyncio.get_running_loop()
+    for _ in range(5000):
+        started = loop.time()
+        token = await cache.get()
+        assert loop.time() == pytest.approx(started, abs=0.05)
+        assert int(token[6:]) >= desk.issued - 1
+        await asyncio.sleep(0.2)
+    assert 1000 / 90 - 1 <= desk.issued <= 1000 / 80 + 2
+
+
+async def test_the_old_token_serves_on_while_its_renewal_fails() -> None:
+    """A token endpoint that is down for a moment would fail calls whose token is still good."""
+    desk = Desk(life_s=100)
+    cache = cache_of(desk)
+    await cache.get()
+    await asyncio.sleep(90)
+    desk.failure = TransportError("lost", "POST", CONTRACT)
+    started = len(desk.requests)
+    for _ in range(40):
+        assert await cache.get() == "token-1"
+        await asyncio.sleep(0.1)
+    assert len(desk.requests) - started == 1, "it waits 5 s after a failed early renewal"
+    desk.failure = None
+    await asyncio.sleep(2)
+    await cache.get()
+    await asyncio.sleep(2)
+    assert await cache.get() == "token-2"
+
+
+async def test_a_short_lived_token_is_used_most_of_its_life() -> None:
+    """With the full margin for disagreeing clocks, a token of 5 s would never be usable."""
+    desk = Desk(life_s=5, takes_s=0.1)
+    cache = cache_of(desk)
+    for _ in range(100):
+        await cache.get()
+        await asyncio.sleep(0.1)
+    assert desk.issued <= 4
+
+
+async def test_an_expired_token_is_not_used() -> None:
+    """Calls would be sent with a token that is known to be dead."""
+    desk = Desk(life_s=100)
+    cache = cache_of(desk)
+    await cache.get()
+    await asyncio.sleep(95)
+    assert await cache.get() == "token-2"
+
+
+@pytest.mark.parametrize("life", [None, "soon"])
+async def test_a_token_without_a_life_serves_until_it_is_refused(life: Any) -> None:
+    """RFC 6749 lets a server leave `expires_in` out."""
+    desk = Desk(life_s=life)
+    cache = cache_of(desk)
+    await cache.get()
+    await asyncio.sleep(10**6)
+    assert await cache.get() == "token-1"
+
+
+# --- refused tokens ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_late_refusal_of_an_old_token_leaves_the_new_one() -> None:
+    """Slow answers to old requests would wipe good tokens, again and again."""
+    desk = Desk()
+    cache = cache_of(desk)
+    old = await cache.get()
+    assert cache.invalidate(old)
+    new = await cache.get()
+    assert cache.invalidate(old)
+    assert cache.current() == new
+    assert desk.issued == 2
+
+
+async def test_a_static_token_cannot_be_replaced() -> None:
+    """A call would be replayed with the token that was just refused."""
+    cache = cache_of(Desk(), StaticToken("mine"))
+    assert await cache.get() == "mine"
+    assert not cache.invalidate("mine")
+    await cache.aclose()
+
+
+async def test_closing_ends_a_renewal_and_says_so_to_its_waiters() -> None:
+    """A waiter would see a cancellation that nobody meant for it, or a task would outlive the client."""
+    cache = cache_of(Desk(takes_s=1000))
+    waiter = asyncio.create_task(cache.get())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await cache.aclose()
+    with pytest.raises(TransportError, match="closed"):
+        await waiter
+    assert len(asyncio.all_tasks()) == 1
+
+
+# --- the ways to a token ----------------------------------------------------------------------------------------------
+
+
+async def test_the_documented_ways_are_tried_in_order_and_the_one_that_worked_is_remembered() -> None:
+    """Half of the servers out there would refuse the client, or be asked three times for every token."""
+    desk = Desk(speaks=lambda request: request.headers["Content-Type"].endswith("urlencoded"), life_s=10)
+    cache = cache_of(desk)
+    await cache.get()
+    assert [(request.path, request.headers["Content-Type"]) for request in desk.requests] == [
+        (CONTRACT, "application/json"),
+        (GUIDE, "application/json"),
+        (CONTRACT, "application/x-www-form-urlencoded"),
+    ]
+    whole = {"grant_type": "client_credentials", "client_id": "client-1", "client_secret": "s3cret"}
+    assert desk.asked == [whole, {"grant_type": "client_credentials"}, whole]
+    assert desk.requests[1].headers["Authorization"] == "Basic Y2xpZW50LTE6czNjcmV0"
+    await asyncio.sleep(20)
+    await cache.get()
+    assert len(desk.requests) == 4
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 415, 422])
+async def test_a_refused_way_leads_to_the_next(status: int) -> None:
+    """A server that speaks only the partner guide's way could not be reached."""
+    desk = Desk(speaks=lambda request: request.path == GUIDE, refusal=(status, {"error": "unsupported_grant_type"}))
+    assert await cache_of(desk).get() == "token-1"
+    assert len(desk.requests) == 2
+
+
+@pytest.mark.parametrize("refusal", [(401, {"detail": "Unauthorized"}), (400, {"error": "invalid_client"}), (403, {})])
+async def test_wrong_credentials_end_the_trying(refusal: tuple[int, Any]) -> None:
+    """A wrong secret would be sent three times, and lock the account three times as fast."""
+    desk = Desk(speaks=lambda _: False, refusal=refusal)
+    with pytest.raises(AuthenticationError) as caught:
+        await cache_of(desk).get()
+    assert len(desk.requests) == 1
+    assert caught.value.status == refusal[0]
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_an_explicit_endpoint_skips_the_trying() -> None:
+    """A gateway with its own path could not be used."""
+    desk = Desk(speaks=lambda _: False)
+    credentials = ClientCredentials("client-1", "s3cret", token_endpoint="/realms/x/token")
+    with pytest.raises(AuthenticationError, match="/realms/x/token"):
+        await cache_of(desk, credentials).get()
+    assert [request.path for request in desk.requests] == ["/realms/x/token"]
+    assert desk.requests[0].headers["Content-Type"] == "application/x-www-form-urlencoded"
+    basic = ClientCredentials("a:b", "c d", token_endpoint=TokenEndpoint("/t", basic=True))
+    desk = Desk()
+    await cache_of(desk, basic).get()
+    assert desk.requests[0].headers["Authorization"] == "Basic YSUzQWI6YyUyMGQ="
+    assert desk.asked == [{"grant_type": "client_credentials"}]
+
+
+async def test_every_refusal_is_named_where_no_way_works() -> None:
+    """Nobody could tell what to ask the vendor for."""
+    desk = Desk(speaks=lambda _: False, refusal=(422, {"detail": [{"loc": ["body"], "msg": "no", "input": "s3cret"}]}))
+    with pytest.raises(AuthenticationError) as caught:
+        await cache_of(desk).get()
+    assert str(caught.value).count("body: no") == 3
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"access_token": 5}', b'{"access_token": "two\\nlines"}', b'{"access_token": ""}'])
+async def test_an_answer_without_a_token_is_an_error(answer: bytes) -> None:
+    """A token with a line break in it could smuggle in a header."""
+
+    async def send(_: TokenRequest) -> tuple[int, bytes]:
+        return 200, answer
+
+    with pytest.raises(DecodeError, match="a token"):
+        await TokenCache(CLIENT, send, origin="https://x").get()
+
+
+# --- passwords and refresh tokens -------------------------------------------------------------------------------------
+
+
+async def test_a_refresh_token_is_used_and_rotated() -> None:
+    """The password would travel once an hour, or a rotated refresh token be lost."""
+    desk = Desk(refresh_tokens=True, life_s=10)
+    cache = cache_of(desk, PASSWORD)
+    for _ in range(3):
+        await cache.get()
+        await asyncio.sleep(20)
+    assert desk.asked == [
+        {"grant_type": "password", "username": "user-1@example.com", "password": "passw0rd"},
+        {"grant_type": "refresh_token", "refresh_token": "refresh-1"},
+        {"grant_type": "refresh_token", "refresh_token": "refresh-2"},
+    ]
+
+
+async def test_a_refused_refresh_token_gives_way_to_the_password() -> None:
+    """A client that slept past the refresh token's life would never wake up."""
+    desk = Desk(refresh_tokens=True, life_s=10)
+    cache = cache_of(desk, PASSWORD)
+    await cache.get()
+    await asyncio.sleep(20)
+    desk.refuses_refresh = True
+    assert await cache.get() == "token-2"
+    assert [asked["grant_type"] for asked in desk.asked] == ["password", "refresh_token", "password"]
+
+
+async def test_a_wrong_password_ends_the_trying() -> None:
+    """A wrong password would be sent again, another way."""
+    desk = Desk(speaks=lambda _: False, refusal=(400, {"error": "invalid_grant", "error_description": "not passw0rd"}))
+    with pytest.raises(AuthenticationError) as caught:
+        await cache_of(desk, PASSWORD).get()
+    assert len(desk.requests) == 1
+    assert "passw0rd" not in str(caught.value)
+
+
+# --- with a store -----------------------------------------------------------------------------------------------------
+
+
+@attrs.define
+class MemoryStore:
+    """A store between caches of one process, with a real lock."""
+
+    tokens: dict[str, Token] = attrs.field(factory=dict)
+    _lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+
+    def lock(self, key: str) -> asyncio.Lock:
+        return self._lock
+
+    async def load(self, key: str) -> Token | None:
+        return self.tokens.get(key)
+
+    async def save(self, key: str, token: Token) -> None:
+        self.tokens[key] = token
+
+
+async def test_caches_that_share_a_store_make_one_request_an_expiry() -> None:
+    """Eight workers of one backend would make eight requests, and rotate each other's refresh tokens away."""
+    desk, store = Desk(life_s=100, refresh_tokens=True), MemoryStore()
+    caches = [cache_of(desk, PASSWORD, store=store) for _ in range(8)]
+    for _ in range(500):
+        tokens = await asyncio.gather(*(cache.get() for cache in caches))
+        assert all(int(token[6:]) >= desk.issued - 1 for token in tokens)
+        await asyncio.sleep(1)
+    assert desk.issued <= 500 / 80 + 1
+    assert [asked["grant_type"] for asked in desk.asked[1:]] == ["refresh_token"] * (desk.issued - 1)
+
+
+async def test_a_restart_takes_the_stored_token() -> None:
+    """A bot that restarts often would ask for a token each time."""
+    desk, store = Desk(), MemoryStore()
+    await cache_of(desk, store=store).get()
+    assert await cache_of(desk, store=store).get() == "token-1"
+    assert desk.issued == 1
+    assert await cache_of(desk, ClientCredentials("client-2", "x"), store=store).get() == "token-2"
+
+
+async def test_a_refused_token_is_not_taken_from_the_store_again() -> None:
+    """After a revocation the client would read the dead token back for ever."""
+    desk, store = Desk(), MemoryStore()
+    cache = cache_of(desk, store=store)
+    cache.invalidate(await cache.get())
+    assert await cache.get() == "token-2"
+
+
+async def test_a_stored_refresh_token_is_used_after_a_restart() -> None:
+    """The password would travel though it need not."""
+    desk, store = Desk(refresh_tokens=True, life_s=10), MemoryStore()
+    await cache_of(desk, PASSWORD, store=store).get()
+    await asyncio.sleep(20)
+    assert await cache_of(desk, PASSWORD, store=store).get() == "token-2"
+    assert desk.asked[-1] == {"grant_type": "refresh_token", "refresh_token": "refresh-1"}
+
+
+@pytest.mark.parametrize("value", [CLIENT, PASSWORD, StaticToken("s3cret"), Token(value="s3cret", refresh_token="r3fresh")])
+def test_secrets_do_not_show(value: object) -> None:
+    """A logged credential is a leaked one."""
+    for secret in ("s3cret", "passw0rd", "r3fresh", "example.com"):
+        assert secret not in repr(value)

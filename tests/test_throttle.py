@@ -1,0 +1,229 @@
+"""Places for requests: bounded, first come first served, paused together, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from podero_async import ConfigurationError, ThrottlePolicy
+from podero_async._throttle import Throttle
+
+pytestmark = pytest.mark.leaping
+
+
+def fixed(most: int) -> Throttle:
+    return Throttle(ThrottlePolicy(max_concurrency=most, adaptive=False))
+
+
+async def test_no_more_than_the_limit_are_under_way() -> None:
+    """The server would be asked harder than the caller allowed."""
+    throttle = fixed(3)
+    peak = 0
+
+    async def request() -> None:
+        nonlocal peak
+        await throttle.acquire()
+        peak = max(peak, throttle.in_flight)
+        await asyncio.sleep(1)
+        throttle.release()
+
+    await asyncio.gather(*(request() for _ in range(20)))
+    assert (peak, throttle.in_flight) == (3, 0)
+
+
+async def test_places_go_to_who_waits_longest() -> None:
+    """A request could wait for ever behind later ones."""
+    throttle = fixed(1)
+    await throttle.acquire()
+    order: list[int] = []
+
+    async def request(number: int) -> None:
+        await throttle.acquire()
+        order.append(number)
+        throttle.release()
+
+    waiting = [asyncio.create_task(request(number)) for number in range(5)]
+    await asyncio.sleep(0)
+    throttle.release()
+    await asyncio.gather(*waiting)
+    assert order == [0, 1, 2, 3, 4]
+
+
+async def test_cancelled_waiters_take_no_place() -> None:
+    """Each cancelled request would cost the client a place for ever."""
+    throttle = fixed(1)
+    await throttle.acquire()
+    tasks = [asyncio.create_task(throttle.acquire()) for _ in range(3)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    throttle.release()  # goes to the second, whose task is cancelled before it runs again
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert tasks[2].done()
+    assert throttle.in_flight == 1
+    throttle.release()
+    assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+
+
+async def test_a_pause_holds_everybody() -> None:
+    """One caller would wait as the server asked, and the others would go on storming."""
+    throttle = fixed(10)
+    loop = asyncio.get_running_loop()
+    throttle.pause(5)
+    throttle.pause(2)
+    started = loop.time()
+    await asyncio.gather(*(throttle.acquire() for _ in range(10)))
+    assert loop.time() - started == pytest.approx(5, abs=0.1)
+    assert throttle.pauses == 1
+
+
+async def test_a_pause_may_grow_while_it_is_waited_for() -> None:
+    """The first timer would end a pause that the server has prolonged."""
+    throttle = fixed(10)
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    throttle.pause(5)
+    waiting = asyncio.create_task(throttle.acquire())
+    await asyncio.sleep(1)
+    throttle.pause(10)
+    await waiting
+    assert loop.time() - started == pytest.approx(11, abs=0.1)
+
+
+async def test_the_rate_is_kept_and_used() -> None:
+    """A caller who promised 50 requests a second would send more, or far fewer."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=1000, requests_per_second=50))
+    loop = asyncio.get_running_loop()
+    starts = []
+
+    async def request() -> None:
+        await throttle.acquire()
+        starts.append(loop.time())
+        throttle.release()
+
+    await asyncio.gather(*(request() for _ in range(200)))
+    assert starts[-1] - starts[0] == pytest.approx(199 / 50, rel=0.02)
+    for first in range(150):
+        assert starts[first + 49] - starts[first] > 0.93
+
+
+async def test_the_limit_grows_while_answers_are_good_and_it_is_used() -> None:
+    """A client would stay slow on a server that bears more."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    assert throttle.limit == 16
+    for _ in range(100):
+        while throttle.in_flight < throttle.limit:
+            await throttle.acquire()
+        throttle.succeeded()
+        throttle.release()
+    assert throttle.limit == 64
+
+
+async def test_an_unused_limit_does_not_grow() -> None:
+    """A trickle of requests would open the gate for a storm."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    for _ in range(100):
+        await throttle.acquire()
+        throttle.succeeded()
+        throttle.release()
+    assert throttle.limit == 16
+
+
+async def test_one_burst_of_pushbacks_halves_the_limit_at_most() -> None:
+    """One second of overload would bring the client to a crawl."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=16))
+    places = [await throttle.acquire() for _ in range(16)]
+    throttle.pushed_back(places[0])
+    assert throttle.limit == 14
+    for place in places[1:]:
+        throttle.pushed_back(place)
+    assert throttle.limit == 8
+    for _ in places:
+        throttle.release()
+    throttle.pushed_back(await throttle.acquire())
+    assert throttle.limit == 7
+
+
+async def test_the_limit_never_falls_below_one() -> None:
+    """The client would stop for good."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=2))
+    for _ in range(20):
+        place = await throttle.acquire()
+        throttle.pushed_back(place)
+        throttle.release()
+    assert throttle.limit == 1
+    place = await throttle.acquire()
+    throttle.succeeded()
+    throttle.release()
+
+
+async def test_a_fixed_limit_stays() -> None:
+    """`adaptive=False` would not be what it says; the pause is the server's word and still holds."""
+    throttle = fixed(8)
+    throttle.pushed_back(await throttle.acquire(), 3)
+    assert (throttle.limit, throttle.pauses) == (8, 1)
+
+
+async def test_an_outage_leaves_few_probes_and_ends_quickly() -> None:
+    """A server that is down would be stormed, or one that is back be left idle."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    for _ in range(200):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+    assert throttle.limit == 1
+    for _ in range(64):
+        while throttle.in_flight < throttle.limit:
+            await throttle.acquire()
+        throttle.succeeded()
+        throttle.release()
+    assert throttle.limit >= 60
+
+
+async def test_single_faults_leave_the_limit() -> None:
+    """A server with one fault in twenty would be asked at a crawl."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=16))
+    for number in range(400):
+        place = await throttle.acquire()
+        if number % 5 == 0:
+            throttle.failed(place)
+        else:
+            throttle.succeeded()
+        throttle.release()
+    assert throttle.limit == 16
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_place_is_ever_lost(seed: int) -> None:
+    """After a day of cancellations the client would stand still."""
+    rng = random.Random(seed)
+    throttle = Throttle(ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0])))
+
+    async def request() -> None:
+        place = await throttle.acquire()
+        try:
+            await asyncio.sleep(rng.random())
+            rng.choice([throttle.succeeded, lambda: throttle.pushed_back(place, 0.1), lambda: throttle.failed(place)])()
+        finally:
+            throttle.release()
+
+    tasks = [asyncio.create_task(request()) for _ in range(100)]
+    for _ in range(60):
+        await asyncio.sleep(rng.random() / 5)
+        rng.choice(tasks).cancel()
+        assert throttle.in_flight <= throttle.ceiling
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"max_concurrency": 0}, {"max_concurrency": True}, {"max_concurrency": 1.5}, {"requests_per_second": 0},
+     {"requests_per_second": -1}, {"requests_per_second": float("inf")}],
+)
+def test_a_wrong_policy_is_refused_by_name(arguments: dict[str, float]) -> None:
+    """A typo would show as a hang."""
+    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
+        ThrottlePolicy(**arguments)  # type: ignore[arg-type]
