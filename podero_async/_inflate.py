@@ -5,17 +5,23 @@ Knows bytes only.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 __all__ = ["CorruptBodyError", "OversizedBodyError", "inflate"]
 
-_zlib: Any
-try:
-    from zlib_ng import zlib_ng as _zlib
-except ImportError:
-    import zlib as _zlib
-
 _GZIP = 31  # a gzip header, and the largest window
+
+
+def _quickest() -> Any:
+    try:
+        from zlib_ng import zlib_ng  # noqa: PLC0415  # an extra
+    except ImportError:
+        return zlib
+    return zlib_ng
+
+
+_zlib = _quickest()
 
 
 class CorruptBodyError(Exception):

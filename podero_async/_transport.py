@@ -254,6 +254,8 @@ class Transport:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
             )
+            # aiohttp repeats a lost request once by itself: uncounted, at once, and in an outage twice the load.
+            self._session._retry_connection = False  # noqa: SLF001  # it has no public switch; a test holds it
         return self._session
 
 

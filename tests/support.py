@@ -64,9 +64,9 @@ async def serving(handler: Callable[[web.Request], Any]) -> AsyncIterator[str]:
     """Serve every request with one handler; yields the origin."""
     app = web.Application()
     app.router.add_route("*", "/{anything:.*}", handler)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.01)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
     try:

@@ -125,9 +125,10 @@ class Fleet:
         """Return the first and the last day on which a session may stand: all of them lie within."""
         days = {LAST_DAY} if not self._vehicles else set()
         for known in self._vehicles.values():
-            if known.sessions is None:
+            if known.planned or known.sessions is None:
+                # By the plan, even where the rows are made: the span must not depend on who looked at what.
                 days |= {first_day(known.planned), LAST_DAY}
-            else:
+            if known.sessions is not None:
                 days |= {row.plug_in_time.date() for row in (known.sessions.oldest(), known.sessions.newest()) if row}
         return min(days, default=LAST_DAY), max(days, default=LAST_DAY)
 

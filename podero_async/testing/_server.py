@@ -16,7 +16,7 @@ from podero_async.models import VehicleRef
 from podero_async.testing._counts import Counts, RequestRecord
 from podero_async.testing._endpoints import BASIC_TOKEN_PATH, TOKEN_PATH, Endpoints, Respond
 from podero_async.testing._faults import Call, Fault, FaultScript, Plan
-from podero_async.testing._wire import Answer, RefusedError, deliver, pause_until, reset
+from podero_async.testing._wire import Answer, Pause, RefusedError, deliver, pause_until, reset
 
 _MOST_RECORDS = 1000
 _UNAUTHORIZED = Answer.detail(401, "Unauthorized")
@@ -36,9 +36,13 @@ class Server:
     latency_s: float
     requests: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=_MOST_RECORDS), init=False)
     tokens_seen: set[str] = attrs.field(factory=set, init=False)
-    _closing: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _pause: Pause = attrs.field(init=False)
+    _closing: asyncio.Future[None] = attrs.field(init=False)
 
     def app(self) -> web.Application:
+        """Build the application, for the loop that runs now."""
+        self._closing = asyncio.get_running_loop().create_future()
+        self._pause = pause_until(self._closing)
         app = web.Application(middlewares=[self._answer_unrouted])
         app.on_response_prepare.append(_sign)
         for endpoint, path, respond in self.endpoints.routes():
@@ -49,7 +53,7 @@ class Server:
 
     def close(self) -> None:
         """End every wait: requests that hang or are late lose their connection."""
-        self._closing.set()
+        self._closing.set_result(None)
 
     async def _serve(self, endpoint: str, respond: _Respond, request: web.Request) -> web.StreamResponse:
         self._record(request, endpoint)
@@ -58,8 +62,7 @@ class Server:
             fault = plan.breaking
             if fault is not None:
                 self.counts.faults[fault.kind] += 1
-            pause = pause_until(self._closing)
-            is_open = await pause(self.latency_s) and await pause(_hang_s(fault))
+            is_open = await self._pause(self.latency_s) and await self._pause(_hang_s(fault))
             if not is_open or (fault is not None and fault.kind == "reset" and fault.after_bytes is None):
                 return reset(request)
             try:
@@ -69,7 +72,7 @@ class Server:
             if fault is not None and fault.kind == "malformed_json":
                 answer = attrs.evolve(answer, body=answer.body[: len(answer.body) // 2])
             self.counts.responses[answer.status] += 1
-            return await deliver(request, answer, fault, pause)
+            return await deliver(request, answer, fault, self._pause)
 
     def _record(self, request: web.Request, endpoint: str) -> None:
         self.requests.append(
@@ -113,7 +116,7 @@ class Server:
         self._record(request, "other")
         with self.counts.answering("other"):
             self.counts.responses[answer.status] += 1
-            return await deliver(request, answer, None, pause_until(self._closing))
+            return await deliver(request, answer, None, self._pause)
 
 
 async def _sign(_: web.Request, response: web.StreamResponse) -> None:

@@ -51,8 +51,7 @@ class RefusedError(Exception):
 
 def reset(request: web.Request) -> web.StreamResponse:
     """Drop the connection with a TCP RST."""
-    transport = request.transport
-    if transport is not None:
+    if transport := request.transport:  # None: the client was quicker
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         transport.abort()
     # aiohttp asks for a response even so, and finds out by itself that nobody is there to take it.
@@ -80,7 +79,6 @@ async def _drip(response: web.StreamResponse, body: bytes, fault: Fault, pause: 
     size = fault.chunk_bytes or 1024
     for at in range(0, len(body), size):
         if not await pause(0.01 if fault.seconds is None else fault.seconds):
-            response.force_close()
             return
         await response.write(body[at : at + size])
 
@@ -92,21 +90,16 @@ async def _break_off(request: web.Request, response: web.StreamResponse, body: b
         # A reset discards what the kernel has not sent: give the bytes their turn of the loop first.
         await asyncio.sleep(0)
         reset(request)
-    elif request.transport is not None:
-        request.transport.close()
+    elif transport := request.transport:
+        transport.close()
 
 
-def pause_until(closing: asyncio.Event) -> Pause:
-    """Make a `Pause` that the event cuts short: no wait outlives the simulator."""
+def pause_until(closing: asyncio.Future[None]) -> Pause:
+    """Make a `Pause` that the future cuts short: no wait outlives the simulator."""
 
     async def pause(seconds: float) -> bool:
-        if seconds <= 0:
-            return not closing.is_set()
-        try:
-            async with asyncio.timeout(None if math.isinf(seconds) else seconds):
-                await closing.wait()
-        except TimeoutError:
-            return True
-        return False
+        if seconds > 0:
+            await asyncio.wait({closing}, timeout=None if math.isinf(seconds) else seconds)
+        return not closing.done()
 
     return pause

@@ -45,7 +45,7 @@ def test_text_is_read_as_the_fault(text: str, fault: Fault) -> None:
         ("reset@often", "not a fault"),
         ("status:503@5", "not a fault"),
         ("earthquake@5%", "unknown kind"),
-        ("earthquake:big", "takes no value"),
+        ("earthquake:big", "unknown kind"),
         ("earthquake:size=big", "unknown kind"),
         ("empty:1", "takes no value"),
         ("status:many", "status is a number"),

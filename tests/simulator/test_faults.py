@@ -71,11 +71,9 @@ async def test_reset_before_the_answer_and_keep_alive_after_it(running: Running)
     """A connection that the server drops would end a test, or take other requests with it."""
     async with running(faults=[Fault(kind="reset", endpoint="current", times=2)]) as call:
         path = f"{call.vehicle(call.sim.vehicles[0])}/sessions/current"
-        async with aiohttp.ClientSession() as fresh:
-            headers = {"Authorization": f"Bearer {call.token}"}
-            for _ in range(2):
-                with pytest.raises(aiohttp.ClientOSError):
-                    await fresh.get(call.sim.base_url + path, headers=headers)
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError):
+                await call.bare(path)
         assert (await call.get(path)).status == 200
         assert call.sim.counts.faults["reset"] == 2
         assert call.sim.counts.responses.total() == 2
@@ -89,6 +87,18 @@ async def test_break_inside_the_body(running: Running, kind: Literal["reset", "t
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
             await raw(call)
         assert (await call.get(f"{call.org}/users")).status == 200
+
+
+async def test_break_inside_the_body_is_an_rst_or_an_end(running: Running) -> None:
+    """The two ways in which a connection breaks would be one and the same."""
+    faults = [Fault(kind="reset", after_bytes=5, endpoint="users"), Fault(kind="truncated", endpoint="vehicles")]
+    async with running(faults=faults) as call:
+        with pytest.raises(ConnectionResetError):
+            await call.bare(f"{call.org}/users")
+        path = call.vehicle(call.sim.vehicles[0]).rpartition("/")[0]
+        head, _, body = (await call.bare(path)).partition(b"\r\n\r\n")
+        promised = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        assert len(body) == promised // 2
 
 
 async def test_truncated_by_half_of_a_plain_body(running: Running) -> None:

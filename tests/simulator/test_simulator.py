@@ -105,14 +105,17 @@ async def test_closing_ends_what_is_still_waiting(fault: Fault) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_closing_while_clients_come_back(running: Running) -> None:
-    """A connection that arrives as the server closes would be left open, with a warning in another test."""
-    for _ in range(5):
-        async with running(vehicles=1, faults=[Fault(kind="hang", endpoint="sessions")]) as call:
-            hanging = asyncio.create_task(call.sessions())
-            await asyncio.sleep(0.005)
-        with pytest.raises((aiohttp.ClientError, RuntimeError)):
-            await hanging
+async def test_connection_that_comes_as_the_server_closes() -> None:
+    """It would be left open, and its warning fail some other test."""
+    troubles: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)  # without it, asyncio keeps this trouble to itself
+    loop.set_exception_handler(lambda _, context: troubles.append(context))
+    async with PoderoSimulator() as sim:
+        # Blocking on purpose: the kernel has accepted, the loop has not heard of it yet.
+        late = socket.create_connection(("127.0.0.1", int(sim.base_url.rpartition(":")[2])))
+    late.close()
+    assert troubles == []
 
 
 async def test_latency_ends_with_the_simulator() -> None:
@@ -140,9 +143,8 @@ def test_uvloop_plays_the_same_faults() -> None:
         async with PoderoSimulator(vehicles=1, faults=[fault]) as sim, aiohttp.ClientSession() as http:
             call = Caller(sim, http)
             await call.log_in()
-            with pytest.raises(aiohttp.ClientConnectionError):
-                await call.sessions()
-            assert sim.counts.faults == {"reset": 1}
+            with pytest.raises(ConnectionResetError):
+                await call.bare(f"{call.vehicle(sim.vehicles[0])}/sessions")
 
     run: Callable[..., None] = uvloop.run
     run(play())

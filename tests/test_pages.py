@@ -1,0 +1,128 @@
+"""What pages prove: order, joints, and the words of a server that contradicts itself."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from podero_async import SessionsPage
+from podero_async._pages import Order, Page, Piece, Window, joins, order_of, runs
+from tests.support import page_body, wire_row
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def at(*minutes: int | None, offset: int = 0, total: int = 100, ids: str | None = None) -> Page:
+    """Make a page of rows plugged in at these minutes; a row's id is its minute, or a letter of `ids`."""
+    names = list(ids) if ids else [str(minute) for minute in minutes]
+    times = [None if minute is None else START + timedelta(minutes=minute) for minute in minutes]
+    return Page(offset, total, len(times), lambda: SessionsPage(total=total, items=[]), names, times)
+
+
+@pytest.mark.parametrize(
+    ("page", "order"),
+    [
+        (at(1, 2, 3), Order.OLDEST_FIRST),
+        (at(3, 2, 1), Order.NEWEST_FIRST),
+        (at(1, 1, 2), Order.OLDEST_FIRST),
+        (at(1, 3, 2), None),
+        (at(2, 1, 3), None),
+        (at(1, 1, 1), None),
+        (at(1), None),
+        (at(), None),
+        (at(1, None, 2), None),
+    ],
+)
+def test_an_order_is_seen_only_where_there_is_one(page: Page, order: Order | None) -> None:
+    """A shuffled list would be taken for a sorted one."""
+    assert order_of(page) is order
+
+
+def test_a_page_of_one_time_fits_any_order() -> None:
+    """The last page of a list, with one row on it, would break the proof."""
+    for order in Order:
+        assert runs(at(1), order)
+        assert runs(at(1, 1), order)
+        assert runs(at(), order)
+        assert not runs(at(None), order)
+    assert not runs(at(1, 2), Order.NEWEST_FIRST)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    ("before", "after", "joined"),
+    [
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(7, 8, 9, 10, offset=6), True),
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(6, 8, 9, 10, offset=6), True),  # 7 was removed in between
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(8, 9, 10, offset=7), False),  # they only touch: another 8 may be cut
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(9, 10, offset=6), False),  # a gap
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(5, 9, 10, offset=6), False),  # no row in common but the cut one: 6, 7, 8 gone?
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(2, 3, 4, 5, 6, 7, 8, 9, offset=6), False),  # far from where its offset says
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(offset=8), False),
+        (at(), at(1, 2), False),
+        (at(1, 2, 2, ids="axy", offset=0), at(2, 2, 3, ids="yzb", offset=1), False),  # a tied group cut in both
+        (at(1, 2, 2, ids="axy", offset=0), at(1, 2, 2, 2, 3, ids="axyzb", offset=0), True),  # whole in the second
+    ],
+)
+def test_pages_join_only_where_nothing_fits_between(before: Page, after: Page, joined: bool, mirrored: bool) -> None:
+    """A session between two pages would be lost, and the read be called complete."""
+    order = Order.OLDEST_FIRST
+    if mirrored:
+        order = Order.NEWEST_FIRST
+        before, after = (
+            Page(page.offset, page.total, page.count, page.decode, page.ids, [START - (time - START) for time in page.times if time])
+            for page in (before, after)
+        )
+    assert joins(before, after, order) is joined
+
+
+@pytest.mark.parametrize(
+    ("offset", "count", "total", "contradicts", "whole"),
+    [(0, 0, 0, False, True), (0, 3, 3, False, True), (0, 3, 5, False, False), (0, 3, 2, True, False), (5, 0, 5, False, False),
+     (7, 0, 5, False, False), (4, 0, 5, True, False), (0, 0, -1, True, False), (5, 1, 6, False, False), (5, 2, 6, True, False)],
+)
+def test_a_total_that_cannot_be_true_is_seen(offset: int, count: int, total: int, contradicts: bool, whole: bool) -> None:
+    """A server that miscounts would be believed."""
+    page = at(*range(count), offset=offset, total=total)
+    assert (page.contradicts_itself, page.is_whole) == (contradicts, whole)
+
+
+def test_a_whole_list_of_distinct_rows_needs_no_outline() -> None:
+    """Small vehicles would cost twice the decoding."""
+    page = Page.decoded(page_body(wire_row(1), wire_row(2)))
+    assert (page.is_whole, page.ids, page.count) == (True, [], 2)
+    assert len(Piece(page, None).decode().items) == 2
+
+
+def test_doubles_within_one_answer_are_dropped() -> None:
+    """A session would be paid twice."""
+    page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
+    assert page.is_whole
+    assert [row.id.int for row in Piece.of(page, set()).decode().items] == [1, 2]
+
+
+def test_known_rows_are_left_out_good_and_bad_ones() -> None:
+    """An overlap would show as doubled sessions, or a bad row be reported for its neighbour."""
+    bad, worse = wire_row(2, is_at_home=5), wire_row(4, id=None)
+    body = page_body(wire_row(1), bad, wire_row(3), worse, wire_row(5), total=90)
+    seen: set[str] = set()
+    first = Piece.of(Page.outlined(40, body), seen).decode()
+    assert ([row.id.int for row in first.items], [item.index for item in first.rejected]) == ([1, 3, 5], [41, 43])
+    again = Piece.of(Page.outlined(40, body), seen)
+    assert again.is_empty
+    assert (again.decode().items, again.decode().rejected) == ([], [])
+    later = Piece.of(Page.outlined(40, page_body(wire_row(3), worse, wire_row(6), wire_row(7, is_at_home=5), total=90)), seen)
+    assert [row.id.int for row in later.decode().items] == [6]
+    assert [item.index for item in later.decode().rejected] == [43]
+
+
+def test_a_window_splits_into_disjoint_days() -> None:
+    """A day would be asked for twice, or not at all."""
+    window = Window(date(2026, 1, 1), date(2026, 3, 1), include_hidden=True)
+    for parts in (1, 2, 7, window.days):
+        pieces = window.split(parts)[::-1]
+        assert len(pieces) == parts
+        assert (pieces[0].from_date, pieces[-1].to_date) == (window.from_date, window.to_date)
+        assert all(later.from_date - earlier.to_date == timedelta(days=1) for earlier, later in zip(pieces, pieces[1:], strict=False))
+        assert all(piece.include_hidden and piece.days >= 1 for piece in pieces)
