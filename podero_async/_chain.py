@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from math import ceil
-from typing import Any
+from typing import Any, NoReturn
 
 from podero_async._lookahead import in_order
 from podero_async._pages import Order, Page, joins, order_of, runs
@@ -18,7 +18,8 @@ __all__ = ["Chain"]
 
 _OVERLAP = 5  # rows that neighbours share; fewer cost repairs under change, more cost requests
 _LEAST_OVERLAP = 2  # a single shared row might be one of several of the same time
-_MOST_STALLS = 3  # answers with the same rows at another offset, before the list is taken for one that ignores it
+_LEAST_EVIDENCE = 50  # rows on the first page, or on later ones: a few rows may look sorted by chance
+_MOST_STALLS = 3  # answers in a row with the first page's rows, before the list is taken to ignore the offset
 
 
 class _BrokenError(Exception):
@@ -29,8 +30,8 @@ class Chain:
     """Overlapping pages from the first to the one that reaches the end of the list.
 
     `last` is the page up to whose end nothing is missing. When `pages` ended, `is_proven` says whether that is all;
-    if not, `doubt` says why, and `is_lied_to` whether the server contradicted itself, so that no other way of asking
-    will prove it either.
+    if not, `doubt` says why: `is_disordered` where the list has no order, and `is_lied_to` where the server
+    contradicted itself, so that no other way of asking will prove it either.
     """
 
     def __init__(self, fetch: Callable[[int], Coroutine[Any, Any, Page]], first: Page, *, ahead: int) -> None:
@@ -43,11 +44,13 @@ class Chain:
         self._planned = range(self._step, first.total - self._overlap, self._step) if first.count else range(0)
         self._rereads_left = 8 + len(self._planned) // 2
         self._requests_left = 16 + 2 * len(self._planned)
-        self._checked = first
+        self._first = first
         self._stalls = 0
+        self._evidence = 0
         self.last = first
         self.is_proven = first.is_whole
         self.is_lied_to = False
+        self.is_disordered = False
         self.was_repaired = False
         self.doubt = ""
 
@@ -57,9 +60,8 @@ class Chain:
         Raises:
             CompletenessError: The list makes no progress, whatever the offset.
         """
-        first = self.last
-        yield first
-        if first.is_whole:
+        yield self._first
+        if self._first.is_whole:
             return
         try:
             order = self._usable_order()
@@ -84,7 +86,7 @@ class Chain:
                 return
             self._count_stall(page)
             yield page
-            offset = max(offset + 1, page.end - self._overlap)
+            offset = page.end
             if page.end == page.total and not self.is_lied_to:
                 return
 
@@ -93,7 +95,7 @@ class Chain:
             self.is_lied_to = True
             raise _BrokenError("the server's total contradicts its rows")
         if self._order is None:
-            raise _BrokenError("the list has no order by plug-in time")
+            self._break_for_disorder()
         if self._overlap < _LEAST_OVERLAP:
             raise _BrokenError("the server's pages are too short to overlap")
         return self._order
@@ -150,15 +152,21 @@ class Chain:
             self.is_lied_to = True
             raise _BrokenError("the server's total contradicts its rows")
         if not runs(page, order):
-            raise _BrokenError("the list has no order by plug-in time")
+            self._break_for_disorder()
         self._count_stall(page)
 
+    def _break_for_disorder(self) -> NoReturn:
+        self.is_disordered = True
+        raise _BrokenError("the list has no order by plug-in time")
+
     def _count_stall(self, page: Page) -> None:
-        known, self._checked = self._checked, page
-        if page.ids and page.ids == known.ids and page.offset != known.offset and page.total == known.total:
+        first = self._first  # a few rows may come again by chance
+        if page.count > _OVERLAP and page.offset >= first.end and (page.ids, page.total) == (first.ids, first.total):
             self._stalls += 1
             if self._stalls == _MOST_STALLS:
-                raise CompletenessError("the list makes no progress", known.count, known.total)
+                raise CompletenessError("the list makes no progress", first.count, first.total)
+        else:
+            self._stalls = 0
 
     def _is_ahead(self, page: Page, order: Order) -> bool:
         """Say whether a page that fits the order reaches further than the chain does."""
@@ -166,10 +174,14 @@ class Chain:
         return start is not None and end is not None and order.precedes(start, end)
 
     def _accept(self, page: Page, order: Order) -> None:
+        self._evidence += page.count
         if page.end == page.total:
             # A short page at the end says twice that it is the end. A full one says so only by its total, and is
             # read once more from its end: a total that lies must not cut the list short.
             self.is_proven = page.count < self._size
+            if self.is_proven and max(self._first.count, self._evidence) < _LEAST_EVIDENCE:
+                self.is_proven = False
+                raise _BrokenError("the list is too short to show its order")
         else:
             self._size = min(self._size, page.count)
         if self._is_ahead(page, order):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
+from functools import cached_property, partial
 from itertools import pairwise
 
 import attrs
@@ -22,7 +23,7 @@ from podero_async.models import SessionsPage
 __all__ = ["Order", "Page", "Piece", "Window", "joins", "order_of", "runs"]
 
 
-_MOST_SHIFT = 0.25  # of a page: how far a list may move between two reads and still be taken for one list
+_MOST_SHIFT = 0.1  # of a page: how far a list may move between two reads and still be taken for one list
 
 
 @attrs.frozen
@@ -56,27 +57,38 @@ class Page:
     count: int
     """Rows on it, the unreadable ones included."""
     decode: Callable[[], SessionsPage]
-    ids: list[str] = attrs.field(factory=list)
-    """The rows' ids; left out of a whole list of distinct rows, where nobody asks for them."""
-    times: list[datetime | None] = attrs.field(factory=list)
+    read_outline: Callable[[], PageOutline]
+    has_distinct_rows: bool = False
+    """Whether it is known that no row stands on it twice."""
 
     @classmethod
     def outlined(cls, offset: int, body: bytes) -> Page:
         """Read only the outline of a page."""
-        return cls._of(offset, outline_page(body), lambda: decode_page(body, first_index=offset))
+        outline = outline_page(body)
+        decode = partial(decode_page, body, first_index=offset)
+        return cls(offset, outline.total, len(outline.ids), decode, lambda: outline)
 
     @classmethod
     def decoded(cls, body: bytes) -> Page:
-        """Decode the first page of a list: most lists have no other."""
+        """Decode the first page of a list: most lists have no other, and then nobody asks for its outline."""
         page = decode_page(body)
+        are_distinct = len({row.id.int for row in page.items}) == len(page.items)
         count = len(page.items) + len(page.rejected)
-        if count == page.total and len({row.id.int for row in page.items}) == len(page.items):
-            return cls(0, page.total, count, lambda: page)
-        return cls._of(0, outline_page(body), lambda: page)
+        return cls(0, page.total, count, lambda: page, partial(outline_page, body), are_distinct)
 
-    @classmethod
-    def _of(cls, offset: int, outline: PageOutline, decode: Callable[[], SessionsPage]) -> Page:
-        return cls(offset, outline.total, len(outline.ids), decode, outline.ids, outline.times)
+    @cached_property
+    def _outline(self) -> PageOutline:
+        return self.read_outline()
+
+    @property
+    def ids(self) -> list[str]:
+        """The rows' ids, as text: comparing uuids costs Python code."""
+        return self._outline.ids
+
+    @property
+    def times(self) -> list[datetime | None]:
+        """When the rows were plugged in; None where that cannot be read."""
+        return self._outline.times
 
     @property
     def end(self) -> int:
@@ -181,4 +193,4 @@ def joins(before: Page, after: Page, order: Order) -> bool:
     only_before = [row for row in tail.keys() - shared if tail[row] != start]
     only_after = [row for row in head.keys() - shared if head[row] != end]
     shift = abs(len(tail) - (before.end - after.offset))
-    return len(shared) >= max(1, len(only_before) + len(only_after)) and shift <= before.count * _MOST_SHIFT
+    return len(shared) >= max(1, len(only_before) + len(only_after)) and shift <= max(1, before.count * _MOST_SHIFT)

@@ -34,6 +34,7 @@ class ListReader:
         self._window = window
         self._ahead = ahead
         self._seen: set[str] = set()
+        self._trusted_order = self._saw_disorder = False
         self.completeness = Completeness.VERIFIED
         self.total = 0
         self.doubt = ""
@@ -46,34 +47,62 @@ class ListReader:
         """
         async with aclosing(self._read(self._window)) as pages:
             async for page in pages:
-                piece = Piece.of(page, self._seen) if page.ids else Piece(page, None)
+                is_alone = page.is_whole and page.has_distinct_rows and not self._seen
+                piece = Piece(page, None) if is_alone else Piece.of(page, self._seen)
                 if not piece.is_empty:
                     yield piece
 
-    async def _read(self, window: Window) -> AsyncGenerator[Page, None]:
+    async def _read(self, window: Window, part_of: Page | None = None) -> AsyncGenerator[Page, None]:
         first = await self._fetch(window, 0)
+        if first.is_whole:
+            self.total += first.total
+            yield first
+        elif part_of and window.days > 1 and first.count == part_of.count and not first.contradicts_itself:
+            # A full page: there is more. A shorter one that claims more is a server that miscounts.
+            async with aclosing(self._read_by_days(window, first)) as pages:
+                async for page in pages:
+                    yield page
+        else:
+            async with aclosing(self._read_by_overlap(window, first)) as pages:
+                async for page in pages:
+                    yield page
+
+    async def _read_by_overlap(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
         chain = Chain(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
         async with aclosing(chain.pages()) as pages:
             async for page in pages:
                 yield page
         if chain.was_repaired:
             self._repaired()
+        self._trusted_order |= chain.is_proven
+        self._saw_disorder |= chain.is_disordered
+        if self._trusted_order and self._saw_disorder:
+            self._doubt("an order that a part of the list was proven by did not last")
         if chain.is_proven:
             self.total += chain.last.total
-        elif chain.is_lied_to or window.days == 1:
+            return
+        if chain.is_lied_to or window.days == 1:
+            self._doubt(chain.doubt)
             self.total += chain.last.total
-            self.completeness, self.doubt = Completeness.UNPROVEN, chain.doubt
-            async with aclosing(chain.rest()) as pages:
+            rest = chain.rest()
+        else:
+            rest = self._read_by_days(window, first)
+        async with aclosing(rest) as pages:
+            async for page in pages:
+                yield page
+
+    async def _read_by_days(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
+        self._repaired()
+        parts = ceil(first.total / (_FILL * max(1, first.count)))
+        for part in window.split(min(window.days, max(2, parts))):
+            async with aclosing(self._read(part, part_of=first)) as pages:
                 async for page in pages:
                     yield page
-        else:
-            self._repaired()
-            parts = ceil(first.total / (_FILL * max(1, first.count)))
-            for part in window.split(min(window.days, max(2, parts))):
-                async with aclosing(self._read(part)) as pages:
-                    async for page in pages:
-                        yield page
 
     def _repaired(self) -> None:
         if self.completeness is Completeness.VERIFIED:
             self.completeness = Completeness.REPAIRED
+
+    def _doubt(self, doubt: str) -> None:
+        self.completeness = Completeness.UNPROVEN
+        self.doubt = self.doubt or doubt

@@ -20,6 +20,7 @@ from podero_async.errors import ApiError, ConfigurationError, DecodeError, Trans
 __all__ = ["Call", "Retrier", "RetryPolicy", "Tally"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound="ApiError | TransportError | DecodeError")
 _logger = logging.getLogger("podero_async")
 
 _RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -81,10 +82,15 @@ class Call:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Say whether another attempt may end better. Names what is retried: everything else, cancellation too, is not."""
+    """Say whether another attempt may end better. Names what is retried: everything else, cancellation too, is not.
+
+    A call may need a token first, whose own request has had its attempts: they must not multiply.
+    """
+    if not isinstance(error, ApiError | TransportError | DecodeError) or error.is_final:
+        return False
     if isinstance(error, ApiError):
         return error.status in _RETRYABLE_STATUSES
-    return isinstance(error, TransportError | DecodeError) and error.retryable
+    return error.retryable
 
 
 class Retrier:
@@ -115,8 +121,7 @@ class Retrier:
             answer = await attempt(call)  # the common case pays nothing for the machinery
         except (ApiError, TransportError, DecodeError) as error:
             if not is_retryable(error):
-                error.attempts = call.attempts
-                raise
+                raise _final(error, call)  # noqa: B904
             first = error
         else:
             self._budget = min(self._policy.budget, self._budget + 1)
@@ -124,8 +129,7 @@ class Retrier:
         try:
             return await self._again(attempt, call, first, started)
         except (ApiError, TransportError, DecodeError) as error:
-            error.attempts = call.attempts
-            raise
+            raise _final(error, call)  # noqa: B904
 
     async def _again(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first: Exception, started: float) -> T:
         def give_up(state: tenacity.RetryCallState) -> bool:
@@ -166,6 +170,13 @@ class Retrier:
             return False
         self._budget -= _RETRY_COST
         return True
+
+
+def _final(error: E, call: Call) -> E:
+    if not error.is_final:
+        error.attempts = call.attempts
+        error.is_final = True
+    return error
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:

@@ -57,6 +57,8 @@ class _RequestError(PoderoError):
     """The URL's path; what a caller chose freely (an external id) is masked in it."""
     attempts: int = 1
     """How many attempts the call was given, the last one included."""
+    is_final: bool = False
+    """Whether the retries are over: the policy allows no further attempt."""
 
     def _where(self) -> str:
         tries = f", {self.attempts} attempts" if self.attempts > 1 else ""

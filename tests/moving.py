@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 import attrs
 
 from podero_async import Completeness, SessionsPage
+from podero_async._decode import PageOutline
 from podero_async._pages import Page, Window
 from podero_async._reader import ListReader
 
@@ -56,6 +57,7 @@ class MovingList:
     lie: Callable[[int, random.Random], int] | None = None
     rows: list[Row] = attrs.field(factory=list)
     throughout: set[str] = attrs.field(factory=set)
+    most_inserted: int = 10**9
     requests: int = 0
     _named: int = 0
 
@@ -66,6 +68,8 @@ class MovingList:
         return self
 
     def insert(self) -> None:
+        if self._named >= self.most_inserted:
+            return
         self._named += 1
         second = self.rng.randrange(DAYS * 86400 // self.resolution_s) * self.resolution_s
         bisect.insort(self.rows, (START + timedelta(seconds=second), str(self._named)))
@@ -95,7 +99,8 @@ class MovingList:
 
 def page_of(offset: int, total: int, rows: Sequence[Row]) -> Page:
     names, times = [name for _, name in rows], [time for time, _ in rows]
-    return Page(offset, total, len(rows), lambda: SessionsPage(total=total, items=[]), names, list(times))
+    outline = PageOutline(total, names, list(times))
+    return Page(offset, total, len(rows), lambda: SessionsPage(total=total, items=[]), lambda: outline)
 
 
 @attrs.frozen

@@ -24,12 +24,10 @@ VEHICLE = uuid.UUID(int=3)
 def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
     """Make a client with the simulator's client credentials."""
     credentials = options.pop("credentials", ClientCredentials(simulator.client_id, simulator.client_secret))
-    return PoderoClient(
-        simulator.org_id, credentials, base_url=simulator.base_url, **{"retry": QUICK, **options}
-    )
+    return PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url, **{"retry": QUICK, **options})
 
 
-def wire_row(number: int = 1, **fields: Any) -> dict[str, Any]:
+def wire_row(number: int = 1, /, **fields: Any) -> dict[str, Any]:
     """Make a row as the wire has it; each number has its own id and time."""
     return {
         "id": str(uuid.UUID(int=number)),

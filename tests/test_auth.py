@@ -277,7 +277,9 @@ async def test_every_refusal_is_named_where_no_way_works() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("answer", [b"[]", b"{}", b'{"access_token": 5}', b'{"access_token": "two\\nlines"}', b'{"access_token": ""}'])
+@pytest.mark.parametrize(
+    "answer", [b"[]", b"{}", b'{"access_token": 5}', b'{"access_token": "two\\nlines"}', b'{"access_token": ""}']
+)
 async def test_an_answer_without_a_token_is_an_error(answer: bytes) -> None:
     """A token with a line break in it could smuggle in a header."""
 
@@ -383,7 +385,9 @@ async def test_a_stored_refresh_token_is_used_after_a_restart() -> None:
     assert desk.asked[-1] == {"grant_type": "refresh_token", "refresh_token": "refresh-1"}
 
 
-@pytest.mark.parametrize("value", [CLIENT, PASSWORD, StaticToken("s3cret"), Token(value="s3cret", refresh_token="r3fresh")])
+@pytest.mark.parametrize(
+    "value", [CLIENT, PASSWORD, StaticToken("s3cret"), Token(value="s3cret", refresh_token="r3fresh")]
+)
 def test_secrets_do_not_show(value: object) -> None:
     """A logged credential is a leaked one."""
     for secret in ("s3cret", "passw0rd", "r3fresh", "example.com"):

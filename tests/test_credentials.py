@@ -80,11 +80,27 @@ def test_the_environment_gives_the_credentials(variables: dict[str, str], creden
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        ({}, ["PODERO_ORG_ID", "PODERO_CLIENT_ID", "PODERO_CLIENT_SECRET", "PODERO_USERNAME", "PODERO_PASSWORD", "PODERO_TOKEN"]),
+        (
+            {},
+            [
+                "PODERO_ORG_ID",
+                "PODERO_CLIENT_ID",
+                "PODERO_CLIENT_SECRET",
+                "PODERO_USERNAME",
+                "PODERO_PASSWORD",
+                "PODERO_TOKEN",
+            ],
+        ),
         ({"PODERO_ORG_ID": "me", **TOKEN}, ["PODERO_ORG_ID is no uuid"]),
-        ({"PODERO_ORG_ID": "me", "PODERO_CLIENT_ID": "x"}, ["PODERO_ORG_ID is no uuid", "PODERO_CLIENT_SECRET is missing"]),
+        (
+            {"PODERO_ORG_ID": "me", "PODERO_CLIENT_ID": "x"},
+            ["PODERO_ORG_ID is no uuid", "PODERO_CLIENT_SECRET is missing"],
+        ),
         ({"PODERO_ORG_ID": ORG, "PODERO_PASSWORD": "x"}, ["PODERO_USERNAME is missing"]),
-        ({"PODERO_ORG_ID": ORG, **CLIENT, **TOKEN}, ["PODERO_CLIENT_ID, PODERO_CLIENT_SECRET, PODERO_TOKEN contradict"]),
+        (
+            {"PODERO_ORG_ID": ORG, **CLIENT, **TOKEN},
+            ["PODERO_CLIENT_ID, PODERO_CLIENT_SECRET, PODERO_TOKEN contradict"],
+        ),
         ({"PODERO_ORG_ID": ORG, "PODERO_TOKEN": "a b"}, ["PODERO_TOKEN"]),
     ],
 )

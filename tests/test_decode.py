@@ -139,7 +139,9 @@ def test_a_whole_number_may_be_written_as_a_float() -> None:
     assert decode_page(page_body(wire_row(reachable_soc_pct=80.0))).items[0].reachable_soc_pct == 80
 
 
-@pytest.mark.parametrize("decode", [decode_page, outline_page, decode_users, decode_vehicles, decode_user, decode_current_session])
+@pytest.mark.parametrize(
+    "decode", [decode_page, outline_page, decode_users, decode_vehicles, decode_user, decode_current_session]
+)
 @pytest.mark.parametrize("body", [b"", b'{"total": 1, "ite', b"<html>502</html>", b"\xff\xfe", b"[" * 100_000])
 def test_what_is_no_json_may_be_tried_again(decode: Callable[[bytes], object], body: bytes) -> None:
     """A proxy's error page with status 200 would end a run that a second try would have saved."""
@@ -190,7 +192,12 @@ def test_the_current_session_may_be_none() -> None:
         decode_current_session(b"{}")
 
 
-USER_ROW = {"id": str(uuid.UUID(int=7)), "email": "user-7@example.com", "num_electric_vehicles": 2, "address": {"city": "x"}}
+USER_ROW = {
+    "id": str(uuid.UUID(int=7)),
+    "email": "user-7@example.com",
+    "num_electric_vehicles": 2,
+    "address": {"city": "x"},
+}
 
 
 def test_users_come_bare_or_in_pages() -> None:
@@ -247,7 +254,11 @@ def test_an_outline_names_rows_that_cannot_be_read() -> None:
         (b'{"detail": "Not Found"}', None, "Not Found"),
         (b'{"error": "invalid_client"}', "invalid_client", "invalid_client"),
         (b'{"error": "invalid_grant", "error_description": "wrong"}', "invalid_grant", "wrong"),
-        (b'{"detail": [{"loc": ["query", "limit"], "msg": "too large", "input": "hush"}]}', None, "query.limit: too large"),
+        (
+            b'{"detail": [{"loc": ["query", "limit"], "msg": "too large", "input": "hush"}]}',
+            None,
+            "query.limit: too large",
+        ),
         (b'{"detail": ["odd"]}', None, "odd"),
         (b"<html>Bad gateway</html>", None, "no explanation"),
         (b"[]", None, "no explanation"),
@@ -270,16 +281,23 @@ def test_an_errors_words_are_bounded() -> None:
 
 _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(sorted(wire_row())) | st.text(), inner, max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(sorted(wire_row())) | st.text(), inner, max_size=6)
+    ),
     max_leaves=20,
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=400) | _json.map(lambda value: json.dumps(value).encode()) | st.builds(
-    lambda items, total: json.dumps({"total": total, "items": items}).encode(), _json, _json
-))
-@pytest.mark.parametrize("decode", [decode_page, outline_page, decode_users, decode_vehicles, decode_user, decode_current_session])
+@given(
+    st.binary(max_size=400)
+    | _json.map(lambda value: json.dumps(value).encode())
+    | st.builds(lambda items, total: json.dumps({"total": total, "items": items}).encode(), _json, _json)
+)
+@pytest.mark.parametrize(
+    "decode", [decode_page, outline_page, decode_users, decode_vehicles, decode_user, decode_current_session]
+)
 def test_anything_decodes_or_is_a_decode_error(decode: Callable[[bytes], object], body: bytes) -> None:
     """A hostile or broken server could crash the caller."""
     try:

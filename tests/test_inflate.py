@@ -24,7 +24,10 @@ def test_gzip_is_inflated_all_members_of_it() -> None:
     assert inflate(gzip.compress(b""), 10) == b""
 
 
-@pytest.mark.parametrize("body", [b"", b"no gzip", gzip.compress(os.urandom(500))[:-1], gzip.compress(TEXT)[:20], gzip.compress(TEXT) + b"junk"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no gzip", gzip.compress(os.urandom(500))[:-1], gzip.compress(TEXT)[:20], gzip.compress(TEXT) + b"junk"],
+)
 def test_what_is_cut_short_or_no_gzip_is_an_error(body: bytes) -> None:
     """Half an answer would be taken for a whole one."""
     with pytest.raises(CorruptBodyError):

@@ -59,7 +59,11 @@ async def test_as_completed_yields_the_quick_first_and_keeps_the_bound() -> None
 @pytest.mark.parametrize("taken", [1, 3])
 async def test_leaving_early_ends_what_is_running(taken: int) -> None:
     """Requests would go on for a caller who is gone."""
-    for calls, results in ((calls := Calls(), in_order(calls, range(1, 100), ahead=8)), (calls := Calls(), as_completed(calls, stream(*range(1, 100)), ahead=8))):
+    one, other = Calls(), Calls()
+    for calls, results in (
+        (one, in_order(one, range(1, 100), ahead=8)),
+        (other, as_completed(other, stream(*range(1, 100)), ahead=8)),
+    ):
         async with aclosing(results):
             for _ in range(taken):
                 await anext(results)
@@ -69,7 +73,10 @@ async def test_leaving_early_ends_what_is_running(taken: int) -> None:
 
 async def test_an_error_comes_out_and_ends_the_others() -> None:
     """A failure would be lost in a task, or leave its siblings running."""
-    for make in (lambda calls: in_order(calls, [1, 13, 99], ahead=3), lambda calls: as_completed(calls, stream(1, 13, 99), ahead=3)):
+    for make in (
+        lambda calls: in_order(calls, [1, 13, 99], ahead=3),
+        lambda calls: as_completed(calls, stream(1, 13, 99), ahead=3),
+    ):
         calls = Calls()
         with pytest.raises(ValueError, match="unlucky"):
             async for result in make(calls):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
 from podero_async import SessionsPage
+from podero_async._decode import PageOutline
 from podero_async._pages import Order, Page, Piece, Window, joins, order_of, runs
 from tests.support import page_body, wire_row
 
@@ -17,7 +19,12 @@ def at(*minutes: int | None, offset: int = 0, total: int = 100, ids: str | None 
     """Make a page of rows plugged in at these minutes; a row's id is its minute, or a letter of `ids`."""
     names = list(ids) if ids else [str(minute) for minute in minutes]
     times = [None if minute is None else START + timedelta(minutes=minute) for minute in minutes]
-    return Page(offset, total, len(times), lambda: SessionsPage(total=total, items=[]), names, times)
+    return page_with(offset, total, names, times)
+
+
+def page_with(offset: int, total: int, ids: list[str], times: list[datetime | None]) -> Page:
+    outline = PageOutline(total, ids, times)
+    return Page(offset, total, len(ids), lambda: SessionsPage(total=total, items=[]), lambda: outline)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +78,7 @@ def test_pages_join_only_where_nothing_fits_between(before: Page, after: Page, j
     if mirrored:
         order = Order.NEWEST_FIRST
         before, after = (
-            Page(page.offset, page.total, page.count, page.decode, page.ids, [START - (time - START) for time in page.times if time])
+            page_with(page.offset, page.total, page.ids, [START - (time - START) for time in page.times if time])
             for page in (before, after)
         )
     assert joins(before, after, order) is joined
@@ -79,10 +86,22 @@ def test_pages_join_only_where_nothing_fits_between(before: Page, after: Page, j
 
 @pytest.mark.parametrize(
     ("offset", "count", "total", "contradicts", "whole"),
-    [(0, 0, 0, False, True), (0, 3, 3, False, True), (0, 3, 5, False, False), (0, 3, 2, True, False), (5, 0, 5, False, False),
-     (7, 0, 5, False, False), (4, 0, 5, True, False), (0, 0, -1, True, False), (5, 1, 6, False, False), (5, 2, 6, True, False)],
+    [
+        (0, 0, 0, False, True),
+        (0, 3, 3, False, True),
+        (0, 3, 5, False, False),
+        (0, 3, 2, True, False),
+        (5, 0, 5, False, False),
+        (7, 0, 5, False, False),
+        (4, 0, 5, True, False),
+        (0, 0, -1, True, False),
+        (5, 1, 6, False, False),
+        (5, 2, 6, True, False),
+    ],
 )
-def test_a_total_that_cannot_be_true_is_seen(offset: int, count: int, total: int, contradicts: bool, whole: bool) -> None:
+def test_a_total_that_cannot_be_true_is_seen(
+    offset: int, count: int, total: int, contradicts: bool, whole: bool
+) -> None:
     """A server that miscounts would be believed."""
     page = at(*range(count), offset=offset, total=total)
     assert (page.contradicts_itself, page.is_whole) == (contradicts, whole)
@@ -91,14 +110,14 @@ def test_a_total_that_cannot_be_true_is_seen(offset: int, count: int, total: int
 def test_a_whole_list_of_distinct_rows_needs_no_outline() -> None:
     """Small vehicles would cost twice the decoding."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2)))
-    assert (page.is_whole, page.ids, page.count) == (True, [], 2)
+    assert (page.is_whole, page.has_distinct_rows, page.count) == (True, True, 2)
     assert len(Piece(page, None).decode().items) == 2
 
 
 def test_doubles_within_one_answer_are_dropped() -> None:
     """A session would be paid twice."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
-    assert page.is_whole
+    assert (page.is_whole, page.has_distinct_rows) == (True, False)
     assert [row.id.int for row in Piece.of(page, set()).decode().items] == [1, 2]
 
 
@@ -112,7 +131,9 @@ def test_known_rows_are_left_out_good_and_bad_ones() -> None:
     again = Piece.of(Page.outlined(40, body), seen)
     assert again.is_empty
     assert (again.decode().items, again.decode().rejected) == ([], [])
-    later = Piece.of(Page.outlined(40, page_body(wire_row(3), worse, wire_row(6), wire_row(7, is_at_home=5), total=90)), seen)
+    later = Piece.of(
+        Page.outlined(40, page_body(wire_row(3), worse, wire_row(6), wire_row(7, is_at_home=5), total=90)), seen
+    )
     assert [row.id.int for row in later.decode().items] == [6]
     assert [item.index for item in later.decode().rejected] == [43]
 
@@ -124,5 +145,5 @@ def test_a_window_splits_into_disjoint_days() -> None:
         pieces = window.split(parts)[::-1]
         assert len(pieces) == parts
         assert (pieces[0].from_date, pieces[-1].to_date) == (window.from_date, window.to_date)
-        assert all(later.from_date - earlier.to_date == timedelta(days=1) for earlier, later in zip(pieces, pieces[1:], strict=False))
+        assert all(later.from_date - earlier.to_date == timedelta(days=1) for earlier, later in pairwise(pieces))
         assert all(piece.include_hidden and piece.days >= 1 for piece in pieces)

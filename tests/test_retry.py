@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -112,7 +113,7 @@ async def test_backoff_doubles_up_to_its_bound() -> None:
     policy = RetryPolicy(max_attempts=6, backoff_initial=1, backoff_max=4)
     with pytest.raises(ServerError):
         await Retrier(policy, random_between=longest_wait).run(attempt, Tally())
-    waits = [round(later - earlier) for earlier, later in zip(starts, starts[1:], strict=False)]
+    waits = [round(later - earlier) for earlier, later in pairwise(starts)]
     assert waits == [1, 2, 4, 4, 4]
 
 
@@ -124,7 +125,9 @@ async def test_jitter_covers_the_whole_wait() -> None:
         drawn.append((least, most))
         return least
 
-    await Retrier(RetryPolicy(backoff_initial=0.5), random_between=draw).run(failing(unavailable(), unavailable()), Tally())
+    await Retrier(RetryPolicy(backoff_initial=0.5), random_between=draw).run(
+        failing(unavailable(), unavailable()), Tally()
+    )
     assert drawn == [(0.0, 0.5), (0.0, 1.0)]
 
 
@@ -219,8 +222,15 @@ async def test_cancellation_is_never_retried() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"max_attempts": 0}, {"max_attempts": 1.5}, {"budget": True}, {"max_elapsed": 0}, {"backoff_initial": -1},
-     {"backoff_max": float("nan")}, {"retry_after_max": float("inf")}],
+    [
+        {"max_attempts": 0},
+        {"max_attempts": 1.5},
+        {"budget": True},
+        {"max_elapsed": 0},
+        {"backoff_initial": -1},
+        {"backoff_max": float("nan")},
+        {"retry_after_max": float("inf")},
+    ],
 )
 def test_a_wrong_policy_is_refused_by_name(arguments: dict[str, Any]) -> None:
     """A typo would show as a hang, or as no retry at all."""

@@ -199,7 +199,9 @@ async def test_single_faults_leave_the_limit() -> None:
 async def test_no_place_is_ever_lost(seed: int) -> None:
     """After a day of cancellations the client would stand still."""
     rng = random.Random(seed)
-    throttle = Throttle(ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0])))
+    throttle = Throttle(
+        ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0]))
+    )
 
     async def request() -> None:
         place = await throttle.acquire()
@@ -220,8 +222,14 @@ async def test_no_place_is_ever_lost(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"max_concurrency": 0}, {"max_concurrency": True}, {"max_concurrency": 1.5}, {"requests_per_second": 0},
-     {"requests_per_second": -1}, {"requests_per_second": float("inf")}],
+    [
+        {"max_concurrency": 0},
+        {"max_concurrency": True},
+        {"max_concurrency": 1.5},
+        {"requests_per_second": 0},
+        {"requests_per_second": -1},
+        {"requests_per_second": float("inf")},
+    ],
 )
 def test_a_wrong_policy_is_refused_by_name(arguments: dict[str, float]) -> None:
     """A typo would show as a hang."""

@@ -49,10 +49,20 @@ async def test_only_its_owner_may_read_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"a": 5}', b'{"a": {"value": 5}}', b'{"a": {"value": ""}}',
-     b'{"a": {"value": "x", "refresh_token": 7, "renew_at": 1, "usable_until": 1}}',
-     b'{"a": {"value": "x", "refresh_token": null, "renew_at": "soon", "usable_until": 1}}',
-     b'{"a": {"value": "x", "refresh_token": null}}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a": 5}',
+        b'{"a": {"value": 5}}',
+        b'{"a": {"value": ""}}',
+        b'{"a": {"value": "x", "refresh_token": 7, "renew_at": 1, "usable_until": 1}}',
+        b'{"a": {"value": "x", "refresh_token": null, "renew_at": "soon", "usable_until": 1}}',
+        b'{"a": {"value": "x", "refresh_token": null}}',
+    ],
 )
 async def test_foreign_content_is_empty(tmp_path: Path, content: bytes) -> None:
     """A half-written or foreign file would stop every fetch until somebody deletes it."""

@@ -41,7 +41,7 @@ from podero_async import (
     _transport,
 )
 from podero_async.testing import Fault, PoderoSimulator
-from tests.support import ORG, QUICK, USER, VEHICLE, client_of, serving, static_client
+from tests.support import ORG, QUICK, USER, client_of, serving, static_client
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -119,9 +119,18 @@ async def test_a_large_answer_is_inflated_off_the_loop(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(400, InvalidRequestError), (401, AuthenticationError), (403, PermissionDeniedError), (404, NotFoundError),
-     (409, ApiError), (422, InvalidRequestError), (429, RateLimitError), (500, ServerError), (503, ServerError),
-     (302, ApiError)],
+    [
+        (400, InvalidRequestError),
+        (401, AuthenticationError),
+        (403, PermissionDeniedError),
+        (404, NotFoundError),
+        (409, ApiError),
+        (422, InvalidRequestError),
+        (429, RateLimitError),
+        (500, ServerError),
+        (503, ServerError),
+        (302, ApiError),
+    ],
 )
 async def test_an_error_status_becomes_its_error(status: int, kind: type[ApiError]) -> None:
     """A caller could not tell a missing vehicle from a broken server."""
@@ -142,8 +151,15 @@ async def test_an_error_status_becomes_its_error(status: int, kind: type[ApiErro
 
 @pytest.mark.parametrize(
     ("value", "seconds"),
-    [("7", 7.0), (formatdate(time() + 60, usegmt=True), 60.0), (formatdate(time() - 60, usegmt=True), 0.0), ("soon", None),
-     ("-5", None), ("", None), ("9" * 40, 999_999_999.0)],
+    [
+        ("7", 7.0),
+        (formatdate(time() + 60, usegmt=True), 60.0),
+        (formatdate(time() - 60, usegmt=True), 0.0),
+        ("soon", None),
+        ("-5", None),
+        ("", None),
+        ("9" * 40, 999_999_999.0),
+    ],
 )
 async def test_retry_after_is_read_in_both_forms(value: str, seconds: float | None) -> None:
     """A client told to wait until nine would come back at once."""
@@ -245,7 +261,10 @@ async def test_a_slow_drip_ends_at_the_total() -> None:
             writer.write(b" ")
             await asyncio.sleep(1)
 
-    async with raw_server(drip) as (origin, _), static_client(origin, retry=ONCE, timeouts=Timeouts(total=20)) as client:
+    async with (
+        raw_server(drip) as (origin, _),
+        static_client(origin, retry=ONCE, timeouts=Timeouts(total=20)) as client,
+    ):
         started = loop.time()
         with pytest.raises(RequestTimeoutError):
             await vehicles(client)
@@ -308,14 +327,22 @@ async def test_a_failed_attempt_gives_its_connection_back() -> None:
 
 
 ERRORS = sorted(
-    (kind for kind in vars(aiohttp.client_exceptions).values() if isinstance(kind, type) and issubclass(kind, Exception)
-     and kind.__module__ == "aiohttp.client_exceptions" and issubclass(kind, aiohttp.ClientError)),
+    (
+        kind
+        for kind in vars(aiohttp.client_exceptions).values()
+        if isinstance(kind, type)
+        and issubclass(kind, Exception)
+        and kind.__module__ == "aiohttp.client_exceptions"
+        and issubclass(kind, aiohttp.ClientError)
+    ),
     key=lambda kind: kind.__name__,
 )
 
 
 @pytest.mark.parametrize("kind", [*ERRORS, OSError, ConnectionResetError, ssl.SSLError, TimeoutError])
-async def test_every_error_of_aiohttp_becomes_one_of_ours(monkeypatch: pytest.MonkeyPatch, kind: type[Exception]) -> None:
+async def test_every_error_of_aiohttp_becomes_one_of_ours(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
     """A caller's `except PoderoError` would miss a fault, or a message tell a URL with a secret in it."""
     error = kind.__new__(kind)  # whatever its arguments are
     error.args = ("https://app.podero.com/?secret=s3cret",)
@@ -343,8 +370,22 @@ def test_the_list_of_aiohttps_errors_is_not_empty() -> None:
 
 @pytest.mark.parametrize(
     "base_url",
-    ["http://app.podero.com", "http://192.168.0.1", "ftp://app.podero.com", "app.podero.com", "", "https://", "https://a/b",
-     "https://a?b=c", "https://a#b", "https://user:pw@app.podero.com", "http://127.0.0.1.example.com", "https://a:x", None, 5],
+    [
+        "http://app.podero.com",
+        "http://192.168.0.1",
+        "ftp://app.podero.com",
+        "app.podero.com",
+        "",
+        "https://",
+        "https://a/b",
+        "https://a?b=c",
+        "https://a#b",
+        "https://user:pw@app.podero.com",
+        "http://127.0.0.1.example.com",
+        "https://a:x",
+        None,
+        5,
+    ],
 )
 def test_an_origin_that_would_leak_or_is_none_is_refused(base_url: Any) -> None:
     """Credentials would cross the net in the clear, or reach another host."""
@@ -353,7 +394,10 @@ def test_an_origin_that_would_leak_or_is_none_is_refused(base_url: Any) -> None:
     assert "pw" not in str(caught.value)
 
 
-@pytest.mark.parametrize("base_url", ["https://app.podero.com", "https://a:8443/", "http://localhost:1", "http://127.8.0.1", "http://[::1]:80"])
+@pytest.mark.parametrize(
+    "base_url",
+    ["https://app.podero.com", "https://a:8443/", "http://localhost:1", "http://127.8.0.1", "http://[::1]:80"],
+)
 def test_https_anywhere_and_http_to_loopback_are_taken(base_url: str) -> None:
     """A gateway or a simulator could not be used."""
     static_client(base_url)
@@ -378,7 +422,9 @@ async def test_redirects_are_not_followed() -> None:
     assert reached == []
 
 
-async def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch, simulator: PoderoSimulator) -> None:
+async def test_a_proxy_from_the_environment_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, simulator: PoderoSimulator
+) -> None:
     """A variable left in a shell would route tokens through somebody's proxy."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")

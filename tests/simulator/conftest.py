@@ -47,7 +47,7 @@ class Caller:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what the server is about to do; a second at most."""
         async with asyncio.timeout(1):
-            while not condition():  # noqa: ASYNC110 - the simulator has no event for it, and needs none
+            while not condition():
                 await asyncio.sleep(0.001)
 
     async def get(self, path: str, **query: str | int) -> Reply:

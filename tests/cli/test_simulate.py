@@ -1,0 +1,127 @@
+"""`podero-async simulate`: what it prints, what it serves, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Call, Ended, end_of, start
+from tests.support import USER, VEHICLE, wire_row
+
+
+@asynccontextmanager
+async def _simulating(*argv: str, end: int = signal.SIGTERM) -> AsyncIterator[list[str]]:
+    """Run the command until it has said all, hand its lines over, and end it."""
+    process = await start("simulate", "--port", "0", *argv)
+    assert process.stdout is not None
+    lines: list[str] = []
+    try:
+        async with asyncio.timeout(20):
+            while not lines or not lines[-1].startswith("# podero-async"):
+                line = await process.stdout.readline()
+                assert line, await end_of(process)
+                lines.append(line.decode().rstrip("\n"))
+        yield lines
+        process.send_signal(end)
+        assert await end_of(process) == Ended(0, "", "")
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _take(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Set the environment to what was printed, and return the example's arguments."""
+    for line in lines[:4]:
+        name, _, value = line.removeprefix("export ").partition("=")
+        monkeypatch.setenv(name, value)
+    return shlex.split(lines[-1].removeprefix("# podero-async "))
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+async def test_what_is_printed_works(call: Call, monkeypatch: pytest.MonkeyPatch, end: signal.Signals) -> None:
+    """Who copies the lines would get errors instead of sessions; and stopping the server would look like a failure."""
+    async with _simulating("--vehicles=3", "--users=2", "--sessions=5", "--seed=7", end=end) as lines:
+        assert "3 vehicles, 15 sessions" in lines[4]
+        ended = await call(*_take(lines, monkeypatch), "--include-hidden")
+        assert (ended.code, ended.err, len(ended.out.splitlines())) == (0, "", 5)
+
+
+async def test_a_shell_can_evaluate_it() -> None:
+    """`eval` would choke on what stands between the settings."""
+    async with _simulating("--vehicles=1") as lines:
+        shell = await asyncio.create_subprocess_exec(
+            "sh", "-eu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={"PATH": os.environ["PATH"]}
+        )
+        script = "\n".join([*lines, 'echo "$PODERO_BASE_URL|$PODERO_ORG_ID|$PODERO_CLIENT_ID|$PODERO_CLIENT_SECRET"'])
+        out, _ = await shell.communicate(script.encode())
+        values = out.decode().strip().split("|")
+        assert [f"export PODERO_{name}" for name in ("BASE_URL", "ORG_ID", "CLIENT_ID", "CLIENT_SECRET")] == [
+            line.partition("=")[0] for line in lines[:4]
+        ]
+        assert values == [line.partition("=")[2] for line in lines[:4]]
+
+
+async def test_rows_of_ones_own_and_faults(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Recorded rows could not be served again, nor a client be tried on a server that fails."""
+    file = tmp_path / "rows.jsonl"
+    owner = {"user_id": str(USER), "vehicle_id": str(VEHICLE)}
+    file.write_text("".join(json.dumps(owner | wire_row(number)) + "\n" for number in range(3)))
+    faults = ("--faults", "sessions/status:404@#1", "sessions/status:403@#2")
+    async with _simulating(f"--rows={file}", *faults) as lines:
+        assert "1 vehicles, 3 sessions" in lines[4]
+        argv = _take(lines, monkeypatch)
+        ends = [await call(*argv) for _ in range(3)]
+        assert [(ended.code, len(ended.out.splitlines())) for ended in ends] == [(4, 0), (3, 0), (0, 3)]
+
+
+async def test_a_port_that_is_taken(call: Call) -> None:
+    """A second server would end in a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = await call("simulate", f"--port={taken.getsockname()[1]}")
+    assert ended.code == 2
+    assert "in use" in ended.complaint
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "No such file"), ('{"user_id": 1}', "line 1: "), ("{", "line 1: "), ("\udcff", "codec")],
+)
+async def test_rows_that_cannot_be_read(call: Call, tmp_path: Path, content: str | None, said: str) -> None:
+    """A bad line of a large file would have to be searched for."""
+    file = tmp_path / "rows.jsonl"
+    if content is not None:
+        file.write_bytes(content.encode(errors="surrogateescape"))
+    ended = await call("simulate", f"--rows={file}")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.complaint
+    assert "rows.jsonl" in ended.complaint
+
+
+async def test_rows_and_sizes_exclude_each_other(call: Call) -> None:
+    """A number that is ignored would be believed."""
+    ended = await call("simulate", "--rows=rows.jsonl", "--sessions=0")
+    assert ended.code == 2
+    assert "leave out" in ended.complaint
+
+
+async def test_no_vehicles_in_the_rows(tmp_path: Path) -> None:
+    """An empty file would end in a traceback where the example would stand."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n")
+    process = await start("simulate", "--port=0", f"--rows={file}")
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        lines = [await process.stdout.readline() for _ in range(5)]
+    process.send_signal(signal.SIGTERM)
+    assert await end_of(process) == Ended(0, "", "")
+    assert lines[4] == b"# 0 vehicles, 0 sessions\n"
