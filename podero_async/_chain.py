@@ -19,6 +19,7 @@ __all__ = ["Chain"]
 _OVERLAP = 5  # rows that neighbours share; fewer cost repairs under change, more cost requests
 _LEAST_OVERLAP = 2  # a single shared row might be one of several of the same time
 _LEAST_EVIDENCE = 50  # rows on the first page, or on later ones: a few rows may look sorted by chance
+_MOST_REREADS = 8  # at one gap
 _MOST_STALLS = 3  # answers in a row with the first page's rows, before the list is taken to ignore the offset
 
 
@@ -105,7 +106,11 @@ class Chain:
         found: list[Page] = []
         self._check(page, order)
         offset = self.last.end - self._size // 2
+        rereads = 0
         while not joins(self.last, page, order):
+            rereads += 1
+            if rereads > _MOST_REREADS:
+                raise _BrokenError("the list changes faster than it can be read")
             if page.count and not self._is_ahead(page, order):
                 return found  # the list moved so far that this page lies before the end of the last
             bridge = await self._reread(max(0, offset), order)

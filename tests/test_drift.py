@@ -235,7 +235,7 @@ def lists(*, honest: bool) -> st.SearchStrategy[MovingList]:
 async def _any_list(moving: MovingList, rows: int, ahead: int) -> None:
     result = await read(moving.fill(rows), ahead=ahead)
     hold(result)
-    assert result.requests <= 10_000
+    assert result.requests <= 4000
 
 
 @settings(max_examples=400, deadline=None)
