@@ -12,6 +12,7 @@ from collections import deque
 
 import attrs
 
+from podero_async._pace import Pace
 from podero_async.errors import ConfigurationError
 
 __all__ = ["Throttle", "ThrottlePolicy"]
@@ -19,6 +20,7 @@ __all__ = ["Throttle", "ThrottlePolicy"]
 _FIRST_LIMIT = 16  # enough for a quick start, little enough for a server that bears less
 _CUT = 0.9  # one pushback costs a tenth; each further one of the same burst a place ...
 _DEEPEST_CUT = 0.5  # ... and one burst at most half
+_CAUTION = 20  # times the limit: good answers after a cut until the limit grows by one a round again
 _BURST_S = 0.01  # how far a rate may catch up after a late timer
 
 
@@ -50,20 +52,23 @@ class ThrottlePolicy:
 class Throttle:
     """Hand out places for requests, first come, first served.
 
-    The limit grows by one for each good answer until the first pushback, from then on by one for every `limit` good
-    answers, and only while at least half of it is in use. It falls when the server pushes back.
+    The limit grows by one for each good answer until the first pushback, from then on by at most one for every `limit`
+    good answers, and only while at least half of it is in use. It falls when the server pushes back; where that names a
+    time, everything waits, and a pace is learned as well.
     """
 
     def __init__(self, policy: ThrottlePolicy, *, ceiling: int | None = None) -> None:
         self._ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         self._adaptive = policy.adaptive
-        self._interval = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
+        self._least_interval = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
+        self._pace = Pace()
         self._limit = float(min(self._ceiling, _FIRST_LIMIT) if policy.adaptive else self._ceiling)
         self._threshold = math.inf  # below it the limit grows quickly
         self._in_flight = 0
         self._started = 0  # places ever handed out: tells which requests a cut has already answered
         self._cut_at_start = 0  # a pushback of a request that started before this one belongs to the last cut
         self._cut_floor = 0.0
+        self._good_since_cut = 0
         self._failures_in_a_row = 0
         self._resume_at = -math.inf
         self._next_start_at = -math.inf
@@ -117,8 +122,7 @@ class Throttle:
         """Report a good answer."""
         self._failures_in_a_row = 0
         if self._adaptive and self._limit < self._ceiling and self._in_flight * 2 >= self._limit:
-            step = 1.0 if self._limit < self._threshold else 1 / self._limit
-            self._limit = min(float(self._ceiling), self._limit + step)
+            self._limit = min(float(self._ceiling), self._limit + self._growth())
             if self._waiters:
                 self._hand_out()
 
@@ -127,6 +131,8 @@ class Throttle:
         self._cut(place)
         if retry_after:
             self.pause(retry_after)
+            if self._adaptive:
+                self._pace.pushed_back(asyncio.get_running_loop().time(), self._resume_at)
 
     def failed(self, place: int) -> None:
         """Report a fault. One is bad luck; as many in a row as are under way are an outage, which needs few probes."""
@@ -143,6 +149,14 @@ class Throttle:
             self.pauses += 1
         self._resume_at = max(self._resume_at, now + seconds)
 
+    def _growth(self) -> float:
+        """Return what a good answer adds to the limit."""
+        if self._limit < self._threshold:
+            return 1.0
+        # Slow after a cut, since the limit was nearly right; then faster, since the server may bear more by now.
+        self._good_since_cut += 1
+        return min(1.0, self._good_since_cut / (_CAUTION * self._limit)) / self._limit
+
     def _cut(self, place: int, factor: float = _CUT) -> None:
         if not self._adaptive:
             return
@@ -153,13 +167,15 @@ class Throttle:
         else:
             self._limit = max(self._cut_floor, self._limit - 1)
         self._threshold = self._limit
+        self._good_since_cut = 0
 
     def _take(self) -> int:
         self._in_flight += 1
         self._started += 1
-        if self._interval:
-            now = asyncio.get_running_loop().time()
-            self._next_start_at = max(self._next_start_at, now - max(_BURST_S, self._interval)) + self._interval
+        now = asyncio.get_running_loop().time()
+        interval = max(self._least_interval, self._pace.started(now))
+        if interval:
+            self._next_start_at = max(self._next_start_at, now - max(_BURST_S, interval)) + interval
         return self._started
 
     def _wait_s(self) -> float:

@@ -1,0 +1,53 @@
+"""A rate learned from a server that says "not before": how many requests a second it bears.
+
+Pure arithmetic on moments in seconds; the throttle reports each start and asks when the next one may be.
+"""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["Pace"]
+
+_DEEPEST_CUT = 0.3  # pushed back right after a pause: the pace is far too high ...
+_LEAST_CUT = 0.05  # ... after long: it was right, and has just grown past what the server bears
+_SLOW_FOR_S = 20.0  # a step too far costs a pause, so what was borne is left slowly ...
+_FAST_GROWTH = 0.02  # ... and after that ever faster, since the server may bear more by now
+_FORGET_AT = 4.0  # times the pace after the last pushback: it bounds nothing any more
+
+
+class Pace:
+    """Bound the rate of starts after the first pushback that named a time; before that there is no bound."""
+
+    def __init__(self) -> None:
+        self._rate = math.inf
+        self._growth = 0.0
+        self._since = math.inf  # when starts began, or will begin after the pause
+        self._starts = 0
+
+    def started(self, now: float) -> float:
+        """Count a start; return how many seconds later the next one may be."""
+        self._starts += 1
+        if self._rate == math.inf:
+            self._since = min(self._since, now)
+            return 0.0
+        rate = self._rate_at(now)
+        if rate > self._rate * _FORGET_AT:
+            self._rate = math.inf
+        return 1 / rate
+
+    def pushed_back(self, now: float, resume_at: float) -> None:
+        """Take the rate since the last pause, less a cut, for what is borne; starts count anew from `resume_at`."""
+        lasted = now - self._since
+        if lasted <= 0:
+            return  # one more answer to the same burst
+        cut = max(_LEAST_CUT, _DEEPEST_CUT * math.exp(-lasted))
+        self._rate = max(0.1, min(self._rate_at(now), self._starts / lasted) * (1 - cut))
+        self._growth = cut * cut  # the rougher the guess, the sooner it is tried to go faster
+        self._since = resume_at
+        self._starts = 0
+
+    def _rate_at(self, now: float) -> float:
+        lasted = max(0.0, now - self._since)
+        late = max(0.0, lasted - _SLOW_FOR_S)
+        return self._rate * (math.exp(self._growth * lasted) + _FAST_GROWTH * (late / 5) ** 2)

@@ -1,0 +1,40 @@
+"""Durable backfills: a fleet's charging sessions in a DuckDB file, through crashes, today and every night from now on.
+
+Needs the extra `backfill` (DuckDB and Arrow) once a store is opened.
+"""
+
+from podero_async.backfill._errors import (
+    ApiDownError,
+    NotAStoreError,
+    StoreError,
+    StoreFullError,
+    StoreInUseError,
+    StoreTooNewError,
+)
+from podero_async.backfill._planning import BackfillPlan, plan_backfill
+from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
+from podero_async.backfill._run import backfill
+from podero_async.backfill._store import SessionStore
+from podero_async.backfill._vehicles import Shard, read_vehicle_refs
+from podero_async.backfill._verify import Difference, VerifyReport, verify
+
+__all__ = [
+    "ApiDownError",
+    "BackfillPlan",
+    "BackfillReport",
+    "Difference",
+    "FailedVehicle",
+    "NotAStoreError",
+    "Progress",
+    "SessionStore",
+    "Shard",
+    "StoreError",
+    "StoreFullError",
+    "StoreInUseError",
+    "StoreTooNewError",
+    "VerifyReport",
+    "backfill",
+    "plan_backfill",
+    "read_vehicle_refs",
+    "verify",
+]

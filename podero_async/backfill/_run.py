@@ -1,0 +1,196 @@
+"""The backfill: plan a run, read its vehicles, and commit them batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from podero_async._client import PoderoClient
+from podero_async._lookahead import cancel_all
+from podero_async.backfill._errors import ApiDownError, StoreError
+from podero_async.backfill._fetch import is_down, outcomes, throttle_of
+from podero_async.backfill._plan import Run
+from podero_async.backfill._planning import Planning, Vehicles, check_window, utc_now
+from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
+from podero_async.backfill._store import SessionStore
+from podero_async.backfill._task import Outcome, Task
+from podero_async.backfill._vehicles import Shard
+from podero_async.errors import PoderoError, RateLimitError, ServerError, TransportError
+from podero_async.models import VehicleFailure
+
+if TYPE_CHECKING:
+    from podero_async.backfill._writer import BatchWriter
+
+__all__ = ["backfill"]
+
+_TASKS_AT_ONCE = 512
+_DOWN_AFTER = 10  # failures in a row, once no retry can be afforded
+
+
+async def backfill(
+    client: PoderoClient,
+    store: SessionStore,
+    from_date: date,
+    to_date: date,
+    vehicles: Vehicles = None,
+    include_hidden: bool = False,
+    refresh_days: int = 7,
+    *,
+    shard: Shard | None = None,
+    stop: asyncio.Event | None = None,
+    progress: Progress | None = None,
+    now: Callable[[], datetime] = utc_now,
+) -> BackfillReport:
+    """Bring a fleet's charging sessions into a store: what is missing of the window, and the last days again.
+
+    A batch of vehicles (some thousand sessions, or what came within a second) is one transaction, so that a process
+    that is killed leaves a store that is right. The same call then goes on where that one stood. A vehicle's failure is
+    stored and counted, and the others go on; the next run tries it again. Memory does not grow with the fleet.
+
+    A run is its window, its settings and its vehicles. Until each vehicle was tried, the same call goes on with it (on
+    the same UTC day, or where the window was all in the past); vehicles that have their receipt cost no request. Once
+    it is finished, the same call is a new run, which reads the last `refresh_days` again.
+
+    Args:
+        client: Where to read.
+        store: Where to write; open.
+        from_date: First UTC day, inclusive.
+        to_date: Last UTC day, inclusive. A day counts as held once it was over when it was read.
+        vehicles: Which vehicles; None discovers the organization's fleet.
+        include_hidden: Whether sessions that the server's classifier hid are read, too.
+        refresh_days: How many of the newest days that the store holds are read again, for what came late or changed.
+        shard: Only this share of the vehicles.
+        stop: When set, the run ends: what was received is committed, what is under way is given up.
+        progress: Kept up to date while the run goes on.
+        now: The time, for tests.
+
+    Raises:
+        ValueError: The window is none, or all of its days are still to come.
+        ApiDownError: So much failed in a row that no vehicle would go better; what was received is committed.
+        AuthenticationError: The credentials were refused; what was received is committed.
+        StoreError: The store cannot be written; it is as the last batch left it.
+        PoderoError: The organization's users could not be listed.
+    """
+    started = now()
+    window = check_window(
+        from_date, to_date, include_hidden=include_hidden, refresh_days=refresh_days, today=started.date()
+    )
+    progress = progress or Progress()
+    progress.watch(throttle_of(client))
+    planning = Planning(client, store, window, refresh_days, shard, progress, started)
+    return await _Backfill(planning, now).run(vehicles, stop)
+
+
+@attrs.define
+class _Backfill:
+    """One call of `backfill`."""
+
+    planning: Planning
+    now: Callable[[], datetime]
+    run_: Run | None = None
+    writer: BatchWriter | None = None
+    is_down: bool = False
+    failures_in_a_row: int = 0
+
+    async def run(self, vehicles: Vehicles, stop: asyncio.Event | None) -> BackfillReport:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            try:
+                is_through = await _unless_stopped(self._read_all(vehicles), stop)
+            except PoderoError as error:
+                if not isinstance(error, StoreError):
+                    await self._drain()
+                raise
+            await self._drain()
+        finally:
+            if self.writer is not None:
+                await self.writer.aclose()
+            self.planning.progress.phase = "ended"
+        is_finished = is_through and not self.is_down
+        if is_finished:
+            await self._finish()
+        report = self._report(is_finished, clock() - began)
+        if self.is_down:
+            raise ApiDownError("the API is down: nothing but failures, and the retry budget is spent", report)
+        return report
+
+    async def _read_all(self, vehicles: Vehicles) -> None:
+        from podero_async.backfill._writer import BatchWriter  # noqa: PLC0415
+
+        planning = self.planning
+        self.run_ = run = await planning.run(vehicles)
+        complete_until = planning.started.date() - timedelta(days=1)
+        self.writer = BatchWriter(planning.store, run.run_id, complete_until, planning.progress, self.now)
+        planning.progress.phase = "fetching"
+        async with aclosing(self._tasks(run)) as tasks, aclosing(outcomes(planning.client, tasks)) as stream:
+            async for outcome in stream:
+                self._count(outcome)
+                await self.writer.put(outcome)
+                if self.is_down:
+                    return
+
+    async def _tasks(self, run: Run) -> AsyncGenerator[Task, None]:
+        from podero_async.backfill._store_runs import next_tasks, open_tasks  # noqa: PLC0415
+
+        call, place = self.planning.store.call, 0
+        await call(open_tasks, run.run_id)
+        while piece := await call(next_tasks, self.planning.window.include_hidden, place, _TASKS_AT_ONCE):
+            for task in piece:
+                yield task
+            place += len(piece)
+
+    def _count(self, outcome: Outcome) -> None:
+        progress, result = self.planning.progress, outcome.result
+        progress.received += 1
+        progress.requests += result.requests
+        progress.retries += result.retries
+        if not isinstance(result, VehicleFailure):
+            progress.count_read(outcome.task.vehicle, result.completeness, len(result.sessions))
+            self.failures_in_a_row = 0
+            return
+        progress.count_failure(FailedVehicle.of(result))
+        is_outage = isinstance(result.error, TransportError | ServerError | RateLimitError)
+        self.failures_in_a_row = self.failures_in_a_row + 1 if is_outage else 0
+        self.is_down = self.failures_in_a_row >= _DOWN_AFTER and is_down(self.planning.client)
+
+    async def _drain(self) -> None:
+        if self.writer is not None:
+            await self.writer.drain()
+
+    async def _finish(self) -> None:
+        from podero_async.backfill._store_write import finish_run  # noqa: PLC0415
+
+        if self.run_ is not None:
+            await self.planning.store.call(finish_run, self.run_.run_id, self.now())
+
+    def _report(self, is_finished: bool, seconds: float) -> BackfillReport:
+        window, run = self.planning.window, self.run_
+        return self.planning.progress.report(
+            from_date=window.from_date,
+            to_date=window.to_date,
+            include_hidden=window.include_hidden,
+            run_id=run.run_id if run else None,
+            resumed=run.resumed if run else False,
+            finished=is_finished,
+            seconds=seconds,
+        )
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event | None) -> bool:
+    """Await the work, and say whether it came to its end; once the event is set, the work is cancelled."""
+    working = asyncio.create_task(work, name="podero_async backfill")
+    stopping = asyncio.create_task((stop or asyncio.Event()).wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            return False
+        working.result()
+        return True
+    finally:
+        await cancel_all([working, stopping])

@@ -1,0 +1,147 @@
+"""The store's file: how it comes to be, is opened and closed, and what the database's errors mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from podero_async.backfill._errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
+from podero_async.backfill._store_schema import check_version, create_tables, migrate
+
+__all__ = ["close_store", "open_store", "transaction", "translated"]
+
+_Options = dict[str, str | bool | int | float | list[str]]
+
+_OPTIONS: _Options = {
+    # What is needed is built in; nothing is ever downloaded.
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "threads": 2,
+}
+_MEMORY = ":memory:"
+_MAGIC = slice(8, 12)
+
+_open_here: set[Path] = set()
+"""The database itself lets one process open a file twice."""
+_open_here_lock = threading.Lock()
+
+
+def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.DuckDBPyConnection:
+    """Open a store, making it where there is none.
+
+    Raises:
+        StoreError: It cannot be opened; it is as it was.
+    """
+    options = _OPTIONS | {"memory_limit": f"{memory_limit_mb}MB"}
+    if path == _MEMORY:
+        con = duckdb.connect(path, config=options)
+        create_tables(con)
+    else:
+        with _claimed(path), translated(path):
+            if not Path(path).exists():
+                if read_only:
+                    raise StoreError("no such store", path)
+                _create(path, options)
+            con = _connect(path, options, read_only=read_only)
+    # Days are UTC days, wherever the process runs.
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def close_store(con: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Close a store; the database merges its log into the file."""
+    try:
+        con.close()
+    finally:
+        with _open_here_lock:
+            _open_here.discard(Path(path).resolve())
+
+
+@contextmanager
+def _claimed(path: str) -> Iterator[None]:
+    """Hold the path for this process from here on, unless what follows fails."""
+    resolved = Path(path).resolve()
+    with _open_here_lock:
+        if resolved in _open_here:
+            raise StoreInUseError("the store is open in this process already", path)
+        _open_here.add(resolved)
+    try:
+        yield
+    except BaseException:
+        with _open_here_lock:
+            _open_here.discard(resolved)
+        raise
+
+
+def _create(path: str, options: _Options) -> None:
+    """Make a store beside its place, and put it there whole: a kill on the way leaves none."""
+    if not Path(path).resolve().parent.is_dir():
+        raise StoreError("no such directory for a store", path)
+    unfinished = Path(f"{path}.{os.getpid()}.new")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with duckdb.connect(str(unfinished), config=options) as con:
+            create_tables(con)
+        with suppress(FileExistsError):  # somebody else was quicker
+            os.link(unfinished, path)
+    finally:
+        for leftover in (unfinished, Path(f"{unfinished}.wal")):
+            leftover.unlink(missing_ok=True)
+
+
+def _connect(path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    if Path(path).is_dir():
+        raise NotAStoreError("a directory, not a store", path)
+    with Path(path).open("rb") as file:
+        if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":  # the database would take it for another format, or a new file
+            raise NotAStoreError("not a store of charging sessions", path)
+    con = duckdb.connect(path, read_only=read_only, config=options)
+    try:
+        migrate(con, path, check_version(con, path))
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+@contextmanager
+def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Commit what is done within, or nothing of it."""
+    con.execute("BEGIN")
+    try:
+        yield
+        con.execute("COMMIT")
+    except BaseException:
+        with suppress(duckdb.Error):
+            con.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def translated(path: str) -> Iterator[None]:
+    """Raise what the database or the disk complains of as a `StoreError`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        raise (StoreFullError if full else StoreError)(error.strerror or str(error), path) from error
+    except duckdb.Error as error:
+        raise _meaning(str(error))(_first_line(error), path) from error
+
+
+def _meaning(words: str) -> type[StoreError]:
+    if "Could not set lock" in words or "being used by another process" in words:
+        return StoreInUseError
+    if any(sign in words for sign in ("No space left", "File too large", "Disk quota", "disk is full")):
+        return StoreFullError
+    return StoreError
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

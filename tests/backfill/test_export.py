@@ -1,0 +1,149 @@
+"""What leaves the store is what is in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+
+from podero_async import PoderoClient
+from podero_async.backfill import SessionStore, StoreError, backfill
+from podero_async.testing import PoderoSimulator
+from tests.backfill.conftest import Clock
+from tests.backfill.test_backfill import FIRST, LAST
+from tests.backfill.truth import TIMES
+
+STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
+Row = dict[str, Any]
+
+
+@pytest.fixture
+async def store(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> Any:
+    """Fill a store, with a changed and a withdrawn row in it."""
+    async with SessionStore(path) as opened:
+        await backfill(client, opened, FIRST, LAST, include_hidden=True, now=clock)
+        vehicle = sim.vehicles[0]
+        rows = sim.truth(vehicle, FIRST, LAST)
+        sim.update(vehicle, rows[0]["id"], session_outcome='new, "quoted"\nöutcome')
+        sim.remove(vehicle, rows[1]["id"])
+        await backfill(client, opened, FIRST, LAST, include_hidden=True, now=clock)
+        yield opened
+
+
+def by_id(rows: list[Row]) -> dict[str, Row]:
+    return {str(row["id"]): row for row in rows}
+
+
+def _plain(row: Row) -> Row:
+    return {name: str(value) if name in {"id", "user_id", "vehicle_id"} else value for name, value in row.items()}
+
+
+def _moment(value: str | None) -> datetime | None:
+    return datetime.fromisoformat(value) if value else None
+
+
+def _by_pyarrow(path: Path) -> list[Row]:
+    rows = pq.ParquetFile(path).read().to_pylist()
+    return [_plain(row) for row in rows]
+
+
+def _by_duckdb(path: Path) -> list[Row]:
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        rows: list[Row] = con.sql(f"SELECT * FROM read_parquet('{path}')").to_arrow_table().to_pylist()
+        return rows
+
+
+def _by_json(path: Path) -> list[Row]:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [{name: _moment(value) if name in STAMPS else value for name, value in row.items()} for row in rows]
+
+
+def _by_csv(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(("kind", "read"), [("parquet", _by_pyarrow), ("parquet", _by_duckdb), ("jsonl", _by_json)])
+async def test_a_file_read_back_equals_the_table(
+    store: SessionStore, tmp_path: Path, kind: Any, read: Callable[[Path], list[Row]]
+) -> None:
+    """Whoever analyses the export must see what the store holds, to the last digit and microsecond."""
+    target = tmp_path / f"out.{kind}"
+    target.write_text("an older export")
+    written = await store.export(target, kind)
+    table = await store.query("SELECT * FROM sessions")
+    assert written.rows == len(table) > 100
+    assert written.files == (str(target),)
+    assert by_id(read(target)) == by_id(table)
+    assert {entry.name for entry in tmp_path.iterdir()} <= {target.name, "fleet.duckdb", "fleet.duckdb.wal"}
+
+
+async def test_csv_read_back_equals_the_table(store: SessionStore, tmp_path: Path) -> None:
+    """The format without types must keep every value as text that reads back, quotes and newlines too."""
+    await store.export(tmp_path / "out.csv", "csv")
+    rows = by_id(_by_csv(tmp_path / "out.csv"))
+    for row_id, row in by_id(await store.query("SELECT * FROM sessions")).items():
+        for name, value in row.items():
+            text = rows[row_id][name]
+            if value is None:
+                assert text == ""
+            elif name in STAMPS:
+                assert datetime.fromisoformat(text) == value
+            elif isinstance(value, bool):
+                assert text == str(value).lower()
+            else:
+                assert type(value)(text) == value
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone = 'UTC'")
+        read = con.sql(
+            f"SELECT id::VARCHAR AS id, plug_in_time FROM read_csv('{tmp_path / 'out.csv'}')"
+        ).to_arrow_table()
+    table = await store.query("SELECT id, plug_in_time FROM sessions")
+    assert {row["id"]: row["plug_in_time"].timestamp() for row in read.to_pylist()} == {
+        row["id"]: row["plug_in_time"].timestamp() for row in table
+    }
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+async def test_partitions_by_month_are_together_the_table(store: SessionStore, tmp_path: Path, kind: Any) -> None:
+    """A lake of one directory a month must hold each session once, in its month."""
+    target = tmp_path / "lake"
+    target.mkdir()
+    (tmp_path / "lake.unfinished").mkdir()  # of an export that was killed
+    written = await store.export(target, kind, partition_by="month")
+    assert written.rows == len(await store.query("SELECT * FROM sessions"))
+    assert {Path(file).parent.name for file in written.files} == {"month=2026-06"}
+    if kind == "parquet":
+        read = [row for file in written.files for row in _by_pyarrow(Path(file))]
+        assert by_id(read) == by_id(await store.query("SELECT * FROM sessions"))
+        assert pa.types.is_timestamp(pq.read_schema(written.files[0]).field("plug_in_time").type)
+
+
+async def test_withdrawn_sessions_can_be_left_out(store: SessionStore, tmp_path: Path) -> None:
+    """Sums over an export should be able to count what the server still shows, and no more."""
+    all_rows = await store.export(tmp_path / "all.parquet")
+    live = await store.export(tmp_path / "live.parquet", include_withdrawn=False)
+    assert live.rows == all_rows.rows - 1
+
+
+async def test_an_export_that_cannot_be_is_refused(store: SessionStore, tmp_path: Path) -> None:
+    """A typing error must not replace a file, nor fill a directory that holds something else."""
+    with pytest.raises(ValueError, match="format"):
+        await store.export(tmp_path / "x", "xlsx")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="month"):
+        await store.export(tmp_path / "x", partition_by="day")  # type: ignore[arg-type]
+    partitions: list[Literal["month"] | None] = [None, "month"]
+    for partition_by in partitions:
+        with pytest.raises(StoreError, match="in the way"):
+            await store.export(tmp_path, partition_by=partition_by)
+    with pytest.raises(StoreError):
+        await store.export(tmp_path / "nowhere" / "x.parquet")

@@ -1,0 +1,128 @@
+"""Ten nights of a fleet that grows, while the server inserts, changes, hides and removes rows between them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import attrs
+
+from podero_async import VehicleRef
+from podero_async.backfill import BackfillReport, SessionStore, backfill
+from podero_async.testing import PoderoSimulator
+from tests.backfill.conftest import Clock
+from tests.backfill.truth import FIELDS, held_by, truth_of, utc
+from tests.support import client_of
+
+FIRST = date(2026, 3, 1)
+NIGHTS = 10
+REFRESH = 7
+
+
+@attrs.define
+class Days:
+    """What happens to a fleet from one night to the next, and what a right store says of it afterwards."""
+
+    sim: PoderoSimulator
+    rng: Random = attrs.field(factory=lambda: Random(7))
+    changed_on: dict[str, int] = attrs.field(factory=dict)
+    withdrawn_on: dict[str, int] = attrs.field(factory=dict)
+
+    def pass_one(self, night: int, today: date) -> None:
+        """Let a day pass: rows of the last days are inserted, changed, hidden and removed; a vehicle comes now and then."""
+        for vehicle in self.sim.vehicles:
+            self.sim.insert(vehicle, plug_in_time=utc(today.year, today.month, today.day, 7, self.rng.randrange(60)))
+        for change in (self._insert_late, self._update, self._hide, self._remove):
+            for vehicle in self.rng.sample(self.sim.vehicles, 3):
+                change(vehicle, night, today)
+        if night % 3 == 0:
+            new = self.sim.add_vehicle(self.sim.vehicles[0].user_id, rows=[])
+            for _ in range(40):
+                back = timedelta(hours=self.rng.randrange(24 * 60))
+                self.sim.insert(new, plug_in_time=utc(today.year, today.month, today.day) - back)
+
+    def _recent(self, vehicle: VehicleRef, today: date) -> list[dict[str, Any]]:
+        """Return the rows that the store has seen, and that the next night reads again."""
+        return self.sim.truth(vehicle, today - timedelta(days=REFRESH), today - timedelta(days=1))
+
+    def _insert_late(self, vehicle: VehicleRef, _: int, today: date) -> None:
+        back = timedelta(days=self.rng.randrange(1, REFRESH), minutes=self.rng.randrange(600))
+        self.sim.insert(vehicle, plug_in_time=utc(today.year, today.month, today.day, 12) - back)
+
+    def _update(self, vehicle: VehicleRef, night: int, today: date) -> None:
+        row = self.rng.choice(self._recent(vehicle, today))
+        self.sim.update(vehicle, row["id"], actual_savings_eur=100.0 + night)
+        self.changed_on[row["id"]] = night
+
+    def _hide(self, vehicle: VehicleRef, night: int, today: date) -> None:
+        row = self.rng.choice(self._recent(vehicle, today))
+        self.sim.hide(vehicle, row["id"])
+        self.withdrawn_on[row["id"]] = night
+
+    def _remove(self, vehicle: VehicleRef, night: int, today: date) -> None:
+        row = self.rng.choice(self._recent(vehicle, today))
+        self.sim.remove(vehicle, row["id"])
+        self.withdrawn_on[row["id"]] = night
+
+
+async def test_ten_nights_end_equal_to_the_truth(path: Path) -> None:
+    """A store that is fed every night must be the server's list, with the marks of what changed, at a bounded cost."""
+    async with PoderoSimulator(users=5, vehicles=15, sessions_per_vehicle=90, seed=5) as sim, client_of(sim) as client:
+        today, clock = date(2026, 7, 1), Clock(utc(2026, 7, 1, 23))
+        days, moments = Days(sim), {0: clock.at}
+        # From the moment a row is known: an insertion and a change in one day are one new row.
+        async with SessionStore(path) as store:
+            await backfill(client, store, FIRST, today, now=clock)
+            known = {row_id for _, row_id in await held_by(store)}
+        for night in range(1, NIGHTS):
+            today += timedelta(days=1)
+            clock.forward(days=1)
+            days.pass_one(night, today)
+            moments[night] = clock.at
+            pages = _count_pages(sim)
+            async with SessionStore(path) as store:
+                report = await backfill(client, store, FIRST, today, refresh_days=REFRESH, now=clock)
+                held = await held_by(store)
+                assert held == truth_of(sim, FIRST, today), f"night {night}"
+            _assert_cost(sim, report, pages)
+            days.changed_on = {row: when for row, when in days.changed_on.items() if row in known or when < night}
+            days.withdrawn_on = {row: when for row, when in days.withdrawn_on.items() if row in known or when < night}
+            known |= {row_id for _, row_id in held}
+        async with SessionStore(path) as store:
+            rows = await store.query("SELECT * FROM sessions")
+        assert max(Counter(row["id"] for row in rows).values()) == 1
+        assert set(rows[0]) >= set(FIELDS)
+        _assert_marks(rows, days, moments)
+
+
+def _count_pages(sim: PoderoSimulator) -> Counter[VehicleRef]:
+    pages: Counter[VehicleRef] = Counter()
+    sim.before_answer = lambda asked: pages.update([asked.vehicle])
+    return pages
+
+
+def _assert_cost(sim: PoderoSimulator, report: BackfillReport, pages: Counter[VehicleRef]) -> None:
+    """One request a vehicle, however long its history: the days that are read fit on a page. New ones, too, here."""
+    assert report.done == len(sim.vehicles) == report.vehicles
+    assert set(pages.values()) == {1}
+    users = 5
+    assert report.requests == len(sim.vehicles) + 1 + users
+
+
+def _assert_marks(rows: list[dict[str, Any]], days: Days, moments: dict[int, Any]) -> None:
+    night_of = {row["id"]: row for row in rows}
+    assert {row["id"] for row in rows if row["withdrawn_at"]} == set(days.withdrawn_on)
+    for row_id, night in days.withdrawn_on.items():
+        assert moments[night] < night_of[row_id]["withdrawn_at"] < moments[night] + timedelta(hours=1)
+    changed = {row["id"] for row in rows if row["changed_at"]}
+    # What was changed and taken back on the same day was never seen changed.
+    unseen = {row for row, night in days.changed_on.items() if days.withdrawn_on.get(row) == night}
+    assert changed - unseen == set(days.changed_on) - unseen
+    for row_id in changed - unseen:
+        moment = moments[days.changed_on[row_id]]
+        assert moment < night_of[row_id]["changed_at"] < moment + timedelta(hours=1)
+    assert len(changed) > 10
+    assert len(days.withdrawn_on) > 10

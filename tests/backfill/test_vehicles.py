@@ -1,0 +1,73 @@
+"""Vehicle lists and shares of a fleet."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+from podero_async.backfill import Shard, read_vehicle_refs
+from podero_async.models import VehicleRef
+
+ONE, TWO = (VehicleRef(user_id=uuid.UUID(int=n), vehicle_id=uuid.UUID(int=n + 10)) for n in (1, 2))
+
+
+def csv(ref: VehicleRef) -> str:
+    return f"{ref.user_id},{ref.vehicle_id}\n"
+
+
+def jsonl(ref: VehicleRef) -> str:
+    return json.dumps({"user_id": str(ref.user_id), "vehicle_id": str(ref.vehicle_id), "note": "x"})
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [csv(ONE), csv(TWO)],
+        ["user_id,vehicle_id\n", csv(ONE), "\n", csv(TWO)],
+        ["\ufeffuser_id, vehicle_id\r\n", csv(ONE), csv(TWO)],
+        [jsonl(ONE), "", jsonl(TWO)],
+        [f'"{ONE.user_id}", "{ONE.vehicle_id}"', jsonl(TWO)],
+    ],
+)
+def test_lists_of_both_forms_are_read(lines: list[str]) -> None:
+    """Users write such lists with spreadsheets and with `jq`."""
+    assert list(read_vehicle_refs(lines)) == [ONE, TWO]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("only-one-field", "line 3: expected user_id,vehicle_id"),
+        (f"{ONE.user_id},nonsense", "line 3: vehicle_id must be a uuid"),
+        ("{broken", "line 3: not a JSON object"),
+        ('{"user_id": 5}', "line 3: expected an object with a user_id and a vehicle_id"),
+        ("user_id,vehicle_id", "line 3: user_id must be a uuid"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(line: str, words: str) -> None:
+    """In a list of 100,000 lines nobody finds the one that is wrong by looking."""
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        list(read_vehicle_refs([csv(ONE), "", line]))
+
+
+@pytest.mark.parametrize("text", ["5/4", "0/4", "1/0", "", "1", "a/b", "-1/4", "1/4/2", "1.5/4", "\u00b2/4"])
+def test_a_share_that_is_none_is_refused(text: str) -> None:
+    """A task that takes the wrong share would silently leave vehicles out."""
+    with pytest.raises(ValueError, match="shard"):
+        Shard.parse(text)
+
+
+def test_shares_are_disjoint_and_whole_and_stable() -> None:
+    """N machines that do not talk to each other must together take each vehicle exactly once, after any upgrade too."""
+    shards = [Shard.parse(f"{index}/3") for index in (1, 2, 3)]
+    vehicles = [uuid.UUID(int=number) for number in range(300)]
+    owners = [[shard.index for shard in shards if shard.holds(vehicle)] for vehicle in vehicles]
+    assert all(len(owner) == 1 for owner in owners)
+    assert [owner[0] for owner in owners[:12]] == STABLE
+    assert all(owners.count([shard.index]) > 70 for shard in shards)
+    assert str(shards[1]) == "2/3"
+
+
+STABLE = [1, 1, 2, 2, 1, 3, 1, 3, 3, 3, 1, 2]

@@ -1,0 +1,91 @@
+"""What the store says of itself, and how it stands against the API."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from podero_async import PoderoClient
+from podero_async.backfill import SessionStore, backfill, verify
+from podero_async.testing import Fault, PoderoSimulator
+from tests.backfill.conftest import Clock
+from tests.backfill.test_backfill import FIRST, LAST
+from tests.backfill.truth import truth_of
+
+
+async def test_a_store_that_is_right_verifies(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A check that finds faults where there are none is not run twice."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        whole = await verify(client, store)
+        assert (whole.checked, whole.matching, whole.requests) == (12, 12, 12)
+        assert whole.is_clean
+        assert (await verify(client, store, 5)).checked == 5
+        with pytest.raises(ValueError, match="sample"):
+            await verify(client, store, 0)
+
+
+async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
+    """A check must say which sessions are missing and which are too many."""
+    vehicle = sim.vehicles[0]
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        removed = sim.truth(vehicle, FIRST, LAST)[0]["id"]
+        sim.remove(vehicle, removed)
+        added = sim.insert(sim.vehicles[1], plug_in_time=None)["id"]
+        report = await verify(client, store)
+        assert (report.matching, report.differing) == (10, 2)
+        assert not report.is_clean
+        found = {difference.vehicle: (difference.missing, difference.surplus) for difference in report.differences}
+        assert found == {vehicle: ((), (removed,)), sim.vehicles[1]: ((added,), ())}
+        await backfill(client, store, FIRST, LAST, now=clock)
+        report = await verify(client, store)
+        assert (report.checked, report.superseded, report.differing) == (24, 2, 0), "the later read has put it right"
+        assert report.is_clean
+
+
+async def test_reads_that_prove_nothing_and_failures_are_counted(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """What could not be checked must not count as checked."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[0]))
+        sim.add_fault(Fault(kind="wrong_total", delta=7, vehicle=sim.vehicles[1]))
+        report = await verify(client, store)
+        assert (report.matching, report.failed, report.unproven) == (10, 1, 1)
+        assert report.failures[0].vehicle_id == str(sim.vehicles[0].vehicle_id)
+        assert not report.is_clean
+
+
+async def test_the_status_sums_up(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
+    """An operator needs to see at a glance what is held, how fresh it is, and what failed."""
+    bad = sim.vehicles[3]
+    sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=bad))
+    async with SessionStore(path) as store:
+        empty = await store.status()
+        assert (empty.sessions, empty.fetched_at, empty.runs, empty.coverage) == (0, None, (), ())
+        await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
+        await backfill(client, store, FIRST, date(2026, 7, 2), include_hidden=True, now=clock)
+        status = await store.status()
+        truth = [
+            row
+            for (vehicle, _), row in truth_of(sim, FIRST, LAST, include_hidden=True).items()
+            if vehicle != str(bad.vehicle_id)
+        ]
+        assert (status.vehicles, status.sessions, status.withdrawn) == (11, len(truth), 0)
+        assert status.hidden == len([row for row in truth if row["is_hidden"]])
+        assert status.first_plug_in == min(row["plug_in_time"] for row in truth)
+        assert status.last_plug_in == max(row["plug_in_time"] for row in truth)
+        assert (status.receipts, status.verified, status.repaired, status.unproven) == (22, 22, 0, 0)
+        assert (status.failures, status.failed_vehicles[0].kind) == (1, "NotFoundError")
+        (coverage,) = status.coverage
+        assert (coverage.from_date, coverage.held_to, coverage.vehicles) == (FIRST, date(2026, 7, 1), 11)
+        assert [(run.run_id, run.left, run.finished_at is None) for run in status.runs] == [
+            (2, 0, False),
+            (1, 0, False),
+        ]

@@ -1,0 +1,129 @@
+"""The rate that a server bears is found, used, and left again when it bears more."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from podero_async import ThrottlePolicy
+from podero_async._pace import Pace
+from podero_async._throttle import Throttle
+
+
+def starts_within(pace: Pace, now: float, seconds: float) -> int:
+    """Start as often as the pace allows; return how often that was."""
+    end, count = now + seconds, 0
+    while now < end:
+        now += max(pace.started(now), 0.001)
+        count += 1
+    return count
+
+
+def test_without_a_pushback_there_is_no_bound() -> None:
+    """A quick server would be asked slowly."""
+    pace = Pace()
+    assert {pace.started(now / 100) for now in range(1000)} == {0.0}
+
+
+def test_a_late_pushback_costs_a_twentieth_and_an_early_one_more() -> None:
+    """Each pushback would halve the rate, or none would be learned from."""
+    pace = Pace()
+    starts_within(pace, 0.0, 10.0)  # 1,000 a second
+    pace.pushed_back(10.0, 11.0)
+    assert 1 / pace.started(11.0) == pytest.approx(950, rel=0.01)
+    pace.pushed_back(11.0, 12.0)
+    assert 1 / pace.started(12.0) == pytest.approx(950, rel=0.01), "one more answer to the same burst"
+    pace.pushed_back(12.1, 13.0)
+    assert 1 / pace.started(13.0) < 800
+
+
+def test_a_pace_is_left_slowly_and_then_for_good() -> None:
+    """The client would run into the limit again at once, or never find out that it is gone."""
+    pace = Pace()
+    starts_within(pace, 0.0, 10.0)
+    pace.pushed_back(10.0, 11.0)
+    assert starts_within(pace, 30.0, 1.0) == pytest.approx(1000, rel=0.05)
+    pace.started(200.0)
+    assert pace.started(200.0) == 0.0
+
+
+# --- against servers with a hidden limit ------------------------------------------------------------------------------
+
+
+class Bucket:
+    """Bears so many requests a second, and says how long to wait beyond."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.tokens, self.at = rate, rate / 10, asyncio.get_running_loop().time()
+
+    async def answer(self) -> float | None:
+        now = asyncio.get_running_loop().time()
+        self.tokens = min(self.rate / 10, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        if self.tokens < 1:
+            return 1.0
+        self.tokens -= 1
+        await asyncio.sleep(0.1)
+        return None
+
+
+class Places:
+    """Bears so many requests at once, and refuses more without a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.under_way = most, 0
+
+    async def answer(self) -> float | None:
+        if self.under_way >= self.most:
+            return 0.0
+        self.under_way += 1
+        await asyncio.sleep(0.1)
+        self.under_way -= 1
+        return None
+
+
+async def share_used(answer: Callable[[], Coroutine[Any, Any, float | None]], possible: float) -> tuple[float, float]:
+    """Ask with all might for 40 s; return the share of what is possible that was used after 10 s, and of refusals."""
+    throttle = Throttle(ThrottlePolicy())
+    loop = asyncio.get_running_loop()
+    rng = random.Random(1)
+    began, good, refused = loop.time(), 0, 0
+
+    async def worker() -> None:
+        nonlocal good, refused
+        while loop.time() < began + 40:
+            place = await throttle.acquire()
+            wait_s = await answer()
+            is_counted = loop.time() > began + 10
+            if wait_s is None:
+                throttle.succeeded()
+                good += is_counted
+            else:
+                throttle.pushed_back(place, wait_s)
+                refused += is_counted
+            throttle.release()
+            if wait_s is not None:
+                await asyncio.sleep(wait_s + rng.random() / 2)
+
+    await asyncio.gather(*(worker() for _ in range(72)))
+    return good / 30 / possible, refused / (good + refused)
+
+
+@pytest.mark.leaping
+async def test_a_hidden_rate_is_found_and_used() -> None:
+    """A guarded server would be stormed and paused in turn, at a quarter of what it bears."""
+    used, refused = await share_used(Bucket(50).answer, 50)
+    assert used > 0.85
+    assert refused < 0.02
+
+
+@pytest.mark.leaping
+async def test_a_hidden_number_of_places_is_found_and_used() -> None:
+    """A small server would be stormed, or left half idle."""
+    used, refused = await share_used(Places(8).answer, 80)
+    assert used > 0.8
+    assert refused < 0.04
