@@ -64,7 +64,9 @@ class Api:
         path = f"{self._root}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         shown = f"{path}***"  # the partner's own id may name a person
-        return await self._get(path + quote(external_id, safe="") + query, decode_user, tally, shown_path=shown)
+        return await self._get(
+            path + quote(external_id, safe="") + query, decode_user, tally, shown_path=shown, private=external_id
+        )
 
     async def electric_vehicles(self, user_id: UUID, tally: Tally) -> list[ElectricVehicle]:
         """GET .../users/{user_id}/electric-vehicles."""

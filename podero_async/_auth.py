@@ -23,13 +23,14 @@ from podero_async._credentials import (
     grant_parameters,
     is_header_safe,
     refresh_parameters,
+    secrets_of,
     store_key,
     token_request,
     token_ways,
 )
 from podero_async._decode import decode_json, explain_error
 from podero_async._token_store import Token, TokenStore
-from podero_async.errors import AuthenticationError, DecodeError, PoderoError, TransportError
+from podero_async.errors import AuthenticationError, ConfigurationError, DecodeError, PoderoError
 
 __all__ = ["TokenCache"]
 
@@ -67,6 +68,7 @@ class TokenCache:
         self._now = now
         self._token: Token | None = None
         self._refresh_token: str | None = None
+        self._can_refresh = isinstance(credentials, PasswordCredentials)  # a client asks again, as it did at first
         self._refused: str | None = None  # the store may still hold a token that was answered with 401
         self._way: TokenEndpoint | None = None
         self._renewal: asyncio.Task[Token] | None = None
@@ -106,7 +108,7 @@ class TokenCache:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if renewal.cancelled() and not (task and task.cancelling()):
-                raise TransportError("the client was closed", "POST", "", retryable=False) from None
+                raise ConfigurationError("the client is closed") from None
             raise
 
     def invalidate(self, value: str) -> bool:
@@ -117,6 +119,11 @@ class TokenCache:
             self._token = None
             self._refused = value
         return True
+
+    @property
+    def replays(self) -> int:
+        """How often a call may be sent again after a 401: a token of a store may be as dead as the one before."""
+        return 1 if self._store is None else 2
 
     async def aclose(self) -> None:
         """Cancel a renewal under way, and wait for its end."""
@@ -170,7 +177,7 @@ class TokenCache:
             if status == _OK:
                 self._way = way
                 return self._read(body)
-            code, words = explain_error(body, grant.values())
+            code, words = explain_error(body, secrets_of(credentials))
             refusals.append(f"{way.path} ({'form' if way.form else 'JSON'}): {words}")
             if status not in _TRY_ANOTHER_WAY or code in _CREDENTIALS_ARE_WRONG:
                 refusals = refusals[-1:]
@@ -182,14 +189,15 @@ class TokenCache:
         value = answer.get("access_token") if isinstance(answer, Mapping) else None
         if not isinstance(value, str) or not is_header_safe(value):
             raise DecodeError("expected a token", "$.access_token", method="POST")
-        if isinstance(answer.get("refresh_token"), str):
-            self._refresh_token = answer["refresh_token"]
+        refresh_token = answer.get("refresh_token")
+        if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
+            self._refresh_token = refresh_token
         return self._with_life(value, answer.get("expires_in"))
 
     def _with_life(self, value: str, expires_in: Any) -> Token:
         try:
             life_s = max(0.0, float(expires_in))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return Token(value=value, refresh_token=self._refresh_token)  # it lives until a 401 says otherwise
         now = self._now()
         return Token(

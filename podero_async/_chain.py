@@ -20,6 +20,7 @@ _OVERLAP = 5  # rows that neighbours share; fewer cost repairs under change, mor
 _LEAST_OVERLAP = 2  # a single shared row might be one of several of the same time
 _LEAST_EVIDENCE = 50  # rows on the first page, or on later ones: a few rows may look sorted by chance
 _MOST_REREADS = 8  # at one gap
+_MOST_IDLE = 50  # pages in a row with nothing new
 _MOST_STALLS = 3  # answers in a row with the first page's rows, before the list is taken to ignore the offset
 
 
@@ -41,8 +42,9 @@ class Chain:
         self._order = order_of(first)
         self._size = first.count  # what the server gives for a page; it may be less than it is asked for
         self._overlap = min(_OVERLAP, first.count - 1)
-        self._step = first.count - self._overlap
-        self._planned = range(self._step, first.total - self._overlap, self._step) if first.count else range(0)
+        self._step = max(0, first.count - self._overlap)
+        total = 0 if first.contradicts_itself else first.total
+        self._planned = range(self._step, total - self._overlap, self._step) if self._step else range(0)
         self._rereads_left = 8 + len(self._planned) // 2
         self._requests_left = 16 + 2 * len(self._planned)
         self._first = first
@@ -67,11 +69,15 @@ class Chain:
         try:
             order = self._usable_order()
             async with aclosing(in_order(self._fetch, self._planned, ahead=self._ahead)) as planned:
+                idle = 0
                 async for page in planned:
+                    before = self.last
                     for joined in await self._lead_to(page, order):
                         yield joined
                     if self.is_proven:
                         return
+                    idle = idle + 1 if self.last is before else 0
+                    self._check_idle(idle)
             while not self.is_proven:
                 for joined in await self._follow(order):
                     yield joined
@@ -81,10 +87,14 @@ class Chain:
     async def rest(self) -> AsyncGenerator[Page, None]:
         """Yield what follows the broken chain, as far as the server gives rows; it proves nothing."""
         offset = self.last.end
+        known: set[str] = set()
+        idle = 0
         for _ in range(self._requests_left + ceil(max(0, self.last.total - offset) / max(1, self._step))):
             page = await self._fetch(offset)
-            if not page.count:
+            idle = idle + 1 if known.issuperset(page.ids) else 0
+            if not page.count or idle > _MOST_IDLE:
                 return
+            known.update(page.ids)
             self._count_stall(page)
             yield page
             offset = page.end
@@ -159,6 +169,10 @@ class Chain:
         if not runs(page, order):
             self._break_for_disorder()
         self._count_stall(page)
+
+    def _check_idle(self, pages: int) -> None:
+        if pages > _MOST_IDLE:
+            raise _BrokenError("page after page, the list shows nothing new")
 
     def _break_for_disorder(self) -> NoReturn:
         self.is_disordered = True

@@ -25,6 +25,7 @@ __all__ = [
     "grant_parameters",
     "is_header_safe",
     "refresh_parameters",
+    "secrets_of",
     "store_key",
     "token_request",
     "token_ways",
@@ -34,6 +35,8 @@ __all__ = [
 def _filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{attribute.name} must be a text that is not empty")
+    if any("\ud800" <= char <= "\udfff" for char in value):  # what Python makes of bytes that are no UTF-8
+        raise ConfigurationError(f"{attribute.name} must be UTF-8")
 
 
 def is_header_safe(token: str) -> bool:
@@ -140,6 +143,13 @@ def grant_parameters(credentials: ClientCredentials | PasswordCredentials) -> di
             "client_secret": credentials.client_secret,
         }
     return {"grant_type": "password", "username": credentials.username, "password": credentials.password}
+
+
+def secrets_of(credentials: ClientCredentials | PasswordCredentials) -> tuple[str, ...]:
+    """List what must not stand in any error."""
+    if isinstance(credentials, ClientCredentials):
+        return (credentials.client_secret,)
+    return (credentials.password, credentials.username)
 
 
 def refresh_parameters(refresh_token: str) -> dict[str, str]:

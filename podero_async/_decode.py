@@ -42,6 +42,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+# How msgspec refuses a body; bytes that are no UTF-8 it leaves to Python's own error.
+_REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
@@ -110,7 +112,7 @@ def decode_page(body: bytes, *, first_index: int = 0) -> SessionsPage:
     """
     try:
         page = _page.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except _REFUSED:
         return _page_row_by_row(body, first_index)
     return SessionsPage(total=page.total, items=page.items)
 
@@ -119,7 +121,7 @@ def decode_current_session(body: bytes) -> ChargingSession | None:
     """Decode the answer of `.../sessions/current`; None when no session is active."""
     try:
         return _current.decode(body).session
-    except (msgspec.DecodeError, RecursionError):
+    except _REFUSED:
         answer = _expect(decode_json(body), dict, "$")
         row = _field(answer, "session")
         return None if row is None else _structured(row, ChargingSession, "$.session")
@@ -129,7 +131,7 @@ def decode_vehicles(body: bytes) -> list[ElectricVehicle]:
     """Decode a user's vehicles."""
     try:
         return _vehicles.decode(body)  # type: ignore[no-any-return]
-    except (msgspec.DecodeError, RecursionError):
+    except _REFUSED:
         return _structured_list(_expect(decode_json(body), list, "$"), ElectricVehicle, "$")
 
 
@@ -138,7 +140,7 @@ def decode_users(body: bytes) -> tuple[int, list[User]]:
     try:
         users = _users.decode(body)
         return len(users), users
-    except (msgspec.DecodeError, RecursionError):
+    except _REFUSED:
         answer = decode_json(body)
     if isinstance(answer, dict):
         items = _expect(_field(answer, "items"), list, "$.items")
@@ -151,7 +153,7 @@ def decode_user(body: bytes) -> User:
     """Decode one user."""
     try:
         return _user.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except _REFUSED:
         return _structured(decode_json(body), User, "$")
 
 
@@ -183,24 +185,25 @@ def explain_error(body: bytes, secrets: Iterable[str] = ()) -> tuple[str | None,
         return None, "no explanation"
     fields = answer if isinstance(answer, dict) else {}
     code = fields.get("error") if isinstance(fields.get("error"), str) else None
-    words = fields.get("detail") or fields.get("error_description") or code or "no explanation"
+    words = fields.get("detail") or fields.get("error_description") or code
     if isinstance(words, list):
         words = "; ".join(_explain_fault(fault) for fault in words)
-    return code, _safe(str(words), secrets)
+    # Anything but words might be the request's own body, come back.
+    return code, _safe(words, secrets) if isinstance(words, str) else "no explanation"
 
 
 def _explain_fault(fault: Any) -> str:
     if not isinstance(fault, dict):
-        return str(fault)
-    where = fault.get("loc")
+        return fault if isinstance(fault, str) else "no explanation"
+    where, words = fault.get("loc"), fault.get("msg")
     path = ".".join(str(part) for part in where) if isinstance(where, list) else ""
-    return f"{path}: {fault.get('msg')}"
+    return f"{path}: {words if isinstance(words, str) else 'no explanation'}"
 
 
 def _safe(words: str, secrets: Iterable[str]) -> str:
     for secret in secrets:
         words = words.replace(secret, "***")
-    words = _EMAIL.sub("***", words[:_MOST_WORDS])
+    words = _EMAIL.sub("***", words[: 2 * _MOST_WORDS])[:_MOST_WORDS]  # cut last: half an address is one, too
     return "".join(char if char.isprintable() else " " for char in words)
 
 
@@ -232,7 +235,7 @@ def outline_page(body: bytes) -> PageOutline:
     try:
         page = _outline.decode(body)
         return PageOutline(page.total, [row.id for row in page.items], [row.plug_in_time for row in page.items])
-    except (msgspec.DecodeError, RecursionError):
+    except _REFUSED:
         answer = _expect(decode_json(body), dict, "$")
     rows = [_outline_of(row) for row in _expect(_field(answer, "items"), list, "$.items")]
     return PageOutline(_total(answer), [row[0] for row in rows], [row[1] for row in rows])
@@ -266,7 +269,19 @@ def _page_row_by_row(body: bytes, first_index: int) -> SessionsPage:
 
 
 def _structured_list(rows: list[Any], model: type[T], path: str) -> list[T]:
-    return [_structured(row, model, f"{path}[{index}]", index) for index, row in enumerate(rows)]
+    return [_structured_essentials(row, model, f"{path}[{index}]", index) for index, row in enumerate(rows)]
+
+
+def _structured_essentials(row: Any, model: type[T], path: str, index: int) -> T:
+    """Leave out what a row can do without and cannot be read: no field of one user may cost the whole fleet."""
+    while True:
+        try:
+            return _structured(row, model, path, index)
+        except DecodeError as error:
+            name = error.json_path.removeprefix(f"{path}.").partition(".")[0]
+            if not isinstance(row, dict) or name not in row or name == "id":
+                raise
+            row = {field: value for field, value in row.items() if field != name}
 
 
 def _structured(row: Any, model: type[T], path: str, index: int | None = None) -> T:

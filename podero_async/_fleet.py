@@ -30,11 +30,16 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["FleetFetch", "all_users", "discover", "list_reader", "read_vehicle"]
+__all__ = ["FleetFetch", "all_users", "discover", "list_reader", "read_vehicle", "would_fail_all"]
 
 _PAGES_AHEAD = 16  # of one list, asked for at once
 _DECODED_AT_A_TIME = 32  # pages, at a quarter of a millisecond each, before the event loop gets its turn
 _BUFFERED = 16  # outcomes that wait for a slow consumer
+
+
+def would_fail_all(error: PoderoError) -> bool:
+    """Say whether an error is no one vehicle's: every other would fail alike."""
+    return isinstance(error, AuthenticationError | ConfigurationError) or getattr(error, "is_for_all", False)
 
 
 def list_reader(
@@ -108,9 +113,9 @@ async def discover(api: Api, tally: Tally, *, ahead: int) -> AsyncGenerator[Vehi
         own = Tally()
         try:
             vehicles = await api.electric_vehicles(user.id, own)
-        except (AuthenticationError, ConfigurationError):
-            raise  # it would fail for every user
         except PoderoError as error:
+            if would_fail_all(error):
+                raise
             return VehicleFailure(
                 user_id=user.id, vehicle=None, error=error, requests=own.requests, retries=own.retries
             )
@@ -208,6 +213,7 @@ class FleetFetch:
             raise StopAsyncIteration
         outcome = await self._outcomes.get()
         if isinstance(outcome, _Ended):
+            self._outcomes.put_nowait(outcome)  # for whoever else is iterating
             self._ended = asyncio.get_running_loop().time()
             if outcome.error is not None:
                 raise outcome.error
@@ -217,29 +223,31 @@ class FleetFetch:
 
     async def _fetch_all(self) -> None:
         try:
-            async with aclosing(self._vehicles), asyncio.TaskGroup() as workers:
-                for _ in range(self._workers):
-                    workers.create_task(self._work())
+            async with aclosing(self._vehicles), asyncio.TaskGroup() as group:
+                workers = [group.create_task(self._work()) for _ in range(self._workers)]
         except* Exception as errors:  # noqa: BLE001  # handed to the consumer, who raises it
             await self._outcomes.put(_Ended(_first_of(errors)))
         else:
-            await self._outcomes.put(_Ended(None))
+            # A group takes no note of a child that was cancelled: it was the caller's own source that was.
+            is_cut_short = any(worker.cancelled() for worker in workers)
+            await self._outcomes.put(_Ended(asyncio.CancelledError() if is_cut_short else None))
 
     async def _work(self) -> None:
         while True:
             async with self._next_vehicle:
-                vehicle = await anext(self._vehicles, None)
-            if vehicle is None:
-                return
+                try:
+                    vehicle = await anext(self._vehicles)
+                except StopAsyncIteration:
+                    return
             await self._outcomes.put(vehicle if isinstance(vehicle, VehicleFailure) else await self._fetch(vehicle))
 
     async def _fetch(self, vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
         tally = Tally()
         try:
             return await read_vehicle(self._api, vehicle, self._window, tally)
-        except (AuthenticationError, ConfigurationError):
-            raise  # it would fail for every vehicle
         except PoderoError as error:
+            if would_fail_all(error):
+                raise
             return VehicleFailure(
                 user_id=vehicle.user_id,
                 vehicle=vehicle,
@@ -257,10 +265,10 @@ class FleetFetch:
                     yield vehicle
         elif isinstance(vehicles, AsyncIterable):
             async for vehicle in vehicles:
-                yield vehicle
+                yield _checked(vehicle)
         else:
             for vehicle in vehicles:
-                yield vehicle
+                yield _checked(vehicle)
 
     def _count(self, outcome: VehicleSessions | VehicleFailure) -> None:
         known = self._summary
@@ -280,6 +288,12 @@ class FleetFetch:
         changes["requests"] = known.requests + outcome.requests
         changes["retries"] = known.retries + outcome.retries
         self._summary = attrs.evolve(known, **changes)
+
+
+def _checked(vehicle: VehicleRef) -> VehicleRef:
+    if not isinstance(vehicle, VehicleRef):
+        raise ValueError(f"vehicles must be of VehicleRef, not {type(vehicle).__name__}")  # noqa: TRY004
+    return vehicle
 
 
 def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

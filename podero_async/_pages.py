@@ -23,6 +23,7 @@ from podero_async.models import SessionsPage
 __all__ = ["Order", "Page", "Piece", "Window", "joins", "order_of", "runs"]
 
 
+_MOST_SESSIONS = 1_000_000  # of one vehicle: a plug-in every five minutes for nine years
 _MOST_SHIFT = 0.1  # of a page: how far a list may move between two reads and still be taken for one list
 
 
@@ -41,9 +42,14 @@ class Window:
 
     def split(self, parts: int) -> list[Window]:
         """Divide it into so many disjoint windows of about the same length, the newest first, as the list has them."""
-        bounds = [self.from_date + timedelta(days=self.days * part // parts) for part in range(parts + 1)]
+        bounds = [self.days * part // parts for part in range(parts + 1)]
         windows = [
-            attrs.evolve(self, from_date=start, to_date=end - timedelta(days=1)) for start, end in pairwise(bounds)
+            attrs.evolve(
+                self,
+                from_date=self.from_date + timedelta(days=start),
+                to_date=self.from_date + timedelta(days=end - 1),  # never the day after: the calendar may end here
+            )
+            for start, end in pairwise(bounds)
         ]
         return windows[::-1]
 
@@ -103,6 +109,8 @@ class Page:
     @property
     def contradicts_itself(self) -> bool:
         """Whether its total cannot be true, however the list moved."""
+        if self.total > _MOST_SESSIONS:
+            return True
         return self.total < self.end if self.count else self.total < 0 or self.offset < self.total
 
 

@@ -19,6 +19,7 @@ __all__ = ["Fetch", "ListReader"]
 Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetch the page of a window that starts at an offset."""
 
+_MOST_GROWTH = 1000  # rows that a list may gain while it is read by days
 _FILL = 0.7  # how full a window of days is planned, so that few have to be halved again
 
 
@@ -34,7 +35,7 @@ class ListReader:
         self._window = window
         self._ahead = ahead
         self._seen: set[str] = set()
-        self._trusted_order = self._saw_disorder = False
+        self._trusted_order = self._saw_disorder = self._days_are_ignored = False
         self.completeness = Completeness.VERIFIED
         self.total = 0
         self.doubt = ""
@@ -93,11 +94,18 @@ class ListReader:
 
     async def _read_by_days(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
         self._repaired()
+        before = self.total
         parts = ceil(first.total / (_FILL * max(1, first.count)))
         for part in window.split(min(window.days, max(2, parts))):
             async with aclosing(self._read(part, part_of=first)) as pages:
                 async for page in pages:
                     yield page
+            if self.total - before > 2 * first.total + _MOST_GROWTH:
+                self._doubt("windows of days list more than the whole: the server takes no note of them")
+                self._days_are_ignored = True
+            if self._days_are_ignored:  # then the largest window has it all
+                self.total = before + first.total
+                return
 
     def _repaired(self) -> None:
         if self.completeness is Completeness.VERIFIED:

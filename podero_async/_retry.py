@@ -17,13 +17,13 @@ import tenacity
 
 from podero_async.errors import ApiError, ConfigurationError, DecodeError, TransportError
 
-__all__ = ["Call", "Retrier", "RetryPolicy", "Tally"]
+__all__ = ["RETRYABLE_STATUSES", "Call", "Retrier", "RetryPolicy", "Tally"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound="ApiError | TransportError | DecodeError")
 _logger = logging.getLogger("podero_async")
 
-_RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RETRY_COST = 5  # a retry takes this much of the budget; an answer at the first attempt gives 1 back
 
 
@@ -43,8 +43,8 @@ class RetryPolicy:
 
     Args:
         max_attempts: Attempts of one request, the first included; 1 never retries.
-        max_elapsed: Seconds that all attempts of a request and the waits between them may take. Waiting for a place
-            under the `ThrottlePolicy` does not count.
+        max_elapsed: Seconds after which no further attempt is begun; `Timeouts` bounds the last one. Waiting for a place
+            under the `ThrottlePolicy` does not count, except while nothing but faults comes.
         backoff_initial: Longest wait before the second attempt; it doubles with each further one. The wait is drawn
             evenly from 0 to that (full jitter).
         backoff_max: Where the doubling ends.
@@ -77,8 +77,8 @@ class Call:
     attempts: int = 0
     waited_s: float = 0.0
     """Seconds spent waiting for a place, which no bound counts."""
-    renewed_token: bool = False
-    """A call is replayed with a new token once."""
+    replays: int = 0
+    """How often the call was sent again with another token."""
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -89,7 +89,7 @@ def is_retryable(error: BaseException) -> bool:
     if not isinstance(error, ApiError | TransportError | DecodeError) or error.is_final:
         return False
     if isinstance(error, ApiError):
-        return error.status in _RETRYABLE_STATUSES
+        return error.status in RETRYABLE_STATUSES
     return error.retryable
 
 
@@ -97,8 +97,13 @@ class Retrier:
     """Run calls under a policy. One for all calls of a client, since the budget is shared."""
 
     def __init__(
-        self, policy: RetryPolicy, *, random_between: Callable[[float, float], float] = random.uniform
+        self,
+        policy: RetryPolicy,
+        *,
+        is_outage: Callable[[], bool] = lambda: False,
+        random_between: Callable[[float, float], float] = random.uniform,
     ) -> None:
+        self._is_outage = is_outage  # then everybody waits as it is, and the budget has nothing to keep small
         self._policy = policy
         self._random_between = random_between
         self._budget = policy.budget
@@ -138,7 +143,7 @@ class Retrier:
                 state.attempt_number >= self._policy.max_attempts
                 or elapsed + state.upcoming_sleep > self._policy.max_elapsed
                 or (_retry_after(state) or 0.0) > self._policy.retry_after_max
-                or not self._afford()
+                or not (self._is_outage() or self._afford())
             )
 
         async def next_attempt() -> T:
@@ -161,7 +166,7 @@ class Retrier:
         return await retrying(next_attempt)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
-        ceiling = min(self._policy.backoff_max, self._policy.backoff_initial * 2 ** (state.attempt_number - 1))
+        ceiling = min(self._policy.backoff_max, self._policy.backoff_initial * 2.0 ** min(60, state.attempt_number - 1))
         # On top of a Retry-After the jitter stays: all who were told "1 s" would otherwise come back together.
         return (_retry_after(state) or 0.0) + self._random_between(0.0, ceiling)
 

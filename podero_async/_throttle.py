@@ -22,6 +22,8 @@ _CUT = 0.9  # one pushback costs a tenth; each further one of the same burst a p
 _DEEPEST_CUT = 0.5  # ... and one burst at most half
 _CAUTION = 20  # times the limit: good answers after a cut until the limit grows by one a round again
 _BURST_S = 0.01  # how far a rate may catch up after a late timer
+_OUTAGE_AT = 10  # faults in a row, at the least
+_FIRST_PROBE_S, _LONGEST_PROBE_S = 0.25, 8.0
 
 
 @attrs.frozen(kw_only=True)
@@ -70,6 +72,9 @@ class Throttle:
         self._cut_floor = 0.0
         self._good_since_cut = 0
         self._failures_in_a_row = 0
+        self._outage = 0  # faults that made everybody wait, since the last good answer
+        self._outage_until_place = 0
+        self._closed = False
         self._resume_at = -math.inf
         self._next_start_at = -math.inf
         self._waiters: deque[asyncio.Future[int]] = deque()
@@ -96,6 +101,8 @@ class Throttle:
 
         A place must be given back with `release`. Cancelling a waiter takes no place.
         """
+        if self._closed:
+            raise ConfigurationError("the client is closed")
         if not self._waiters and self._in_flight < self.limit and self._wait_s() == 0:
             return self._take()
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -118,9 +125,24 @@ class Throttle:
         if self._waiters:
             self._hand_out()
 
+    def close(self) -> None:
+        """Tell everybody who waits, and who will, that there are no more places."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(ConfigurationError("the client is closed"))
+        self._waiters.clear()
+
+    @property
+    def is_in_outage(self) -> bool:
+        """Whether nothing but faults came for a while."""
+        return self._outage > 0
+
     def succeeded(self) -> None:
         """Report a good answer."""
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._outage = 0
         if self._adaptive and self._limit < self._ceiling and self._in_flight * 2 >= self._limit:
             self._limit = min(float(self._ceiling), self._limit + self._growth())
             if self._waiters:
@@ -135,19 +157,27 @@ class Throttle:
                 self._pace.pushed_back(asyncio.get_running_loop().time(), self._resume_at)
 
     def failed(self, place: int) -> None:
-        """Report a fault. One is bad luck; as many in a row as are under way are an outage, which needs few probes."""
+        """Report a fault. One is bad luck; as many in a row as are under way are an outage, which needs few probes.
+
+        Until a good answer comes, each further fault makes everybody wait, twice as long as the one before.
+        """
         self._failures_in_a_row += 1
-        if self._failures_in_a_row >= max(10, self.limit):
-            self._failures_in_a_row = 0
+        if self._adaptive and (self._outage or self._failures_in_a_row >= max(_OUTAGE_AT, self.limit)):
             self._cut(place, _DEEPEST_CUT)
             self._threshold = self._ceiling  # once it is over, grow quickly
+            if place > self._outage_until_place:
+                self._outage_until_place = self._started  # what is under way already tells nothing new
+                self._hold(min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10)))
+                self._outage += 1
 
     def pause(self, seconds: float) -> None:
         """Hand out no place to anybody for so many seconds from now."""
-        now = asyncio.get_running_loop().time()
-        if now >= self._resume_at:
+        if asyncio.get_running_loop().time() >= self._resume_at:
             self.pauses += 1
-        self._resume_at = max(self._resume_at, now + seconds)
+        self._hold(seconds)
+
+    def _hold(self, seconds: float) -> None:
+        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
 
     def _growth(self) -> float:
         """Return what a good answer adds to the limit."""
@@ -175,7 +205,7 @@ class Throttle:
         now = asyncio.get_running_loop().time()
         interval = max(self._least_interval, self._pace.started(now))
         if interval:
-            self._next_start_at = max(self._next_start_at, now - max(_BURST_S, interval)) + interval
+            self._next_start_at = max(self._next_start_at, now - _BURST_S) + interval
         return self._started
 
     def _wait_s(self) -> float:

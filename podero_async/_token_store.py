@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import math
@@ -19,6 +20,7 @@ from typing import Any, Protocol
 
 import attrs
 
+from podero_async._credentials import is_header_safe
 from podero_async.errors import ConfigurationError
 
 __all__ = ["FileTokenStore", "Token", "TokenStore"]
@@ -121,7 +123,7 @@ class FileTokenStore:
                 renew_at=_time(fields["renew_at"]),
                 usable_until=_time(fields["usable_until"]),
             )
-        except (TypeError, KeyError, ValueError):
+        except (TypeError, KeyError, ValueError, OverflowError):
             return None
 
     async def save(self, key: str, token: Token) -> None:
@@ -135,12 +137,15 @@ class FileTokenStore:
 
     def _replace(self, content: str) -> None:
         # mkstemp makes it 0600 from the start, and in the same folder, so that replacing it is atomic.
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        if self._path.exists() and not self._path.is_file():
+            raise OSError(errno.EINVAL, "it is no regular file")  # a device, say, which must not be replaced
+        path = self._path.resolve()  # a link stays one
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         written = Path(name)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(content)
-            written.replace(self._path)
+            written.replace(path)
         except OSError:
             written.unlink(missing_ok=True)
             raise
@@ -156,7 +161,7 @@ class FileTokenStore:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not is_header_safe(value):
         raise TypeError
     return value
 

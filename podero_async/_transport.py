@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import math
 import platform
+import re
 import ssl
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -25,7 +26,7 @@ from podero_async._auth import TokenCache
 from podero_async._credentials import Credentials, TokenRequest
 from podero_async._decode import explain_error
 from podero_async._inflate import CorruptBodyError, OversizedBodyError, inflate
-from podero_async._retry import Call, Retrier, RetryPolicy, Tally
+from podero_async._retry import RETRYABLE_STATUSES, Call, Retrier, RetryPolicy, Tally
 from podero_async._throttle import Throttle, ThrottlePolicy
 from podero_async._token_store import TokenStore
 from podero_async._version import __version__
@@ -53,6 +54,7 @@ _MOST_BYTES = 64 << 20  # of any answer, inflated: 100,000 users fit
 _MOST_ERROR_BYTES = 64 << 10
 _INFLATE_OFF_LOOP = 256 << 10  # compressed bytes; a page of 200 sessions has 22 kB
 _OK, _UNAUTHORIZED, _TOO_MANY, _UNAVAILABLE, _SERVER_FAULTS = 200, 401, 429, 503, 500
+_REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 _ERRORS: Mapping[int, type[ApiError]] = MappingProxyType(
     {
         400: InvalidRequestError,
@@ -107,12 +109,15 @@ class Transport:
         token_store: TokenStore | None,
     ) -> None:
         self._origin = _checked_origin(base_url)
+        if session is not None and session.auth is not None:
+            raise ConfigurationError("session must not have an auth of its own: the client authorizes its calls")
         self._session = session
         self._is_lent = session is not None
         self._closed = False
-        self._retrier = Retrier(retry)
         self._longest_pause_s = retry.retry_after_max
+        self._quiet_until = -math.inf
         self.throttle = Throttle(throttle, ceiling=_pool_size(session))
+        self._retrier = Retrier(retry, is_outage=lambda: self.throttle.is_in_outage)
         self._timeout = aiohttp.ClientTimeout(
             total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
         )
@@ -120,14 +125,24 @@ class Transport:
         self._headers: dict[str, str] = {}
         self._headers_token = ""
 
-    async def aclose(self) -> None:
-        """End the token's renewal, and the session unless it was lent."""
-        self._closed = True
-        await self.tokens.aclose()
-        if self._session is not None and not self._is_lent:
-            await self._session.close()
+    @property
+    def is_down(self) -> bool:
+        """Whether the API must be taken for down: nothing but faults, or so many that no retry can be afforded."""
+        return self.throttle.is_in_outage or self._retrier.is_spent
 
-    async def get(self, path: str, decode: Callable[[bytes], T], tally: Tally, *, shown_path: str | None = None) -> T:
+    async def aclose(self) -> None:
+        """End the token's renewal, and the session unless it was lent; who waits for a place is told."""
+        self._closed = True
+        self.throttle.close()
+        try:
+            await self.tokens.aclose()
+        finally:
+            if self._session is not None and not self._is_lent:
+                await self._session.close()
+
+    async def get(
+        self, path: str, decode: Callable[[bytes], T], tally: Tally, *, shown_path: str | None = None, private: str = ""
+    ) -> T:
         """GET a path, query included, and decode its answer.
 
         Args:
@@ -136,6 +151,7 @@ class Transport:
                 is made again.
             tally: What the request is counted on.
             shown_path: The path for errors, where the real one names a person.
+            private: What the server's words must not repeat in an error.
 
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
@@ -144,7 +160,7 @@ class Transport:
         url = URL(self._origin + path, encoded=True)
 
         async def attempt(call: Call) -> T:
-            answer = await self._authorized(url, shown, call)
+            answer = await self._authorized(url, shown, call, private)
             try:
                 return decode(answer.body)
             except DecodeError as error:
@@ -153,9 +169,13 @@ class Transport:
 
         return await self._retrier.run(attempt, tally)
 
-    async def _authorized(self, url: URL, path: str, call: Call) -> _Answer:
-        """Send one attempt with a token, and once more with a new one where the server refuses the first."""
+    async def _authorized(self, url: URL, path: str, call: Call, private: str) -> _Answer:
+        """Send one attempt with a token, and once more with a new one where the server refuses the first.
+
+        A token out of a store may be as dead as the one before: then once more with one that is new for sure.
+        """
         while True:
+            self._check_quiet_time("GET", path)
             place = await self._wait_for_place(call)
             try:
                 token = self.tokens.current() or await self.tokens.get()
@@ -169,23 +189,39 @@ class Transport:
                 self.throttle.release()
             if answer.status == _OK:
                 return answer
-            if answer.status == _UNAUTHORIZED and not call.renewed_token and self.tokens.invalidate(token):
-                call.renewed_token = True
+            if answer.status == _UNAUTHORIZED and self.tokens.invalidate(token) and call.replays < self.tokens.replays:
+                call.replays += 1
                 continue
-            raise _api_error(answer, "GET", path, (token,))
+            error = _api_error(answer, "GET", path, (token, private) if private else (token,))
+            error.is_for_all = (error.retry_after or 0.0) > self._longest_pause_s
+            del token  # a traceback with locals must not show it
+            raise error
+
+    def _check_quiet_time(self, method: str, path: str) -> None:
+        """Send nothing before the time that the server named, where that is longer than is slept."""
+        left_s = self._quiet_until - asyncio.get_running_loop().time()
+        if left_s > 0:
+            error = RateLimitError(_TOO_MANY, "the server wants no request yet", method, path, None, left_s)
+            error.is_for_all = error.is_final = True
+            raise error
 
     async def _wait_for_place(self, call: Call) -> int:
         loop = asyncio.get_running_loop()
         since = loop.time()
         place = await self.throttle.acquire()
-        call.waited_s += loop.time() - since
+        if not self.throttle.is_in_outage:  # waiting for a server to come back is the call's own time
+            call.waited_s += loop.time() - since
         return place
 
     def _report(self, answer: _Answer, place: int) -> None:
         wait_s = _retry_after(answer.headers)
         if answer.status == _TOO_MANY or (answer.status == _UNAVAILABLE and wait_s is not None):
-            # A wait past the policy's cap is an error for the caller to plan with, not a sleep for everybody.
-            self.throttle.pushed_back(place, wait_s if wait_s and wait_s <= self._longest_pause_s else None)
+            if (
+                wait_s or 0.0
+            ) > self._longest_pause_s:  # an error for the caller to plan with, not a sleep for everybody
+                self._quiet_until = asyncio.get_running_loop().time() + (wait_s or 0.0)
+                wait_s = None
+            self.throttle.pushed_back(place, wait_s)
         elif answer.status >= _SERVER_FAULTS:
             self.throttle.failed(place)
         else:
@@ -209,7 +245,7 @@ class Transport:
 
         async def attempt(_: Call) -> _Answer:
             answer = await self._exchange("POST", url, request.path, headers, request.body)
-            if answer.status >= _SERVER_FAULTS or answer.status == _TOO_MANY:
+            if answer.status >= _SERVER_FAULTS or answer.status in RETRYABLE_STATUSES:
                 raise _api_error(answer, "POST", request.path, ())
             return answer
 
@@ -231,12 +267,11 @@ class Transport:
                 raise_for_status=False,
                 auto_decompress=False,
             ) as response:
-                most = _MOST_BYTES if response.status == _OK else _MOST_ERROR_BYTES
-                raw = await _read(response, most)
-                encoding = response.headers.get("Content-Encoding", "identity")
-                if encoding != "identity":
-                    raw = await _inflated(raw, encoding, most)
-                return _Answer(response.status, response.headers, raw)
+                if response.status == _OK:
+                    answer = await _read(response, _MOST_BYTES)
+                else:
+                    answer = await _read_error(response)
+                return _Answer(response.status, response.headers, answer)
         except TimeoutError:
             raise RequestTimeoutError("no answer in time", method, path) from None
         except OversizedBodyError:
@@ -247,8 +282,8 @@ class Transport:
             raise TransportError(_explain(error), method, path, not isinstance(error, _FINAL_FAULTS)) from None
 
     def _open_session(self) -> aiohttp.ClientSession:
-        if self._closed:
-            raise TransportError("the client was closed", "GET", "", retryable=False)
+        if self._closed or (self._is_lent and self._session is not None and self._session.closed):
+            raise ConfigurationError("the client is closed, or the session that it was lent")
         if self._session is None:
             # The throttle bounds the connections: a second bound in the pool would count waiting as request time.
             self._session = aiohttp.ClientSession(
@@ -263,7 +298,21 @@ class Transport:
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read the body as it came over the wire, to at most `most` bytes."""
+    """Read the body, inflated, to at most `most` bytes."""
+    raw = await _read_raw(response, most)
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return await _inflated(raw, encoding, most) if encoding not in {"", "identity"} else raw
+
+
+async def _read_error(response: aiohttp.ClientResponse) -> bytes:
+    """Read an error's body as far as it can be: whatever is wrong with it, the status counts."""
+    try:
+        return await _read(response, _MOST_ERROR_BYTES)
+    except (aiohttp.ClientPayloadError, CorruptBodyError, OversizedBodyError):
+        return b""
+
+
+async def _read_raw(response: aiohttp.ClientResponse, most: int) -> bytes:
     if (response.content_length or 0) > most:
         raise OversizedBodyError
     pieces = []
@@ -277,7 +326,7 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
 
 
 async def _inflated(raw: bytes, encoding: str, most: int) -> bytes:
-    if encoding.lower() not in {"gzip", "x-gzip"}:
+    if encoding not in {"gzip", "x-gzip"}:
         raise CorruptBodyError  # an encoding that was not asked for
     if len(raw) > _INFLATE_OFF_LOOP:
         return await asyncio.to_thread(inflate, raw, most)
@@ -290,7 +339,9 @@ def _api_error(answer: _Answer, method: str, path: str, secrets: tuple[str, ...]
     _, words = explain_error(answer.body, secrets)
     if 300 <= status < 400:  # noqa: PLR2004
         words = "a redirect, which is never followed"
-    return kind(status, words, method, path, answer.headers.get("X-Request-ID"), _retry_after(answer.headers))
+    request_id = answer.headers.get("X-Request-ID", "")
+    is_plain = _REQUEST_ID.fullmatch(request_id) is not None
+    return kind(status, words, method, path, request_id if is_plain else None, _retry_after(answer.headers))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -59,6 +59,8 @@ class _RequestError(PoderoError):
     """How many attempts the call was given, the last one included."""
     is_final: bool = False
     """Whether the retries are over: the policy allows no further attempt."""
+    is_for_all: bool = False
+    """Whether any other call would fail alike now: the server wants to be left alone for longer than is slept."""
 
     def _where(self) -> str:
         tries = f", {self.attempts} attempts" if self.attempts > 1 else ""

@@ -224,7 +224,11 @@ class ElectricVehicle:
 
 
 def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
-    return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
+    if isinstance(value, uuid.UUID):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"a uuid or its text is wanted, not {type(value).__name__}")  # noqa: TRY004
+    return uuid.UUID(value)
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ import pytest
 from podero_async import (
     AuthenticationError,
     ClientCredentials,
+    ConfigurationError,
     DecodeError,
     PasswordCredentials,
     StaticToken,
@@ -208,7 +209,7 @@ async def test_closing_ends_a_renewal_and_says_so_to_its_waiters() -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await cache.aclose()
-    with pytest.raises(TransportError, match="closed"):
+    with pytest.raises(ConfigurationError, match="closed"):
         await waiter
     assert len(asyncio.all_tasks()) == 1
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from podero_async._client import PoderoClient
-from podero_async._fleet import discover, read_vehicle
+from podero_async._fleet import discover, read_vehicle, would_fail_all
 from podero_async._lookahead import as_completed
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
 from podero_async.backfill._task import Outcome, Task
-from podero_async.errors import AuthenticationError, ConfigurationError, PoderoError
+from podero_async.errors import PoderoError
 from podero_async.models import VehicleFailure, VehicleRef
 
 __all__ = ["discovered", "is_down", "outcomes", "throttle_of"]
@@ -25,8 +25,8 @@ def throttle_of(client: PoderoClient) -> Throttle:
 
 
 def is_down(client: PoderoClient) -> bool:
-    """Say whether so much failed that no retry can be afforded."""
-    return client._transport._retrier.is_spent  # noqa: SLF001
+    """Say whether the API must be taken for down."""
+    return client._transport.is_down  # noqa: SLF001
 
 
 def discovered(client: PoderoClient, tally: Tally) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
@@ -45,9 +45,9 @@ def outcomes(client: PoderoClient, tasks: AsyncIterator[Task]) -> AsyncGenerator
         tally = Tally()
         try:
             return Outcome(task, await read_vehicle(api, task.vehicle, task.window, tally))
-        except (AuthenticationError, ConfigurationError):
-            raise  # it would fail for every vehicle
         except PoderoError as error:
+            if would_fail_all(error):
+                raise
             failure = VehicleFailure(
                 user_id=task.vehicle.user_id,
                 vehicle=task.vehicle,

@@ -114,11 +114,13 @@ class Planning:
 
     async def run(self, vehicles: Vehicles) -> Run:
         """Return the run to go on with; a new one is in the store from now on."""
-        from podero_async.backfill._store_runs import start_run  # noqa: PLC0415
+        from podero_async.backfill._store_runs import found_before, start_run  # noqa: PLC0415
 
         settings, run = await self.find(vehicles)
         if run is None:
             run = await self.store.call(start_run, settings, self.started)
+        else:
+            self.progress.count_before(*await self.store.call(found_before, run.run_id))
         self.progress.vehicles, self.progress.tasks, self.progress.skipped = run.vehicles, run.tasks, run.skipped
         return run
 

@@ -51,7 +51,7 @@ class Written:
 
 @attrs.frozen(kw_only=True)
 class BackfillReport:
-    """What one call of `backfill` did. Counts are of this call alone, `vehicles` excepted."""
+    """What one call of `backfill` did. Counts are of this call alone, except where they say otherwise."""
 
     from_date: date
     to_date: date
@@ -65,13 +65,15 @@ class BackfillReport:
     vehicles: int
     """How many vehicles the run is about."""
     done: int
-    """Vehicles read and committed; `verified + repaired + unproven`, a vehicle of two windows counts twice."""
+    """Vehicles read and committed; a vehicle of two windows counts twice."""
     skipped: int
     """Vehicles that cost no request: this run had done them before, or nothing of them was missing."""
     failed: int
+    """Vehicles that failed, and users of the whole run whose vehicles could not be listed."""
     verified: int
     repaired: int
     unproven: int
+    """Vehicles of the whole run: those that an interrupted call left unproven, too, since they are not read again."""
     failures: tuple[FailedVehicle, ...]
     """The first hundred of them."""
     unproven_vehicles: tuple[VehicleRef, ...]
@@ -116,6 +118,8 @@ class Progress:
     """What stands in the store since this call began."""
     failures: list[FailedVehicle] = attrs.field(factory=list)
     unproven_vehicles: list[VehicleRef] = attrs.field(factory=list)
+    unproven_before: int = 0
+    """Vehicles that an interrupted call of this run left unproven."""
     _throttle: Throttle | None = attrs.field(default=None, alias="throttle")
 
     @property
@@ -147,7 +151,19 @@ class Progress:
         """Note a vehicle whose window was read."""
         self.verdicts[verdict] += 1
         self.received_sessions += sessions
-        if verdict is Completeness.UNPROVEN and len(self.unproven_vehicles) < _MOST_LISTED:
+        if verdict is Completeness.UNPROVEN:
+            self._list_unproven(vehicle)
+
+    def count_before(self, failures: list[FailedVehicle], unproven: list[VehicleRef]) -> None:
+        """Note what an interrupted call of this run found wrong, and this one will not look at again."""
+        for failed in failures:
+            self.count_failure(failed)
+        self.unproven_before = len(unproven)
+        for vehicle in unproven:
+            self._list_unproven(vehicle)
+
+    def _list_unproven(self, vehicle: VehicleRef) -> None:
+        if len(self.unproven_vehicles) < _MOST_LISTED:
             self.unproven_vehicles.append(vehicle)
 
     def count_commit(self, written: Written) -> None:
@@ -182,7 +198,7 @@ class Progress:
             failed=self.failed,
             verified=self.verdicts[Completeness.VERIFIED],
             repaired=self.verdicts[Completeness.REPAIRED],
-            unproven=self.verdicts[Completeness.UNPROVEN],
+            unproven=self.verdicts[Completeness.UNPROVEN] + self.unproven_before,
             failures=tuple(self.failures),
             unproven_vehicles=tuple(self.unproven_vehicles),
             sessions=done.new + done.changed + done.unchanged,

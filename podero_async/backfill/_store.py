@@ -63,9 +63,9 @@ class SessionStore:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async store")
         try:
             self._connection = await self._in_thread(self._open)
-        except BaseException:
-            await self.aclose()
-            raise
+        finally:
+            if self._connection is None:
+                await self.aclose()
         return self
 
     async def __aexit__(

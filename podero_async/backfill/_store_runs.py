@@ -15,6 +15,7 @@ import duckdb
 
 from podero_async._pages import Window
 from podero_async.backfill._plan import Draft, Run, RunSettings, days_needed
+from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill._store_columns import unlisted_table, vehicles_table
 from podero_async.backfill._store_file import transaction
 from podero_async.backfill._task import Task
@@ -24,6 +25,7 @@ __all__ = [
     "add_to_roster",
     "clear_roster",
     "draft_run",
+    "found_before",
     "next_tasks",
     "open_tasks",
     "resume_run",
@@ -155,6 +157,18 @@ def resume_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, today: dat
     ((run_id, vehicles),) = found
     left, users = con.execute(f"SELECT count(*), count(DISTINCT ({_PAIR})) {_LEFT}", {"run": run_id}).fetchall()[0]
     return Run(run_id, vehicles, left, vehicles - users, resumed=True)
+
+
+def found_before(con: duckdb.DuckDBPyConnection, run_id: int) -> tuple[list[FailedVehicle], list[VehicleRef]]:
+    """Return what an interrupted call of a run found wrong for good: users not listed, and vehicles left unproven."""
+    users = con.execute(
+        "SELECT user_id::VARCHAR, kind, message FROM failures WHERE run_id = ? AND vehicle_id IS NULL", [run_id]
+    ).fetchall()
+    vehicles = con.execute(
+        f"SELECT DISTINCT {_PAIR} FROM receipts WHERE run_id = ? AND completeness = 'unproven'", [run_id]
+    ).fetchall()
+    failures = [FailedVehicle(user_id=user, vehicle_id=None, kind=kind, message=words) for user, kind, words in users]
+    return failures, [VehicleRef(user_id=user, vehicle_id=vehicle) for user, vehicle in vehicles]
 
 
 def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, now: datetime) -> Run:

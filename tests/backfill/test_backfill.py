@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from podero_async import AuthenticationError, PoderoClient, RetryPolicy, StaticToken, VehicleRef
+from podero_async import AuthenticationError, PoderoClient, RetryPolicy, StaticToken, ThrottlePolicy, VehicleRef
 from podero_async.backfill import (
     ApiDownError,
     Progress,
@@ -77,6 +77,30 @@ async def test_a_run_that_was_stopped_goes_on_where_it_stood(
         assert sim.counts.requests["users"] == asked["users"]
         assert sim.counts.requests["vehicles"] == asked["vehicles"]
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
+
+
+async def test_a_resumed_run_remembers_what_it_found_wrong(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was interrupted would end clean, although a user was not listed and a vehicle not proven."""
+    monkeypatch.setattr("podero_async.backfill._store_columns._MOST_OUTCOMES", 1)
+    sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
+    sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
+    stop = asyncio.Event()
+    sim.before_answer = lambda asked: stop.set() if asked.number == 30 else None
+    one_by_one = client_of(sim, throttle=ThrottlePolicy(max_concurrency=1))
+    async with SessionStore(path) as store:
+        async with one_by_one:
+            first = await backfill(one_by_one, store, FIRST, LAST, stop=stop, now=clock)
+        assert not first.finished
+        sim.clear_faults()
+        sim.before_answer = None
+        second = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (second.finished, second.resumed) == (True, True)
+        assert (second.failed, second.failures[0].vehicle_id) == (1, None)
+        assert 0 < first.unproven == second.unproven < first.vehicles
+        assert set(second.unproven_vehicles) == set(first.unproven_vehicles)
+        assert not second.is_clean
 
 
 async def test_a_stop_before_anything_was_read_ends_the_run(client: PoderoClient, path: Path, clock: Clock) -> None:
