@@ -12,6 +12,7 @@ import pytest
 from aiohttp import ClientSession, web
 
 from podero_async import RetryPolicy, ThrottlePolicy, Timeouts, errors
+from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,17 @@ async def test_the_bots_block_runs(simulator: PoderoSimulator, tmp_path: Path) -
         assert re.fullmatch(r"\d+\.\d kWh this week", await bot.charged_this_week(client, user.external_user_id))
 
 
+@pytest.mark.usefixtures("environment")
+async def test_the_backfills_block_and_queries_run(tmp_path: Path) -> None:
+    """A nightly job built after it would not run, or a question not be answered."""
+    store = tmp_path / "fleet.duckdb"
+    assert await block("nightly").nightly(str(store)) is True
+    (queries,) = re.findall(r"```sql\n(.*?)```", README, re.DOTALL)
+    async with SessionStore(store, read_only=True) as reopened:
+        answers = [await reopened.query(query) for query in queries.split(";") if query.strip()]
+    assert [len(answer) > 0 for answer in answers] == [True, True, True]
+
+
 async def test_the_simulators_block_runs() -> None:
     """A reader could not test code of their own."""
     assert await block("simulated_sessions").simulated_sessions() > 500
@@ -86,7 +98,7 @@ async def test_the_simulators_block_runs() -> None:
 
 def test_every_block_is_run_by_a_test() -> None:
     """A block would rot unnoticed."""
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5
 
 
 @pytest.mark.parametrize(
