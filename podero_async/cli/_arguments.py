@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError
+import math
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from uuid import UUID
 
-__all__ = ["ENVIRONMENT", "day", "uuid", "whole_number"]
+from podero_async.backfill import Shard
+
+__all__ = ["ENVIRONMENT", "add_days", "add_store", "day", "rate", "shard", "uuid", "whole_number"]
 
 ENVIRONMENT = """\
 environment:
@@ -49,3 +52,41 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def rate(text: str) -> float:
+    """Read how often a second."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not (number > 0 and math.isfinite(number)):
+        raise ArgumentTypeError(f"not a number above 0: {text!r}")
+    return number
+
+
+def shard(text: str) -> Shard:
+    """Read a share of the fleet, `I/N`."""
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _store(text: str) -> str:
+    if text in {"", ":memory:"}:
+        raise ArgumentTypeError(f"not a file: {text!r}")
+    return text
+
+
+def add_store(parser: ArgumentParser) -> None:
+    """Add `--store`."""
+    parser.add_argument("--store", type=_store, required=True, metavar="FILE", help="the DuckDB file of the sessions")
+
+
+def add_days(parser: ArgumentParser) -> None:
+    """Add `--from` and `--to`."""
+    parser.add_argument("--from", type=day, required=True, dest="first", metavar="DAY", help="first UTC day")
+    parser.add_argument(
+        "--to", type=day, required=True, dest="last", metavar="DAY", help="last UTC day, YYYY-MM-DD or today"
+    )

@@ -1,35 +1,42 @@
-"""`podero-async demo`: a whole simulated fleet, fetched with the public client, and held against the truth."""
+"""`podero-async demo`: a simulated fleet brought into a store, interrupted and resumed, and held against the truth."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
-from podero_async import ClientCredentials, FleetFetch, FleetSummary, PoderoClient, VehicleFailure
+from podero_async import ClientCredentials, PoderoClient
+from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
 from podero_async.cli import _plain
 from podero_async.cli._arguments import whole_number
-from podero_async.cli._demo_fleet import Drift, Witness, demo_simulator
-from podero_async.cli._figures import Figures
-from podero_async.cli._plain import Display, Show
-from podero_async.cli._process import Exit, say
+from podero_async.cli._demo_fleet import Drift, HalfWay, Witness, demo_simulator
+from podero_async.cli._demo_summary import summary_of
+from podero_async.cli._look import Display
+from podero_async.cli._process import Exit
+from podero_async.cli._reports import Pair, list_failures
+from podero_async.cli._watch import watched
 from podero_async.testing import PoderoSimulator
 
 __all__ = ["add_to", "run"]
 
 _ABOUT = """\
-Fetch every session of a simulated fleet while the server fails, stalls and revokes tokens, and
-while sessions come and go; then hold them against the truth. Exit code 1 if one is lost, doubled
-or altered, or if a vehicle failed. Needs no credentials and no network.
+Bring every session of a simulated fleet into a store while the server fails, stalls and revokes
+tokens, and while sessions come and go; end half-way, and go on; then hold the store against the
+truth. Exit code 1 if a session is lost, doubled or altered, or if a vehicle failed. Needs no
+credentials and no network, and leaves nothing behind.
 """
 _FAILURES_TOLD = 5
-_Pair = tuple[str, str]
+_LINE_EVERY_S = 1.0
 
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Describe the command."""
-    about = "fetch a simulated fleet that fails and changes all the time, and check that nothing is lost"
+    about = "backfill a simulated fleet that fails and changes all the time, and check that nothing is lost"
     parser = commands.add_parser("demo", help=about, description=_ABOUT, allow_abbrev=False)
     add = parser.add_argument
     add("--vehicles", type=whole_number(1, 100_000), default=500, metavar="N", help="how many (default: 500)")
@@ -39,44 +46,59 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
 
 
 async def run(arguments: argparse.Namespace) -> Exit:
-    """Make the fleet, fetch it, and report."""
+    """Make the fleet, bring it into a store, and report."""
     display = _display(live=sys.stdout.isatty() and not arguments.plain)
+    with TemporaryDirectory(prefix="podero-async-") as folder:
+        async with SessionStore(Path(folder) / "demo.duckdb") as store:
+            return await _demonstrate(arguments, store, display)
+
+
+async def _demonstrate(arguments: argparse.Namespace, store: SessionStore, display: Display) -> Exit:
     simulator = demo_simulator(arguments.vehicles, arguments.seed)
     print(
         f"Simulating {len(simulator.vehicles):,} vehicles with {simulator.total_sessions():,} sessions ...", flush=True
     )
     drift = Drift(simulator, Random(f"{arguments.seed}/drift"))
-    witness, figures = Witness(simulator, drift), Figures()
+    witness = Witness(simulator, drift)
     await witness.look()
-    simulator.before_answer = drift
-    summary = await _fetch(simulator, witness, figures, display)
-    witness.conclude()
-    display.print_pairs([*_report(summary, figures), *_against_truth(simulator, drift, witness)])
-    return Exit.INCOMPLETE if summary.failures or witness.found.total() else Exit.DONE
+    reports = await _backfill(simulator, drift, store, display)
+    await witness.check(store)
+    list_failures(reports[-1].failures[:_FAILURES_TOLD], reports[-1].failed)
+    display.print_pairs([*await summary_of(store, reports), *_against_truth(simulator, drift, witness)])
+    return Exit.DONE if reports[-1].is_clean and not witness.found.total() else Exit.INCOMPLETE
 
 
-async def _fetch(simulator: PoderoSimulator, witness: Witness, figures: Figures, display: Display) -> FleetSummary:
-    days = simulator.first_day, simulator.last_day
+async def _backfill(
+    simulator: PoderoSimulator, drift: Drift, store: SessionStore, display: Display
+) -> list[BackfillReport]:
+    """Begin, end half-way, and go on."""
+    first, second = Progress(), Progress()
+    half_way = HalfWay(len(simulator.vehicles), first, drift)
+    after = datetime.combine(simulator.last_day, time(), UTC) + timedelta(days=2)
     credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
+    reports: list[BackfillReport] = []
     async with (
         simulator,
         PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client,
-        client.fetch_fleet(*days, include_hidden=True) as fleet,
     ):
-        with display.progress(len(simulator.vehicles)) as show:
-            await _consume(fleet, witness, figures, show)
-        return fleet.summary
-
-
-async def _consume(fleet: FleetFetch, witness: Witness, figures: Figures, show: Show) -> None:
-    async for outcome in fleet:
-        if isinstance(outcome, VehicleFailure):
-            if fleet.summary.failures <= _FAILURES_TOLD:
-                say(f"user {outcome.user_id}: {outcome.error}")
-        else:
-            figures.add(outcome.sessions)
-            witness.check(outcome)
-        show(fleet.summary)
+        for progress, hook, stop in ((first, half_way, half_way.stop), (second, drift, None)):
+            simulator.before_answer = hook
+            async with watched(progress, display, sys.stdout, min(display.EVERY_S, _LINE_EVERY_S)):
+                report = await backfill(
+                    client,
+                    store,
+                    simulator.first_day,
+                    simulator.last_day,
+                    include_hidden=True,
+                    stop=stop,
+                    progress=progress,
+                    now=lambda: after,  # whatever the clock of this machine says
+                )
+            reports.append(report)
+            if report.finished:
+                break
+            print(f"Interrupted: {report.done:,} vehicles are in the store. The same call goes on.", flush=True)
+    return reports
 
 
 def _display(*, live: bool) -> Display:
@@ -87,23 +109,7 @@ def _display(*, live: bool) -> Display:
     return _terminal
 
 
-def _report(summary: FleetSummary, figures: Figures) -> Iterator[_Pair]:
-    yield "vehicles", f"{summary.vehicles:,} fetched, {summary.failures:,} failed"
-    yield "sessions", f"{figures.sessions:,}, of which {figures.hidden:,} hidden"
-    yield "energy", f"{figures.energy_kwh:,.1f} kWh"
-    yield "cost", f"{figures.cost_eur:,.2f} EUR"
-    yield "savings", f"{figures.savings_eur:,.2f} EUR"
-    label = "outcomes"
-    for outcome, count in figures.outcomes.most_common():
-        yield label, f"{count:>7,} {outcome}"
-        label = ""
-    yield "requests", f"{summary.requests:,}, of which {summary.retries:,} retries; {summary.pauses:,} pauses"
-    yield "lists", f"{summary.verified:,} verified, {summary.repaired:,} repaired, {summary.unproven:,} unproven"
-    rate = summary.sessions / summary.seconds
-    yield "speed", f"{rate:,.0f} sessions a second, {summary.seconds:.1f} s in all (the server's work included)"
-
-
-def _against_truth(simulator: PoderoSimulator, drift: Drift, witness: Witness) -> Iterator[_Pair]:
+def _against_truth(simulator: PoderoSimulator, drift: Drift, witness: Witness) -> Iterator[Pair]:
     faults = ", ".join(f"{count:,} {kind}" for kind, count in simulator.counts.faults.most_common())
     yield "faults", faults or "none"
     yield "changes", f"{len(drift.inserted):,} sessions inserted, {drift.removed:,} removed while the fleet was read"

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from random import Random
+from typing import Any
 
 import attrs
 
-from podero_async.cli._rows import as_row
-from podero_async.models import VehicleRef, VehicleSessions
+from podero_async.backfill import Progress, SessionStore
+from podero_async.cli._rows import stored_row
+from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 
-__all__ = ["Drift", "Witness", "demo_simulator"]
+__all__ = ["Drift", "HalfWay", "Witness", "demo_simulator"]
 
 _FAULTS = (
     # First what happens but twice: of several faults at one request, the first wins.
     Fault(kind="status", status=429, headers={"Retry-After": "1"}, endpoint="sessions", nth={15, 300}),
-    Fault(kind="token_revoked", endpoint="sessions", nth={10, 250}),
+    Fault(kind="token_revoked", endpoint="sessions", nth={10, 400}),
     Fault(kind="status", status=503, rate=0.03),
     Fault(kind="reset", rate=0.02),
     Fault(kind="truncated", rate=0.02),
     Fault(kind="hang", seconds=0.4, rate=0.02),
 )
 _CHANGING = 0.1  # the share of the pages right before which a session comes or goes
+_CHECKED_AT_ONCE = 100  # vehicles
+_STORED = "FROM sessions WHERE withdrawn_at IS NULL AND vehicle_id BETWEEN ? AND ?"
 
 
 def demo_simulator(vehicles: int, seed: int) -> PoderoSimulator:
@@ -66,10 +71,29 @@ class Drift:
 
 
 @attrs.define
-class Witness:
-    """Hold what was delivered against the truth, one vehicle at a time, at the moment when it is delivered.
+class HalfWay:
+    """Sets `stop` when about half of the vehicles are through, and more are under way: a `before_answer` hook."""
 
-    What stood in the list at the start and still does existed throughout: it must have been delivered.
+    _vehicles: int
+    _progress: Progress
+    _then: Callable[[PageRequest], None]
+    stop: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _asked: set[VehicleRef] = attrs.field(factory=set, init=False)
+
+    def __call__(self, request: PageRequest) -> None:
+        """Count the vehicles, and let the other hook do its work."""
+        self._asked.add(request.vehicle)
+        if len(self._asked) >= min(self._vehicles, self._vehicles // 2 + self._progress.limit):
+            self.stop.set()
+        self._then(request)
+
+
+@attrs.define
+class Witness:
+    """Hold what stands in the store against the truth.
+
+    A list changes only while it is read. What stood in it at the start and still does existed throughout: it must be
+    in the store.
     """
 
     _simulator: PoderoSimulator
@@ -84,24 +108,26 @@ class Witness:
             self._awaited[vehicle] = set(self._truth(vehicle))
             await asyncio.sleep(0)  # let a Ctrl-C through
 
-    def check(self, outcome: VehicleSessions) -> None:
-        """Check one vehicle's sessions: lost, doubled, altered, or of another list."""
-        truth = self._truth(outcome.vehicle)
-        at_start = self._awaited.pop(outcome.vehicle, None)
-        if at_start is None:
-            self.found["doubled"] += len(outcome.sessions)
-            return
-        rows = {row["id"]: row for row in map(as_row, outcome.sessions)}
-        self.found["doubled"] += len(outcome.sessions) - len(rows)
+    async def check(self, store: SessionStore) -> None:
+        """Check all sessions of a store: lost, doubled, altered, or of another list."""
+        vehicles = sorted(self._awaited, key=lambda vehicle: vehicle.vehicle_id)
+        for start in range(0, len(vehicles), _CHECKED_AT_ONCE):
+            part = vehicles[start : start + _CHECKED_AT_ONCE]
+            stored = await store.query(_STORED, [str(part[0].vehicle_id), str(part[-1].vehicle_id)])
+            rows: dict[str, list[dict[str, Any]]] = {str(vehicle.vehicle_id): [] for vehicle in part}
+            for columns in stored:
+                rows.setdefault(columns["vehicle_id"], []).append(stored_row(columns))
+            for vehicle in part:
+                self._check_vehicle(vehicle, rows.pop(str(vehicle.vehicle_id)))
+            self.found["foreign"] += sum(map(len, rows.values()))  # of vehicles that nobody has
+
+    def _check_vehicle(self, vehicle: VehicleRef, stored: list[dict[str, Any]]) -> None:
+        truth, at_start = self._truth(vehicle), self._awaited[vehicle]
+        rows = {row["id"]: row for row in stored}
+        self.found["doubled"] += len(stored) - len(rows)
         self.found["lost"] += len(at_start & truth.keys() - rows.keys())
         self.found["foreign"] += len(rows.keys() - at_start - self._drift.inserted)
         self.found["altered"] += sum(rows[row_id] != truth[row_id] for row_id in rows.keys() & truth.keys())
 
-    def conclude(self) -> None:
-        """Count the sessions of vehicles that were never delivered as lost."""
-        for vehicle, at_start in self._awaited.items():
-            self.found["lost"] += len(at_start & self._truth(vehicle).keys())
-        self._awaited.clear()
-
-    def _truth(self, vehicle: VehicleRef) -> dict[str, dict[str, object]]:
+    def _truth(self, vehicle: VehicleRef) -> dict[str, dict[str, Any]]:
         return {row["id"]: row for row in self._simulator.truth(vehicle, include_hidden=True)}

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from podero_async._version import __version__
-from podero_async.cli import _demo, _sessions, _simulate
+from podero_async.backfill import StoreError
+from podero_async.cli import _backfill, _demo, _export, _sessions, _simulate, _status, _verify
 from podero_async.cli._arguments import ENVIRONMENT
 from podero_async.cli._process import Exit, UsageError, discard_output, run_loop, say
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
 __all__ = ["main"]
 
-_COMMANDS = (_demo, _simulate, _sessions)
+_COMMANDS = (_demo, _simulate, _sessions, _backfill, _status, _verify, _export)
 _EXIT_CODES = """\
 exit codes:
   0    done
@@ -24,7 +25,9 @@ exit codes:
   2    usage or configuration
   3    the credentials were refused
   4    the API or the network failed
-  130  interrupted
+  5    the store cannot be used
+  130  interrupted (SIGINT)
+  143  terminated (SIGTERM)
 """
 # Without a handler, logging would write the library's warnings to stderr, beside the one line of an error.
 _SILENCE = logging.NullHandler()
@@ -51,8 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> Exit:
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parser().parse_args(words, argparse.Namespace(argv=words))
     except SystemExit as end:  # argparse has said all there is to say
         return Exit.USAGE if end.code else Exit.DONE
     try:
@@ -76,6 +80,8 @@ def _code_of(error: PoderoError | UsageError) -> Exit:
             return Exit.USAGE
         case AuthenticationError() | PermissionDeniedError():
             return Exit.CREDENTIALS
+        case StoreError():
+            return Exit.STORE
     return Exit.API
 
 

@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TextIO
 
-from podero_async.models import FleetSummary
+from podero_async.cli._look import Look, Show
 
-__all__ = ["Display", "Show", "print_pairs", "progress"]
+__all__ = ["EVERY_S", "SHOWS_END", "print_pairs", "progress"]
 
-Show = Callable[[FleetSummary], None]
-"""Tells how far a fetch is."""
-
-_EVERY_S = 1.0
-
-
-class Display(Protocol):
-    """What both modules have."""
-
-    def progress(self, total: int) -> AbstractContextManager[Show]:
-        """Show how many of so many vehicles are done."""
-
-    def print_pairs(self, pairs: Iterable[tuple[str, str]]) -> None:
-        """Print labels and what stands beside them."""
+EVERY_S = 10.0
+SHOWS_END = False  # the summary follows
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Show]:
-    """Show the progress as a line a second."""
-    due_s = _EVERY_S
+def progress(stream: TextIO) -> Iterator[Show]:
+    """Show each look as a line."""
 
-    def show(summary: FleetSummary) -> None:
-        nonlocal due_s
-        if summary.seconds < due_s:
-            return
-        due_s = summary.seconds + _EVERY_S
-        print(
-            f"{summary.seconds:5.1f} s  {summary.vehicles + summary.failures:,} of {total:,} vehicles,"
-            f" {summary.sessions:,} sessions, {summary.requests:,} requests, {summary.retries:,} retries,"
-            f" {summary.pauses:,} pauses, {summary.failures:,} failures",
-            flush=True,
-        )
+    def show(look: Look) -> None:
+        parts = [look.vehicles_text, look.figures_text] + ([] if look.is_discovering else [look.left_text])
+        print(f"{look.seconds:5.0f} s  {', '.join(parts)}", file=stream, flush=True)
 
     yield show
 

@@ -20,7 +20,9 @@ class Exit(enum.IntEnum):
     USAGE = 2
     CREDENTIALS = 3
     API = 4
+    STORE = 5
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class UsageError(Exception):

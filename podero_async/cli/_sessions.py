@@ -35,10 +35,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
     )
     parser.add_argument("--user", type=types.uuid, required=True, metavar="UUID", help="whose vehicle")
     parser.add_argument("--vehicle", type=types.uuid, required=True, metavar="UUID", help="which vehicle")
-    parser.add_argument("--from", type=types.day, required=True, dest="first", metavar="DAY", help="first UTC day")
-    parser.add_argument(
-        "--to", type=types.day, required=True, dest="last", metavar="DAY", help="last UTC day, YYYY-MM-DD or today"
-    )
+    types.add_days(parser)
     parser.add_argument("--include-hidden", action="store_true", help="with the blips that the server's classifier hid")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, as always into a pipe or a file")
     return parser

@@ -4,41 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
 from rich.table import Table
+from rich.text import Text
 
-from podero_async.cli._plain import Show
-from podero_async.models import FleetSummary
+from podero_async.cli._look import Look, Show
 
-__all__ = ["print_pairs", "print_table", "progress"]
+__all__ = ["EVERY_S", "SHOWS_END", "print_pairs", "print_table", "progress"]
+
+EVERY_S = 0.2
+SHOWS_END = True  # the bar stays where it is: full, or as far as it came
 
 
-def _console() -> Console:
+def _console(stream: TextIO | None = None) -> Console:
     # What a server sends is text, not markup.
-    return Console(markup=False, emoji=False, highlight=False)
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager
-def progress(total: int) -> Iterator[Show]:
-    """Show the progress as a bar that moves."""
-    with Progress(
-        TextColumn("{task.completed:,} of {task.total:,} vehicles"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=_console(),
-        expand=True,
-    ) as bar:
-        task = bar.add_task("", total=total)
+def progress(stream: TextIO) -> Iterator[Show]:
+    """Show the looks as a bar that moves, with the figures below it."""
+    # Drawn when there is something new, from the event loop's own thread; and stdout is the report's.
+    with Live(console=_console(stream), auto_refresh=False, redirect_stdout=False) as live:
 
-        def show(summary: FleetSummary) -> None:
-            words = f"{summary.sessions:,} sessions, {summary.retries:,} retries, {summary.failures:,} failures"
-            bar.update(task, completed=summary.vehicles + summary.failures, description=words)
+        def show(look: Look) -> None:
+            live.update(_bar(look), refresh=True)
 
         yield show
+
+
+def _bar(look: Look) -> Group:
+    line = Table.grid(padding=(0, 1), expand=True)
+    for ratio in (None, 1, None):
+        line.add_column(ratio=ratio, no_wrap=True)
+    total = None if look.is_discovering else max(look.vehicles, 1)
+    done = look.done if look.vehicles else total or 0
+    line.add_row(look.vehicles_text, ProgressBar(total=total, completed=done), look.left_text)
+    return Group(line, Text(look.figures_text))
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:

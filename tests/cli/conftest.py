@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pty
+import shlex
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import attrs
 import pytest
 
 import podero_async
-from podero_async.cli import _sessions, main
+from podero_async.cli import _pace, _sessions, main
 from podero_async.testing import PoderoSimulator
 from tests.support import QUICK
 
@@ -56,6 +57,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setattr(_sessions, "_RETRY", QUICK)
+    monkeypatch.setattr(_pace, "_RETRY", QUICK)
 
 
 def settings(simulator: PoderoSimulator) -> dict[str, str]:
@@ -89,6 +91,24 @@ def one_vehicle(simulator: PoderoSimulator) -> list[str]:
 
 
 @pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Name a store that is not there yet."""
+    return tmp_path / "fleet.duckdb"
+
+
+def whole_fleet(simulator: PoderoSimulator, path: Path) -> list[str]:
+    """Return the arguments that bring all of a simulator's sessions into a store."""
+    return ["backfill", f"--store={path}", f"--from={simulator.first_day}", f"--to={simulator.last_day}"]
+
+
+@pytest.fixture
+async def filled(call: Call, served: PoderoSimulator, path: Path) -> Path:
+    """Fill a store with the sessions of the small fleet."""
+    assert (await call(*whole_fleet(served, path))).code == 0
+    return path
+
+
+@pytest.fixture
 def call(capsys: pytest.CaptureFixture[str]) -> Call:
     """Call `main` in a thread, beside the simulator of the test's event loop."""
 
@@ -110,16 +130,28 @@ def on_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> Call:
     return run
 
 
-async def start(*argv: str) -> asyncio.subprocess.Process:
-    """Start a command as a process of its own, its output in pipes."""
+async def start(*argv: str, code: str = "") -> asyncio.subprocess.Process:
+    """Start a command as a process of its own, its output in pipes; with code, after that has run."""
+    code += "; import sys; from podero_async.cli import main; sys.exit(main())"
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "podero_async",
+        *(("-m", "podero_async") if code.startswith(";") else ("-c", code)),
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def start_on_small_disk(kib: int, *argv: str) -> asyncio.subprocess.Process:
+    """Start a command that may write no file longer than that, as if the disk were full."""
+    command = shlex.join([sys.executable, "-m", "podero_async", *argv])
+    return await asyncio.create_subprocess_exec(
+        *("bash", "-c", f"ulimit -f {kib}; exec {command}"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        # What measures the tests' coverage would not find room for its figures, either.
+        env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
     )
 
 
@@ -130,12 +162,13 @@ async def end_of(process: asyncio.subprocess.Process) -> Ended:
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def run_on_pty(*argv: str) -> Ended:
-    """Run a command as a process of its own on a real terminal."""
+async def run_on_pty(*argv: str, err_too: bool = False) -> Ended:
+    """Run a command as a process of its own on a real terminal; stderr is a pipe, or of the terminal, too."""
     ours, theirs = pty.openpty()
+    stderr = theirs if err_too else asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "podero_async", *argv, stdin=theirs, stdout=theirs, stderr=asyncio.subprocess.PIPE
+            sys.executable, "-m", "podero_async", *argv, stdin=theirs, stdout=theirs, stderr=stderr
         )
     finally:
         os.close(theirs)
@@ -145,7 +178,7 @@ async def run_on_pty(*argv: str) -> Ended:
             _, err = await process.communicate()
     finally:
         os.close(ours)
-    return Ended(process.returncode, out.decode(), err.decode())
+    return Ended(process.returncode, out.decode(), (err or b"").decode())
 
 
 def _read_all(terminal: int) -> bytes:

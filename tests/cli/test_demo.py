@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
-from collections.abc import Awaitable, Callable
-from random import Random
+from pathlib import Path
+from typing import Any
 
-import attrs
+import duckdb
 import pytest
 
-from podero_async import FleetFetch, FleetSummary, VehicleFailure, VehicleSessions
-from podero_async.cli import _demo_fleet, _plain
-from podero_async.cli._demo_fleet import Drift, Witness, demo_simulator
+from podero_async.backfill import BackfillReport, SessionStore, backfill
+from podero_async.cli import _demo, _demo_fleet
+from podero_async.cli._demo_fleet import demo_simulator
 from podero_async.testing import Fault
 from tests.cli.conftest import Call, end_of, run_on_pty, start
 
-Outcome = VehicleSessions | VehicleFailure
-Deliver = Callable[[FleetFetch], Awaitable[Outcome]]
 _CLEAN = "0 lost, 0 doubled, 0 altered, 0 foreign: all of it is there, once"
 
 
@@ -34,13 +32,25 @@ async def test_with_all_that_goes_wrong() -> None:
     assert (ended.code, ended.err) == (0, "")
     said = dict(re.findall(r"^(\w+) +(.+)$", ended.out, re.MULTILINE))
     assert said["truth"] == _CLEAN
-    assert said["vehicles"] == "30 fetched, 0 failed"
-    labels = ["sessions", "energy", "cost", "savings", "outcomes", "requests", "lists", "speed", "faults", "changes"]
+    assert said["vehicles"] == "30 in the store, 0 failed"
+    labels = [
+        "sessions",
+        "energy",
+        "cost",
+        "savings",
+        "outcomes",
+        "requests",
+        "lists",
+        "calls",
+        "speed",
+        "faults",
+        "changes",
+    ]
     assert [label for label in labels if label not in said] == []
     assert "status" in said["faults"]
     assert "token_revoked" in said["faults"]
-    assert re.search(r"[1-9]\d* pauses", said["requests"])
-    assert re.search(r"^ +\d+\.\d s  \d+ of 30 vehicles", ended.out, re.MULTILINE)
+    assert re.search(r"^ +\d+ s  \d+ of 30 vehicles, .* [1-9]\d* pauses", ended.out, re.MULTILINE)
+    assert re.search(r"^Interrupted: \d+ vehicles are in the store", ended.out, re.MULTILINE)
 
 
 async def test_on_a_real_terminal() -> None:
@@ -92,80 +102,56 @@ def test_the_fleet_of_the_demo() -> None:
     assert any(row["is_hidden"] for row in simulator.truth(simulator.vehicles[-1], include_hidden=True))
 
 
-def _drop(outcome: VehicleSessions) -> VehicleSessions:
-    return attrs.evolve(outcome, sessions=outcome.sessions[1:])
+_SPOILS = {
+    "lost": "DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)",
+    "doubled": "INSERT INTO sessions FROM sessions WHERE id = (SELECT min(id) FROM sessions)",
+    "altered": "UPDATE sessions SET is_at_home = NOT is_at_home WHERE id = (SELECT min(id) FROM sessions)",
+    "foreign": "INSERT INTO sessions SELECT * REPLACE (uuid() AS id) FROM sessions WHERE id = (SELECT min(id) FROM sessions)",
+}
+_A_VEHICLE = "WHERE vehicle_id = (SELECT quantile_disc(vehicle_id, 0.5) FROM receipts)"
 
 
-def _double(outcome: VehicleSessions) -> VehicleSessions:
-    return attrs.evolve(outcome, sessions=[*outcome.sessions, outcome.sessions[0]])
+def _spoiling(monkeypatch: pytest.MonkeyPatch, *statements: str) -> None:
+    """Spoil the store behind the demo's back, once the backfill has come to its end."""
+
+    async def spoilt(*args: Any, **options: Any) -> BackfillReport:
+        report = await backfill(*args, **options)
+        store: SessionStore = args[1]
+        for statement in statements if report.finished else ():
+            await store.call(duckdb.DuckDBPyConnection.execute, statement)
+        return report
+
+    monkeypatch.setattr(_demo, "backfill", spoilt)
 
 
-def _alter(outcome: VehicleSessions) -> VehicleSessions:
-    last = outcome.sessions[-1]
-    return attrs.evolve(outcome, sessions=[*outcome.sessions[:-1], attrs.evolve(last, is_at_home=not last.is_at_home)])
-
-
-def _invent(outcome: VehicleSessions) -> VehicleSessions:
-    stranger = attrs.evolve(outcome.sessions[0], id=outcome.vehicle.vehicle_id)
-    return attrs.evolve(outcome, sessions=[*outcome.sessions, stranger])
+@pytest.mark.usefixtures("calm")
+@pytest.mark.parametrize("kind", _SPOILS)
+async def test_a_spoilt_session_is_noticed(call: Call, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """The demo would say that all is there whatever the library does."""
+    monkeypatch.setattr(_demo_fleet, "_CHANGING", 0.0)
+    _spoiling(monkeypatch, _SPOILS[kind])
+    ended = await call("demo", "--vehicles=3")
+    assert ended.code == 1
+    assert f"1 {kind}" in ended.out
+    assert "NOT what the server has" in ended.out
 
 
 @pytest.mark.usefixtures("calm")
 @pytest.mark.parametrize(
-    ("spoil", "said"),
-    [(_drop, "1 lost"), (_double, "1 doubled"), (_alter, "1 altered"), (_invent, "1 foreign")],
+    ("statement", "said"),
+    [
+        (f"DELETE FROM sessions {_A_VEHICLE}", "lost"),
+        (f"INSERT INTO sessions FROM sessions {_A_VEHICLE}", "doubled"),
+        (f"INSERT INTO sessions SELECT * REPLACE (vehicle_id + 1 AS vehicle_id, uuid() AS id) {_A_VEHICLE}", "foreign"),
+        (f"UPDATE sessions SET withdrawn_at = now() {_A_VEHICLE}", "lost"),
+    ],
 )
 async def test_a_spoilt_vehicle_is_noticed(
-    call: Call, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[VehicleSessions], VehicleSessions], said: str
+    call: Call, monkeypatch: pytest.MonkeyPatch, statement: str, said: str
 ) -> None:
-    """The demo would say that all is there whatever the library does."""
-    monkeypatch.setattr(_demo_fleet, "_CHANGING", 0.0)
-    deliver = FleetFetch.__anext__
-    spoilt: list[Outcome] = []
-
-    async def spoilt_once(fleet: FleetFetch) -> Outcome:
-        outcome = await deliver(fleet)
-        if spoilt:
-            return outcome
-        spoilt.append(outcome)
-        assert isinstance(outcome, VehicleSessions)
-        return spoil(outcome)
-
-    monkeypatch.setattr(FleetFetch, "__anext__", spoilt_once)
-    ended = await call("demo", "--vehicles=3")
-    assert ended.code == 1
-    assert said in ended.out
-    assert "NOT what the server has" in ended.out
-
-
-def _without_the_first(deliver: Deliver) -> Deliver:
-    swallowed: list[Outcome] = []
-
-    async def next_outcome(fleet: FleetFetch) -> Outcome:
-        if not swallowed:
-            swallowed.append(await deliver(fleet))
-        return await deliver(fleet)
-
-    return next_outcome
-
-
-def _with_the_first_twice(deliver: Deliver) -> Deliver:
-    delivered: list[Outcome] = []
-
-    async def next_outcome(fleet: FleetFetch) -> Outcome:
-        delivered.append(delivered[0] if len(delivered) == 1 else await deliver(fleet))
-        return delivered[-1]
-
-    return next_outcome
-
-
-@pytest.mark.usefixtures("calm")
-@pytest.mark.parametrize(("spoil", "said"), [(_without_the_first, "lost"), (_with_the_first_twice, "doubled")])
-async def test_a_whole_vehicle_is_noticed(
-    call: Call, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Deliver], Deliver], said: str
-) -> None:
-    """A vehicle that is never delivered, or twice, would not be missed."""
-    monkeypatch.setattr(FleetFetch, "__anext__", spoil(FleetFetch.__anext__))
+    """A vehicle that is missing, that is there twice, or that nobody has, would not be noticed."""
+    statement = statement.replace("vehicle_id + 1 AS", "(vehicle_id::UHUGEINT + 1)::UUID AS")
+    _spoiling(monkeypatch, statement.replace("uuid() AS id) WHERE", "uuid() AS id) FROM sessions WHERE"))
     ended = await call("demo", "--vehicles=3")
     assert ended.code == 1
     assert re.search(rf"[1-9]\d* {said}", ended.out)
@@ -178,29 +164,31 @@ async def test_failed_vehicles_are_told(call: Call, monkeypatch: pytest.MonkeyPa
     )
     ended = await call("demo", "--vehicles=9")
     assert ended.code == 1
-    assert "2 fetched, 7 failed" in ended.out
-    assert len(ended.err.splitlines()) == 5
+    assert "2 in the store, 7 failed" in ended.out
+    assert len(ended.err.splitlines()) == 6
     assert "HTTP 404" in ended.err
+    assert "and 2 more failed" in ended.err
 
 
-def test_a_line_a_second(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log would fill with a line for each vehicle, or stay silent until the end."""
-    with _plain.progress(9) as show:
-        for tenth in range(31):
-            show(FleetSummary(vehicles=tenth, seconds=tenth / 10))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" s  ")[0].strip() for line in lines] == ["1.0", "2.0", "3.0"]
+@pytest.mark.usefixtures("calm")
+async def test_it_is_interrupted_and_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo would not show what it is about: an end half-way, and a second call that goes on from there."""
+    reports: list[BackfillReport] = []
 
+    async def noted(*args: Any, **options: Any) -> BackfillReport:
+        reports.append(await backfill(*args, **options))
+        return reports[-1]
 
-async def test_a_removed_session_is_not_awaited() -> None:
-    """A session that was removed while the fleet was read would be called lost."""
-    simulator = demo_simulator(1, seed=0)
-    witness = Witness(simulator, Drift(simulator, Random(0)))
-    await witness.look()
-    vehicle = simulator.vehicles[0]
-    simulator.remove(vehicle, simulator.truth(vehicle)[0]["id"])
-    witness.conclude()
-    assert witness.found == {"lost": simulator.total_sessions()}  # nothing was delivered at all
+    monkeypatch.setattr(_demo, "backfill", noted)
+    ended = await call("demo", "--vehicles=60")
+    assert ended.code == 0
+    first, second = reports
+    assert (first.finished, second.finished, second.resumed) == (False, True, True)
+    assert first.done > 0
+    assert second.skipped == first.done
+    assert first.done + second.done == 60
+    assert f"Interrupted: {first.done} vehicles are in the store" in ended.out
+    assert f"calls     {first.done} vehicles in " in ended.out
 
 
 async def test_ctrl_c_while_the_fleet_is_made() -> None:
@@ -212,3 +200,11 @@ async def test_ctrl_c_while_the_fleet_is_made() -> None:
         process.send_signal(signal.SIGINT)
         ended = await end_of(process)
     assert (ended.code, ended.complaint) == (130, "interrupted")
+
+
+@pytest.mark.usefixtures("calm")
+async def test_nothing_stays_behind(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each demo would leave a database of some megabytes in the folder for temporary files."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert (await call("demo", "--vehicles=2")).code == 0
+    assert not list(tmp_path.iterdir())

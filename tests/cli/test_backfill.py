@@ -1,0 +1,359 @@
+"""`podero-async backfill`: what it says, which code it ends with, and what bad input leaves as it was."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import duckdb
+import pytest
+
+from podero_async import ConfigurationError, PoderoClient, RetryPolicy, ThrottlePolicy
+from podero_async.backfill import SessionStore
+from podero_async.cli import _pace
+from podero_async.models import VehicleRef
+from podero_async.testing import Fault, PoderoSimulator
+from tests.cli.conftest import Call, Ended, settings, whole_fleet
+from tests.support import USER, VEHICLE, wire_row
+
+_MISSING_MODULES = ("duckdb", "pyarrow")
+
+
+async def _ask(path: Path, sql: str) -> list[dict[str, Any]]:
+    async with SessionStore(path, read_only=True) as store:
+        return await store.query(sql)
+
+
+def _report(ended: Ended) -> dict[str, Any]:
+    (line,) = ended.out.splitlines()
+    report: dict[str, Any] = json.loads(line)
+    return report
+
+
+async def test_a_fleet_is_brought_in(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """The nightly job would bring less than all, or not say what it brought."""
+    ended = await call(*whole_fleet(served, path), "--include-hidden")
+    assert (ended.code, ended.err) == (0, "")
+    assert f"window    {served.first_day} to {served.last_day}, hidden sessions too" in ended.out
+    assert "10, of which 0 with nothing to read; 0 failed" in ended.out
+    assert "10 read: 10 verified" in ended.out
+    ((count,),) = [row.values() for row in await _ask(path, "SELECT count(*) AS n FROM sessions")]
+    assert count == served.total_sessions() == 400
+
+
+async def test_a_report_for_programs(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A scheduler would have to read sentences, or would find something else beside its JSON."""
+    ended = await call(*whole_fleet(served, path), "--json")
+    report = _report(ended)
+    assert (ended.code, ended.err) == (0, "")
+    assert (report["vehicles"], report["verified"], report["is_clean"], report["finished"]) == (10, 10, True, True)
+    assert (report["from_date"], report["failures"]) == (str(served.first_day), [])
+    again = _report(await call(*whole_fleet(served, path), "--json"))
+    assert (again["new"], again["changed"], again["run_id"]) == (0, 0, report["run_id"] + 1)
+
+
+async def test_the_last_days_again(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """`--refresh-days` would do nothing: what came late would be missed, or a night would cost what the first one did."""
+    assert (await call(*whole_fleet(served, path))).code == 0
+    asked = served.counts.requests["sessions"]
+    none = _report(await call(*whole_fleet(served, path), "--refresh-days=0", "--json"))
+    assert (none["skipped"], served.counts.requests["sessions"]) == (10, asked)
+    week = _report(await call(*whole_fleet(served, path), "--refresh-days=2", "--json"))
+    assert (week["skipped"], week["done"]) == (0, 10)
+
+
+async def test_shares_of_a_fleet(call: Call, served: PoderoSimulator, tmp_path: Path) -> None:
+    """Machines that split a fleet would read a vehicle twice, or none of them would read it."""
+    shares = []
+    for number in (1, 2, 3):
+        path = tmp_path / f"{number}.duckdb"
+        assert (await call(*whole_fleet(served, path), f"--shard={number}/3")).code == 0
+        shares += [row["vehicle_id"] for row in await _ask(path, "SELECT vehicle_id FROM receipts")]
+    assert sorted(shares) == sorted(str(vehicle.vehicle_id) for vehicle in served.vehicles)
+
+
+def _lines(simulator: PoderoSimulator, count: int = 3) -> str:
+    return "".join(f"{vehicle.user_id},{vehicle.vehicle_id}\n" for vehicle in simulator.vehicles[:count])
+
+
+async def test_given_vehicles(
+    call: Call, served: PoderoSimulator, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of vehicles, from a file, a pipe or stdin, would be ignored or only half read."""
+    file = tmp_path / "vehicles.csv"
+    file.write_text("user_id,vehicle_id\n" + _lines(served))
+    assert _report(await call(*whole_fleet(served, path), f"--vehicles={file}", "--json"))["vehicles"] == 3
+    assert not served.counts.requests["users"]
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(_lines(served, 4).encode())))
+    assert _report(await call(*whole_fleet(served, path), "--vehicles=-", "--json"))["vehicles"] == 4
+    reading, writing = os.pipe()
+    os.write(writing, _lines(served, 5).encode())
+    os.close(writing)
+    assert _report(await call(*whole_fleet(served, path), f"--vehicles=/dev/fd/{reading}", "--json"))["vehicles"] == 5
+    os.close(reading)
+
+
+async def test_a_dry_run_reads_no_session_and_leaves_no_file(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """Who only asks what a backfill would cost would pay for it, or find a store that was never filled."""
+    ended = await call(*whole_fleet(served, path), "--dry-run", "--requests-per-second=50")
+    assert (ended.code, ended.err) == (0, "")
+    assert "10, of which 0 with nothing to read" in ended.out
+    assert "10 at least" in ended.out
+    assert "0.2 s at least, at 50 requests/s" in ended.out
+    assert f"{served.first_day} to {served.last_day}: 10 vehicles" in ended.out
+    assert not served.counts.requests["sessions"]
+    assert not list(path.parent.iterdir())
+    assert "name a rate" in (await call(*whole_fleet(served, path), "--dry-run")).out
+
+
+async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, filled: Path) -> None:
+    """Asking what tonight's run would cost would change what it does."""
+    before, asked = filled.read_bytes(), served.counts.requests["sessions"]
+    argv = [*whole_fleet(served, filled), "--dry-run", "--json"]
+    plan = _report(await call(*argv, "--refresh-days=3", "--requests-per-second=40"))
+    assert (plan["vehicles"], plan["least_requests"], plan["least_seconds"]) == (10, 10, 0.25)
+    assert plan["windows"] == [[str(served.last_day - timedelta(2)), str(served.last_day), 10]]
+    assert _report(await call(*argv))["least_seconds"] is None
+    assert filled.read_bytes() == before
+    assert served.counts.requests["sessions"] == asked
+
+
+async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A night with failed vehicles would pass for a good one, or nobody would learn which they were."""
+    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))
+    ended = await call(*whole_fleet(served, path))
+    assert ended.code == 1
+    lines = ended.err.splitlines()
+    assert len(lines) == 2
+    assert all("podero-async: vehicle " in line and "HTTP 404" in line for line in lines)
+    assert "2 failed" in ended.out
+    assert (await call(*whole_fleet(served, path))).code == 0
+
+
+async def test_failures_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A program would find a count of failures, and not the vehicles."""
+    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1}))
+    served.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth={1}))
+    ended = await call(*whole_fleet(served, path), "--json")
+    report = _report(ended)
+    assert (ended.code, ended.err, report["failed"], report["is_clean"]) == (1, "", 2, False)
+    assert {failure["kind"] for failure in report["failures"]} == {"NotFoundError"}
+    assert sum(failure["vehicle_id"] is None for failure in report["failures"]) == 1
+
+
+async def test_users_without_a_list_are_told_of(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """Vehicles that nobody could name would be missing in silence, in the plan or in the run."""
+    served.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth={1, 9}))
+    for argv in (["--dry-run"], []):
+        ended = await call(*whole_fleet(served, path), *argv)
+        assert ended.code == 1
+        assert ended.complaint.startswith("the list of vehicles of user ")
+
+
+async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list that may lack rows would pass for whole."""
+    ref = VehicleRef(user_id=USER, vehicle_id=VEHICLE)
+    rows = {ref: [wire_row(number) for number in range(450)]}  # one day, more than two pages
+    async with PoderoSimulator(rows=rows, faults=[Fault(kind="unstable_order")]) as simulator:
+        for name, value in settings(simulator).items():
+            monkeypatch.setenv(name, value)
+        ended = await call(*whole_fleet(simulator, path))
+    assert ended.code == 1
+    assert ended.complaint == f"vehicle {VEHICLE} of user {USER}: not proven complete"
+    assert "1 unproven" in ended.out
+
+
+async def test_unreadable_sessions_are_told_of(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A session that could not be read would be missing without a word."""
+    served.add_fault(Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1))
+    ended = await call(*whole_fleet(served, path))
+    assert ended.code == 1
+    assert ended.complaint.startswith("1 sessions could not be read")
+
+
+async def test_the_pace_is_kept(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that was told to go slowly would take all that the API has to give."""
+    asked: dict[str, Any] = {}
+
+    def from_env(**options: Any) -> PoderoClient:
+        asked.update(options)
+        raise ConfigurationError("enough")
+
+    monkeypatch.setattr(PoderoClient, "from_env", from_env)
+    pace = ["--max-concurrency=3", "--requests-per-second=1.5"]
+    for argv in (["backfill", "--from=2026-01-01", "--to=2026-01-02"], ["verify"]):
+        assert (await call(*argv, f"--store={path}", *pace)).complaint == "enough"
+        assert asked["throttle"] == ThrottlePolicy(max_concurrency=3, requests_per_second=1.5)
+        asked.clear()
+
+
+async def test_refused_credentials_are_exit_code_3(
+    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler would try a wrong secret again and again."""
+    monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret-that-nobody-may-see")
+    ended = await call(*whole_fleet(served, path), "--json")
+    assert (ended.code, ended.out) == (3, "")
+    assert "401" in ended.complaint
+
+
+@pytest.mark.parametrize("options", [["--json"], []])
+async def test_an_api_that_is_down_is_exit_code_4(
+    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    """An outage would look like a fleet of failed vehicles, and take as long as all of them."""
+    monkeypatch.setattr(_pace, "_RETRY", RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10))
+    served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
+    ended = await call(*whole_fleet(served, path), *options)
+    assert ended.code == 4
+    assert ended.complaint.startswith("the API is down")
+    if options:
+        assert _report(ended)["failed"] == 10
+    else:
+        assert "10 failed" in ended.out
+
+
+async def test_no_server_is_exit_code_4(
+    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    """A network that is down would look like a mistake of the user."""
+    monkeypatch.setenv("PODERO_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
+    ended = await call(*whole_fleet(served, path))
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.complaint
+
+
+async def test_missing_settings_are_exit_code_2(call: Call, simulator: PoderoSimulator, path: Path) -> None:
+    """A job without credentials would leave an empty store behind."""
+    ended = await call(*whole_fleet(simulator, path))
+    assert ended.code == 2
+    assert "PODERO_ORG_ID" in ended.complaint
+    assert not path.exists()
+
+
+_TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--shard=5/4"], "a shard is 1/N to N/N, not 5/4"),
+        (["--shard=half"], "a shard is written I/N"),
+        (["--requests-per-second=0"], "not a number above 0"),
+        (["--requests-per-second=fast"], "not a number above 0"),
+        (["--requests-per-second=inf"], "not a number above 0"),
+        (["--max-concurrency=0"], "not a whole number from 1"),
+        (["--refresh-days=-1"], "not a whole number from 0"),
+        (["--to=2026-01-01"], "from_date must not be after to_date"),
+        ([f"--from={_TOMORROW}", f"--to={_TOMORROW + timedelta(9)}"], "nothing of this window has happened yet"),
+        (["--store="], "not a file"),
+        (["--store=:memory:"], "not a file"),
+        (["--vehicles=nowhere.csv"], "cannot read nowhere.csv: No such file"),
+        (["--vehicles=/"], "cannot read /: Is a directory"),
+        (["--vehicles=/dev/null"], "no vehicle in /dev/null"),
+    ],
+)
+async def test_bad_arguments_leave_no_store(
+    call: Call, served: PoderoSimulator, path: Path, options: list[str], said: str
+) -> None:
+    """A typing error would end in a traceback, in a request, or in a store that was never filled."""
+    ended = await call(*whole_fleet(served, path), *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.complaint
+    assert not served.requests
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (b"me,you\n", "user_id must be a uuid"),
+        (b"one\n", "expected user_id,vehicle_id"),
+        (b"{\n", "not a JSON object"),
+        (b"\xff\xfe\n", "line 4: "),
+    ],
+)
+async def test_a_bad_line_is_named(
+    call: Call, served: PoderoSimulator, filled: Path, tmp_path: Path, bad: bytes, said: str
+) -> None:
+    """The bad line of a long list would have to be searched for, or the vehicles before it would be read."""
+    before, asked = filled.read_bytes(), len(served.requests)
+    file = tmp_path / "vehicles.csv"
+    file.write_bytes(_lines(served).encode() + bad + _lines(served).encode())
+    ended = await call(*whole_fleet(served, filled), f"--vehicles={file}")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"{file}, line 4: " in ended.complaint
+    assert said in ended.complaint
+    assert (filled.read_bytes(), len(served.requests)) == (before, asked)
+
+
+def _text(path: Path) -> None:
+    path.write_text("no database\n" * 500)
+
+
+def _too_new(path: Path) -> None:
+    async def make() -> None:
+        async with SessionStore(path):
+            pass
+
+    asyncio.run(make())
+    with duckdb.connect(str(path)) as con:
+        con.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
+
+
+def _other_database(path: Path) -> None:
+    with duckdb.connect(str(path)) as con:
+        con.execute("CREATE TABLE sessions (id INTEGER)")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_text, "not a store"),
+        (_too_new, "version 99"),
+        (_other_database, "not a store"),
+        (Path.mkdir, "a directory, not a store"),
+        (Path.touch, "not a store"),
+    ],
+)
+@pytest.mark.parametrize("command", ["backfill", "dry run", "status", "verify", "export"])
+async def test_what_is_no_store_is_exit_code_5(
+    call: Call, served: PoderoSimulator, path: Path, make: Callable[[Path], None], said: str, command: str
+) -> None:
+    """A wrong path would cost the user the file that lies there."""
+    await asyncio.to_thread(make, path)
+    before = path.read_bytes() if path.is_file() else None
+    backfill = whole_fleet(served, path)
+    argv = {
+        "backfill": backfill,
+        "dry run": [*backfill, "--dry-run"],
+        "export": ["export", f"--store={path}", f"--output={path.parent / 'out'}"],
+    }.get(command, [command, f"--store={path}"])
+    ended = await call(*argv)
+    assert (ended.code, ended.out) == (5, "")
+    assert said in ended.complaint
+    assert str(path) in ended.complaint
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert before is None or path.read_bytes() == before
+
+
+@pytest.mark.parametrize("missing", _MISSING_MODULES)
+async def test_without_the_extra(
+    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Without the extra there would be a traceback instead of the name of what to install."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing or "._store_" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    for argv in (whole_fleet(served, path), ["status", f"--store={path}"], ["demo", "--vehicles=1"]):
+        ended = await call(*argv)
+        assert (ended.code, ended.out) == (2, "")
+        assert "podero_async[backfill]" in ended.complaint
