@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +10,7 @@ import attrs
 
 from podero_async.models import ChargingSession
 
-__all__ = ["as_json", "as_row", "stored_row"]
+__all__ = ["as_json", "as_row"]
 
 _NAMES = tuple(field.name for field in attrs.fields(ChargingSession))
 
@@ -21,18 +20,10 @@ def as_row(session: ChargingSession) -> dict[str, Any]:
     return {name: as_json(getattr(session, name)) for name in _NAMES}
 
 
-def stored_row(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same of a session that was read from a store."""
-    return {name: as_json(columns[name]) for name in _NAMES}
-
-
 def as_json(value: Any) -> Any:
     """Return a value that JSON knows."""
-    match value:
-        case datetime():
-            return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
-        case date():
-            return value.isoformat()
-        case UUID():
-            return str(value)
-    return value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+    if isinstance(value, date):
+        return value.isoformat()
+    return str(value) if isinstance(value, UUID) else value
