@@ -289,7 +289,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.binary(max_size=400)
     | _json.map(lambda value: json.dumps(value).encode())
@@ -306,7 +306,7 @@ def test_anything_decodes_or_is_a_decode_error(decode: Callable[[bytes], object]
         assert error.json_path.startswith("$")
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(wire_row())), _json, max_size=3))
 def test_any_change_of_a_row_leaves_its_neighbours(changes: dict[str, Any]) -> None:
     """A strange row could take good ones with it."""

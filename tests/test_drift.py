@@ -238,14 +238,14 @@ async def _any_list(moving: MovingList, rows: int, ahead: int) -> None:
     assert result.requests <= 4000
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(moving=lists(honest=True), rows=st.integers(0, 300), ahead=st.sampled_from([1, 5, 16]))
 async def test_no_stable_list_loses_anything(moving: MovingList, rows: int, ahead: int) -> None:
     """Some mixture of changes, clamps and ties would cost a session."""
     await _any_list(moving, rows, ahead)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(moving=lists(honest=False), rows=st.integers(0, 300), ahead=st.sampled_from([1, 5, 16]))
 async def test_no_list_at_all_is_called_complete_when_it_lost_something(
     moving: MovingList, rows: int, ahead: int

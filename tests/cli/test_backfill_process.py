@@ -198,6 +198,7 @@ async def test_json_beside_a_bar(served: PoderoSimulator, path: Path) -> None:
     assert json.loads(ended.out)["is_clean"] is True
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("when", [0.0, 1.0])
 async def test_a_kill_is_only_an_interruption(served: PoderoSimulator, path: Path, when: float) -> None:
     """A crash would leave a store that the same command cannot go on with."""
