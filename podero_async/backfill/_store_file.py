@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -59,8 +59,7 @@ def close_store(con: duckdb.DuckDBPyConnection, path: str) -> None:
     try:
         con.close()
     finally:
-        with _open_here_lock:
-            _open_here.discard(Path(path).resolve())
+        _release(Path(path).resolve())
 
 
 @contextmanager
@@ -71,12 +70,15 @@ def _claimed(path: str) -> Iterator[None]:
         if resolved in _open_here:
             raise StoreInUseError("the store is open in this process already", path)
         _open_here.add(resolved)
-    try:
+    with ExitStack() as undo:
+        undo.callback(_release, resolved)
         yield
-    except BaseException:
-        with _open_here_lock:
-            _open_here.discard(resolved)
-        raise
+        undo.pop_all()
+
+
+def _release(resolved: Path) -> None:
+    with _open_here_lock:
+        _open_here.discard(resolved)
 
 
 def _create(path: str, options: _Options) -> None:
@@ -102,11 +104,10 @@ def _connect(path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBP
         if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":  # the database would take it for another format, or a new file
             raise NotAStoreError("not a store of charging sessions", path)
     con = duckdb.connect(path, read_only=read_only, config=options)
-    try:
+    with ExitStack() as undo:
+        undo.callback(con.close)
         migrate(con, path, check_version(con, path))
-    except BaseException:
-        con.close()
-        raise
+        undo.pop_all()
     return con
 
 
@@ -114,13 +115,16 @@ def _connect(path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBP
 def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
     """Commit what is done within, or nothing of it."""
     con.execute("BEGIN")
-    try:
+    with ExitStack() as undo:
+        undo.callback(_roll_back, con)
         yield
         con.execute("COMMIT")
-    except BaseException:
-        with suppress(duckdb.Error):
-            con.execute("ROLLBACK")
-        raise
+        undo.pop_all()
+
+
+def _roll_back(con: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.Error):
+        con.execute("ROLLBACK")
 
 
 @contextmanager
