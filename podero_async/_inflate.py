@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["CorruptBodyError", "OversizedBodyError", "inflate"]
 
 _GZIP = 31  # a gzip header, and the largest window
+_MOST_MEMBERS = 64  # of one body: each costs a copy of what follows it
 
 
 def _quickest() -> Any:
@@ -36,11 +37,11 @@ def inflate(body: bytes, most: int) -> bytes:
     """Inflate gzip, all members of it, to at most `most` bytes.
 
     Raises:
-        CorruptBodyError: The body is no gzip, or was cut short.
+        CorruptBodyError: The body is no gzip, was cut short, or has more members than anybody needs.
         OversizedBodyError: More than `most` bytes would come out; not more than that was allocated.
     """
     inflated: bytes = b""
-    while True:
+    for _ in range(_MOST_MEMBERS):
         member = _zlib.decompressobj(_GZIP)
         try:
             # One byte past what may come, so that a body that fills the cap to the byte is told from one over it.
@@ -54,3 +55,4 @@ def inflate(body: bytes, most: int) -> bytes:
         body = member.unused_data
         if not body:
             return inflated
+    raise CorruptBodyError

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podero_async import ChargingSession, DecodeError, HiddenReason, SessionOutcome, _decode
+from podero_async import ChargingSession, DecodeError, HiddenReason, SessionOutcome
 from podero_async._decode import (
+    _answers,
+    _users,
     decode_current_session,
     decode_page,
     decode_user,
@@ -65,7 +67,7 @@ def test_unknown_fields_and_outcomes_are_no_error() -> None:
 
 def test_the_fast_path_takes_a_good_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every page would be decoded at an eighth of the speed, and nobody would notice."""
-    monkeypatch.setattr(_decode, "_page_row_by_row", None)
+    monkeypatch.setattr(_answers, "_page_row_by_row", None)
     assert len(decode_page(page_body(wire_row(1), wire_row(2, session_outcome="new"))).items) == 2
 
 
@@ -206,6 +208,42 @@ def test_users_come_bare_or_in_pages() -> None:
     total, users = decode_users(json.dumps({"total": 7, "items": [USER_ROW]}).encode())
     assert (total, users[0].id.int, users[0].num_electric_vehicles) == (7, 7, 2)
     assert decode_user(json.dumps(USER_ROW).encode()) == users[0]
+
+
+TRICKY = 'x"},\n {"id":"},{'
+
+
+@pytest.mark.parametrize("separator", [",", " ,\n\t", ", "])
+@pytest.mark.parametrize("extra", [{}, {"note": TRICKY}, {"homes": [{"a": 1}, {"b": [{}, {}]}]}])
+def test_a_large_list_of_users_is_decoded_in_slices(
+    separator: str, extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slice that is cut in the middle of a text or of an object would lose users, or the list."""
+    monkeypatch.setattr(_users, "_SLICE_BYTES", 1000)
+    rows = [USER_ROW | {"id": str(uuid.UUID(int=number))} | extra for number in range(50)]
+    body = f" [{separator.join(map(json.dumps, rows))}] ".encode()
+    total, users = decode_users(body)
+    assert total == 50
+    assert [user.id.int for user in users] == list(range(50))
+
+
+def test_a_user_without_an_id_is_named_by_its_place_in_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from its slice, the place would name another user."""
+    monkeypatch.setattr(_users, "_SLICE_BYTES", 1000)
+    rows: list[dict[str, Any]] = [USER_ROW | {"id": str(uuid.UUID(int=number))} for number in range(50)]
+    rows[41]["id"] = None
+    with pytest.raises(DecodeError) as caught:
+        decode_users(json.dumps(rows).encode())
+    assert (caught.value.json_path, caught.value.index) == ("$[41].id", 41)
+
+
+@pytest.mark.parametrize("cut", [-1, -40, 30_000])
+def test_a_large_list_of_users_that_was_cut_short_is_asked_for_again(cut: int) -> None:
+    """The users of the slices before the cut would be taken for all."""
+    rows = [USER_ROW | {"id": str(uuid.UUID(int=number))} for number in range(2000)]
+    with pytest.raises(DecodeError) as caught:
+        decode_users(json.dumps(rows).encode()[:cut])
+    assert caught.value.retryable
 
 
 def test_a_users_naive_times_are_utc() -> None:

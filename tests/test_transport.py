@@ -7,6 +7,7 @@ import gzip
 import inspect
 import logging
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from email.utils import formatdate
@@ -38,8 +39,10 @@ from podero_async import (
     ThrottlePolicy,
     Timeouts,
     TransportError,
-    _transport,
 )
+from podero_async._inflate import inflate
+from podero_async._retry import Tally
+from podero_async._transport import _answer, _transport
 from podero_async.testing import Fault, PoderoSimulator
 from tests.support import ORG, QUICK, USER, client_of, serving, static_client
 
@@ -108,10 +111,30 @@ async def test_gzip_comes_out_as_text() -> None:
         assert await vehicles(client) == 0
 
 
-async def test_a_large_answer_is_inflated_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_large_answer_is_inflated_and_decoded_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A users list of 40 MB would freeze everything else that the process does."""
-    monkeypatch.setattr(_transport, "_INFLATE_OFF_LOOP", 10)
-    await test_gzip_comes_out_as_text()
+    threads: list[int] = []
+
+    def inflate_elsewhere(body: bytes, most: int) -> bytes:
+        threads.append(threading.get_ident())
+        return inflate(body, most)
+
+    def decode_elsewhere(body: bytes) -> int:
+        threads.append(threading.get_ident())
+        return len(body)
+
+    monkeypatch.setattr(_answer, "_INFLATED_ON_LOOP", 10)
+    monkeypatch.setattr(_transport, "_DECODED_ON_LOOP", 10)
+    monkeypatch.setattr(_answer, "inflate", inflate_elsewhere)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=gzip.compress(b"x" * 11), headers={"Content-Encoding": "gzip"})
+
+    async with serving(answer) as origin, static_client(origin) as client:
+        assert await client._transport.get("/", decode_elsewhere, Tally()) == 11
+    on_loop, off_loop, decoded = threads
+    assert on_loop == threading.get_ident(), "most bodies are small: they are tried here first"
+    assert threading.get_ident() not in {off_loop, decoded}
 
 
 # --- what each fault becomes ------------------------------------------------------------------------------------------
@@ -288,7 +311,7 @@ async def test_waiting_for_a_place_is_not_part_of_the_timeout() -> None:
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_over_the_cap_is_an_error(monkeypatch: pytest.MonkeyPatch, announced: bool) -> None:
     """A broken server could fill the machine's memory."""
-    monkeypatch.setattr(_transport, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(_answer, "_MOST_BYTES", 1000)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         if announced:
@@ -306,7 +329,7 @@ async def test_a_body_over_the_cap_is_an_error(monkeypatch: pytest.MonkeyPatch, 
 
 async def test_a_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small answer could inflate to any size."""
-    monkeypatch.setattr(_transport, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(_answer, "_MOST_BYTES", 10_000)
     body = gzip.compress(bytes(1 << 20))
 
     async def handler(_: web.Request) -> web.Response:
@@ -464,7 +487,7 @@ async def test_a_lent_session_is_never_closed_and_an_own_one_always(simulator: P
         assert not session.closed
     client = client_of(simulator)
     await anext(client.users())
-    own = client._transport._session
+    own = client._transport._exchange._session
     assert own is not None
     await client.aclose()
     await client.aclose()

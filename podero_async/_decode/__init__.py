@@ -1,0 +1,26 @@
+"""From bytes to values. Knows nothing of HTTP, and is the only room that knows msgspec and cattrs."""
+
+from __future__ import annotations
+
+from podero_async._decode._answers import (
+    decode_current_session,
+    decode_page,
+    decode_vehicles,
+)
+from podero_async._decode._json import decode_json, encode_json
+from podero_async._decode._outline import PageOutline, outline_page
+from podero_async._decode._users import decode_user, decode_users
+from podero_async._decode._words import explain_error
+
+__all__ = [
+    "PageOutline",
+    "decode_current_session",
+    "decode_json",
+    "decode_page",
+    "decode_user",
+    "decode_users",
+    "decode_vehicles",
+    "encode_json",
+    "explain_error",
+    "outline_page",
+]

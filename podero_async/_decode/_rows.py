@@ -1,0 +1,58 @@
+"""One row at a time, by cattrs: what says which field of a row is wrong, and reads what can be read."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import cattrs
+
+from podero_async._decode._json import expect
+from podero_async._decode._values import converter
+from podero_async.errors import DecodeError
+
+__all__ = ["structured", "structured_list"]
+
+T = TypeVar("T")
+
+
+def structured_list(rows: list[Any], model: type[T], path: str, first_index: int = 0) -> list[T]:
+    """Read rows of which each is needed for its id alone: an optional field that cannot be read is left out."""
+    return [
+        _structured_essentials(row, model, f"{path}[{index}]", index) for index, row in enumerate(rows, first_index)
+    ]
+
+
+def _structured_essentials(row: Any, model: type[T], path: str, index: int) -> T:
+    """Leave out what a row can do without and cannot be read: no field of one user may cost the whole fleet."""
+    while True:
+        try:
+            return structured(row, model, path, index)
+        except DecodeError as error:
+            name = error.json_path.removeprefix(f"{path}.").partition(".")[0]
+            if not isinstance(row, dict) or name not in row or name == "id":
+                raise
+            row = {field: value for field, value in row.items() if field != name}
+
+
+def structured(row: Any, model: type[T], path: str, index: int | None = None) -> T:
+    """Read one row.
+
+    Raises:
+        DecodeError: It cannot be read; the error names the first field at fault.
+    """
+    try:
+        return converter.structure(expect(row, dict, path), model)
+    except cattrs.BaseValidationError as errors:
+        where, reason = _first_fault(errors)
+        raise DecodeError(reason, path + where, index) from None  # the cause would carry the row into a traceback
+
+
+def _first_fault(errors: BaseException, where: str = "") -> tuple[str, str]:
+    """Find the first fault of an exception tree, as a JSON path and words that hold no value of the row."""
+    if isinstance(errors, cattrs.BaseValidationError):
+        error = errors.exceptions[0]
+        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, cattrs.AttributeValidationNote)]
+        return _first_fault(error, where + "".join(f".{note.name}" for note in notes))
+    if isinstance(errors, KeyError):
+        return where, "a required field is missing"
+    return where, str(errors)

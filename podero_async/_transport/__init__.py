@@ -1,0 +1,11 @@
+"""One HTTP request and its answer as bytes: authorized, throttled, bounded, retried, its errors mapped.
+
+The only room that knows aiohttp's client. Knows no endpoint but the shape of an error, and no model.
+"""
+
+from __future__ import annotations
+
+from podero_async._transport._exchange import Timeouts
+from podero_async._transport._transport import Transport
+
+__all__ = ["Timeouts", "Transport"]

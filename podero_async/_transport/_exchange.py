@@ -1,0 +1,134 @@
+"""One exchange over an aiohttp session that was lent, or is made and closed here; its failures as our errors."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from podero_async._inflate import CorruptBodyError, OversizedBodyError
+from podero_async._transport._answer import Answer, read_answer
+from podero_async.errors import ConfigurationError, RequestTimeoutError, TransportError
+
+__all__ = ["Exchange", "Timeouts"]
+
+
+def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ConfigurationError(f"{attribute.name} must be a number of seconds above 0")
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """How long one attempt may take, in seconds. Waiting for a place or a token does not count.
+
+    Args:
+        connect: To reach the server, TLS included.
+        read: Between two pieces of an answer.
+        total: All of it, the last byte included.
+    """
+
+    connect: float = attrs.field(default=10.0, validator=_positive)
+    read: float = attrs.field(default=30.0, validator=_positive)
+    total: float = attrs.field(default=60.0, validator=_positive)
+
+
+class Exchange:
+    """Send requests, each at most once, and read their answers whole."""
+
+    def __init__(self, session: aiohttp.ClientSession | None, timeouts: Timeouts) -> None:
+        if session is not None and session.auth is not None:
+            raise ConfigurationError("session must not have an auth of its own: the client authorizes its calls")
+        self._session = session
+        self._is_lent = session is not None
+        self._closed = False
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
+        )
+
+    @property
+    def pool_size(self) -> int | None:
+        """How many connections a lent session has for one host: more requests would wait in its pool."""
+        connector = self._session.connector if self._session is not None else None
+        bounds = [bound for bound in (connector.limit, connector.limit_per_host) if bound] if connector else []
+        return min(bounds, default=None)
+
+    async def aclose(self) -> None:
+        """Close the session, unless it was lent; nothing is sent any more."""
+        self._closed = True
+        if self._session is not None and not self._is_lent:
+            await self._session.close()
+
+    async def send(
+        self, method: str, url: URL, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> Answer:
+        """Send one request and read its answer whole; nothing of it is left open afterwards.
+
+        Raises:
+            TransportError: No usable answer arrived; the error names `path`.
+        """
+        try:
+            async with self._open_session().request(
+                method,
+                url,
+                data=body,
+                headers=headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=False,
+            ) as response:
+                return await read_answer(response)
+        except TimeoutError:
+            raise RequestTimeoutError("no answer in time", method, path) from None
+        except OversizedBodyError:
+            raise TransportError("the answer is larger than the cap", method, path, retryable=False) from None
+        except CorruptBodyError:
+            raise TransportError("the body was cut short", method, path) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise TransportError(_explain(error), method, path, not isinstance(error, _FINAL_FAULTS)) from None
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._closed or (self._is_lent and self._session is not None and self._session.closed):
+            raise ConfigurationError("the client is closed, or the session that it was lent")
+        if self._session is None:
+            # The throttle bounds the connections: a second bound in the pool would count waiting as request time.
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
+            # aiohttp repeats a lost request once by itself: uncounted, at once, and in an outage twice the load.
+            self._session._retry_connection = False  # noqa: SLF001  # it has no public switch; a test holds it
+        return self._session
+
+
+_FINAL_FAULTS = (  # trying again would end the same way
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ClientConnectorSSLError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.TooManyRedirects,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.RedirectClientError,
+    aiohttp.UploadAbortedError,
+)
+
+
+def _explain(error: Exception) -> str:
+    """Say what failed, without the URL, the host or the proxy that aiohttp's own words may hold."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "the server's name is not known"
+        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch() | ssl.SSLError():
+            return "TLS failed"
+        case aiohttp.ClientConnectorError():
+            return "the server cannot be reached"
+        case aiohttp.ServerDisconnectedError() | ConnectionError():
+            return "the connection was lost"
+        case aiohttp.ClientPayloadError():
+            return "the body was cut short"
+        case _:
+            return f"the exchange failed ({type(error).__name__})"

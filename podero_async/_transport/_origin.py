@@ -1,0 +1,35 @@
+"""Where requests may go: https, or http to loopback."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from yarl import URL
+
+from podero_async.errors import ConfigurationError
+
+__all__ = ["checked_origin"]
+
+
+def checked_origin(base_url: str) -> str:
+    """Return the origin of `base_url`: https, or http to loopback, and nothing after the port."""
+    try:
+        url = URL(base_url)
+    except (TypeError, ValueError):
+        raise ConfigurationError("base_url must be a URL such as https://app.podero.com") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError("base_url must be a URL such as https://app.podero.com")
+    if url.user or url.password:
+        raise ConfigurationError("base_url must not hold a user or a password")
+    if url.path not in {"", "/"} or url.query_string or url.fragment:
+        raise ConfigurationError("base_url must be an origin: no path, no query, no fragment")
+    if url.scheme == "http" and not _is_loopback(url.host):
+        raise ConfigurationError("base_url must be https: http goes to loopback only")
+    return str(url.origin())
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
