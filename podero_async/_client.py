@@ -17,17 +17,17 @@ from podero_async import _arguments as arguments
 from podero_async._api import Api
 from podero_async._credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
 from podero_async._decode import decode_page
+from podero_async._discovery import all_users, discover
 from podero_async._environment import read_settings
-from podero_async._fleet import FleetFetch, all_users, discover, list_reader, read_vehicle
-from podero_async._pages import Window
+from podero_async._fleet import FleetFetch
 from podero_async._retry import RetryPolicy, Tally
 from podero_async._throttle import ThrottlePolicy
 from podero_async._token_store import TokenStore
 from podero_async._transport import Timeouts, Transport
-from podero_async.errors import CompletenessError, ConfigurationError, DecodeError
+from podero_async._vehicle import read_vehicle, stream_vehicle
+from podero_async.errors import ConfigurationError, DecodeError
 from podero_async.models import (
     ChargingSession,
-    Completeness,
     ElectricVehicle,
     RejectedItem,
     SessionsPage,
@@ -45,7 +45,6 @@ SANDBOX_URL = "https://sandbox-app.podero.com"
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_THROTTLE = ThrottlePolicy()
 _DEFAULT_TIMEOUTS = Timeouts()
-_STREAMED_AHEAD = 4  # pages that a stream asks for before they are wanted
 
 
 class PoderoClient:
@@ -228,23 +227,7 @@ class PoderoClient:
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = arguments.window(from_date, to_date, include_hidden=include_hidden)
-        return self._stream(vehicle, window, on_rejected or _refuse)
-
-    async def _stream(
-        self, vehicle: VehicleRef, window: Window, on_rejected: Callable[[RejectedItem], None]
-    ) -> AsyncGenerator[ChargingSession, None]:
-        reader = list_reader(self._api, vehicle, window, Tally(), ahead=_STREAMED_AHEAD)
-        delivered = 0
-        async with aclosing(reader.pieces()) as pieces:
-            async for piece in pieces:
-                page = piece.decode()
-                for item in page.rejected:
-                    on_rejected(item)
-                for session in page.items:
-                    yield session
-                delivered += len(page.items)
-        if reader.completeness is Completeness.UNPROVEN:
-            raise CompletenessError(reader.doubt, delivered, reader.total)
+        return stream_vehicle(self._api, vehicle, window, on_rejected or _refuse)
 
     async def vehicle_sessions(
         self,

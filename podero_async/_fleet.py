@@ -1,138 +1,32 @@
-"""A whole fleet: who has vehicles, every vehicle's sessions, and the outcomes as a bounded stream.
+"""A whole fleet: every vehicle's sessions, read by a few workers, and the outcomes as a bounded stream.
 
-Knows the API's endpoints and the reader; nothing of HTTP, tokens or retries.
+Knows how one vehicle is read and how the fleet is discovered; nothing of HTTP, tokens or retries.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
-from functools import partial
 from types import TracebackType
 from typing import Self
-from uuid import UUID
 
 import attrs
 
-from podero_async._api import MOST_PER_PAGE, Api
-from podero_async._lookahead import as_completed, cancel_all
-from podero_async._pages import Page, Window
-from podero_async._reader import ListReader
+from podero_async._api import Api
+from podero_async._discovery import discover, would_fail_all
+from podero_async._lookahead import cancel_all
+from podero_async._pages import Window
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
-from podero_async.errors import AuthenticationError, CompletenessError, ConfigurationError, PoderoError
-from podero_async.models import (
-    FleetSummary,
-    User,
-    VehicleFailure,
-    VehicleRef,
-    VehicleSessions,
-)
+from podero_async._vehicle import read_vehicle
+from podero_async.errors import PoderoError
+from podero_async.models import FleetSummary, VehicleFailure, VehicleRef, VehicleSessions
 
-__all__ = ["FleetFetch", "all_users", "discover", "list_reader", "read_vehicle", "would_fail_all"]
+__all__ = ["FleetFetch"]
 
-_PAGES_AHEAD = 16  # of one list, asked for at once
-_DECODED_AT_A_TIME = 32  # pages, at a quarter of a millisecond each, before the event loop gets its turn
 _BUFFERED = 16  # outcomes that wait for a slow consumer
-
-
-def would_fail_all(error: PoderoError) -> bool:
-    """Say whether an error is no one vehicle's: every other would fail alike."""
-    return isinstance(error, AuthenticationError | ConfigurationError) or getattr(error, "is_for_all", False)
-
-
-def list_reader(
-    api: Api, vehicle: VehicleRef, window: Window, tally: Tally, *, ahead: int = _PAGES_AHEAD
-) -> ListReader:
-    """Make the reader of one vehicle's list, in pages as large as they come."""
-
-    async def fetch(part: Window, offset: int) -> Page:
-        return await api.sessions(
-            vehicle,
-            part.from_date,
-            part.to_date,
-            include_hidden=part.include_hidden,
-            limit=MOST_PER_PAGE,
-            offset=offset,
-            decode=partial(Page.outlined, offset) if offset else Page.decoded,
-            tally=tally,
-        )
-
-    return ListReader(fetch, window, ahead=ahead)
-
-
-async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
-    """Read one vehicle's sessions whole. They are held as bytes until the last page is in, and only then decoded."""
-    reader = list_reader(api, vehicle, window, tally)
-    async with aclosing(reader.pieces()) as stream:
-        pieces = [piece async for piece in stream]
-    whole = VehicleSessions(
-        vehicle=vehicle,
-        from_date=window.from_date,
-        to_date=window.to_date,
-        sessions=[],
-        completeness=reader.completeness,
-        total=reader.total,
-        requests=tally.requests,
-        retries=tally.retries,
-    )
-    for index, piece in enumerate(pieces, 1):
-        page = piece.decode()
-        whole.sessions.extend(page.items)
-        whole.rejected.extend(page.rejected)
-        if index % _DECODED_AT_A_TIME == 0:
-            await asyncio.sleep(0)
-    return whole
-
-
-async def all_users(api: Api, *, include_deleted: bool, tally: Tally) -> AsyncGenerator[User, None]:
-    """Yield the organization's users, each once, whether the server answers all at once or in pages."""
-    seen: set[UUID] = set()
-    offset = 0
-    while True:
-        total, users = await api.users(offset=offset, include_deleted=include_deleted, tally=tally)
-        fresh = [user for user in users if user.id not in seen]
-        for user in fresh:
-            seen.add(user.id)
-            yield user
-        offset += len(users)
-        if offset >= total:
-            return
-        if not fresh:
-            raise CompletenessError("the list of users makes no progress", len(seen), total)
-
-
-async def discover(api: Api, tally: Tally, *, ahead: int) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
-    """Yield the vehicles of all users, in no particular order; a user whose vehicles cannot be listed is a failure.
-
-    Users without vehicles cost no request. At most `ahead` users are asked about at once.
-    """
-
-    async def vehicles_of(user: User) -> list[VehicleRef] | VehicleFailure:
-        own = Tally()
-        try:
-            vehicles = await api.electric_vehicles(user.id, own)
-        except PoderoError as error:
-            if would_fail_all(error):
-                raise
-            return VehicleFailure(
-                user_id=user.id, vehicle=None, error=error, requests=own.requests, retries=own.retries
-            )
-        finally:
-            tally.requests += own.requests
-            tally.retries += own.retries
-        return [VehicleRef(user_id=user.id, vehicle_id=vehicle.id) for vehicle in vehicles]
-
-    async with aclosing(all_users(api, include_deleted=False, tally=tally)) as users:
-        owners = (user async for user in users if user.num_electric_vehicles != 0)
-        async with aclosing(as_completed(vehicles_of, owners, ahead=ahead)) as answers:
-            async for answer in answers:
-                if isinstance(answer, VehicleFailure):
-                    yield answer
-                else:
-                    for vehicle in answer:
-                        yield vehicle
 
 
 @attrs.frozen
@@ -164,7 +58,7 @@ class FleetFetch:
         self._next_vehicle = asyncio.Lock()
         self._outcomes: asyncio.Queue[VehicleSessions | VehicleFailure | _Ended] = asyncio.Queue(_BUFFERED)
         self._run: asyncio.Task[None] | None = None
-        self._summary = FleetSummary()
+        self._counts: Counter[str] = Counter()  # the summary's own names
         self._pauses_before = throttle.pauses
         self._started = self._ended = 0.0
 
@@ -172,13 +66,10 @@ class FleetFetch:
     def summary(self) -> FleetSummary:
         """What was done so far."""
         now = self._ended or (asyncio.get_running_loop().time() if self._started else 0.0)
-        return attrs.evolve(
-            self._summary,
-            requests=self._summary.requests + self._discovery.requests,
-            retries=self._summary.retries + self._discovery.retries,
-            pauses=self._throttle.pauses - self._pauses_before,
-            seconds=now - self._started,
-        )
+        counts = Counter(self._counts)
+        counts.update(requests=self._discovery.requests, retries=self._discovery.retries)
+        pauses = self._throttle.pauses - self._pauses_before
+        return FleetSummary(**counts, pauses=pauses, seconds=now - self._started)
 
     async def __aenter__(self) -> Self:
         """Start to fetch."""
@@ -271,23 +162,18 @@ class FleetFetch:
                 yield _checked(vehicle)
 
     def _count(self, outcome: VehicleSessions | VehicleFailure) -> None:
-        known = self._summary
-        if isinstance(outcome, VehicleFailure):
-            if outcome.vehicle is None:  # its requests stand with the discovery's
-                self._summary = attrs.evolve(known, failures=known.failures + 1)
-                return
-            changes = {"failures": known.failures + 1}
+        counts = self._counts
+        if isinstance(outcome, VehicleSessions):
+            counts["vehicles"] += 1
+            counts["sessions"] += len(outcome.sessions)
+            counts["rejected"] += len(outcome.rejected)
+            counts[outcome.completeness.value] += 1
         else:
-            verdict = outcome.completeness.value
-            changes = {
-                "vehicles": known.vehicles + 1,
-                "sessions": known.sessions + len(outcome.sessions),
-                "rejected": known.rejected + len(outcome.rejected),
-                verdict: getattr(known, verdict) + 1,
-            }
-        changes["requests"] = known.requests + outcome.requests
-        changes["retries"] = known.retries + outcome.retries
-        self._summary = attrs.evolve(known, **changes)
+            counts["failures"] += 1
+            if outcome.vehicle is None:
+                return  # its requests stand with the discovery's
+        counts["requests"] += outcome.requests
+        counts["retries"] += outcome.retries
 
 
 def _checked(vehicle: VehicleRef) -> VehicleRef:

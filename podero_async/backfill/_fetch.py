@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from podero_async._client import PoderoClient
-from podero_async._fleet import discover, read_vehicle, would_fail_all
+from podero_async._discovery import discover, would_fail_all
 from podero_async._lookahead import as_completed
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
+from podero_async._vehicle import read_vehicle
 from podero_async.backfill._task import Outcome, Task
 from podero_async.errors import PoderoError
 from podero_async.models import VehicleFailure, VehicleRef
