@@ -26,7 +26,7 @@ _FILL = 0.7  # how full a window of days is planned, so that few have to be halv
 class ListReader:
     """Read the sessions of one vehicle in a window of days, each once.
 
-    After `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
+    After `read` or `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
     stands against the proof where there is none. At most `ahead` pages are asked for or kept ahead of the taker.
     """
 
@@ -40,33 +40,59 @@ class ListReader:
         self.total = 0
         self.doubt = ""
 
+    async def read(self) -> list[Piece]:
+        """Read the whole list. Most lists are one page, which needs no stream.
+
+        Raises:
+            CompletenessError: The list makes no progress, whatever the offset.
+        """
+        first = await self._fetch(self._window, 0)
+        if self._is_all(first):
+            return [Piece(first, None)]
+        async with aclosing(self._fresh(self._from(self._window, first))) as pieces:
+            return [piece async for piece in pieces]
+
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """Yield the list's rows, page by page as they are proven; what cannot be proven comes last.
 
         Raises:
             CompletenessError: The list makes no progress, whatever the offset.
         """
-        async with aclosing(self._read(self._window)) as pages:
+        first = await self._fetch(self._window, 0)
+        if self._is_all(first):
+            yield Piece(first, None)
+            return
+        async with aclosing(self._fresh(self._from(self._window, first))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    def _is_all(self, first: Page) -> bool:
+        if first.is_whole and first.has_distinct_rows:
+            self.total = first.total
+            return True
+        return False
+
+    async def _fresh(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Piece, None]:
+        async with aclosing(pages):
             async for page in pages:
-                is_alone = page.is_whole and page.has_distinct_rows and not self._seen
-                piece = Piece(page, None) if is_alone else Piece.of(page, self._seen)
+                piece = Piece.of(page, self._seen)
                 if not piece.is_empty:
                     yield piece
 
-    async def _read(self, window: Window, part_of: Page | None = None) -> AsyncGenerator[Page, None]:
-        first = await self._fetch(window, 0)
+    async def _from(self, window: Window, first: Page, part_of: Page | None = None) -> AsyncGenerator[Page, None]:
+        """Yield a window's pages, of which the first is in."""
         if first.is_whole:
             self.total += first.total
             yield first
-        elif part_of and window.days > 1 and first.count == part_of.count and not first.contradicts_itself:
+            return
+        if part_of and window.days > 1 and first.count == part_of.count and not first.contradicts_itself:
             # A full page: there is more. A shorter one that claims more is a server that miscounts.
-            async with aclosing(self._read_by_days(window, first)) as pages:
-                async for page in pages:
-                    yield page
+            rest = self._read_by_days(window, first)
         else:
-            async with aclosing(self._read_by_overlap(window, first)) as pages:
-                async for page in pages:
-                    yield page
+            rest = self._read_by_overlap(window, first)
+        async with aclosing(rest) as pages:
+            async for page in pages:
+                yield page
 
     async def _read_by_overlap(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
         chain = Chain(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
@@ -97,7 +123,7 @@ class ListReader:
         before = self.total
         parts = ceil(first.total / (_FILL * max(1, first.count)))
         for part in window.split(min(window.days, max(2, parts))):
-            async with aclosing(self._read(part, part_of=first)) as pages:
+            async with aclosing(self._from(part, await self._fetch(part, 0), part_of=first)) as pages:
                 async for page in pages:
                     yield page
             if self.total - before > 2 * first.total + _MOST_GROWTH:

@@ -96,15 +96,21 @@ class Throttle:
         """How many places are taken."""
         return self._in_flight
 
+    def take(self) -> int | None:
+        """Take a place, if one can be had at once; return its number, as `acquire` does."""
+        if self._closed:
+            raise ConfigurationError("the client is closed")
+        if self._waiters or self._in_flight >= self.limit or self._wait_s() > 0:
+            return None
+        return self._hand_over()
+
     async def acquire(self) -> int:
         """Wait for a place, and return its number, which the answer is reported with.
 
         A place must be given back with `release`. Cancelling a waiter takes no place.
         """
-        if self._closed:
-            raise ConfigurationError("the client is closed")
-        if not self._waiters and self._in_flight < self.limit and self._wait_s() == 0:
-            return self._take()
+        if place := self.take():
+            return place
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
         self._hand_out()  # sets the timer, where it is time that is waited for
@@ -199,7 +205,7 @@ class Throttle:
         self._threshold = self._limit
         self._good_since_cut = 0
 
-    def _take(self) -> int:
+    def _hand_over(self) -> int:
         self._in_flight += 1
         self._started += 1
         now = asyncio.get_running_loop().time()
@@ -223,7 +229,7 @@ class Throttle:
                 return
             waiter = self._waiters.popleft()
             if not waiter.done():
-                waiter.set_result(self._take())
+                waiter.set_result(self._hand_over())
 
     def _set_timer(self, wait_s: float) -> None:
         if self._timer is None:

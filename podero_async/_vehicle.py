@@ -27,8 +27,7 @@ _DECODED_AT_A_TIME_S = 0.005  # before the event loop gets its turn
 async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
     """Read one vehicle's sessions whole. They are held as bytes until the last page is in, and only then decoded."""
     reader = _list_reader(api, vehicle, window, tally, ahead=_PAGES_AHEAD)
-    async with aclosing(reader.pieces()) as stream:
-        pieces = [piece async for piece in stream]
+    pieces = await reader.read()
     whole = VehicleSessions(
         vehicle=vehicle,
         from_date=window.from_date,

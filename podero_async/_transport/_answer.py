@@ -68,7 +68,16 @@ async def read_answer(response: aiohttp.ClientResponse) -> Answer:
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
     """Read the body, inflated, to at most `most` bytes."""
-    raw = await _read_raw(response, most)
+    if (response.content_length or 0) > most:
+        raise OversizedBodyError
+    pieces = []
+    size = 0
+    while piece := await response.content.readany():
+        size += len(piece)
+        if size > most:
+            raise OversizedBodyError
+        pieces.append(piece)
+    raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     return await _inflated(raw, encoding, most) if encoding not in {"", "identity"} else raw
 
@@ -79,19 +88,6 @@ async def _read_error(response: aiohttp.ClientResponse) -> bytes:
         return await _read(response, _MOST_ERROR_BYTES)
     except (aiohttp.ClientPayloadError, CorruptBodyError, OversizedBodyError):
         return b""
-
-
-async def _read_raw(response: aiohttp.ClientResponse, most: int) -> bytes:
-    if (response.content_length or 0) > most:
-        raise OversizedBodyError
-    pieces = []
-    size = 0
-    while piece := await response.content.readany():
-        size += len(piece)
-        if size > most:
-            raise OversizedBodyError
-        pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def _inflated(raw: bytes, encoding: str, most: int) -> bytes:

@@ -106,7 +106,7 @@ class Transport:
         """
         while True:
             self._check_quiet_time("GET", path)
-            place = await self._wait_for_place(call)
+            place = self.throttle.take() or await self._wait_for_place(call)
             try:
                 token = self.tokens.current() or await self.tokens.get()
                 call.tally.requests += 1
