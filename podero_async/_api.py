@@ -46,7 +46,7 @@ class Api:
         query = f"?from={from_date}&to={to_date}&limit={limit}&offset={offset}"
         if include_hidden:
             query += "&include_hidden=true"
-        return await self._get(self._sessions_path(vehicle) + query, decode, tally)
+        return await self._get(self._sessions_path(vehicle) + query, decode, tally, continues=offset > 0)
 
     async def current_session(self, vehicle: VehicleRef, tally: Tally) -> ChargingSession | None:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""

@@ -26,12 +26,38 @@ from podero_async.models import FleetSummary, VehicleFailure, VehicleRef, Vehicl
 
 __all__ = ["FleetFetch"]
 
-_BUFFERED = 16  # outcomes that wait for a slow consumer
+_MOST_OUTCOMES = 16  # that wait for the consumer ...
+_MOST_SESSIONS = 100  # ... as long as they hold few sessions: what is kept decoded, the garbage collector walks over
 
 
 @attrs.frozen
 class _Ended:
     error: BaseException | None
+
+
+_Outcome = VehicleSessions | VehicleFailure | _Ended
+
+
+class _Buffer(asyncio.Queue[_Outcome]):
+    """The outcomes that wait for the consumer, bounded by how many they are and by what they hold."""
+
+    _sessions = 0
+
+    def full(self) -> bool:
+        return self.qsize() >= _MOST_OUTCOMES or self._sessions >= _MOST_SESSIONS
+
+    def _put(self, item: _Outcome) -> None:
+        super()._put(item)
+        self._sessions += _weight(item)
+
+    def _get(self) -> _Outcome:
+        item = super()._get()
+        self._sessions -= _weight(item)
+        return item
+
+
+def _weight(outcome: _Outcome) -> int:
+    return len(outcome.sessions) if isinstance(outcome, VehicleSessions) else 0
 
 
 class FleetFetch:
@@ -56,7 +82,7 @@ class FleetFetch:
         self._discovery = Tally()
         self._vehicles = self._as_stream(vehicles)
         self._next_vehicle = asyncio.Lock()
-        self._outcomes: asyncio.Queue[VehicleSessions | VehicleFailure | _Ended] = asyncio.Queue(_BUFFERED)
+        self._outcomes = _Buffer()
         self._run: asyncio.Task[None] | None = None
         self._counts: Counter[str] = Counter()  # the summary's own names
         self._pauses_before = throttle.pauses

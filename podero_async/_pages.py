@@ -13,7 +13,7 @@ import enum
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import compress, pairwise, takewhile
 
 import attrs
 
@@ -125,10 +125,15 @@ class Piece:
     @classmethod
     def of(cls, page: Page, seen: set[str]) -> Piece:
         """Mark the rows of a page whose ids are not among the `seen`, and add them there."""
-        is_fresh = []
-        for row_id in page.ids:
-            is_fresh.append(row_id not in seen)
-            seen.add(row_id)
+        ids = page.ids
+        if len(set(ids)) == len(ids):
+            is_fresh = [row_id not in seen for row_id in ids]
+            seen.update(ids)
+        else:
+            is_fresh = []
+            for row_id in ids:
+                is_fresh.append(row_id not in seen)
+                seen.add(row_id)
         return cls(page, None if all(is_fresh) else is_fresh)
 
     @property
@@ -141,6 +146,8 @@ class Piece:
         page = self.page.decode()
         if self.is_fresh is None:
             return page
+        if not page.rejected:
+            return SessionsPage(total=page.total, items=list(compress(page.items, self.is_fresh)))
         rejected = {item.index: item for item in page.rejected}
         items = iter(page.items)
         kept = SessionsPage(total=page.total, items=[])
@@ -195,10 +202,21 @@ def joins(before: Page, after: Page, order: Order) -> bool:
     start, end = after.times[0], before.times[-1]
     if start is None or end is None or not order.precedes(start, end):
         return False
-    tail = {row: at for row, at in zip(before.ids, before.times, strict=True) if at and not order.precedes(at, start)}
-    head = {row: at for row, at in zip(after.ids, after.times, strict=True) if at and not order.precedes(end, at)}
+    tail, head = _rows_from(start, before, order), _rows_up_to(end, after, order)
     shared = tail.keys() & head.keys()
     only_before = [row for row in tail.keys() - shared if tail[row] != start]
     only_after = [row for row in head.keys() - shared if head[row] != end]
     shift = abs(len(tail) - (before.end - after.offset))
     return len(shared) >= max(1, len(only_before) + len(only_after)) and shift <= max(1, before.count * _MOST_SHIFT)
+
+
+def _rows_from(start: datetime, page: Page, order: Order) -> dict[str, datetime | None]:
+    """Return the last rows of a page, from a time on; they are few."""
+    rows = zip(reversed(page.ids), reversed(page.times), strict=True)
+    return dict(takewhile(lambda row: row[1] is not None and not order.precedes(row[1], start), rows))
+
+
+def _rows_up_to(end: datetime, page: Page, order: Order) -> dict[str, datetime | None]:
+    """Return the first rows of a page, up to a time; they are few."""
+    rows = zip(page.ids, page.times, strict=True)
+    return dict(takewhile(lambda row: row[1] is not None and not order.precedes(end, row[1]), rows))

@@ -126,7 +126,7 @@ def _explain(error: Exception) -> str:
             return "TLS failed"
         case aiohttp.ClientConnectorError():
             return "the server cannot be reached"
-        case aiohttp.ServerDisconnectedError() | ConnectionError():
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
             return "the connection was lost"
         case aiohttp.ClientPayloadError():
             return "the body was cut short"

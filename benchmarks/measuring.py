@@ -1,0 +1,91 @@
+"""How things are measured: in turn, often, and told as ratios of pairs, since machines are noisy."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import attrs
+
+__all__ = ["Figure", "Loop", "Sample", "median", "quartiles", "sample"]
+
+
+@attrs.frozen(kw_only=True)
+class Figure:
+    """One line of the report."""
+
+    name: str
+    value: str
+    aim: str = ""
+    reached: bool | None = None
+    """None where there is no aim."""
+    note: str = ""
+
+
+@attrs.frozen
+class Sample:
+    """Sessions a second, by the wall and by CPU."""
+
+    per_second: float
+    per_cpu_second: float
+
+
+async def sample(fetch: Callable[[], Awaitable[int]]) -> Sample:
+    """Measure one fetch."""
+    gc.collect()
+    cpu, wall = time.process_time(), time.perf_counter()
+    sessions = await fetch()
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return Sample(sessions / wall, sessions / cpu)
+
+
+def median(values: list[float]) -> float:
+    return statistics.median(values)
+
+
+def quartiles(values: list[float]) -> str:
+    """Say where the middle half lies."""
+    if len(values) < 2:
+        return ""
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{low:.2f} to {high:.2f}"
+
+
+class Loop:
+    """What held the event loop up: the longest callback, and the longest pause of the garbage collector."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self.longest_cpu_s = 0.0
+        self.collector_s = 0.0
+        self._collecting_since = 0.0
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch every callback of every loop until the end of the block."""
+        plain = asyncio.Handle._run  # noqa: SLF001
+
+        def timed(handle: asyncio.Handle) -> None:
+            wall, cpu = time.perf_counter(), time.thread_time()
+            plain(handle)
+            self.longest_s = max(self.longest_s, time.perf_counter() - wall)
+            self.longest_cpu_s = max(self.longest_cpu_s, time.thread_time() - cpu)
+
+        asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
+        gc.callbacks.append(self._on_collection)
+        try:
+            yield
+        finally:
+            gc.callbacks.remove(self._on_collection)
+            asyncio.Handle._run = plain  # type: ignore[method-assign]  # noqa: SLF001
+
+    def _on_collection(self, phase: str, _: dict[str, int]) -> None:
+        now = time.perf_counter()
+        if phase == "start":
+            self._collecting_since = now
+        else:
+            self.collector_s = max(self.collector_s, now - self._collecting_since)
