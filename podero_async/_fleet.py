@@ -20,7 +20,7 @@ from podero_async._lookahead import cancel_all
 from podero_async._pages import Window
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
-from podero_async._vehicle import read_vehicle
+from podero_async._vehicle import VehicleRead, fetch_vehicle
 from podero_async.errors import PoderoError
 from podero_async.models import FleetSummary, VehicleFailure, VehicleRef, VehicleSessions
 
@@ -83,6 +83,7 @@ class FleetFetch:
         self._vehicles = self._as_stream(vehicles)
         self._next_vehicle = asyncio.Lock()
         self._outcomes = _Buffer()
+        self._handing_over = asyncio.Lock()  # one list at a time is decoded: the others wait for the consumer as bytes
         self._run: asyncio.Task[None] | None = None
         self._counts: Counter[str] = Counter()  # the summary's own names
         self._pauses_before = throttle.pauses
@@ -156,12 +157,19 @@ class FleetFetch:
                     vehicle = await anext(self._vehicles)
                 except StopAsyncIteration:
                     return
-            await self._outcomes.put(vehicle if isinstance(vehicle, VehicleFailure) else await self._fetch(vehicle))
+            outcome = vehicle if isinstance(vehicle, VehicleFailure) else await self._fetch(vehicle)
+            if isinstance(outcome, VehicleFailure):
+                await self._outcomes.put(outcome)
+            elif outcome.is_decoded:
+                await self._outcomes.put(await outcome.decode())
+            else:
+                async with self._handing_over:
+                    await self._outcomes.put(await outcome.decode())
 
-    async def _fetch(self, vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
+    async def _fetch(self, vehicle: VehicleRef) -> VehicleRead | VehicleFailure:
         tally = Tally()
         try:
-            return await read_vehicle(self._api, vehicle, self._window, tally)
+            return await fetch_vehicle(self._api, vehicle, self._window, tally)
         except PoderoError as error:
             if would_fail_all(error):
                 raise

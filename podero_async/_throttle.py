@@ -93,6 +93,11 @@ class Throttle:
         return self._ceiling
 
     @property
+    def has_waiters(self) -> bool:
+        """Whether more requests wait for a place."""
+        return bool(self._waiters or self._continuing)
+
+    @property
     def in_flight(self) -> int:
         """How many places are taken."""
         return self._in_flight

@@ -10,44 +10,71 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 
+import attrs
+
 from podero_async._api import MOST_PER_PAGE, Api
-from podero_async._pages import Page, Window
+from podero_async._pages import Page, Piece, Window
 from podero_async._reader import ListReader
 from podero_async._retry import Tally
 from podero_async.errors import CompletenessError
 from podero_async.models import ChargingSession, Completeness, RejectedItem, VehicleRef, VehicleSessions
 
-__all__ = ["read_vehicle", "stream_vehicle"]
+__all__ = ["VehicleRead", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
 
 _PAGES_AHEAD = 16  # of one list, asked for at once
 _STREAMED_AHEAD = 4  # the same, for a stream: they may wait long to be wanted
 _DECODED_AT_A_TIME_S = 0.005  # before the event loop gets its turn
 
 
-async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
-    """Read one vehicle's sessions whole. They are held as bytes until the last page is in, and only then decoded."""
+@attrs.frozen(eq=False)
+class VehicleRead:
+    """A list that is in, as bytes but for its first page."""
+
+    _vehicle: VehicleRef
+    _window: Window
+    _reader: ListReader
+    _pieces: list[Piece]
+    _tally: Tally
+
+    @property
+    def is_decoded(self) -> bool:
+        """Whether its first page was all."""
+        return len(self._pieces) <= 1
+
+    async def decode(self) -> VehicleSessions:
+        """Decode it, and give the event loop its turns."""
+        whole = VehicleSessions(
+            vehicle=self._vehicle,
+            from_date=self._window.from_date,
+            to_date=self._window.to_date,
+            sessions=[],
+            completeness=self._reader.completeness,
+            total=self._reader.total,
+            requests=self._tally.requests,
+            retries=self._tally.retries,
+        )
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        for piece in self._pieces:
+            page = piece.decode()
+            whole.sessions.extend(page.items)
+            whole.rejected.extend(page.rejected)
+            if loop.time() - since > _DECODED_AT_A_TIME_S:
+                await asyncio.sleep(0)
+                since = loop.time()
+        return whole
+
+
+async def fetch_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleRead:
+    """Read one vehicle's list whole. It is held as bytes: what is kept decoded, the garbage collector walks over."""
     reader = _list_reader(api, vehicle, window, tally, ahead=_PAGES_AHEAD)
-    pieces = await reader.read()
-    whole = VehicleSessions(
-        vehicle=vehicle,
-        from_date=window.from_date,
-        to_date=window.to_date,
-        sessions=[],
-        completeness=reader.completeness,
-        total=reader.total,
-        requests=tally.requests,
-        retries=tally.retries,
-    )
-    loop = asyncio.get_running_loop()
-    since = loop.time()
-    for piece in pieces:
-        page = piece.decode()
-        whole.sessions.extend(page.items)
-        whole.rejected.extend(page.rejected)
-        if loop.time() - since > _DECODED_AT_A_TIME_S:
-            await asyncio.sleep(0)
-            since = loop.time()
-    return whole
+    return VehicleRead(vehicle, window, reader, await reader.read(), tally)
+
+
+async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
+    """Read one vehicle's sessions whole."""
+    read = await fetch_vehicle(api, vehicle, window, tally)
+    return await read.decode()
 
 
 async def stream_vehicle(

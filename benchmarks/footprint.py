@@ -1,0 +1,130 @@
+"""What a fetch takes besides time: memory, the import, and how long it holds the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from benchmarks.fleet import FIRST_DAY, LAST_DAY, ORG, vehicles
+from benchmarks.measuring import Figure, Loop, median
+from benchmarks.server import Plan, serving
+from podero_async import ClientCredentials, PoderoClient
+
+__all__ = ["blocking", "imports", "memory"]
+
+_MIB = 1 << 20
+
+
+def memory(core: int | None, scale: int) -> Iterator[Figure]:
+    """Stream large fleets in processes of their own, and look at their peaks; `scale` divides the fleets."""
+    with serving(core=core) as server:
+        large = _peak_mib(server.origin, 10_000 // scale, 100)
+        many = _peak_mib(server.origin, 100_000 // scale, 10)
+        long = _peak_mib(server.origin, 2_000 // scale, 2_000)
+        slow = _peak_mib(server.origin, 1_000 // scale, 100, pause_s=0.01)
+    yield _peak(f"{10_000 // scale:,} vehicles, {1_000_000 // scale:,} sessions streamed", large, "at most 64 MiB", 64)
+    yield _peak(f"{100_000 // scale:,} vehicles of 10", many, "at most 8 MiB more", large + 8)
+    yield _peak(f"{2_000 // scale:,} vehicles of 2,000 sessions", long, "", None)
+    yield _peak(
+        f"a consumer that takes 10 ms an outcome, {1_000 // scale:,} vehicles of 100", slow, "as flat", large + 8
+    )
+
+
+def _peak(name: str, peak: float, aim: str, most: float | None) -> Figure:
+    return Figure(
+        name=f"peak memory over the bare process: {name}",
+        value=f"{peak:.1f} MiB",
+        aim=aim,
+        reached=None if most is None else peak <= most,
+    )
+
+
+def _peak_mib(origin: str, count: int, rows: int, pause_s: float = 0.0) -> float:
+    words = [sys.executable, "-m", "benchmarks.footprint", origin, str(count), str(rows), str(pause_s)]
+    answer = subprocess.run(words, check=True, capture_output=True, text=True)
+    return int(answer.stdout) / _MIB
+
+
+def _high_water() -> int:
+    """Return the most memory that this process ever had, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
+
+
+async def _stream(origin: str, count: int, rows: int, pause_s: float) -> int:
+    async with _client(origin) as client:
+        await client.list_sessions(ORG, ORG, FIRST_DAY, LAST_DAY)
+        bare = _high_water()
+        async with client.fetch_fleet(FIRST_DAY, LAST_DAY, vehicles([rows] * count)) as fleet:
+            async for _ in fleet:
+                if pause_s:
+                    await asyncio.sleep(pause_s)
+            assert fleet.summary.sessions == count * rows
+    return _high_water() - bare
+
+
+@asynccontextmanager
+async def _client(origin: str) -> AsyncIterator[PoderoClient]:
+    async with PoderoClient(ORG, ClientCredentials("id", "secret"), base_url=origin) as client:
+        yield client
+
+
+def imports(rounds: int) -> Iterator[Figure]:
+    """Compare the imports in fresh interpreters, in turn."""
+    own, theirs = [], []
+    for _ in range(rounds):
+        own.append(_import_s("podero_async"))
+        theirs.append(_import_s("aiohttp"))
+    ratio = median([one / other for one, other in zip(own, theirs, strict=True)])
+    yield Figure(
+        name="import podero_async / import aiohttp",
+        value=f"{ratio:.2f} ({median(own) * 1e3:.0f} ms against {median(theirs) * 1e3:.0f} ms)",
+        aim="at most 1.25",
+        reached=ratio <= 1.25,
+    )
+
+
+def _import_s(module: str) -> float:
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def blocking(core: int | None, scale: int) -> Iterator[Figure]:
+    """Watch the event loop over all kinds of fetches."""
+    loop = Loop()
+    for plan, rows, count in (
+        (Plan(), 200, 2000),
+        (Plan(), 1900, 200),
+        (Plan(), 10, 5000),
+        (Plan(gzip=True), 200, 1000),
+    ):
+        with serving(plan, core=core) as server, loop.watched():
+            asyncio.run(_drain(server.origin, count // scale, rows))
+    with serving(Plan(users=20_000), core=core) as server, loop.watched():
+        asyncio.run(_users(server.origin))
+    yield Figure(
+        name="event loop held up, longest, over all of these fetches and a list of 20,000 users",
+        value=f"{loop.longest_s * 1e3:.1f} ms by the wall, {loop.longest_cpu_s * 1e3:.1f} ms of CPU",
+        aim="under 20 ms",
+        reached=loop.longest_s < 0.02,
+        note=f"longest pause of the garbage collector in it: {loop.collector_s * 1e3:.1f} ms",
+    )
+
+
+async def _drain(origin: str, count: int, rows: int) -> None:
+    async with _client(origin) as client, client.fetch_fleet(FIRST_DAY, LAST_DAY, vehicles([rows] * count)) as fleet:
+        async for _ in fleet:
+            pass
+
+
+async def _users(origin: str) -> None:
+    async with _client(origin) as client:
+        assert len([user async for user in client.users()]) == 20_000
+
+
+if __name__ == "__main__":
+    print(asyncio.run(_stream(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]))))
