@@ -24,11 +24,11 @@ def memory(core: int | None, scale: int) -> Iterator[Figure]:
     with serving(core=core) as server:
         large = _peak_mib(server.origin, 10_000 // scale, 100)
         many = _peak_mib(server.origin, 100_000 // scale, 10)
-        long = _peak_mib(server.origin, 2_000 // scale, 2_000)
+        long = _peak_mib(server.origin, 500 // scale, 2_000)
         slow = _peak_mib(server.origin, 1_000 // scale, 100, pause_s=0.01)
     yield _peak(f"{10_000 // scale:,} vehicles, {1_000_000 // scale:,} sessions streamed", large, "at most 64 MiB", 64)
     yield _peak(f"{100_000 // scale:,} vehicles of 10", many, "at most 8 MiB more", large + 8)
-    yield _peak(f"{2_000 // scale:,} vehicles of 2,000 sessions", long, "", None)
+    yield _peak(f"{500 // scale:,} vehicles of 2,000 sessions", long, "", None)
     yield _peak(
         f"a consumer that takes 10 ms an outcome, {1_000 // scale:,} vehicles of 100", slow, "as flat", large + 8
     )

@@ -190,7 +190,8 @@ class _Connection(asyncio.Protocol):
 
     async def _guarded(self, guard: _Guard, answer: bytes, *, slow: bool) -> None:
         refusal = await guard.admit(slow=slow)
-        self._transport.write(refusal or answer)
+        if not self._transport.is_closing():
+            self._transport.write(refusal or answer)
 
 
 def _serve(pipe: Connection, plan: Plan, core: int | None) -> None:

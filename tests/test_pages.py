@@ -10,6 +10,7 @@ import pytest
 from podero_async import SessionsPage
 from podero_async._decode import PageOutline
 from podero_async._pages import Order, Page, Piece, Window, joins, order_of, runs
+from podero_async._reader import ListReader
 from tests.support import page_body, wire_row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -147,3 +148,22 @@ def test_a_window_splits_into_disjoint_days() -> None:
         assert (pieces[0].from_date, pieces[-1].to_date) == (window.from_date, window.to_date)
         assert all(later.from_date - earlier.to_date == timedelta(days=1) for earlier, later in pairwise(pieces))
         assert all(piece.include_hidden and piece.days >= 1 for piece in pieces)
+
+
+async def test_a_session_that_two_windows_of_days_list_comes_once() -> None:
+    """A session whose day the server sees otherwise than its neighbour's would be counted twice."""
+    days = [date(2026, 1, 1), date(2026, 1, 2)]
+    disordered = [wire_row(number) for number in (1, 3, 2)]
+    bodies = {
+        (days[0], days[1]): page_body(*disordered, total=4),
+        (days[1], days[1]): page_body(wire_row(3), wire_row(2)),
+        (days[0], days[0]): page_body(wire_row(2), wire_row(1)),
+    }
+
+    async def fetch(window: Window, offset: int) -> Page:
+        body = bodies[window.from_date, window.to_date]
+        return Page.outlined(offset, body) if offset else Page.decoded(body)
+
+    reader = ListReader(fetch, Window(*days), ahead=2)
+    ids = [row.id.int for piece in await reader.read() for row in piece.decode().items]
+    assert sorted(ids) == [1, 2, 3]
