@@ -1,4 +1,4 @@
-"""A whole fleet: every vehicle's sessions, read by a few workers, and the outcomes as a bounded stream.
+"""A whole fleet: its vehicles, given or discovered, each one's sessions, and what the fetch did.
 
 Knows how one vehicle is read and how the fleet is discovered; nothing of HTTP, tokens or retries.
 """
@@ -7,57 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
 from typing import Self
 
-import attrs
-
 from podero_async._api import Api
 from podero_async._discovery import discover, would_fail_all
-from podero_async._lookahead import cancel_all
+from podero_async._fan_out import FanOut, Result
 from podero_async._pages import Window
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
-from podero_async._vehicle import VehicleRead, fetch_vehicle
+from podero_async._vehicle import Room, VehicleRead, fetch_vehicle
 from podero_async.errors import PoderoError
 from podero_async.models import FleetSummary, VehicleFailure, VehicleRef, VehicleSessions
 
-__all__ = ["FleetFetch"]
-
-_MOST_OUTCOMES = 16  # that wait for the consumer ...
-_MOST_SESSIONS = 100  # ... as long as they hold few sessions: what is kept decoded, the garbage collector walks over
-
-
-@attrs.frozen
-class _Ended:
-    error: BaseException | None
-
-
-_Outcome = VehicleSessions | VehicleFailure | _Ended
-
-
-class _Buffer(asyncio.Queue[_Outcome]):
-    """The outcomes that wait for the consumer, bounded by how many they are and by what they hold."""
-
-    _sessions = 0
-
-    def full(self) -> bool:
-        return self.qsize() >= _MOST_OUTCOMES or self._sessions >= _MOST_SESSIONS
-
-    def _put(self, item: _Outcome) -> None:
-        super()._put(item)
-        self._sessions += _weight(item)
-
-    def _get(self) -> _Outcome:
-        item = super()._get()
-        self._sessions -= _weight(item)
-        return item
-
-
-def _weight(outcome: _Outcome) -> int:
-    return len(outcome.sessions) if isinstance(outcome, VehicleSessions) else 0
+__all__ = ["FleetFetch", "fetch_or_fail"]
 
 
 class FleetFetch:
@@ -77,14 +41,8 @@ class FleetFetch:
         self._api = api
         self._throttle = throttle
         self._window = window
-        # A few more than may ask at once, so that a place never waits for a vehicle.
-        self._workers = throttle.ceiling + max(2, throttle.ceiling // 8)
         self._discovery = Tally()
-        self._vehicles = self._as_stream(vehicles)
-        self._next_vehicle = asyncio.Lock()
-        self._outcomes = _Buffer()
-        self._handing_over = asyncio.Lock()  # one list at a time is decoded: the others wait for the consumer as bytes
-        self._run: asyncio.Task[None] | None = None
+        self._outcomes = FanOut(self._items(vehicles), self._read, places=throttle.ceiling)
         self._counts: Counter[str] = Counter()  # the summary's own names
         self._pauses_before = throttle.pauses
         self._started = self._ended = 0.0
@@ -100,18 +58,17 @@ class FleetFetch:
 
     async def __aenter__(self) -> Self:
         """Start to fetch."""
-        if self._run is not None:
+        if self._started:
             raise RuntimeError("a fetch of a fleet is entered once")
         self._started = asyncio.get_running_loop().time()
-        self._run = asyncio.create_task(self._fetch_all(), name="podero_async fleet")
+        await self._outcomes.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Cancel and await what is still under way."""
-        if self._run is not None:
-            await cancel_all([self._run])
+        await self._outcomes.__aexit__(kind, error, traceback)
         self._ended = self._ended or asyncio.get_running_loop().time()
 
     def __aiter__(self) -> AsyncIterator[VehicleSessions | VehicleFailure]:
@@ -125,75 +82,31 @@ class FleetFetch:
             AuthenticationError: The credentials were refused: no vehicle would go better.
             PoderoError: The organization's users could not be listed.
         """
-        if self._run is None:
+        if not self._started:
             raise RuntimeError("a fetch of a fleet is used as `async with client.fetch_fleet(...) as fleet`")
         if self._ended:
             raise StopAsyncIteration
-        outcome = await self._outcomes.get()
-        if isinstance(outcome, _Ended):
-            self._outcomes.put_nowait(outcome)  # for whoever else is iterating
+        try:
+            _, outcome = await anext(self._outcomes)
+        except Exception:  # the end, or what ended it
             self._ended = asyncio.get_running_loop().time()
-            if outcome.error is not None:
-                raise outcome.error
-            raise StopAsyncIteration
+            raise
         self._count(outcome)
         return outcome
 
-    async def _fetch_all(self) -> None:
-        try:
-            async with aclosing(self._vehicles), asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work()) for _ in range(self._workers)]
-        except* Exception as errors:  # noqa: BLE001  # handed to the consumer, who raises it
-            await self._outcomes.put(_Ended(_first_of(errors)))
-        else:
-            # A group takes no note of a child that was cancelled: it was the caller's own source that was.
-            is_cut_short = any(worker.cancelled() for worker in workers)
-            await self._outcomes.put(_Ended(asyncio.CancelledError() if is_cut_short else None))
+    async def _read(self, vehicle: VehicleRef | VehicleFailure, room: Room) -> VehicleRead | Result:
+        if isinstance(vehicle, VehicleFailure):
+            return vehicle  # the discovery's
+        return await fetch_or_fail(self._api, vehicle, self._window, room)
 
-    async def _work(self) -> None:
-        while True:
-            async with self._next_vehicle:
-                try:
-                    vehicle = await anext(self._vehicles)
-                except StopAsyncIteration:
-                    return
-            outcome = vehicle if isinstance(vehicle, VehicleFailure) else await self._fetch(vehicle)
-            if isinstance(outcome, VehicleFailure):
-                await self._outcomes.put(outcome)
-            elif outcome.is_decoded:
-                await self._outcomes.put(await outcome.decode())
-            else:
-                async with self._handing_over:
-                    await self._outcomes.put(await outcome.decode())
-
-    async def _fetch(self, vehicle: VehicleRef) -> VehicleRead | VehicleFailure:
-        tally = Tally()
-        try:
-            return await fetch_vehicle(self._api, vehicle, self._window, tally)
-        except PoderoError as error:
-            if would_fail_all(error):
-                raise
-            return VehicleFailure(
-                user_id=vehicle.user_id,
-                vehicle=vehicle,
-                error=error,
-                requests=tally.requests,
-                retries=tally.retries,
-            )
-
-    async def _as_stream(
+    def _items(
         self, vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
-    ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+    ) -> AsyncGenerator[VehicleRef | VehicleFailure, None] | Iterator[VehicleRef | VehicleFailure]:
         if vehicles is None:
-            async with aclosing(discover(self._api, self._discovery, ahead=self._throttle.ceiling)) as found:
-                async for vehicle in found:
-                    yield vehicle
-        elif isinstance(vehicles, AsyncIterable):
-            async for vehicle in vehicles:
-                yield _checked(vehicle)
-        else:
-            for vehicle in vehicles:
-                yield _checked(vehicle)
+            return discover(self._api, self._discovery, ahead=self._throttle.ceiling)
+        if isinstance(vehicles, AsyncIterable):
+            return _all_checked(vehicles)
+        return map(_checked, vehicles)
 
     def _count(self, outcome: VehicleSessions | VehicleFailure) -> None:
         counts = self._counts
@@ -210,12 +123,33 @@ class FleetFetch:
         counts["retries"] += outcome.retries
 
 
+async def fetch_or_fail(api: Api, vehicle: VehicleRef, window: Window, room: Room) -> VehicleRead | Result:
+    """Read one vehicle's list; what fails for it alone is a value.
+
+    Raises:
+        PoderoError: No other vehicle would go better.
+    """
+    tally = Tally()
+    try:
+        return await fetch_vehicle(api, vehicle, window, tally, room)
+    except PoderoError as error:
+        if would_fail_all(error):
+            raise
+        return VehicleFailure(
+            user_id=vehicle.user_id,
+            vehicle=vehicle,
+            error=error,
+            requests=tally.requests,
+            retries=tally.retries,
+        )
+
+
 def _checked(vehicle: VehicleRef) -> VehicleRef:
     if not isinstance(vehicle, VehicleRef):
         raise ValueError(f"vehicles must be of VehicleRef, not {type(vehicle).__name__}")  # noqa: TRY004
     return vehicle
 
 
-def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
+async def _all_checked(vehicles: AsyncIterable[VehicleRef]) -> AsyncGenerator[VehicleRef, None]:
+    async for vehicle in vehicles:
+        yield _checked(vehicle)

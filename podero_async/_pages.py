@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from itertools import compress, pairwise, takewhile
+from math import ceil
 
 import attrs
 
@@ -105,6 +106,16 @@ class Page:
     def is_whole(self) -> bool:
         """Whether it is the whole list: one atomic answer, which needs no other proof."""
         return self.offset == 0 and self.count == self.total
+
+    @property
+    def proves_itself(self) -> bool:
+        """Whether nothing more needs to be known of it: it is the whole list, and no row stands on it twice."""
+        return self.has_distinct_rows and self.is_whole
+
+    @property
+    def pages(self) -> int:
+        """How many such pages the list has, by its own word; 1 where that cannot be true."""
+        return 1 if self.contradicts_itself else ceil(self.total / max(1, self.count))
 
     @property
     def contradicts_itself(self) -> bool:

@@ -26,13 +26,14 @@ _FILL = 0.7  # how full a window of days is planned, so that few have to be halv
 class ListReader:
     """Read the sessions of one vehicle in a window of days, each once.
 
-    After `read` or `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
+    After `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
     stands against the proof where there is none. At most `ahead` pages are asked for or kept ahead of the taker.
     """
 
-    def __init__(self, fetch: Fetch, window: Window, *, ahead: int) -> None:
+    def __init__(self, fetch: Fetch, window: Window, first: Page, *, ahead: int) -> None:
         self._fetch = fetch
         self._window = window
+        self._first = first
         self._ahead = ahead
         self._seen: set[str] = set()
         self._trusted_order = self._saw_disorder = self._days_are_ignored = False
@@ -40,40 +41,17 @@ class ListReader:
         self.total = 0
         self.doubt = ""
 
-    async def read(self) -> list[Piece]:
-        """Read the whole list. Most lists are one page, which needs no stream.
-
-        Raises:
-            CompletenessError: The list makes no progress, whatever the offset.
-        """
-        first = await self._fetch(self._window, 0)
-        if self._is_all(first):
-            return [Piece(first, None)]
-        async with aclosing(self._fresh(self._from(self._window, first))) as pieces:
-            return [piece async for piece in pieces]
-
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         """Yield the list's rows, page by page as they are proven; what cannot be proven comes last.
 
         Raises:
             CompletenessError: The list makes no progress, whatever the offset.
         """
-        first = await self._fetch(self._window, 0)
-        if self._is_all(first):
-            yield Piece(first, None)
+        if self._first.proves_itself:
+            self.total = self._first.total
+            yield Piece(self._first, None)
             return
-        async with aclosing(self._fresh(self._from(self._window, first))) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    def _is_all(self, first: Page) -> bool:
-        if first.is_whole and first.has_distinct_rows:
-            self.total = first.total
-            return True
-        return False
-
-    async def _fresh(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Piece, None]:
-        async with aclosing(pages):
+        async with aclosing(self._from(self._window, self._first)) as pages:
             async for page in pages:
                 piece = Piece.of(page, self._seen)
                 if not piece.is_empty:

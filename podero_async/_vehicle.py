@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from functools import partial
 
 import attrs
@@ -19,27 +19,54 @@ from podero_async._retry import Tally
 from podero_async.errors import CompletenessError
 from podero_async.models import ChargingSession, Completeness, RejectedItem, VehicleRef, VehicleSessions
 
-__all__ = ["VehicleRead", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
+__all__ = ["Room", "VehicleRead", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
 
 _PAGES_AHEAD = 16  # of one list, asked for at once
 _STREAMED_AHEAD = 4  # the same, for a stream: they may wait long to be wanted
 _DECODED_AT_A_TIME_S = 0.005  # before the event loop gets its turn
 
 
+class Room:
+    """Bounds the pages of all lists that are under way at once; first come, first served.
+
+    A list that is larger than all there is waits until it is the only one.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._entrance = asyncio.Lock()
+        self._left = asyncio.Event()
+
+    async def enter(self, pages: int) -> int:
+        """Wait until there is room for so many pages, or for the most there can be; take it, and return how much it is."""
+        taken = min(pages, self._most)
+        async with self._entrance:
+            while self._taken + taken > self._most:
+                self._left.clear()
+                await self._left.wait()
+            self._taken += taken
+        return taken
+
+    def leave(self, pages: int) -> None:
+        """Give room back."""
+        self._taken -= pages
+        self._left.set()
+
+
 @attrs.frozen(eq=False)
 class VehicleRead:
-    """A list that is in, as bytes but for its first page."""
+    """A list of several pages that is in, as bytes but for its first page: what is kept decoded, the collector walks over.
+
+    It takes its room until it `leave`s.
+    """
 
     _vehicle: VehicleRef
     _window: Window
     _reader: ListReader
     _pieces: list[Piece]
     _tally: Tally
-
-    @property
-    def is_decoded(self) -> bool:
-        """Whether its first page was all."""
-        return len(self._pieces) <= 1
+    leave: Callable[[], None]
 
     async def decode(self) -> VehicleSessions:
         """Decode it, and give the event loop its turns."""
@@ -65,16 +92,37 @@ class VehicleRead:
         return whole
 
 
-async def fetch_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleRead:
-    """Read one vehicle's list whole. It is held as bytes: what is kept decoded, the garbage collector walks over."""
-    reader = _list_reader(api, vehicle, window, tally, ahead=_PAGES_AHEAD)
-    return VehicleRead(vehicle, window, reader, await reader.read(), tally)
+async def fetch_vehicle(
+    api: Api, vehicle: VehicleRef, window: Window, tally: Tally, room: Room
+) -> VehicleRead | VehicleSessions:
+    """Read one vehicle's list whole. Most lists are one page, which needs no reader."""
+    fetch = partial(_fetch_page, api, vehicle, tally)
+    first = await fetch(window, 0)
+    if first.proves_itself:
+        page = first.decode()
+        return VehicleSessions(
+            vehicle=vehicle,
+            from_date=window.from_date,
+            to_date=window.to_date,
+            sessions=page.items,
+            completeness=Completeness.VERIFIED,
+            total=first.total,
+            rejected=page.rejected,
+            requests=tally.requests,
+            retries=tally.retries,
+        )
+    reader = ListReader(fetch, window, first, ahead=_PAGES_AHEAD)
+    with ExitStack() as on_leaving:
+        on_leaving.callback(room.leave, await room.enter(first.pages))
+        async with aclosing(reader.pieces()) as pieces:
+            taken = [piece async for piece in pieces]
+        return VehicleRead(vehicle, window, reader, taken, tally, on_leaving.pop_all().close)
 
 
 async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
     """Read one vehicle's sessions whole."""
-    read = await fetch_vehicle(api, vehicle, window, tally)
-    return await read.decode()
+    read = await fetch_vehicle(api, vehicle, window, tally, Room(1))
+    return await read.decode() if isinstance(read, VehicleRead) else read
 
 
 async def stream_vehicle(
@@ -85,7 +133,8 @@ async def stream_vehicle(
     Raises:
         CompletenessError: After the last one, where the list could not be proven.
     """
-    reader = _list_reader(api, vehicle, window, Tally(), ahead=_STREAMED_AHEAD)
+    fetch = partial(_fetch_page, api, vehicle, Tally())
+    reader = ListReader(fetch, window, await fetch(window, 0), ahead=_STREAMED_AHEAD)
     delivered = 0
     async with aclosing(reader.pieces()) as pieces:
         async for piece in pieces:
@@ -99,19 +148,15 @@ async def stream_vehicle(
         raise CompletenessError(reader.doubt, delivered, reader.total)
 
 
-def _list_reader(api: Api, vehicle: VehicleRef, window: Window, tally: Tally, *, ahead: int) -> ListReader:
-    """Make the reader of one vehicle's list, in pages as large as they come."""
-
-    async def fetch(part: Window, offset: int) -> Page:
-        return await api.sessions(
-            vehicle,
-            part.from_date,
-            part.to_date,
-            include_hidden=part.include_hidden,
-            limit=MOST_PER_PAGE,
-            offset=offset,
-            decode=partial(Page.outlined, offset) if offset else Page.decoded,
-            tally=tally,
-        )
-
-    return ListReader(fetch, window, ahead=ahead)
+async def _fetch_page(api: Api, vehicle: VehicleRef, tally: Tally, part: Window, offset: int) -> Page:
+    """Fetch a page, as large as they come; only the first is decoded at once."""
+    return await api.sessions(
+        vehicle,
+        part.from_date,
+        part.to_date,
+        include_hidden=part.include_hidden,
+        limit=MOST_PER_PAGE,
+        offset=offset,
+        decode=partial(Page.outlined, offset) if offset else Page.decoded,
+        tally=tally,
+    )

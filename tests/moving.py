@@ -115,7 +115,7 @@ class Result:
 
 async def read(moving: MovingList, *, ahead: int = 16, window: Window = WINDOW) -> Result:
     """Read a list whole, and say what was lost of what existed throughout."""
-    reader = ListReader(moving.fetch, window, ahead=ahead)
+    reader = ListReader(moving.fetch, window, await moving.fetch(window, 0), ahead=ahead)
     names = []
     async for piece in reader.pieces():
         fresh = piece.is_fresh or [True] * piece.page.count

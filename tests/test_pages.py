@@ -164,6 +164,7 @@ async def test_a_session_that_two_windows_of_days_list_comes_once() -> None:
         body = bodies[window.from_date, window.to_date]
         return Page.outlined(offset, body) if offset else Page.decoded(body)
 
-    reader = ListReader(fetch, Window(days[0], days[1]), ahead=2)
-    ids = [row.id.int for piece in await reader.read() for row in piece.decode().items]
+    window = Window(days[0], days[1])
+    reader = ListReader(fetch, window, await fetch(window, 0), ahead=2)
+    ids = [row.id.int async for piece in reader.pieces() for row in piece.decode().items]
     assert sorted(ids) == [1, 2, 3]

@@ -5,19 +5,19 @@ The only room here that knows the client's inner parts.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, Iterator
 
 from podero_async._client import PoderoClient
-from podero_async._discovery import discover, would_fail_all
-from podero_async._lookahead import as_completed
+from podero_async._discovery import discover
+from podero_async._fan_out import FanOut, Result
+from podero_async._fleet import fetch_or_fail
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
-from podero_async._vehicle import read_vehicle
-from podero_async.backfill._task import Outcome, Task
-from podero_async.errors import PoderoError
+from podero_async._vehicle import Room, VehicleRead
+from podero_async.backfill._task import Task
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["discovered", "is_down", "outcomes", "throttle_of"]
+__all__ = ["discovered", "is_down", "reads", "throttle_of"]
 
 
 def throttle_of(client: PoderoClient) -> Throttle:
@@ -35,27 +35,11 @@ def discovered(client: PoderoClient, tally: Tally) -> AsyncGenerator[VehicleRef 
     return discover(client._api, tally, ahead=throttle_of(client).ceiling)  # noqa: SLF001
 
 
-def outcomes(client: PoderoClient, tasks: AsyncIterator[Task]) -> AsyncGenerator[Outcome, None]:
-    """Read the windows of vehicles, and yield how each ended, as they end.
+def reads(client: PoderoClient, tasks: AsyncGenerator[Task, None] | Iterator[Task]) -> FanOut[Task]:
+    """Read the windows of vehicles; the tasks come out with their results, as they end."""
+    api = client._api  # noqa: SLF001
 
-    Work is pulled: as many reads are under way as requests may be, and a few more.
-    """
-    api, ceiling = client._api, throttle_of(client).ceiling  # noqa: SLF001
+    async def read(task: Task, room: Room) -> VehicleRead | Result:
+        return await fetch_or_fail(api, task.vehicle, task.window, room)
 
-    async def read(task: Task) -> Outcome:
-        tally = Tally()
-        try:
-            return Outcome(task, await read_vehicle(api, task.vehicle, task.window, tally))
-        except PoderoError as error:
-            if would_fail_all(error):
-                raise
-            failure = VehicleFailure(
-                user_id=task.vehicle.user_id,
-                vehicle=task.vehicle,
-                error=error,
-                requests=tally.requests,
-                retries=tally.retries,
-            )
-            return Outcome(task, failure)
-
-    return as_completed(read, tasks, ahead=ceiling + max(2, ceiling // 8))
+    return FanOut(tasks, read, places=throttle_of(client).ceiling)

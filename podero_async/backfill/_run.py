@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from podero_async._client import PoderoClient
+from podero_async._fan_out import Result
 from podero_async._lookahead import cancel_all
 from podero_async.backfill._errors import ApiDownError, StoreError
-from podero_async.backfill._fetch import is_down, outcomes, throttle_of
+from podero_async.backfill._fetch import is_down, reads, throttle_of
 from podero_async.backfill._plan import Run
 from podero_async.backfill._planning import Planning, Vehicles, check_window, utc_now
 from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._store import SessionStore
-from podero_async.backfill._task import Outcome, Task
+from podero_async.backfill._task import Task
 from podero_async.backfill._vehicles import Shard
 from podero_async.errors import PoderoError, RateLimitError, ServerError, TransportError
 from podero_async.models import VehicleFailure
@@ -128,10 +128,10 @@ class _Backfill:
         complete_until = planning.started.date() - timedelta(days=1)
         self.writer = BatchWriter(planning.store, run.run_id, complete_until, planning.progress, self.now)
         planning.progress.phase = "fetching"
-        async with aclosing(self._tasks(run)) as tasks, aclosing(outcomes(planning.client, tasks)) as stream:
-            async for outcome in stream:
-                self._count(outcome)
-                await self.writer.put(outcome)
+        async with reads(planning.client, self._tasks(run)) as stream:
+            async for task, result in stream:
+                self._count(task, result)
+                await self.writer.put(task, result)
                 if self.is_down:
                     return
 
@@ -145,13 +145,13 @@ class _Backfill:
                 yield task
             place += len(piece)
 
-    def _count(self, outcome: Outcome) -> None:
-        progress, result = self.planning.progress, outcome.result
+    def _count(self, task: Task, result: Result) -> None:
+        progress = self.planning.progress
         progress.received += 1
         progress.requests += result.requests
         progress.retries += result.retries
         if not isinstance(result, VehicleFailure):
-            progress.count_read(outcome.task.vehicle, result.completeness, len(result.sessions))
+            progress.count_read(task.vehicle, result.completeness, len(result.sessions))
             self.failures_in_a_row = 0
             return
         progress.count_failure(FailedVehicle.of(result))

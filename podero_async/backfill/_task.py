@@ -1,4 +1,4 @@
-"""What is to be read, how it ended, and what tells one set of sessions from another. Knows no database."""
+"""What is to be read, and what tells one set of sessions from another. Knows no database."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from uuid import UUID
 import attrs
 
 from podero_async._pages import Window
-from podero_async.models import VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.models import VehicleRef
 
-__all__ = ["Outcome", "Task", "digest_of"]
+__all__ = ["Task", "digest_of"]
 
 
 @attrs.frozen
@@ -21,14 +21,6 @@ class Task:
     number: int
     vehicle: VehicleRef
     window: Window
-
-
-@attrs.frozen
-class Outcome:
-    """How the read of a task ended."""
-
-    task: Task
-    result: VehicleSessions | VehicleFailure
 
 
 def digest_of(ids: Iterable[UUID]) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from datetime import date
 from uuid import UUID
 
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async.backfill._fetch import outcomes
+from podero_async._fan_out import Result
+from podero_async.backfill._fetch import reads
 from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill._store import SessionStore
-from podero_async.backfill._task import Outcome, Task, digest_of
+from podero_async.backfill._task import Task, digest_of
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
 __all__ = ["Difference", "VerifyReport", "verify"]
@@ -81,16 +79,10 @@ async def verify(client: PoderoClient, store: SessionStore, sample: int | None =
     drawn = await store.call(sample_receipts, sample)
     digests = {task.number: digest for task, digest in drawn}
     checking = _Checking(store, digests)
-    async with aclosing(_stream(drawn)) as tasks, aclosing(outcomes(client, tasks)) as stream:
-        async for outcome in stream:
-            await checking.take(outcome)
+    async with reads(client, (task for task, _ in drawn)) as stream:
+        async for task, result in stream:
+            await checking.take(task, result)
     return checking.report()
-
-
-async def _stream(drawn: list[tuple[Task, str]]) -> AsyncGenerator[Task, None]:
-    for task, _ in drawn:
-        yield task
-        await asyncio.sleep(0)
 
 
 @attrs.define
@@ -105,10 +97,9 @@ class _Checking:
     differences: list[Difference] = attrs.field(factory=list)
     failures: list[FailedVehicle] = attrs.field(factory=list)
 
-    async def take(self, outcome: Outcome) -> None:
+    async def take(self, task: Task, result: Result) -> None:
         from podero_async.backfill._store_queries import held_ids  # noqa: PLC0415
 
-        task, result = outcome.task, outcome.result
         self.requests += result.requests
         if isinstance(result, VehicleFailure):
             self.failures.append(FailedVehicle.of(result))

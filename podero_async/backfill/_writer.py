@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Callable
 from datetime import date, datetime
 
+from podero_async._fan_out import Result
 from podero_async.backfill._report import Progress
 from podero_async.backfill._store import SessionStore
 from podero_async.backfill._store_columns import ROWS_AT_ONCE, Batch, SessionPiece
 from podero_async.backfill._store_write import write_batch
-from podero_async.backfill._task import Outcome, Task
+from podero_async.backfill._task import Task
 from podero_async.models import VehicleFailure, VehicleSessions
 
 __all__ = ["BatchWriter"]
@@ -39,13 +40,13 @@ class BatchWriter:
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def put(self, outcome: Outcome) -> None:
-        """Take an outcome; wait, where two batches are full.
+    async def put(self, task: Task, result: Result) -> None:
+        """Take a task's result; wait, where two batches are full.
 
         Raises:
             StoreError: A batch could not be written. Nothing more is taken.
         """
-        task, result, at = outcome.task, outcome.result, self._now()
+        at = self._now()
         took_long = False
         if isinstance(result, VehicleFailure):
             self._batch.add_failure(task, result.error, at)
