@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -43,10 +44,9 @@ class Api:
         tally: Tally,
     ) -> T:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, as `decode` reads it."""
-        query = f"?from={from_date}&to={to_date}&limit={limit}&offset={offset}"
-        if include_hidden:
-            query += "&include_hidden=true"
-        return await self._get(self._sessions_path(vehicle) + query, decode, tally, continues=offset > 0)
+        days = _days(from_date, to_date, include_hidden=include_hidden)
+        path = f"{self._sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
+        return await self._get(path, decode, tally, continues=offset > 0)
 
     async def current_session(self, vehicle: VehicleRef, tally: Tally) -> ChargingSession | None:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
@@ -74,3 +74,8 @@ class Api:
 
     def _sessions_path(self, vehicle: VehicleRef) -> str:
         return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
+
+
+@lru_cache(maxsize=16)  # a fleet's vehicles are asked for the same days
+def _days(from_date: date, to_date: date, *, include_hidden: bool) -> str:
+    return f"from={from_date}&to={to_date}" + ("&include_hidden=true" if include_hidden else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -22,15 +21,16 @@ from podero_async.errors import (
     PermissionDeniedError,
     RateLimitError,
     ServerError,
+    TransportError,
 )
 
-__all__ = ["SERVER_FAULTS", "Answer", "api_error", "read_answer", "retry_after"]
+__all__ = ["SERVER_FAULTS", "Answer", "api_error", "body_error", "read_answer", "retry_after"]
 
 SERVER_FAULTS = 500
 _OK = 200
 _MOST_BYTES = 64 << 20  # of any answer, inflated: 100,000 users fit
 _MOST_ERROR_BYTES = 64 << 10
-_INFLATED_ON_LOOP = 1 << 20  # bytes, in two thirds of a millisecond; a page of 200 sessions has 136 kB
+_PLAIN, _GZIP = frozenset({"", "identity"}), frozenset({"gzip", "x-gzip"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 _ERRORS: Mapping[int, type[ApiError]] = MappingProxyType(
     {
@@ -44,67 +44,88 @@ _ERRORS: Mapping[int, type[ApiError]] = MappingProxyType(
 )
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Answer:
-    """Status, headers, and the body, inflated."""
+    """Status, headers, and the body as it came: inflated only when it is its turn to be decoded."""
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    _pieces: list[bytes]
+    _encoding: str
+
+    @property
+    def expected_size(self) -> int:
+        """How many bytes the body will have, inflated, by its own word."""
+        if self._encoding in _GZIP and self._pieces:
+            return int.from_bytes(self._pieces[-1][-4:], "little")  # how a gzip member ends
+        return sum(map(len, self._pieces))
+
+    def body(self, most: int | None = None) -> bytes:
+        """Return the body, inflated.
+
+        Raises:
+            CorruptBodyError, OversizedBodyError: It is cut short, or larger than `most` bytes, by default the cap.
+        """
+        most = _MOST_BYTES if most is None else most
+        raw = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        if self._encoding in _GZIP:
+            return inflate(raw, most)
+        if self._encoding not in _PLAIN:
+            raise CorruptBodyError  # an encoding that was not asked for
+        if len(raw) > most:
+            raise OversizedBodyError
+        return raw
+
+    def error_body(self) -> bytes:
+        """Return an error's body, as far as it can be read: whatever is wrong with it, the status counts."""
+        try:
+            return self.body(_MOST_ERROR_BYTES)
+        except (CorruptBodyError, OversizedBodyError):
+            return b""
 
 
 async def read_answer(response: aiohttp.ClientResponse) -> Answer:
     """Read an answer whole.
 
     Raises:
-        CorruptBodyError, OversizedBodyError: The body of a good answer is cut short, or over the cap.
+        OversizedBodyError: The body of a good answer is over the cap.
     """
+    encoding = response.headers.get("Content-Encoding", "").lower()
     if response.status == _OK:
-        body = await _read(response, _MOST_BYTES)
-    else:
-        body = await _read_error(response)
-    return Answer(response.status, response.headers, body)
+        return Answer(_OK, response.headers, await _read(response, _MOST_BYTES), encoding)
+    try:
+        pieces = await _read(response, _MOST_ERROR_BYTES)
+    except (aiohttp.ClientPayloadError, OversizedBodyError):
+        pieces, encoding = [], ""
+    return Answer(response.status, response.headers, pieces, encoding)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """Read the body, inflated, to at most `most` bytes."""
+async def _read(response: aiohttp.ClientResponse, most: int) -> list[bytes]:
+    """Read the body as it came, to at most `most` bytes."""
     if (response.content_length or 0) > most:
         raise OversizedBodyError
     pieces = []
     size = 0
-    while piece := await response.content.readany():
+    content = response.content
+    while not content.at_eof():
+        piece = await content.readany()
         size += len(piece)
         if size > most:
             raise OversizedBodyError
         pieces.append(piece)
-    raw = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    encoding = response.headers.get("Content-Encoding", "").strip().lower()
-    return await _inflated(raw, encoding, most) if encoding not in {"", "identity"} else raw
+    return pieces
 
 
-async def _read_error(response: aiohttp.ClientResponse) -> bytes:
-    """Read an error's body as far as it can be: whatever is wrong with it, the status counts."""
-    try:
-        return await _read(response, _MOST_ERROR_BYTES)
-    except (aiohttp.ClientPayloadError, CorruptBodyError, OversizedBodyError):
-        return b""
-
-
-async def _inflated(raw: bytes, encoding: str, most: int) -> bytes:
-    if encoding not in {"gzip", "x-gzip"}:
-        raise CorruptBodyError  # an encoding that was not asked for
-    try:
-        return inflate(raw, min(most, _INFLATED_ON_LOOP))
-    except OversizedBodyError:
-        if most <= _INFLATED_ON_LOOP:
-            raise
-    return await asyncio.to_thread(inflate, raw, most)
+def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
+    if isinstance(error, OversizedBodyError):
+        return TransportError("the answer is larger than the cap", method, path, retryable=False)
+    return TransportError("the body was cut short", method, path)
 
 
 def api_error(answer: Answer, method: str, path: str, secrets: tuple[str, ...]) -> ApiError:
     status = answer.status
     kind = _ERRORS.get(status, ServerError if status >= SERVER_FAULTS else ApiError)
-    _, words = explain_error(answer.body, secrets)
+    _, words = explain_error(answer.error_body(), secrets)
     if 300 <= status < 400:  # noqa: PLR2004
         words = "a redirect, which is never followed"
     request_id = answer.headers.get("X-Request-ID", "")

@@ -10,8 +10,8 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from podero_async._inflate import CorruptBodyError, OversizedBodyError
-from podero_async._transport._answer import Answer, read_answer
+from podero_async._inflate import OversizedBodyError
+from podero_async._transport._answer import Answer, body_error, read_answer
 from podero_async.errors import ConfigurationError, RequestTimeoutError, TransportError
 
 __all__ = ["Exchange", "Timeouts"]
@@ -85,10 +85,8 @@ class Exchange:
                 return await read_answer(response)
         except TimeoutError:
             raise RequestTimeoutError("no answer in time", method, path) from None
-        except OversizedBodyError:
-            raise TransportError("the answer is larger than the cap", method, path, retryable=False) from None
-        except CorruptBodyError:
-            raise TransportError("the body was cut short", method, path) from None
+        except OversizedBodyError as error:
+            raise body_error(error, method, path) from None
         except (aiohttp.ClientError, OSError) as error:
             raise TransportError(_explain(error), method, path, not isinstance(error, _FINAL_FAULTS)) from None
 

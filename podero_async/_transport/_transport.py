@@ -6,17 +6,20 @@ import asyncio
 import math
 import platform
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
 from podero_async._auth import TokenCache
 from podero_async._credentials import Credentials, TokenRequest
+from podero_async._inflate import CorruptBodyError, OversizedBodyError
 from podero_async._retry import RETRYABLE_STATUSES, Call, Retrier, RetryPolicy, Tally
 from podero_async._throttle import Throttle, ThrottlePolicy
 from podero_async._token_store import TokenStore
-from podero_async._transport._answer import SERVER_FAULTS, Answer, api_error, retry_after
+from podero_async._transport._answer import SERVER_FAULTS, Answer, api_error, body_error, retry_after
 from podero_async._transport._exchange import Exchange, Timeouts
 from podero_async._transport._origin import checked_origin
 from podero_async._version import __version__
@@ -46,15 +49,17 @@ class Transport:
         timeouts: Timeouts,
         token_store: TokenStore | None,
     ) -> None:
-        self._origin = checked_origin(base_url)
+        origin = checked_origin(base_url)
+        self._scheme, _, self._authority = origin.partition("://")
         self._exchange = Exchange(session, timeouts)
         self._longest_pause_s = retry.retry_after_max
         self._quiet_until = -math.inf
         self.throttle = Throttle(throttle, ceiling=self._exchange.pool_size)
         self._retrier = Retrier(retry, is_outage=lambda: self.throttle.is_in_outage)
-        self.tokens = TokenCache(credentials, self._post, origin=self._origin, store=token_store)
-        self._headers: dict[str, str] = {}
+        self.tokens = TokenCache(credentials, self._post, origin=origin, store=token_store)
+        self._headers = CIMultiDict[str]()
         self._headers_token = ""
+        self._decoding = asyncio.Lock()
 
     @property
     def is_down(self) -> bool:
@@ -93,24 +98,37 @@ class Transport:
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
         """
-        shown = shown_path or path.partition("?")[0]
-        url = URL(self._origin + path, encoded=True)
+        where, _, query = path.partition("?")
+        url = URL.build(scheme=self._scheme, authority=self._authority, path=where, query_string=query, encoded=True)
+        shown = shown_path or where
 
         async def attempt(call: Call) -> T:
             answer = await self._authorized(url, shown, call, private, continues=continues)
-            if len(answer.body) > _DECODED_AT_ONCE and self.throttle.has_waiters:
-                # Whoever got the place sends first: this answer is here, but the server would stand idle.
-                await asyncio.sleep(0)
-                await asyncio.sleep(0)
             try:
-                if len(answer.body) <= _DECODED_ON_LOOP:
-                    return decode(answer.body)
-                return await asyncio.to_thread(decode, answer.body)
+                return await self._decoded(answer, decode)
             except DecodeError as error:
                 error.path = shown
                 raise
+            except (CorruptBodyError, OversizedBodyError) as error:
+                raise body_error(error, "GET", shown) from None
 
         return await self._retrier.run(attempt, tally)
+
+    async def _decoded(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
+        """Inflate and decode a body: what is large one at a time, with a turn of the loop for the others before it.
+
+        They send their requests, where the server would stand idle, and take what was decoded last while it is still in
+        the processor's cache.
+        """
+        size = answer.expected_size
+        with suppress(OversizedBodyError):  # a body that is not as small as it says
+            if size <= _DECODED_AT_ONCE:
+                return decode(answer.body(_DECODED_ON_LOOP))
+            if size <= _DECODED_ON_LOOP:
+                async with self._decoding:
+                    await asyncio.sleep(0)
+                    return decode(answer.body(_DECODED_ON_LOOP))
+        return await asyncio.to_thread(lambda: decode(answer.body()))
 
     async def _authorized(self, url: URL, path: str, call: Call, private: str, *, continues: bool) -> Answer:
         """Send one attempt with a token, and once more with a new one where the server refuses the first.
@@ -142,6 +160,8 @@ class Transport:
 
     def _check_quiet_time(self, method: str, path: str) -> None:
         """Send nothing before the time that the server named, where that is longer than is slept."""
+        if self._quiet_until == -math.inf:
+            return
         left_s = self._quiet_until - asyncio.get_running_loop().time()
         if left_s > 0:
             error = RateLimitError(_TOO_MANY, "the server wants no request yet", method, path, None, left_s)
@@ -170,20 +190,22 @@ class Transport:
         else:
             self.throttle.failed(place)
 
-    def _headers_for(self, token: str) -> dict[str, str]:
+    def _headers_for(self, token: str) -> CIMultiDict[str]:
         if token != self._headers_token:  # built once a token, not once a request
             self._headers_token = token
-            self._headers = {
-                "Authorization": f"Bearer {token}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",
-                "User-Agent": _USER_AGENT,
-            }
+            self._headers = CIMultiDict(
+                {
+                    "Authorization": f"Bearer {token}",
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                    "User-Agent": _USER_AGENT,
+                }
+            )
         return self._headers
 
     async def _post(self, request: TokenRequest) -> tuple[int, bytes]:
         """Send a token request. It takes no place: everything that holds one may be waiting for it."""
-        url = URL(self._origin + request.path, encoded=True)
+        url = URL.build(scheme=self._scheme, authority=self._authority, path=request.path, encoded=True)
         headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": _USER_AGENT}
 
         async def attempt(_: Call) -> Answer:
@@ -193,4 +215,7 @@ class Transport:
             return answer
 
         answer = await self._retrier.run(attempt, Tally())
-        return answer.status, answer.body
+        try:
+            return answer.status, answer.body() if answer.status == _OK else answer.error_body()
+        except (CorruptBodyError, OversizedBodyError) as error:
+            raise body_error(error, "POST", request.path) from None
