@@ -10,12 +10,14 @@ import logging
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import tenacity
 
 from podero_async.errors import ApiError, ConfigurationError, DecodeError, TransportError
+
+if TYPE_CHECKING:
+    import tenacity
 
 __all__ = ["RETRYABLE_STATUSES", "Call", "Retrier", "RetryPolicy", "Tally"]
 
@@ -137,6 +139,8 @@ class Retrier:
             raise _final(error, call)  # noqa: B904
 
     async def _again(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first: Exception, started: float) -> T:
+        import tenacity  # noqa: PLC0415  # some milliseconds, which nobody needs to whom nothing ever fails
+
         def give_up(state: tenacity.RetryCallState) -> bool:
             elapsed = asyncio.get_running_loop().time() - started - call.waited_s
             return (

@@ -17,7 +17,7 @@ from podero_async.errors import ConfigurationError
 
 __all__ = ["Throttle", "ThrottlePolicy"]
 
-_FIRST_LIMIT = 16  # enough for a quick start, little enough for a server that bears less
+_FIRST_LIMIT = 32  # enough for a quick start, little enough for a server that bears less
 _CUT = 0.9  # one pushback costs a tenth; each further one of the same burst a place ...
 _DEEPEST_CUT = 0.5  # ... and one burst at most half
 _CAUTION = 20  # times the limit: good answers after a cut until the limit grows by one a round again
@@ -106,7 +106,7 @@ class Throttle:
         """Take a place, if one can be had at once; return its number, as `acquire` does."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        if self._waiters or self._continuing or self._in_flight >= self.limit or self._wait_s() > 0:
+        if self._waiters or self._continuing or self._in_flight >= self.limit or self._wait_s():
             return None
         return self._hand_over()
 
@@ -170,12 +170,12 @@ class Throttle:
                 self._pace.pushed_back(asyncio.get_running_loop().time(), self._resume_at)
 
     def failed(self, place: int) -> None:
-        """Report a fault. One is bad luck; as many in a row as are under way are an outage, which needs few probes.
+        """Report a fault. One is bad luck; half as many in a row as may be under way are an outage, which needs few probes.
 
         Until a good answer comes, each further fault makes everybody wait, twice as long as the one before.
         """
         self._failures_in_a_row += 1
-        if self._adaptive and (self._outage or self._failures_in_a_row >= max(_OUTAGE_AT, self.limit)):
+        if self._adaptive and (self._outage or self._failures_in_a_row >= max(_OUTAGE_AT, self.limit // 2)):
             self._cut(place, _DEEPEST_CUT)
             self._threshold = self._ceiling  # once it is over, grow quickly
             if place > self._outage_until_place:
