@@ -46,7 +46,7 @@ class Api:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, as `decode` reads it."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self._sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
-        return await self._get(path, decode, tally, continues=offset > 0)
+        return await self._get(path, decode, tally)
 
     async def current_session(self, vehicle: VehicleRef, tally: Tally) -> ChargingSession | None:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""

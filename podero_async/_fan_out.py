@@ -127,11 +127,7 @@ class FanOut(Generic[T]):
         try:
             while True:
                 item = await self._pull()
-                result = await self._read(item, self._room)
-                if isinstance(result, VehicleRead):
-                    await self._hand_over(item, result)
-                else:
-                    await self._results.put((item, result))
+                await self._hand_over(item, await self._read(item, self._room))  # no name here keeps the last result
         except _NoMoreError:
             return
 
@@ -144,12 +140,15 @@ class FanOut(Generic[T]):
         except (StopIteration, StopAsyncIteration):
             raise _NoMoreError from None
 
-    async def _hand_over(self, item: T, read: VehicleRead) -> None:
+    async def _hand_over(self, item: T, result: VehicleRead | Result) -> None:
+        if not isinstance(result, VehicleRead):
+            await self._results.put((item, result))
+            return
         try:
             async with self._handing_over:
-                await self._results.put((item, await read.decode()))
+                await self._results.put((item, await result.decode()))
         finally:
-            read.leave()
+            result.leave()
 
 
 class _NoMoreError(Exception):

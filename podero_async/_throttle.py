@@ -52,7 +52,7 @@ class ThrottlePolicy:
 
 
 class Throttle:
-    """Hand out places for requests: first those that continue a list, and otherwise first come, first served.
+    """Hand out places for requests: first come, first served.
 
     The limit grows by one for each good answer until the first pushback, from then on by at most one for every `limit`
     good answers, and only while at least half of it is in use. It falls when the server pushes back; where that names a
@@ -78,7 +78,6 @@ class Throttle:
         self._resume_at = -math.inf
         self._next_start_at = -math.inf
         self._waiters: deque[asyncio.Future[int]] = deque()
-        self._continuing: deque[asyncio.Future[int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.pauses = 0
 
@@ -93,11 +92,6 @@ class Throttle:
         return self._ceiling
 
     @property
-    def has_waiters(self) -> bool:
-        """Whether more requests wait for a place."""
-        return bool(self._waiters or self._continuing)
-
-    @property
     def in_flight(self) -> int:
         """How many places are taken."""
         return self._in_flight
@@ -106,21 +100,19 @@ class Throttle:
         """Take a place, if one can be had at once; return its number, as `acquire` does."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        if self._waiters or self._continuing or self._in_flight >= self.limit or self._wait_s():
+        if self._waiters or self._in_flight >= self.limit or self._wait_s():
             return None
         return self._hand_over()
 
-    async def acquire(self, *, continues: bool = False) -> int:
+    async def acquire(self) -> int:
         """Wait for a place, and return its number, which the answer is reported with.
 
-        A place must be given back with `release`. Cancelling a waiter takes no place. Who `continues` what was begun
-        goes before who begins: what is finished early is not kept in memory.
+        A place must be given back with `release`. Cancelling a waiter takes no place.
         """
         if place := self.take():
             return place
         waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        queue = self._continuing if continues else self._waiters
-        queue.append(waiter)
+        self._waiters.append(waiter)
         self._hand_out()  # sets the timer, where it is time that is waited for
         try:
             return await waiter
@@ -128,7 +120,7 @@ class Throttle:
             if waiter.cancelled():
                 # Leave the queue now: a pause could otherwise collect any number of the cancelled.
                 with contextlib.suppress(ValueError):
-                    queue.remove(waiter)
+                    self._waiters.remove(waiter)
             else:
                 self.release()  # the place came just as the caller was cancelled: pass it on
             raise
@@ -143,11 +135,10 @@ class Throttle:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for queue in (self._continuing, self._waiters):
-            for waiter in queue:
-                if not waiter.done():
-                    waiter.set_exception(ConfigurationError("the client is closed"))
-            queue.clear()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(ConfigurationError("the client is closed"))
+        self._waiters.clear()
 
     @property
     def is_in_outage(self) -> bool:
@@ -229,12 +220,12 @@ class Throttle:
         return max(0.0, until - asyncio.get_running_loop().time())
 
     def _hand_out(self) -> None:
-        while (queue := self._continuing or self._waiters) and self._in_flight < self.limit:
+        while self._waiters and self._in_flight < self.limit:
             wait_s = self._wait_s()
             if wait_s > 0:
                 self._set_timer(wait_s)
                 return
-            waiter = queue.popleft()
+            waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(self._hand_over())
 

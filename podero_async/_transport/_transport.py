@@ -82,7 +82,6 @@ class Transport:
         *,
         shown_path: str | None = None,
         private: str = "",
-        continues: bool = False,
     ) -> T:
         """GET a path, query included, and decode its answer.
 
@@ -93,7 +92,6 @@ class Transport:
             tally: What the request is counted on.
             shown_path: The path for errors, where the real one names a person.
             private: What the server's words must not repeat in an error.
-            continues: Whether it goes on with a list that others wait behind.
 
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
@@ -103,7 +101,7 @@ class Transport:
         shown = shown_path or where
 
         async def attempt(call: Call) -> T:
-            answer = await self._authorized(url, shown, call, private, continues=continues)
+            answer = await self._authorized(url, shown, call, private)
             try:
                 return await self._decoded(answer, decode)
             except DecodeError as error:
@@ -130,14 +128,14 @@ class Transport:
                     return decode(answer.body(_DECODED_ON_LOOP))
         return await asyncio.to_thread(lambda: decode(answer.body()))
 
-    async def _authorized(self, url: URL, path: str, call: Call, private: str, *, continues: bool) -> Answer:
+    async def _authorized(self, url: URL, path: str, call: Call, private: str) -> Answer:
         """Send one attempt with a token, and once more with a new one where the server refuses the first.
 
         A token out of a store may be as dead as the one before: then once more with one that is new for sure.
         """
         while True:
             self._check_quiet_time("GET", path)
-            place = self.throttle.take() or await self._wait_for_place(call, continues=continues)
+            place = self.throttle.take() or await self._wait_for_place(call)
             try:
                 token = self.tokens.current() or await self.tokens.get()
                 call.tally.requests += 1
@@ -168,10 +166,10 @@ class Transport:
             error.is_for_all = error.is_final = True
             raise error
 
-    async def _wait_for_place(self, call: Call, *, continues: bool) -> int:
+    async def _wait_for_place(self, call: Call) -> int:
         loop = asyncio.get_running_loop()
         since = loop.time()
-        place = await self.throttle.acquire(continues=continues)
+        place = await self.throttle.acquire()
         if not self.throttle.is_in_outage:  # waiting for a server to come back is the call's own time
             call.waited_s += loop.time() - since
         return place
