@@ -595,7 +595,7 @@ async def test_progress_can_be_watched(sim: PoderoSimulator, client: PoderoClien
     )
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, progress=progress, now=clock)
-    assert seen[0] == ("fetching", 12, True, 16)
+    assert seen[0] == ("fetching", 12, True, 32)
     assert (progress.phase, progress.received, progress.committed.new) == ("ended", 12, progress.received_sessions)
     assert progress.pauses == 0
 
