@@ -162,8 +162,12 @@ async def end_of(process: asyncio.subprocess.Process) -> Ended:
     return Ended(process.returncode, out.decode(), err.decode())
 
 
-async def run_on_pty(*argv: str, err_too: bool = False) -> Ended:
-    """Run a command as a process of its own on a real terminal; stderr is a pipe, or of the terminal, too."""
+async def run_on_pty(*argv: str, err_too: bool = False, look: Callable[[str], None] = lambda _: None) -> Ended:
+    """Run a command as a process of its own on a real terminal; stderr is a pipe, or of the terminal, too.
+
+    Whenever something was written, `look` is called with all of it, in this thread.
+    """
+    loop = asyncio.get_running_loop()
     ours, theirs = pty.openpty()
     stderr = theirs if err_too else asyncio.subprocess.PIPE
     try:
@@ -174,14 +178,16 @@ async def run_on_pty(*argv: str, err_too: bool = False) -> Ended:
         os.close(theirs)
     try:
         async with asyncio.timeout(30):
-            out = await asyncio.to_thread(_read_all, ours)
+            out = await asyncio.to_thread(_read_all, ours, lambda text: loop.call_soon_threadsafe(look, text))
             _, err = await process.communicate()
     finally:
+        if process.returncode is None:
+            process.kill()
         os.close(ours)
     return Ended(process.returncode, out.decode(), (err or b"").decode())
 
 
-def _read_all(terminal: int) -> bytes:
+def _read_all(terminal: int, look: Callable[[str], object]) -> bytes:
     parts: list[bytes] = []
     while True:
         try:
@@ -191,3 +197,4 @@ def _read_all(terminal: int) -> bytes:
         if not part:
             return b"".join(parts)
         parts.append(part)
+        look(b"".join(parts).decode(errors="replace"))

@@ -177,13 +177,30 @@ async def test_a_log_that_is_gone(served: PoderoSimulator, path: Path) -> None:
     await process.wait()
 
 
+def _holding(simulator: PoderoSimulator) -> asyncio.Event:
+    """Let no request be answered before the event is set."""
+    go_on, pause = asyncio.Event(), simulator._server._pause
+
+    async def hold(seconds: float) -> bool:
+        await go_on.wait()
+        return await pause(seconds)
+
+    simulator._server._pause = hold
+    return go_on
+
+
 async def test_a_bar_on_a_terminal(served: PoderoSimulator, path: Path) -> None:
     """A person would stare at nothing, or at a bar that is torn, or wider than the terminal."""
-    served.latency_s = 0.05
-    ended = await run_on_pty(*whole_fleet(served, path), err_too=True)
+    go_on = _holding(served)
+
+    def look(shown: str) -> None:
+        if "looking for vehicles, 0 so far" in shown:
+            go_on.set()
+
+    ended = await run_on_pty(*whole_fleet(served, path), err_too=True, look=look)
     assert ended.code == 0
+    assert go_on.is_set()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out)
-    assert "looking for vehicles" in text
     assert "10 of 10 vehicles" in text
     assert "in flight, 0 pauses, 0 failed" in text
     assert "\x1b[?25l" in ended.out
