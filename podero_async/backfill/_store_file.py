@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -26,6 +27,7 @@ _OPTIONS: _Options = {
 }
 _MEMORY = ":memory:"
 _MAGIC = slice(8, 12)
+_PID = re.compile(r"\bPID ([1-9]\d*)")  # 0 where it runs in another container
 
 _open_here: set[Path] = set()
 """The database itself lets one process open a file twice."""
@@ -136,15 +138,17 @@ def translated(path: str) -> Iterator[None]:
         full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
         raise (StoreFullError if full else StoreError)(error.strerror or str(error), path) from error
     except duckdb.Error as error:
-        raise _meaning(str(error))(_first_line(error), path) from error
+        raise _explained(error, path) from error
 
 
-def _meaning(words: str) -> type[StoreError]:
+def _explained(error: duckdb.Error, path: str) -> StoreError:
+    words = str(error)
     if "Could not set lock" in words or "being used by another process" in words:
-        return StoreInUseError
-    if any(sign in words for sign in ("No space left", "File too large", "Disk quota", "disk is full")):
-        return StoreFullError
-    return StoreError
+        found = _PID.search(words)
+        who = f" (PID {found[1]})" if found else ""
+        return StoreInUseError(f"another process{who} has the store open", path)
+    full = any(sign in words for sign in ("No space left", "File too large", "Disk quota", "disk is full"))
+    return (StoreFullError if full else StoreError)(_first_line(error), path)
 
 
 def _first_line(error: Exception) -> str:

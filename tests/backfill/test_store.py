@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import re
 import resource
 import sqlite3
 import subprocess
@@ -44,7 +45,7 @@ def test_the_table_has_the_fields_of_a_session() -> None:
 
 
 async def test_a_store_in_use_by_another_process_is_refused(path: Path) -> None:
-    """Two jobs that overlap must not spoil each other's work."""
+    """Two jobs that overlap must not spoil each other's work; and who is in the way must be told in plain words."""
     code = f"import duckdb; con = duckdb.connect({str(path)!r}); print('open', flush=True); input()"
     async with SessionStore(path):
         pass
@@ -53,12 +54,33 @@ async def test_a_store_in_use_by_another_process_is_refused(path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
         for read_only in (False, True):
-            with pytest.raises(StoreInUseError):
+            with pytest.raises(StoreInUseError) as refused:
                 async with SessionStore(path, read_only=read_only):
                     pass
+            assert str(refused.value) == f"another process (PID {other.pid}) has the store open: {path}"
         other.communicate(b"\n")
     async with SessionStore(path):
         pass
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ('Could not set lock on file "/x": Conflicting lock is held in PID 17.', "another process (PID 17) has"),
+        ('Could not set lock on file "/x": Conflicting lock is held in PID 0.', "another process has"),
+        (
+            "Cannot open file, it is being used by another process.\n\nFile is open in\na.exe (PID 17)",
+            "another process (PID 17) has",
+        ),
+        ('Could not set lock on file "/PID1": Resource temporarily unavailable', "another process has"),
+    ],
+)
+def test_whoever_has_the_store_open_is_named_where_that_is_known(words: str, said: str) -> None:
+    """An operator would hunt for a process that is not there, or learn of none."""
+    from podero_async.backfill._store_file import translated  # noqa: PLC0415
+
+    with pytest.raises(StoreInUseError, match=re.escape(f"{said} the store open: /x")), translated("/x"):
+        raise duckdb.IOException(words)
 
 
 async def test_a_store_that_is_open_in_this_process_is_refused(path: Path) -> None:
