@@ -6,7 +6,7 @@ PoderoError
  |    +-- NotAStoreError   the file is no database, or one that this library did not make
  |    +-- StoreTooNewError a later version of this library made it
  |    +-- StoreFullError   there is no room left where it lies
- +-- ApiDownError          so much failed in a row that the run was ended; what was committed stays
+ +-- ApiDownError          nothing but failures of the network or the server; what was committed stays
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StoreFullError(StoreError):
 
 
 class ApiDownError(PoderoError):
-    """The API answers nothing any more: the run was ended. Its `report` says what was committed; run it again later."""
+    """The API answers nothing any more. The `report` says what was committed, and whether all was tried: run it again later."""
 
     def __init__(self, reason: str, report: BackfillReport) -> None:
         super().__init__(reason, report)

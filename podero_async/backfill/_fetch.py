@@ -15,9 +15,10 @@ from podero_async._retry import Tally
 from podero_async._throttle import Throttle
 from podero_async._vehicle import Room, VehicleRead
 from podero_async.backfill._task import Task
+from podero_async.errors import RateLimitError, ServerError, TransportError
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["discovered", "is_down", "reads", "throttle_of"]
+__all__ = ["discovered", "is_down", "is_outage", "reads", "throttle_of"]
 
 
 def throttle_of(client: PoderoClient) -> Throttle:
@@ -28,6 +29,11 @@ def throttle_of(client: PoderoClient) -> Throttle:
 def is_down(client: PoderoClient) -> bool:
     """Say whether the API must be taken for down."""
     return client._transport.is_down  # noqa: SLF001
+
+
+def is_outage(error: Exception) -> bool:
+    """Say whether an error is one that an outage brings, and says nothing of the vehicle that met it."""
+    return isinstance(error, TransportError | ServerError | RateLimitError)
 
 
 def discovered(client: PoderoClient, tally: Tally) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:

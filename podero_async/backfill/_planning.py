@@ -12,7 +12,7 @@ from podero_async import _arguments as arguments
 from podero_async._client import PoderoClient
 from podero_async._pages import Window
 from podero_async._retry import Tally
-from podero_async.backfill._fetch import discovered
+from podero_async.backfill._fetch import discovered, is_outage
 from podero_async.backfill._plan import Run, RunSettings
 from podero_async.backfill._report import FailedVehicle, Progress
 from podero_async.backfill._store import SessionStore
@@ -160,7 +160,7 @@ class Planning:
             async for each in found:
                 if isinstance(each, VehicleFailure):
                     failures.append(each)
-                    self.progress.count_failure(FailedVehicle.of(each))
+                    self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage(each.error))
                 elif self.shard is None or self.shard.holds(each.vehicle_id):
                     vehicles.append(each)
                     self.progress.vehicles += 1

@@ -111,6 +111,10 @@ class Progress:
     """Windows of vehicles read, failed ones included; some wait for their commit."""
     received_sessions: int = 0
     failed: int = 0
+    outages: int = 0
+    """Of the failures of this call, those that an outage brings."""
+    answered: int = 0
+    """Windows that were read, or refused by an API that answers."""
     requests: int = 0
     retries: int = 0
     verdicts: dict[Completeness, int] = attrs.field(factory=lambda: dict.fromkeys(Completeness, 0))
@@ -137,18 +141,27 @@ class Progress:
         """How often the server asked the whole client to wait, since the client was made."""
         return self._throttle.pauses if self._throttle else 0
 
+    @property
+    def met_only_outages(self) -> bool:
+        """Whether all that was tried failed as it does while the API is down; where nothing was tried it did not."""
+        if self.received:
+            return not self.answered
+        return not self.vehicles and 0 < self.failed == self.outages
+
     def watch(self, throttle: Throttle) -> None:
         """Take `in_flight`, `limit` and `pauses` from there."""
         self._throttle = throttle
 
-    def count_failure(self, failed: FailedVehicle) -> None:
+    def count_failure(self, failed: FailedVehicle, *, is_outage: bool) -> None:
         """Note a failure."""
         self.failed += 1
+        self.outages += is_outage
         if len(self.failures) < _MOST_LISTED:
             self.failures.append(failed)
 
     def count_read(self, vehicle: VehicleRef, verdict: Completeness, sessions: int) -> None:
         """Note a vehicle whose window was read."""
+        self.answered += 1
         self.verdicts[verdict] += 1
         self.received_sessions += sessions
         if verdict is Completeness.UNPROVEN:
@@ -157,7 +170,7 @@ class Progress:
     def count_before(self, failures: list[FailedVehicle], unproven: list[VehicleRef]) -> None:
         """Note what an interrupted call of this run found wrong, and this one will not look at again."""
         for failed in failures:
-            self.count_failure(failed)
+            self.count_failure(failed, is_outage=False)
         self.unproven_before = len(unproven)
         for vehicle in unproven:
             self._list_unproven(vehicle)

@@ -13,14 +13,14 @@ from podero_async._client import PoderoClient
 from podero_async._fan_out import Result
 from podero_async._lookahead import cancel_all
 from podero_async.backfill._errors import ApiDownError, StoreError
-from podero_async.backfill._fetch import is_down, reads, throttle_of
+from podero_async.backfill._fetch import is_down, is_outage, reads, throttle_of
 from podero_async.backfill._plan import Run
 from podero_async.backfill._planning import Planning, Vehicles, check_window, utc_now
 from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._store import SessionStore
 from podero_async.backfill._task import Task
 from podero_async.backfill._vehicles import Shard
-from podero_async.errors import PoderoError, RateLimitError, ServerError, TransportError
+from podero_async.errors import PoderoError
 from podero_async.models import VehicleFailure
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ async def backfill(
 
     Raises:
         ValueError: The window is none, or all of its days are still to come.
-        ApiDownError: So much failed in a row that no vehicle would go better; what was received is committed.
+        ApiDownError: So much failed in a row that no vehicle would go better, or all that was tried failed as it does
+            in an outage; what was received is committed.
         AuthenticationError: The credentials were refused; what was received is committed.
         StoreError: The store cannot be written; it is as the last batch left it.
         PoderoError: The organization's users could not be listed.
@@ -118,6 +119,8 @@ class _Backfill:
         report = self._report(is_finished, clock() - began)
         if self.is_down:
             raise ApiDownError("the API is down: nothing but failures, and the retry budget is spent", report)
+        if is_finished and self.planning.progress.met_only_outages:
+            raise ApiDownError("the API is down: all that was tried failed", report)
         return report
 
     async def _read_all(self, vehicles: Vehicles) -> None:
@@ -154,9 +157,10 @@ class _Backfill:
             progress.count_read(task.vehicle, result.completeness, len(result.sessions))
             self.failures_in_a_row = 0
             return
-        progress.count_failure(FailedVehicle.of(result))
-        is_outage = isinstance(result.error, TransportError | ServerError | RateLimitError)
-        self.failures_in_a_row = self.failures_in_a_row + 1 if is_outage else 0
+        in_outage = is_outage(result.error)
+        progress.count_failure(FailedVehicle.of(result), is_outage=in_outage)
+        progress.answered += not in_outage
+        self.failures_in_a_row = self.failures_in_a_row + 1 if in_outage else 0
         self.is_down = self.failures_in_a_row >= _DOWN_AFTER and is_down(self.planning.client)
 
     async def _drain(self) -> None:

@@ -392,6 +392,61 @@ async def test_an_api_that_is_down_ends_the_run_at_once(path: Path, clock: Clock
             assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+TWICE = RetryPolicy(max_attempts=2, backoff_initial=0.001)
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "vehicles"])
+async def test_an_api_that_is_down_for_a_small_fleet_says_so(path: Path, clock: Clock, endpoint: Any) -> None:
+    """A partner with three vehicles would be told of three bad vehicles, or of none at all, when the API is down."""
+    down = Fault(kind="status", status=502, endpoint=endpoint)
+    async with (
+        PoderoSimulator(users=3, vehicles=3, sessions_per_vehicle=20, faults=[down]) as sim,
+        client_of(sim, retry=TWICE) as client,
+        SessionStore(path) as store,
+    ):
+        with pytest.raises(ApiDownError, match="all that was tried failed") as raised:
+            await backfill(client, store, FIRST, LAST, now=clock)
+        report = raised.value.report
+        assert (report.done, report.failed, report.finished) == (0, 3, True)
+        assert len(await store.query("SELECT * FROM failures WHERE kind = 'ServerError'")) == 3
+        sim.clear_faults()
+        assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
+        assert await store.query("SELECT * FROM failures") == []
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+
+
+@pytest.mark.parametrize("endpoint", ["sessions", "vehicles"])
+@pytest.mark.parametrize("status", [404, None])
+async def test_an_api_that_answers_somebody_is_not_down(
+    path: Path, clock: Clock, endpoint: Any, status: int | None
+) -> None:
+    """A vehicle or a user that the server cannot serve would pass for an outage, and a scheduler wait for its end."""
+    async with (
+        PoderoSimulator(users=3, vehicles=3, sessions_per_vehicle=20) as sim,
+        client_of(sim, retry=TWICE) as client,
+        SessionStore(path) as store,
+    ):
+        if status is not None:
+            sim.add_fault(Fault(kind="status", status=status, endpoint=endpoint, nth=1))
+        sim.add_fault(Fault(kind="status", status=500, endpoint=endpoint, nth=range(2, 9)))
+        report = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (report.finished, report.failed) == (True, 2 if status is None else 3)
+
+
+async def test_a_list_of_vehicles_that_fails_beside_a_fleet_that_is_held_is_no_outage(path: Path, clock: Clock) -> None:
+    """A night with nothing to read and one user's hiccup would be called an outage."""
+    async with (
+        PoderoSimulator(users=3, vehicles=3, sessions_per_vehicle=20) as sim,
+        client_of(sim, retry=TWICE) as client,
+        SessionStore(path) as store,
+    ):
+        await backfill(client, store, FIRST, LAST, now=clock)
+        sim.add_fault(Fault(kind="status", status=500, endpoint="vehicles", nth={1, 2, 3, 4}))
+        report = await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
+        assert (report.finished, report.skipped, report.done) == (True, 3, 0)
+        assert report.failed > 0
+
+
 async def test_refused_credentials_end_the_run_and_keep_what_came(
     sim: PoderoSimulator, path: Path, clock: Clock
 ) -> None:
