@@ -86,7 +86,7 @@ class BackfillReport:
     withdrawn: int
     """Rows that the store held, and that a proven read of their days no longer showed."""
     rejected: int
-    """Rows that could not be read; they stand in `rejected_items`."""
+    """Rows of the whole run that could not be read; they stand in `rejected_items`."""
     requests: int
     retries: int
     seconds: float
@@ -124,6 +124,8 @@ class Progress:
     unproven_vehicles: list[VehicleRef] = attrs.field(factory=list)
     unproven_before: int = 0
     """Vehicles that an interrupted call of this run left unproven."""
+    rejected_before: int = 0
+    """Rows that it could not read."""
     _throttle: Throttle | None = attrs.field(default=None, alias="throttle")
 
     @property
@@ -167,11 +169,11 @@ class Progress:
         if verdict is Completeness.UNPROVEN:
             self._list_unproven(vehicle)
 
-    def count_before(self, failures: list[FailedVehicle], unproven: list[VehicleRef]) -> None:
+    def count_before(self, failures: list[FailedVehicle], unproven: list[VehicleRef], rejected: int) -> None:
         """Note what an interrupted call of this run found wrong, and this one will not look at again."""
         for failed in failures:
             self.count_failure(failed, is_outage=False)
-        self.unproven_before = len(unproven)
+        self.unproven_before, self.rejected_before = len(unproven), rejected
         for vehicle in unproven:
             self._list_unproven(vehicle)
 
@@ -219,7 +221,7 @@ class Progress:
             changed=done.changed,
             unchanged=done.unchanged,
             withdrawn=done.withdrawn,
-            rejected=done.rejected,
+            rejected=done.rejected + self.rejected_before,
             requests=self.requests,
             retries=self.retries,
         )

@@ -128,8 +128,11 @@ FROM tasks t WHERE t.run_id = $run AND NOT EXISTS (FROM receipts r WHERE r.run_i
 _SUPERSEDED = (
     "SELECT run_id FROM runs WHERE finished_at IS NULL AND include_hidden = $include_hidden AND scope = $scope"
 )
-
-
+# A rejected row was stored with the receipt of the read that brought it, at the same moment.
+_REJECTED_BEFORE = f"""
+SELECT count(*) FROM rejected_items
+SEMI JOIN (FROM receipts WHERE run_id = ?) USING ({_PAIR}, from_date, to_date, include_hidden, fetched_at)
+"""
 _BY_WINDOW = "GROUP BY ALL ORDER BY 3 DESC, 1"
 
 
@@ -159,16 +162,20 @@ def resume_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, today: dat
     return Run(run_id, vehicles, left, vehicles - users, resumed=True)
 
 
-def found_before(con: duckdb.DuckDBPyConnection, run_id: int) -> tuple[list[FailedVehicle], list[VehicleRef]]:
-    """Return what an interrupted call of a run found wrong for good: users not listed, and vehicles left unproven."""
+def found_before(con: duckdb.DuckDBPyConnection, run_id: int) -> tuple[list[FailedVehicle], list[VehicleRef], int]:
+    """Return what an interrupted call of a run found wrong for good.
+
+    That is users not listed, vehicles left unproven, and how many rows could not be read.
+    """
     users = con.execute(
         "SELECT user_id::VARCHAR, kind, message FROM failures WHERE run_id = ? AND vehicle_id IS NULL", [run_id]
     ).fetchall()
     vehicles = con.execute(
         f"SELECT DISTINCT {_PAIR} FROM receipts WHERE run_id = ? AND completeness = 'unproven'", [run_id]
     ).fetchall()
+    ((rejected,),) = con.execute(_REJECTED_BEFORE, [run_id]).fetchall()
     failures = [FailedVehicle(user_id=user, vehicle_id=None, kind=kind, message=words) for user, kind, words in users]
-    return failures, [VehicleRef(user_id=user, vehicle_id=vehicle) for user, vehicle in vehicles]
+    return failures, [VehicleRef(user_id=user, vehicle_id=vehicle) for user, vehicle in vehicles], rejected
 
 
 def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, now: datetime) -> Run:

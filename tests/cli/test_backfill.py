@@ -17,12 +17,12 @@ import duckdb
 import pytest
 
 from podero_async import ConfigurationError, PoderoClient, RetryPolicy, ThrottlePolicy
-from podero_async.backfill import SessionStore
+from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import _pace
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
 from tests.cli.conftest import Call, Ended, settings, whole_fleet
-from tests.support import USER, VEHICLE, wire_row
+from tests.support import USER, VEHICLE, client_of, wire_row
 
 _MISSING_MODULES = ("duckdb", "pyarrow")
 
@@ -177,6 +177,30 @@ async def test_unreadable_sessions_are_told_of(call: Call, served: PoderoSimulat
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
     assert ended.complaint.startswith("1 sessions could not be read")
+
+
+async def test_a_resumed_run_tells_of_all_sessions_that_could_not_be_read(
+    call: Call, served: PoderoSimulator, path: Path
+) -> None:
+    """A run would end with exit code 0 because it was interrupted, although sessions are missing in the store."""
+    stop, window = asyncio.Event(), (served.first_day, served.last_day)
+    for number, field in ((1, "id"), (3, "plug_in_time"), (5, "id"), (9, "is_at_home")):
+        served.add_fault(Fault(kind="malformed_row", field=field, damage="missing", nth=number))
+    async with client_of(served, throttle=ThrottlePolicy(max_concurrency=1)) as client, SessionStore(path) as store:
+        assert (await backfill(client, store, *window, served.vehicles[:1])).rejected == 1  # of another run
+        served.before_answer = lambda asked: stop.set() if asked.number == 7 else None
+        first = await backfill(client, store, *window, stop=stop)
+    assert (first.finished, first.rejected) == (False, 2)
+    served.before_answer = None
+    ended = await call(*whole_fleet(served, path))
+    assert (ended.code, ended.complaint) == (
+        1,
+        "3 sessions could not be read: they stand in the store's table rejected_items",
+    )
+    assert "0 that are shown no more, 3 that could not be read" in ended.out
+    assert await _ask(path, "SELECT count(*) AS n FROM rejected_items") == [{"n": 4}]
+    again = await call(*whole_fleet(served, path), "--refresh-days=60")
+    assert (again.code, again.err) == (0, "")
 
 
 async def test_the_pace_is_kept(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
