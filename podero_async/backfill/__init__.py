@@ -5,6 +5,7 @@ Needs the extra `backfill` (DuckDB and Arrow) once a store is opened.
 
 from podero_async.backfill._errors import (
     ApiDownError,
+    ForeignStoreError,
     NotAStoreError,
     StoreError,
     StoreFullError,
@@ -24,6 +25,7 @@ __all__ = [
     "BackfillReport",
     "Difference",
     "FailedVehicle",
+    "ForeignStoreError",
     "NotAStoreError",
     "Progress",
     "SessionStore",

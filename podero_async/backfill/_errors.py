@@ -4,6 +4,7 @@ PoderoError
  +-- StoreError            the store cannot be used, read or written
  |    +-- StoreInUseError  another process, or another `SessionStore` of this one, has it open
  |    +-- NotAStoreError   the file is no database, or one that this library did not make
+ |    +-- ForeignStoreError it is for another organization, or for the same one at another origin
  |    +-- StoreTooNewError a later version of this library made it
  |    +-- StoreFullError   there is no room left where it lies
  +-- ApiDownError          nothing but failures of the network or the server; what was committed stays
@@ -14,7 +15,15 @@ from __future__ import annotations
 from podero_async.backfill._report import BackfillReport
 from podero_async.errors import PoderoError
 
-__all__ = ["ApiDownError", "NotAStoreError", "StoreError", "StoreFullError", "StoreInUseError", "StoreTooNewError"]
+__all__ = [
+    "ApiDownError",
+    "ForeignStoreError",
+    "NotAStoreError",
+    "StoreError",
+    "StoreFullError",
+    "StoreInUseError",
+    "StoreTooNewError",
+]
 
 
 class StoreError(PoderoError):
@@ -35,6 +44,10 @@ class StoreInUseError(StoreError):
 
 class NotAStoreError(StoreError):
     """The file is no database, or a database of something else. It was not touched."""
+
+
+class ForeignStoreError(StoreError):
+    """The store is for another organization, or for the same one at another origin. It was not touched."""
 
 
 class StoreTooNewError(StoreError):

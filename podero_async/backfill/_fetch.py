@@ -13,12 +13,19 @@ from podero_async._fan_out import FanOut, Result
 from podero_async._fleet import fetch_or_fail
 from podero_async._retry import Tally
 from podero_async._throttle import Throttle
+from podero_async._transport._origin import checked_origin
 from podero_async._vehicle import Room, VehicleRead
+from podero_async.backfill._source import Source
 from podero_async.backfill._task import Task
 from podero_async.errors import RateLimitError, ServerError, TransportError
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["discovered", "is_down", "is_outage", "reads", "throttle_of"]
+__all__ = ["discovered", "is_down", "is_outage", "reads", "source_of", "throttle_of"]
+
+
+def source_of(client: PoderoClient) -> Source:
+    """Return whose sessions the client reads."""
+    return Source(str(client._org_id), checked_origin(client._base_url))  # noqa: SLF001
 
 
 def throttle_of(client: PoderoClient) -> Throttle:

@@ -12,9 +12,10 @@ from podero_async import _arguments as arguments
 from podero_async._client import PoderoClient
 from podero_async._pages import Window
 from podero_async._retry import Tally
-from podero_async.backfill._fetch import discovered, is_outage
+from podero_async.backfill._fetch import discovered, is_outage, source_of
 from podero_async.backfill._plan import Run, RunSettings
 from podero_async.backfill._report import FailedVehicle, Progress
+from podero_async.backfill._source import check_owner
 from podero_async.backfill._store import SessionStore
 from podero_async.backfill._vehicles import Shard
 from podero_async.models import VehicleFailure, VehicleRef
@@ -80,6 +81,7 @@ async def plan_backfill(
 
     Raises:
         ValueError: As `backfill`.
+        ForeignStoreError: The store is for another organization.
         PoderoError: The organization's users could not be listed.
     """
     from podero_async.backfill._store_runs import draft_run  # noqa: PLC0415
@@ -114,9 +116,11 @@ class Planning:
 
     async def run(self, vehicles: Vehicles) -> Run:
         """Return the run to go on with; a new one is in the store from now on."""
+        from podero_async.backfill._store_owner import claim  # noqa: PLC0415
         from podero_async.backfill._store_runs import found_before, start_run  # noqa: PLC0415
 
         settings, run = await self.find(vehicles)
+        await self.store.call(claim, source_of(self.client))
         if run is None:
             run = await self.store.call(start_run, settings, self.started)
         else:
@@ -131,6 +135,7 @@ class Planning:
         """
         from podero_async.backfill._store_runs import resume_run, roster_digest  # noqa: PLC0415
 
+        await check_owner(self.store, source_of(self.client))  # before anything is sent
         share = f", share {self.shard}" if self.shard else ""
         settings = RunSettings(self.window, self.refresh_days, f"the fleet{share}")
         if vehicles is not None:

@@ -74,6 +74,7 @@ async def backfill(
         ApiDownError: So much failed in a row that no vehicle would go better, or all that was tried failed as it does
             in an outage; what was received is committed.
         AuthenticationError: The credentials were refused; what was received is committed.
+        ForeignStoreError: The store is for another organization, or for the same one at another origin.
         StoreError: The store cannot be written; it is as the last batch left it.
         PoderoError: The organization's users could not be listed.
     """

@@ -14,6 +14,7 @@ import duckdb
 
 from podero_async._pages import Window
 from podero_async.backfill._report import FailedVehicle
+from podero_async.backfill._store_owner import owner_of
 from podero_async.backfill._store_schema import SCHEMA_VERSION
 from podero_async.backfill._task import Task
 from podero_async.models import VehicleRef
@@ -55,6 +56,9 @@ class StoreStatus:
 
     path: str
     schema_version: int
+    org_id: str | None
+    origin: str | None
+    """Whom it is for; None before the first backfill."""
     vehicles: int
     sessions: int
     """All rows, the withdrawn and hidden ones included."""
@@ -115,9 +119,12 @@ SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id LIMI
 def read_status(con: duckdb.DuckDBPyConnection, path: str) -> StoreStatus:
     """Sum up what the store holds."""
     (counts,) = read_rows(con, _COUNTS)
+    owner = owner_of(con)
     return StoreStatus(
         path=path,
         schema_version=SCHEMA_VERSION,
+        org_id=owner.org_id if owner else None,
+        origin=owner.origin if owner else None,
         failed_vehicles=tuple(FailedVehicle(**row) for row in read_rows(con, _FAILURES)),
         coverage=tuple(Coverage(**row) for row in read_rows(con, _COVERAGE)),
         runs=tuple(RunStatus(**row) for row in read_rows(con, _RUNS)),

@@ -9,8 +9,9 @@ import attrs
 
 from podero_async._client import PoderoClient
 from podero_async._fan_out import Result
-from podero_async.backfill._fetch import reads
+from podero_async.backfill._fetch import reads, source_of
 from podero_async.backfill._report import FailedVehicle
+from podero_async.backfill._source import check_owner
 from podero_async.backfill._store import SessionStore
 from podero_async.backfill._task import Task, digest_of
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
@@ -70,12 +71,14 @@ async def verify(client: PoderoClient, store: SessionStore, sample: int | None =
 
     Raises:
         ValueError: The sample is not at least 1.
+        ForeignStoreError: The store is for another organization.
         AuthenticationError: The credentials were refused.
     """
     from podero_async.backfill._store_queries import sample_receipts  # noqa: PLC0415
 
     if sample is not None and sample < 1:
         raise ValueError("sample must be at least 1")
+    await check_owner(store, source_of(client))
     drawn = await store.call(sample_receipts, sample)
     digests = {task.number: digest for task, digest in drawn}
     checking = _Checking(store, digests)

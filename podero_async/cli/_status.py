@@ -47,6 +47,8 @@ async def run(arguments: argparse.Namespace) -> Exit:
 
 def _pairs(status: StoreStatus, now: datetime) -> Iterator[Pair]:
     yield "store", f"{status.path}, schema version {status.schema_version}"
+    if status.org_id:
+        yield "of", f"organization {status.org_id} at {status.origin}"
     yield "vehicles", f"{status.vehicles:,}"
     yield "sessions", f"{status.sessions:,}, of which {status.hidden:,} hidden and {status.withdrawn:,} withdrawn"
     if status.first_plug_in and status.last_plug_in:

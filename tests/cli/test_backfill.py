@@ -229,6 +229,21 @@ async def test_refused_credentials_are_exit_code_3(
     assert "401" in ended.complaint
 
 
+async def test_a_store_of_another_organization_is_exit_code_5(
+    call: Call, served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job with another customer's variables would fill this one's store."""
+    assert (
+        f"of        organization {served.org_id} at {served.base_url}\n"
+        in (await call("status", f"--store={filled}")).out
+    )
+    monkeypatch.setenv("PODERO_ORG_ID", str(USER))
+    for argv in (whole_fleet(served, filled), ["verify", f"--store={filled}"]):
+        ended = await call(*argv)
+        assert (ended.code, ended.out) == (5, "")
+        assert ended.complaint.startswith(f"the store is for organization {served.org_id} at ")
+
+
 @pytest.mark.parametrize("options", [["--json"], []])
 async def test_an_api_that_is_down_is_exit_code_4(
     call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]

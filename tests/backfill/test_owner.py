@@ -1,0 +1,102 @@
+"""One store is for one organization at one origin, and remembers which."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from podero_async import ClientCredentials, PoderoClient, PoderoError
+from podero_async.backfill import ForeignStoreError, SessionStore, backfill, plan_backfill, verify
+from podero_async.testing import PoderoSimulator
+from tests.backfill.conftest import Clock
+from tests.backfill.test_backfill import FIRST, LAST
+from tests.support import ORG, QUICK, client_of
+
+
+def _of_another(sim: PoderoSimulator) -> PoderoClient:
+    """Make a client for another organization at the same origin."""
+    credentials = ClientCredentials(sim.client_id, sim.client_secret)
+    return PoderoClient(ORG, credentials, base_url=sim.base_url, retry=QUICK)
+
+
+async def _fill(path: Path, client: PoderoClient, clock: Clock) -> None:
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+
+
+async def _do_backfill(client: PoderoClient, store: SessionStore, clock: Clock) -> None:
+    await backfill(client, store, FIRST, LAST, now=clock)
+
+
+async def _do_plan(client: PoderoClient, store: SessionStore, clock: Clock) -> None:
+    await plan_backfill(client, store, FIRST, LAST, now=clock)
+
+
+async def _do_verify(client: PoderoClient, store: SessionStore, _: Clock) -> None:
+    await verify(client, store)
+
+
+@pytest.mark.parametrize("do", [_do_backfill, _do_plan, _do_verify])
+async def test_another_organization_is_refused_and_the_store_not_touched(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, do: Callable[..., Any]
+) -> None:
+    """A wrong variable at night would mix two fleets in one table, and call half of it withdrawn."""
+    await _fill(path, client, clock)
+    before, asked = path.read_bytes(), sim.counts.total_requests
+    async with _of_another(sim) as other, SessionStore(path) as store:
+        with pytest.raises(ForeignStoreError) as refused:
+            await do(other, store, clock)
+    ours, theirs = (f"organization {org_id} at {sim.base_url}" for org_id in (sim.org_id, ORG))
+    assert str(refused.value) == f"the store is for {ours}, not for {theirs}: {path}"
+    assert (path.read_bytes(), sim.counts.total_requests) == (before, asked)
+
+
+async def test_the_same_organization_at_another_origin_is_refused(
+    client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Sandbox and production would flow into one store."""
+    await _fill(path, client, clock)
+    async with PoderoSimulator(users=6, vehicles=12, sessions_per_vehicle=30, seed=3) as sandbox:
+        async with client_of(sandbox) as other, SessionStore(path) as store:
+            with pytest.raises(ForeignStoreError, match="not for organization"):
+                await backfill(other, store, FIRST, LAST, now=clock)
+        assert sandbox.counts.total_requests == 0
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+async def test_a_store_of_an_older_release_takes_the_first_that_comes(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, is_resumed: bool
+) -> None:
+    """An upgrade of the library would lock a fleet's history up, or leave it open to any organization for ever."""
+    stop = asyncio.Event()
+    sim.before_answer = lambda asked: stop.set() if is_resumed and asked.number == 7 else None
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, stop=stop, now=clock)
+    with duckdb.connect(str(path)) as con:
+        con.execute("DELETE FROM meta WHERE key IN ('organization', 'origin')")
+    async with SessionStore(path) as store:
+        assert (await store.status()).org_id is None
+        report = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (report.is_clean, report.resumed) == (True, is_resumed)
+        await backfill(client, store, FIRST, LAST, now=clock)
+        assert await store.query("SELECT count(*) AS rows FROM meta") == [{"rows": 4}], "noted once"
+        status = await store.status()
+        assert (status.org_id, status.origin) == (str(sim.org_id), sim.base_url)
+        async with _of_another(sim) as other:
+            with pytest.raises(ForeignStoreError):
+                await backfill(other, store, FIRST, LAST, now=clock)
+
+
+async def test_an_organization_that_cannot_be_listed_takes_no_store(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A mistyped id in the first run would make the store useless for the right one."""
+    async with _of_another(sim) as mistyped, SessionStore(path) as store:
+        with pytest.raises(PoderoError):
+            await backfill(mistyped, store, FIRST, LAST, now=clock)
+        assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
