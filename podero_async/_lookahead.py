@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["as_completed", "cancel_all", "in_order"]
+__all__ = ["as_completed", "cancel_all", "ends_before", "in_order"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -77,3 +77,16 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
             task.exception()  # taken note of: nobody else will ask
     if cancelled is not None:
         raise cancelled
+
+
+async def ends_before(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
+    """Await a task, and say whether it came to its end; once the event is set, it is cancelled."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            return False
+        task.result()
+        return True
+    finally:
+        await cancel_all([task, waiting])

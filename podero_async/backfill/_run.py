@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from podero_async._client import PoderoClient
 from podero_async._fan_out import Result
-from podero_async._lookahead import cancel_all
+from podero_async._lookahead import ends_before
 from podero_async.backfill._errors import ApiDownError, StoreError
 from podero_async.backfill._fetch import is_down, is_outage, reads, throttle_of
 from podero_async.backfill._plan import Run
@@ -104,7 +104,8 @@ class _Backfill:
         began = clock()
         try:
             try:
-                is_through = await _unless_stopped(self._read_all(vehicles), stop)
+                reading = asyncio.create_task(self._read_all(vehicles), name="podero_async backfill")
+                is_through = await ends_before(stop or asyncio.Event(), reading)
             except PoderoError as error:
                 if not isinstance(error, StoreError):
                     await self._drain()
@@ -185,17 +186,3 @@ class _Backfill:
             finished=is_finished,
             seconds=seconds,
         )
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, None], stop: asyncio.Event | None) -> bool:
-    """Await the work, and say whether it came to its end; once the event is set, the work is cancelled."""
-    working = asyncio.create_task(work, name="podero_async backfill")
-    stopping = asyncio.create_task((stop or asyncio.Event()).wait())
-    try:
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            return False
-        working.result()
-        return True
-    finally:
-        await cancel_all([working, stopping])

@@ -23,6 +23,8 @@ __all__ = ["SessionStore"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_GIVEN_UP_EVERY_S = 0.05  # until an export takes note of it
+
 
 class SessionStore:
     """A store of a fleet's charging sessions: one DuckDB file, opened by one process at a time.
@@ -111,6 +113,8 @@ class SessionStore:
     ) -> Exported:
         """Write the table of sessions to a file; what was there before is replaced once the new one is whole.
 
+        Where the caller is cancelled, the export ends at once and leaves nothing behind.
+
         Args:
             target: The file; with `partition_by`, a directory that must be empty or not exist yet.
             format: Times are UTC: of Parquet as such, of the others as ISO 8601 texts.
@@ -121,11 +125,20 @@ class SessionStore:
             ValueError: There is no such format or partition.
             StoreError: The target cannot be written.
         """
-        from podero_async.backfill._store_export import export_sessions  # noqa: PLC0415
+        from podero_async.backfill._store_export import Export  # noqa: PLC0415
 
-        return await self.call(
-            export_sessions, fspath(target), format, partition_by=partition_by, include_withdrawn=include_withdrawn
+        export = Export(
+            target=fspath(target), kind=format, partition_by=partition_by, include_withdrawn=include_withdrawn
         )
+        writing = asyncio.create_task(self.call(export.write), name="podero_async export")
+        writing.add_done_callback(_note_error)
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            while export.give_up() and not writing.done():
+                await asyncio.wait([writing], timeout=_GIVEN_UP_EVERY_S)
+            writing.cancel()  # it waits behind another call, and will not begin
+            raise
 
     async def call(
         self, work: Callable[Concatenate[duckdb.DuckDBPyConnection, P], T], /, *args: P.args, **options: P.kwargs
@@ -167,3 +180,8 @@ class SessionStore:
 
             with translated(self.path):
                 close_store(connection, self.path)
+
+
+def _note_error(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # whoever was cancelled does not ask

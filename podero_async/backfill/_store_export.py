@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import attrs
@@ -13,13 +14,14 @@ import duckdb
 from podero_async.backfill._errors import StoreError
 from podero_async.backfill._store_schema import SESSION_COLUMNS
 
-__all__ = ["Exported", "export_sessions"]
+__all__ = ["Export", "Exported"]
 
 _OPTIONS = {
     "parquet": "FORMAT parquet, COMPRESSION zstd",
     "csv": "FORMAT csv, HEADER",
     "jsonl": "FORMAT json",
 }
+_SESSIONS = "SELECT * FROM sessions"
 _TIMES = [
     *(name for name, kind in SESSION_COLUMNS.items() if kind == "TIMESTAMPTZ"),
     *("fetched_at", "first_seen_at", "changed_at", "withdrawn_at"),
@@ -35,43 +37,82 @@ class Exported:
     files: tuple[str, ...]
 
 
-def export_sessions(
-    con: duckdb.DuckDBPyConnection, target: str, kind: str, *, partition_by: str | None, include_withdrawn: bool
-) -> Exported:
-    """Write the table; the target is there whole, or not at all."""
-    if kind not in _OPTIONS:
-        raise ValueError(f"a format is {', '.join(_OPTIONS)}, not {kind!r}")
-    if partition_by not in {None, "month"}:
-        raise ValueError(f"a partition is month, not {partition_by!r}")
-    path = Path(target)
-    if path.is_dir() and (partition_by is None or any(path.iterdir())):
-        raise StoreError("a directory that is in the way of the export", target)
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    _remove(unfinished)
-    try:
-        rows = _copy(con, unfinished, kind, partition_by=partition_by, include_withdrawn=include_withdrawn)
-        if unfinished.is_dir() and path.is_dir():
-            path.rmdir()
-        unfinished.replace(path)
-    finally:
+@attrs.define(kw_only=True)
+class Export:
+    """An export, which another thread may give up."""
+
+    target: str
+    kind: str
+    partition_by: str | None
+    include_withdrawn: bool
+    _is_given_up: bool = attrs.field(default=False, init=False)
+    _is_begun: bool = attrs.field(default=False, init=False)
+    _running: duckdb.DuckDBPyConnection | None = attrs.field(default=None, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
+
+    def give_up(self) -> bool:
+        """Let the export end soon, or never begin; say whether there is an end to wait for.
+
+        Call it again while there is: a query that is just beginning takes no note.
+        """
+        with self._lock:
+            self._is_given_up = True
+            if self._running is not None:
+                self._running.interrupt()
+            return self._is_begun
+
+    def write(self, con: duckdb.DuckDBPyConnection) -> Exported:
+        """Write the table; the target is there whole, or not at all."""
+        with self._lock:
+            self._check()
+            self._is_begun = True
+        if self.kind not in _OPTIONS:
+            raise ValueError(f"a format is {', '.join(_OPTIONS)}, not {self.kind!r}")
+        if self.partition_by not in {None, "month"}:
+            raise ValueError(f"a partition is month, not {self.partition_by!r}")
+        path = Path(self.target)
+        if path.is_dir() and (self.partition_by is None or any(path.iterdir())):
+            raise StoreError("a directory that is in the way of the export", self.target)
+        unfinished = path.with_name(f"{path.name}.unfinished")
         _remove(unfinished)
-    files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [target]
-    return Exported(rows=rows, files=tuple(files))
+        try:
+            rows = self._copy(con, unfinished)
+            self._check()
+            if unfinished.is_dir() and path.is_dir():
+                path.rmdir()
+            unfinished.replace(path)
+        finally:
+            _remove(unfinished)
+        files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [self.target]
+        return Exported(rows=rows, files=tuple(files))
 
+    def _check(self) -> None:
+        if self._is_given_up:
+            raise StoreError("the export was given up", self.target)
 
-def _copy(
-    con: duckdb.DuckDBPyConnection, target: Path, kind: str, *, partition_by: str | None, include_withdrawn: bool
-) -> int:
-    columns = "*" if kind == "parquet" else f"* REPLACE ({_AS_TEXT})"
-    where = "" if include_withdrawn else "WHERE withdrawn_at IS NULL"
-    source = f"SELECT * FROM sessions {where}"
-    options = _OPTIONS[kind]
-    if partition_by:
-        target.mkdir()
-        source = f"SELECT *, strftime(plug_in_time, '%Y-%m') AS month FROM ({source})"
-        options += ", PARTITION_BY (month)"
-    quoted = str(target).replace("'", "''")
-    return int(con.execute(f"COPY (SELECT {columns} FROM ({source})) TO '{quoted}' ({options})").fetchall()[0][0])
+    def _copy(self, con: duckdb.DuckDBPyConnection, target: Path) -> int:
+        if self.partition_by:
+            target.mkdir()
+        statement = self._statement(target)
+        try:
+            with self._lock:
+                self._check()
+                self._running = con
+            return int(con.execute(statement).fetchall()[0][0])
+        finally:
+            with self._lock:  # an interruption meets this query, and nobody else's
+                self._running = None
+
+    def _statement(self, target: Path) -> str:
+        columns = "*" if self.kind == "parquet" else f"* REPLACE ({_AS_TEXT})"
+        source, options = _SESSIONS, _OPTIONS[self.kind]
+        if not self.include_withdrawn:
+            source += " WHERE withdrawn_at IS NULL"
+        if self.partition_by:
+            source = f"SELECT *, strftime(plug_in_time, '%Y-%m') AS month FROM ({source})"
+            options += ", PARTITION_BY (month)"
+        quoted = str(target).replace("'", "''")
+        return f"COPY (SELECT {columns} FROM ({source})) TO '{quoted}' ({options})"
 
 
 def _remove(path: Path) -> None:

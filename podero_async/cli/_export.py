@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 
+from podero_async._lookahead import ends_before
 from podero_async.backfill import SessionStore
 from podero_async.cli import _arguments as types
-from podero_async.cli._process import Exit
+from podero_async.cli._process import Exit, say
+from podero_async.cli._signals import wishes_to_stop
 
 __all__ = ["add_to", "run"]
 
 _ABOUT = """\
 Write the sessions of a store to a file; one that is there is replaced once the new one is whole.
-Withdrawn sessions are written, too: their withdrawn_at says so. Asks no API.
+Withdrawn sessions are written, too: their withdrawn_at says so. Asks no API. A signal ends it
+at once, and leaves what was there before.
 """
 
 
@@ -30,8 +34,15 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
 
 async def run(arguments: argparse.Namespace) -> Exit:
     """Write the file."""
-    async with SessionStore(arguments.store, read_only=True) as store:
-        exported = await store.export(arguments.output, arguments.format, partition_by=arguments.partition_by)
+    with wishes_to_stop() as wish:
+        async with SessionStore(arguments.store, read_only=True) as store:
+            exporting = asyncio.create_task(
+                store.export(arguments.output, arguments.format, partition_by=arguments.partition_by)
+            )
+            if not await ends_before(wish.event, exporting):
+                say("interrupted; nothing was written")
+                return wish.exit
+    exported = exporting.result()
     files = f", {len(exported.files):,} files" if arguments.partition_by else ""
     print(f"{exported.rows:,} sessions written to {arguments.output}{files}")
     return Exit.DONE

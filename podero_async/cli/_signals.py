@@ -43,7 +43,7 @@ class StopWish:
             self._timer.cancel()
 
     def _give_up(self) -> None:
-        _leave("the last batch took too long, and was given up; what was committed stays", self.exit)
+        _leave("the end took too long, and was not waited for; what was committed stays", self.exit)
 
 
 @contextmanager

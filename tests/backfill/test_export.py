@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
+import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -147,3 +150,92 @@ async def test_an_export_that_cannot_be_is_refused(store: SessionStore, tmp_path
             await store.export(tmp_path, partition_by=partition_by)
     with pytest.raises(StoreError):
         await store.export(tmp_path / "nowhere" / "x.parquet")
+
+
+LONG = "SELECT sessions.* FROM sessions, range(8000)"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    """Read all there is beside the store."""
+    found = (path for path in folder.rglob("*") if not path.name.startswith("fleet.duckdb"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in found}
+
+
+@pytest.mark.parametrize(("kind", "partition_by"), [("parquet", None), ("csv", None), ("jsonl", "month")])
+async def test_an_export_that_is_cancelled_ends_at_once_and_leaves_what_was_there(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any, partition_by: Any
+) -> None:
+    """A timeout around an export would wait for its end all the same, or leave half a file in the place of a whole one."""
+    target = tmp_path / "out"
+    if partition_by:
+        target.mkdir()
+    else:
+        target.write_text("yesterday's")
+    before = _files(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("podero_async.backfill._store_export._SESSIONS", LONG)
+        exporting = asyncio.create_task(store.export(target, kind, partition_by=partition_by))
+        while not (tmp_path / "out.unfinished").exists():
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.02)
+        since = time.monotonic()
+        exporting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await exporting
+        assert time.monotonic() - since < 1
+    assert _files(tmp_path) == before
+    written = await store.export(target, kind, partition_by=partition_by)
+    assert written.rows == len(await store.query("SELECT * FROM sessions"))
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, None])
+async def test_an_export_that_is_cancelled_before_it_began_or_at_its_end(
+    store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turns: int | None
+) -> None:
+    """A cancellation between two steps would go unheard, and the file appear all the same."""
+    from podero_async.backfill._store_export import Export  # noqa: PLC0415
+
+    copy, give_up = Export._copy, Export.give_up
+    copied, given_up = threading.Event(), threading.Event()
+
+    def copying(self: Export, con: duckdb.DuckDBPyConnection, unfinished: Path) -> int:
+        rows = copy(self, con, unfinished)
+        copied.set()
+        assert given_up.wait(5)
+        return rows
+
+    def giving_up(self: Export) -> bool:
+        is_begun = give_up(self)
+        given_up.set()
+        return is_begun
+
+    monkeypatch.setattr(Export, "_copy", copying)
+    monkeypatch.setattr(Export, "give_up", giving_up)
+    exporting = asyncio.create_task(store.export(tmp_path / "out.csv", "csv"))
+    for _ in range(turns or 0):
+        await asyncio.sleep(0)
+    if turns is None:
+        await asyncio.to_thread(copied.wait, 5)
+    exporting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert await store.query("SELECT 1 AS one") == [{"one": 1}]
+    assert _files(tmp_path) == {}
+
+
+async def test_an_export_that_is_cancelled_behind_a_query_neither_ends_it_nor_waits_for_it(
+    store: SessionStore, tmp_path: Path
+) -> None:
+    """Another task's question to the same store would fail because an export was cancelled, or hold the canceller up."""
+    asking = asyncio.create_task(store.query("SELECT count(*) AS n FROM range(20000000) t(a) WHERE hash(a) % 7 = 3"))
+    await asyncio.sleep(0)
+    exporting = asyncio.create_task(store.export(tmp_path / "out.csv", "csv"))
+    await asyncio.sleep(0.02)
+    exporting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await exporting
+    assert not asking.done()
+    ((count,),) = [row.values() for row in await asking]
+    assert count > 2_000_000
+    assert await store.query("SELECT 1 AS one") == [{"one": 1}]
+    assert _files(tmp_path) == {}

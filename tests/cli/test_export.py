@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
+import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from podero_async.testing import PoderoSimulator
-from tests.cli.conftest import Call, end_of, start_on_small_disk
+from tests.cli.conftest import Call, end_of, start, start_on_small_disk
 
 
 def _ids(path: Path, kind: str) -> set[str]:
@@ -47,6 +51,23 @@ async def test_a_directory_by_month(call: Call, filled: Path) -> None:
     assert "in the way" in again.complaint
 
 
+async def test_times_are_utc_wherever_it_runs(
+    served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine in New York would write other times, and put sessions into other months."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    target = filled.with_name("lake")
+    argv = ["export", f"--store={filled}", f"--output={target}", "--format=csv", "--partition-by=month"]
+    assert (await end_of(await start(*argv))).code == 0
+    times = {}
+    for file in target.rglob("*.csv"):
+        for row in csv.DictReader(file.read_text().splitlines()):
+            assert file.parent.name == f"month={row['plug_in_time'][:7]}"
+            times[row["id"]] = datetime.fromisoformat(row["plug_in_time"])
+    truth = [row for vehicle in served.vehicles for row in served.truth(vehicle)]
+    assert times == {row["id"]: datetime.fromisoformat(row["plug_in_time"]) for row in truth}
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -72,3 +93,40 @@ async def test_a_full_disk(filled: Path) -> None:
     assert ended.complaint
     assert target.read_text() == "yesterday's\n"
     assert sorted(file.name for file in filled.parent.iterdir()) == ["fleet.duckdb", "out.csv"]
+
+
+_LONG = "import podero_async.backfill._store_export as e; e._SESSIONS = 'SELECT sessions.* FROM sessions, range(30000)'"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "option"), [(signal.SIGINT, 130, "--format=csv"), (signal.SIGTERM, 143, "--partition-by=month")]
+)
+async def test_a_signal_ends_an_export_and_leaves_nothing_behind(
+    call: Call,
+    filled: Path,
+    record_property: Callable[[str, object], None],
+    number: signal.Signals,
+    code: int,
+    option: str,
+) -> None:
+    """Ctrl-C or a pod's end would take as long as the export, or leave half of it where others look for the whole."""
+    target = filled.with_name("out")
+    if option == "--format=csv":
+        target.write_text("yesterday's\n")
+    argv = ["export", f"--store={filled}", f"--output={target}", option]
+    before = sorted(file.name for file in filled.parent.iterdir())
+    process = await start(*argv, code=_LONG)
+    async with asyncio.timeout(20):
+        while not target.with_name("out.unfinished").exists():
+            assert process.returncode is None, await end_of(process)
+            await asyncio.sleep(0.01)
+    since = time.monotonic()
+    process.send_signal(number)
+    ended = await end_of(process)
+    record_property("figure", f"{time.monotonic() - since:.2f} s from {number.name} to the end of an export")
+    assert time.monotonic() - since < 3
+    assert (ended.code, ended.out, ended.complaint) == (code, "", "interrupted; nothing was written")
+    assert sorted(file.name for file in filled.parent.iterdir()) == before
+    again = await call(*argv)
+    assert (again.code, again.err) == (0, "")
+    assert f" sessions written to {target}" in again.out
