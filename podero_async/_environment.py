@@ -9,6 +9,7 @@ from uuid import UUID
 import attrs
 
 from podero_async._credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
+from podero_async._transport._origin import checked_origin
 from podero_async.errors import ConfigurationError
 
 __all__ = ["Settings", "read_settings"]
@@ -39,16 +40,32 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         ConfigurationError: It names every variable that is missing, wrong or too much.
     """
     values = {name: value.strip() for name, value in environ.items() if name.startswith("PODERO_") and value.strip()}
-    faults = []
-    org_id = None
-    if "PODERO_ORG_ID" not in values:
-        faults.append("PODERO_ORG_ID is missing")
-    else:
+    faults: list[str] = []
+    org_id = _org_id(values.get("PODERO_ORG_ID"), faults)
+    credentials = _credentials(values, faults)
+    base_url = values.get("PODERO_BASE_URL")
+    if base_url is not None:
         try:
-            org_id = UUID(values["PODERO_ORG_ID"])
-        except ValueError:
-            faults.append("PODERO_ORG_ID is no uuid")
-    credentials = None
+            checked_origin(base_url, "PODERO_BASE_URL")
+        except ConfigurationError as error:
+            faults.append(str(error))
+    if faults or org_id is None or credentials is None:
+        raise ConfigurationError("; ".join(faults))
+    return Settings(org_id, credentials, base_url)
+
+
+def _org_id(text: str | None, faults: list[str]) -> UUID | None:
+    if text is None:
+        faults.append("PODERO_ORG_ID is missing")
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        faults.append("PODERO_ORG_ID is no uuid")
+        return None
+
+
+def _credentials(values: Mapping[str, str], faults: list[str]) -> Credentials | None:
     begun = [pair for pair in _KINDS if any(name in values for name in pair)]
     if not begun:
         faults.append(f"the credentials are missing: set {_CHOICE}")
@@ -59,9 +76,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         faults.append(f"{missing[0]} is missing")
     else:
         try:
-            credentials = _KINDS[begun[0]](*(values[name] for name in begun[0]))
+            return _KINDS[begun[0]](*(values[name] for name in begun[0]))
         except ConfigurationError:
             faults.append(f"{begun[0][-1]} cannot stand in a header")
-    if org_id is None or credentials is None:
-        raise ConfigurationError("; ".join(faults))
-    return Settings(org_id, credentials, values.get("PODERO_BASE_URL"))
+    return None

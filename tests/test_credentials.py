@@ -102,6 +102,12 @@ def test_the_environment_gives_the_credentials(variables: dict[str, str], creden
             ["PODERO_CLIENT_ID, PODERO_CLIENT_SECRET, PODERO_TOKEN contradict"],
         ),
         ({"PODERO_ORG_ID": ORG, "PODERO_TOKEN": "a b"}, ["PODERO_TOKEN"]),
+        (
+            {"PODERO_BASE_URL": "http://podero.example", **TOKEN},
+            ["PODERO_ORG_ID is missing; PODERO_BASE_URL must be https"],
+        ),
+        ({"PODERO_ORG_ID": ORG, "PODERO_BASE_URL": "https://u:s3cret@a", **TOKEN}, ["PODERO_BASE_URL must not hold"]),
+        ({"PODERO_ORG_ID": ORG, "PODERO_BASE_URL": "podero", **TOKEN}, ["PODERO_BASE_URL must be a URL"]),
     ],
 )
 def test_everything_wrong_is_named_at_once(variables: dict[str, str], named: list[str]) -> None:
@@ -110,6 +116,7 @@ def test_everything_wrong_is_named_at_once(variables: dict[str, str], named: lis
         read_settings(variables)
     for name in named:
         assert name in str(caught.value)
+    assert "base_url" not in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 

@@ -11,20 +11,24 @@ from podero_async.errors import ConfigurationError
 __all__ = ["checked_origin"]
 
 
-def checked_origin(base_url: str) -> str:
-    """Return the origin of `base_url`: https, or http to loopback, and nothing after the port."""
+def checked_origin(base_url: str, name: str = "base_url") -> str:
+    """Return the origin of `base_url`: https, or http to loopback, and nothing after the port.
+
+    Raises:
+        ConfigurationError: It is none; the message calls it by `name`.
+    """
     try:
         url = URL(base_url)
     except (TypeError, ValueError):
-        raise ConfigurationError("base_url must be a URL such as https://app.podero.com") from None
+        raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com") from None
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ConfigurationError("base_url must be a URL such as https://app.podero.com")
+        raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com")
     if url.user or url.password:
-        raise ConfigurationError("base_url must not hold a user or a password")
+        raise ConfigurationError(f"{name} must not hold a user or a password")
     if url.path not in {"", "/"} or url.query_string or url.fragment:
-        raise ConfigurationError("base_url must be an origin: no path, no query, no fragment")
+        raise ConfigurationError(f"{name} must be an origin: no path, no query, no fragment")
     if url.scheme == "http" and not _is_loopback(url.host):
-        raise ConfigurationError("base_url must be https: http goes to loopback only")
+        raise ConfigurationError(f"{name} must be https: http goes to loopback only")
     return str(url.origin())
 
 

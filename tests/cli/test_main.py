@@ -78,7 +78,7 @@ async def test_wrong_settings(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PODERO_BASE_URL", "http://podero.example")
     ended = await call(*_SESSIONS, *_WEEK)
     assert ended.code == 2
-    assert "base_url" in ended.complaint
+    assert ended.complaint == "PODERO_BASE_URL must be https: http goes to loopback only"
 
 
 async def test_refused_credentials_are_exit_code_3(
