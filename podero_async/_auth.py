@@ -125,6 +125,11 @@ class TokenCache:
         """How often a call may be sent again after a 401: a token of a store may be as dead as the one before."""
         return 1 if self._store is None else 2
 
+    @property
+    def endpoint(self) -> TokenEndpoint | None:
+        """The way that gave the token; None before one was asked for."""
+        return self._way
+
     async def aclose(self) -> None:
         """Cancel a renewal under way, and wait for its end."""
         if self._renewal is not None:
@@ -178,7 +183,7 @@ class TokenCache:
                 self._way = way
                 return self._read(body)
             code, words = explain_error(body, secrets_of(credentials))
-            refusals.append(f"{way.path} ({'form' if way.form else 'JSON'}): {words}")
+            refusals.append(f"{way}: {words}")
             if status not in _TRY_ANOTHER_WAY or code in _CREDENTIALS_ARE_WRONG:
                 refusals = refusals[-1:]
                 break

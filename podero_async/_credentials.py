@@ -68,6 +68,9 @@ class TokenEndpoint:
         if not isinstance(value, str) or not value.startswith("/") or value.startswith("//"):
             raise ConfigurationError("token_endpoint must be a path on the client's own origin, such as /oauth2/token/")
 
+    def __str__(self) -> str:
+        return f"{self.path} ({'HTTP Basic, ' if self.basic else ''}{'form' if self.form else 'JSON'})"
+
 
 _CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)
 _PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)

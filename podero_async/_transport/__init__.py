@@ -6,6 +6,7 @@ The only room that knows aiohttp's client. Knows no endpoint but the shape of an
 from __future__ import annotations
 
 from podero_async._transport._exchange import Timeouts
+from podero_async._transport._look import Look, Tls
 from podero_async._transport._transport import Transport
 
-__all__ = ["Timeouts", "Transport"]
+__all__ = ["Look", "Timeouts", "Tls", "Transport"]

@@ -21,6 +21,7 @@ from podero_async._throttle import Throttle, ThrottlePolicy
 from podero_async._token_store import TokenStore
 from podero_async._transport._answer import SERVER_FAULTS, Answer, api_error, body_error, retry_after
 from podero_async._transport._exchange import Exchange, Timeouts
+from podero_async._transport._look import Look, Tls, look_at, shake_hands
 from podero_async._transport._origin import checked_origin
 from podero_async._version import __version__
 from podero_async.errors import DecodeError, RateLimitError, TransportError
@@ -65,6 +66,28 @@ class Transport:
     def is_down(self) -> bool:
         """Whether the API must be taken for down: nothing but faults, or so many that no retry can be afforded."""
         return self.throttle.is_in_outage or self._retrier.is_spent
+
+    @property
+    def origin(self) -> str:
+        """Where requests go, and nowhere else."""
+        return f"{self._scheme}://{self._authority}"
+
+    async def shake_hands(self) -> Tls | None:
+        """Say which TLS a request to the origin would get; None for loopback without any.
+
+        Raises:
+            TransportError: The origin was not reached; or, where it is not `retryable`, TLS failed.
+        """
+        url = URL(self.origin)
+        return await shake_hands(url.raw_host or "", url.port or 0) if url.scheme == "https" else None
+
+    async def look(self) -> Look:
+        """Say how the origin answers, and what its clock says. No token is sent.
+
+        Raises:
+            TransportError: It does not answer.
+        """
+        return await look_at(self._exchange, URL(self.origin), {"User-Agent": _USER_AGENT})
 
     async def aclose(self) -> None:
         """End the token's renewal, and the session unless it was lent; who waits for a place is told."""

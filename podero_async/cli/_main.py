@@ -10,14 +10,14 @@ from typing import NoReturn
 
 from podero_async._version import __version__
 from podero_async.backfill import StoreError
-from podero_async.cli import _backfill, _demo, _export, _sessions, _simulate, _status, _verify
+from podero_async.cli import _backfill, _demo, _doctor, _export, _sessions, _simulate, _status, _verify
 from podero_async.cli._arguments import ENVIRONMENT
 from podero_async.cli._process import Exit, UsageError, discard_output, run_loop, say
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
 __all__ = ["main"]
 
-_COMMANDS = (_demo, _simulate, _sessions, _backfill, _status, _verify, _export)
+_COMMANDS = (_demo, _simulate, _doctor, _sessions, _backfill, _status, _verify, _export)
 _EXIT_CODES = """\
 exit codes:
   0    done
