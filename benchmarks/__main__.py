@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import footprint, guarded, quick_server
+from benchmarks import footprint, guarded, quick_server, store
 from benchmarks.measuring import Figure
 from benchmarks.paper import table
 from benchmarks.pictures import limit_picture, pager_picture
@@ -49,6 +49,8 @@ def _scenarios(core: int | None, answered: list[Answered], *, quick: bool) -> di
         "memory": lambda: footprint.memory(core, 200 if quick else 1),
         "import": lambda: footprint.imports(2 if quick else 15),
         "blocking": lambda: footprint.blocking(core, 20 if quick else 1),
+        # Last: what it imports would be walked over by the collector in the others.
+        "store": lambda: store.figures(core, 50 if quick else 1000),
     }
 
 

@@ -24,6 +24,8 @@ class Figure:
     reached: bool | None = None
     """None where there is no aim."""
     note: str = ""
+    profile: tuple[str, ...] = ()
+    """Lines of a table that shows what bounds it."""
 
 
 @attrs.frozen

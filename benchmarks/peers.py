@@ -86,8 +86,16 @@ async def bare_page(http: aiohttp.ClientSession, url: str) -> _Page:
     async with http.get(url) as response:
         body = await response.read()
         if "Content-Encoding" in response.headers:
-            body = _zlib().decompress(body, 31)
-        return _decoder.decode(body)
+            body = _inflated(body)
+        return _decoded(body)
+
+
+def _inflated(body: bytes) -> Any:
+    return _zlib().decompress(body, 31)
+
+
+def _decoded(body: bytes) -> _Page:
+    return _decoder.decode(body)
 
 
 def bare_session() -> aiohttp.ClientSession:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
 from benchmarks.fleet import FIRST_DAY, LAST_DAY, ORG, vehicles
 from benchmarks.measuring import Figure, Sample, median, quartiles, sample
 from benchmarks.peers import PEERS, Fetch, bare_page, bare_session, has_generator, ours
+from benchmarks.profiling import Profile, compared
 from benchmarks.server import Plan, serving
 from podero_async import PoderoClient, StaticToken
 
 __all__ = ["list_sessions", "pages"]
 
 _AT_ONCE = 32
+_PAGE = 200
+_PROFILED_ROUNDS = 5
 _TITLES = {"a": "(a) generated", "b": "(b) hand-written", "c": "(c) the floor"}
 
 
@@ -51,7 +55,9 @@ def pages(core: int | None, rounds: int, scale: int = 1) -> Iterator[Figure]:
                     pairs = asyncio.run(
                         _in_turn(case, peer, server.origin, rounds if peer == "c" else 1 + rounds // 4, scale)
                     )
-                yield _figure(case, peer, *pairs)
+                    is_profiled = peer == "c" and scale == 1
+                    profile = tuple(asyncio.run(_profiled(case, server.origin))) if is_profiled else ()
+                yield _figure(case, peer, *pairs, profile=profile)
 
 
 async def _in_turn(case: _Case, peer: str, origin: str, rounds: int, scale: int) -> tuple[list[Sample], list[Sample]]:
@@ -69,7 +75,24 @@ async def _in_turn(case: _Case, peer: str, origin: str, rounds: int, scale: int)
     return own, theirs
 
 
-def _figure(case: _Case, peer: str, own: list[Sample], theirs: list[Sample]) -> Figure:
+async def _profiled(case: _Case, origin: str) -> Iterator[str]:
+    fleet = list(vehicles([case.rows] * case.vehicles))
+    requests = sum(-(-case.rows // _PAGE) for _ in fleet) * _PROFILED_ROUNDS
+
+    async def rooms_of(fetch: Fetch) -> Mapping[str, float]:
+        profile = Profile()
+        for _ in range(_PROFILED_ROUNDS):
+            gc.collect()
+            with profile.running():
+                await fetch(origin, fleet, _AT_ONCE)
+        return profile.us_by_room(requests)
+
+    return compared(await rooms_of(ours), await rooms_of(PEERS["c"]))
+
+
+def _figure(
+    case: _Case, peer: str, own: list[Sample], theirs: list[Sample], *, profile: tuple[str, ...] = ()
+) -> Figure:
     aim = case.aims[peer]
     ratios = [one.per_second / other.per_second for one, other in zip(own, theirs, strict=True)]
     by_cpu = [one.per_cpu_second / other.per_cpu_second for one, other in zip(own, theirs, strict=True)]
@@ -80,6 +103,7 @@ def _figure(case: _Case, peer: str, own: list[Sample], theirs: list[Sample]) -> 
         f" {rates[0]:,.0f} / {rates[1]:,.0f} sessions/s",
         aim=f"at least {aim}",
         reached=median(ratios) >= aim,
+        profile=profile,
     )
 
 

@@ -1,11 +1,7 @@
-"""What the store costs, against the same fleet merely streamed and against other ways to write rows, in one run.
-
-`python -m benchmarks.store [--vehicles 1000] [--sessions 100]`. The server runs in a process of its own.
-"""
+"""What the store costs, against the same fleet merely streamed and against other ways to write rows, in one run."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
 import multiprocessing
@@ -25,6 +21,7 @@ from typing import Any
 import attrs
 import duckdb
 
+from benchmarks.measuring import Figure
 from podero_async import ClientCredentials, PoderoClient, VehicleRef, VehicleSessions
 from podero_async._pages import Window
 from podero_async.backfill import SessionStore, backfill
@@ -38,8 +35,10 @@ FIRST, LAST = date(2000, 1, 1), date(2026, 6, 30)
 ROW_BY_ROW = 2_000  # rows are enough to measure what is slow
 
 
-def serve(pipe: Connection, vehicles: int, sessions: int) -> None:
+def serve(pipe: Connection, vehicles: int, sessions: int, core: int | None) -> None:
     """Be the server, until told to end."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
 
     async def run() -> None:
         simulator = PoderoSimulator(users=max(1, vehicles // 10), vehicles=vehicles, sessions_per_vehicle=sessions)
@@ -53,11 +52,13 @@ def serve(pipe: Connection, vehicles: int, sessions: int) -> None:
 
 
 @asynccontextmanager
-async def serving(vehicles: int, sessions: int) -> AsyncIterator[tuple[PoderoClient, list[VehicleRef]]]:
+async def serving(
+    vehicles: int, sessions: int, core: int | None
+) -> AsyncIterator[tuple[PoderoClient, list[VehicleRef]]]:
     """Start the server, and connect to it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    server = context.Process(target=serve, args=(theirs, vehicles, sessions), daemon=True)
+    server = context.Process(target=serve, args=(theirs, vehicles, sessions, core), daemon=True)
     server.start()
     try:
         url, org_id, client_id, secret, refs = await asyncio.to_thread(ours.recv)
@@ -235,47 +236,62 @@ def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int
     return costs
 
 
-async def main(vehicles: int, sessions: int) -> None:
+async def measure(core: int | None, vehicles: int, sessions: int) -> AsyncIterator[Figure]:
+    """Measure all of it, in one run."""
     with tempfile.TemporaryDirectory() as folder:
         room = Path(folder)
-        async with serving(vehicles, sessions) as (client, refs):
+        async with serving(vehicles, sessions, core) as (client, refs):
             await streamed(client, refs[: vehicles // 10])  # connections, token, imports
             await stored(client, refs[: vehicles // 10], room / "warm.duckdb")
-            stream, rows, stream_blocks = await streamed(client, refs)
-            store, _, store_blocks = await stored(client, refs, room / "fleet.duckdb")
-            again, _, _ = await stored(client, refs, room / "fleet.duckdb")
+            stream, rows, _ = await streamed(client, refs)
+            store, _, blocks = await stored(client, refs, room / "fleet.duckdb")
             reads = await kept(client, refs)
-        print(f"{vehicles} vehicles, {rows} sessions, {os.cpu_count()} cores\n")
-        print(f"{'':34}{'CPU s/million':>14}{'rows/s':>12}{'longest callback':>18}{'collector':>12}")
-        for name, meter, blocks in (("streamed", stream, stream_blocks), ("stored", store, store_blocks)):
-            cpu = meter.cpu / rows * 1e6
-            print(
-                f"{name:34}{cpu:14.1f}{rows / meter.wall:12,.0f}{blocks.longest_s * 1e3:15.1f} ms{blocks.collector_s * 1e3:9.1f} ms"
-            )
-        print(f"{'stored / streamed':34}{store.cpu / stream.cpu:13.2f}x   (aim: at most 4)")
-        print(f"the last days again: {again.cpu:.2f} s CPU for {vehicles} vehicles\n")
-
+        yield _cost(stream, store, rows)
+        yield Figure(
+            name="a fleet into the store: event loop held up, longest, the collector apart",
+            value=f"{blocks.longest_s * 1e3:.1f} ms",
+            aim="under 20 ms",
+            reached=blocks.longest_s < 0.02,
+            note=f"longest pause of the garbage collector in it: {blocks.collector_s * 1e3:.1f} ms",
+        )
         async with SessionStore(room / "writer.duckdb"):
             pass
-        print(f"{'rows into a table':34}{'rows/s':>14}{'per CPU s':>14}")
-        for name, (wall, cpu) in {
-            "the store's writer": rate(by_batches, reads, room / "writer.duckdb"),
-            "DuckDB, row by row INSERT": rate(by_row, reads, room / "rows.duckdb"),
-            "SQLite executemany (upsert by id)": rate(by_sqlite, reads, room / "rows.sqlite"),
-        }.items():
-            print(f"{name:34}{wall:14,.0f}{cpu:14,.0f}")
-
+        yield _rates(
+            rate(by_batches, reads, room / "writer.duckdb"),
+            rate(by_row, reads, room / "rows.duckdb"),
+            rate(by_sqlite, reads, room / "rows.sqlite"),
+        )
         costs = checkpoint_costs(reads, room / "writer.duckdb", 5)
-        print("\n100 vehicles read again, in a store that doubles each time:")
-        print(
-            "  "
-            + ", ".join(f"{rows * 2 ** (number + 1):,} rows {cost * 1e3:.0f} ms" for number, cost in enumerate(costs))
+        yield Figure(
+            name="a batch of 100 vehicles read again, in a store that doubles four times",
+            value=", ".join(
+                f"{rows * 2 ** (number + 1):,} rows {cost * 1e3:.0f} ms" for number, cost in enumerate(costs)
+            ),
         )
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vehicles", type=int, default=2000)
-    parser.add_argument("--sessions", type=int, default=100)
-    options = parser.parse_args()
-    asyncio.run(main(options.vehicles, options.sessions))
+def _cost(stream: Meter, store: Meter, rows: int) -> Figure:
+    ratio = store.cpu / stream.cpu
+    a_million = [meter.cpu / rows * 1e6 for meter in (store, stream)]
+    return Figure(
+        name=f"a fleet of {rows:,} sessions into the store / merely streamed, by CPU",
+        value=f"{ratio:.2f} ({a_million[0]:.1f} / {a_million[1]:.1f} s a million sessions)",
+        aim="at most 4",
+        reached=ratio <= 4,
+    )
+
+
+def _rates(own: tuple[float, float], by_row: tuple[float, float], sqlite: tuple[float, float]) -> Figure:
+    return Figure(
+        name="rows a second: the store's writer / row by row INSERT / SQLite executemany",
+        value=f"{own[0]:,.0f} / {by_row[0]:,.0f} / {sqlite[0]:,.0f} (by CPU {own[1]:,.0f} / {by_row[1]:,.0f} / {sqlite[1]:,.0f})",
+    )
+
+
+def figures(core: int | None, vehicles: int, sessions: int = 100) -> Iterator[Figure]:
+    """Yield all figures of the store."""
+
+    async def collect() -> list[Figure]:
+        return [figure async for figure in measure(core, vehicles, sessions)]
+
+    yield from asyncio.run(collect())
