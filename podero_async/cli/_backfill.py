@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import shlex
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,7 @@ def _store_to_look_at(path: str) -> SessionStore:
 async def _bring_in(arguments: argparse.Namespace, client: PoderoClient, vehicles: _Vehicles) -> Exit:
     with wishes_to_stop() as wish:
         async with SessionStore(arguments.store) as store:
+            gc.freeze()  # all is imported: walked over at every full collection, it would hold the loop up
             try:
                 report = await _watched_backfill(arguments, client, store, vehicles, wish.event)
             except ApiDownError as error:
