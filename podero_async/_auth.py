@@ -23,7 +23,6 @@ from podero_async._credentials import (
     grant_parameters,
     is_header_safe,
     refresh_parameters,
-    secrets_of,
     store_key,
     token_request,
     token_ways,
@@ -178,11 +177,12 @@ class TokenCache:
         grant = grant_parameters(credentials)
         refusals = []
         for way in ways:
-            status, body = await self._send(token_request(way, grant))
+            request = token_request(way, grant)
+            status, body = await self._send(request)
             if status == _OK:
                 self._way = way
                 return self._read(body)
-            code, words = explain_error(body, secrets_of(credentials))
+            code, words = explain_error(body, request.secrets)
             refusals.append(f"{way}: {words}")
             if status not in _TRY_ANOTHER_WAY or code in _CREDENTIALS_ARE_WRONG:
                 refusals = refusals[-1:]

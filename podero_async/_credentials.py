@@ -25,7 +25,6 @@ __all__ = [
     "grant_parameters",
     "is_header_safe",
     "refresh_parameters",
-    "secrets_of",
     "store_key",
     "token_request",
     "token_ways",
@@ -76,6 +75,8 @@ _CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)
 _PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)
 _STANDARD = TokenEndpoint("/api/partners/v2.0/auth/token")
 
+_NO_SECRETS = frozenset({"grant_type", "client_id"})
+
 
 def _as_endpoint(value: TokenEndpoint | str | None) -> TokenEndpoint | None:
     return value if value is None or isinstance(value, TokenEndpoint) else TokenEndpoint(value)
@@ -123,18 +124,24 @@ class TokenRequest:
     path: str
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """What of it must not stand in any error, if the server repeats it."""
 
 
 def token_request(endpoint: TokenEndpoint, parameters: Mapping[str, str]) -> TokenRequest:
     """Build the request that asks `endpoint` for a token."""
     sent = dict(parameters)
+    secrets = [value for name, value in sent.items() if name not in _NO_SECRETS]
     headers = {"Accept": "application/json"}
     if endpoint.basic:
         # RFC 6749, 2.3.1: both halves are form-encoded before they are joined.
         pair = f"{quote(sent.pop('client_id', ''), safe='')}:{quote(sent.pop('client_secret', ''), safe='')}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        encoded = base64.b64encode(pair.encode()).decode()
+        headers["Authorization"] = f"Basic {encoded}"
+        secrets.append(encoded)
     headers["Content-Type"] = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
-    return TokenRequest(endpoint.path, headers, urlencode(sent).encode() if endpoint.form else encode_json(sent))
+    body = urlencode(sent).encode() if endpoint.form else encode_json(sent)
+    return TokenRequest(endpoint.path, headers, body, tuple(secrets))
 
 
 def grant_parameters(credentials: ClientCredentials | PasswordCredentials) -> dict[str, str]:
@@ -146,13 +153,6 @@ def grant_parameters(credentials: ClientCredentials | PasswordCredentials) -> di
             "client_secret": credentials.client_secret,
         }
     return {"grant_type": "password", "username": credentials.username, "password": credentials.password}
-
-
-def secrets_of(credentials: ClientCredentials | PasswordCredentials) -> tuple[str, ...]:
-    """List what must not stand in any error."""
-    if isinstance(credentials, ClientCredentials):
-        return (credentials.client_secret,)
-    return (credentials.password, credentials.username)
 
 
 def refresh_parameters(refresh_token: str) -> dict[str, str]:

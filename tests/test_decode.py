@@ -310,6 +310,15 @@ def test_an_errors_words_are_safe_to_log(body: bytes, code: str | None, words: s
     assert explain_error(body, ["s3cret"]) == (code, words)
 
 
+@pytest.mark.parametrize("written", ['s3/cr +"t', "s3%2Fcr%20%2B%22t", "s3%2fcr+%2b%22t", 's3/cr +\\"t'])
+def test_a_secret_is_masked_however_the_request_wrote_it(written: str) -> None:
+    """A server that repeats a form, a URL or a JSON object would put the secret of it into logs."""
+    body = json.dumps({"detail": f"no: client_secret={written}&user=a%40example.com"}).encode()
+    assert explain_error(body, ['s3/cr +"t'])[1] == "no: ***"
+    body = json.dumps({"detail": f"no: <{written}>"}).encode()
+    assert explain_error(body, ['s3/cr +"t'])[1] == "no: <***>"
+
+
 def test_an_errors_words_are_bounded() -> None:
     """A verbose server would fill the log."""
     assert len(explain_error(json.dumps({"detail": "x" * 5000}).encode())[1]) == 300

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote, quote_plus
 
-from podero_async._decode._json import decode_json
+from podero_async._decode._json import decode_json, encode_json
 from podero_async.errors import DecodeError
 
 __all__ = ["explain_error"]
@@ -42,11 +43,17 @@ def _explain_fault(fault: Any) -> str:
 
 
 def _safe(words: str, secrets: Iterable[str]) -> str:
-    for secret in secrets:
-        words = words.replace(secret, "***")
+    forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
+    if forms:
+        words = re.sub("|".join(map(re.escape, forms)), "***", words, flags=re.IGNORECASE)
     words = _WORD.sub(_mask_address, words)[:_MOST_WORDS]  # cut last: half an address is one, too
     return "".join(char if char.isprintable() else " " for char in words)
 
 
+def _forms(secret: str) -> tuple[str, ...]:
+    """List how a request writes a secret: as it is, in a URL, in a form, and in JSON."""
+    return secret, quote(secret, safe=""), quote_plus(secret), encode_json(secret).decode()[1:-1]
+
+
 def _mask_address(word: re.Match[str]) -> str:
-    return "***" if "@" in word[0] else word[0]
+    return "***" if "@" in word[0] or "%40" in word[0] else word[0]

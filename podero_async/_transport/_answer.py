@@ -129,7 +129,7 @@ def api_error(answer: Answer, method: str, path: str, secrets: tuple[str, ...]) 
     if 300 <= status < 400:  # noqa: PLR2004
         words = "a redirect, which is never followed"
     request_id = answer.headers.get("X-Request-ID", "")
-    is_plain = _REQUEST_ID.fullmatch(request_id) is not None
+    is_plain = _REQUEST_ID.fullmatch(request_id) and not any(secret in request_id for secret in secrets)
     return kind(status, words, method, path, request_id if is_plain else None, retry_after(answer.headers))
 
 

@@ -232,7 +232,7 @@ class Transport:
         async def attempt(_: Call) -> Answer:
             answer = await self._exchange.send("POST", url, request.path, headers, request.body)
             if answer.status >= SERVER_FAULTS or answer.status in RETRYABLE_STATUSES:
-                raise api_error(answer, "POST", request.path, ())
+                raise api_error(answer, "POST", request.path, request.secrets)
             return answer
 
         answer = await self._retrier.run(attempt, Tally())
