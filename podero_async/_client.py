@@ -20,6 +20,7 @@ from podero_async._decode import decode_page
 from podero_async._discovery import all_users, discover
 from podero_async._environment import read_settings
 from podero_async._fleet import FleetFetch
+from podero_async._frames import without_frames
 from podero_async._retry import RetryPolicy, Tally
 from podero_async._throttle import ThrottlePolicy
 from podero_async._token_store import TokenStore
@@ -92,15 +93,16 @@ class PoderoClient:
             raise ConfigurationError("credentials must be ClientCredentials, PasswordCredentials or StaticToken")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
-        self._transport = Transport(
-            base_url,
-            credentials,
-            session=session,
-            retry=retry,
-            throttle=throttle,
-            timeouts=timeouts,
-            token_store=token_store,
-        )
+        with without_frames():  # the origin may come with a password
+            self._transport = Transport(
+                base_url,
+                credentials,
+                session=session,
+                retry=retry,
+                throttle=throttle,
+                timeouts=timeouts,
+                token_store=token_store,
+            )
         self._api = Api(self._transport, self._org_id)
 
     @classmethod
@@ -121,7 +123,8 @@ class PoderoClient:
         Raises:
             ConfigurationError: It names every variable that is missing, wrong or too much.
         """
-        settings = read_settings(os.environ)
+        with without_frames():
+            settings = read_settings(os.environ)
         return cls(
             settings.org_id,
             settings.credentials,
@@ -278,8 +281,9 @@ class PoderoClient:
 
         `GET .../users/by-ext-id/{external_id}`
         """
-        own_id = arguments.external_id(external_id)
-        return await self._api.user_by_external_id(own_id, include_deleted=include_deleted, tally=Tally())
+        with without_frames():  # the partner's own id may name a person
+            own_id = arguments.external_id(external_id)
+            return await self._api.user_by_external_id(own_id, include_deleted=include_deleted, tally=Tally())
 
     async def electric_vehicles(self, user_id: UUID | str) -> list[ElectricVehicle]:
         """Fetch a user's vehicles.

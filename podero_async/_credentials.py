@@ -13,6 +13,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from podero_async._decode import encode_json
+from podero_async._frames import without_frames
 from podero_async.errors import ConfigurationError
 
 __all__ = [
@@ -82,7 +83,7 @@ def _as_endpoint(value: TokenEndpoint | str | None) -> TokenEndpoint | None:
     return value if value is None or isinstance(value, TokenEndpoint) else TokenEndpoint(value)
 
 
-@attrs.frozen
+@attrs.frozen(init=False)
 class ClientCredentials:
     """The OAuth 2 client credentials of a partner.
 
@@ -94,8 +95,14 @@ class ClientCredentials:
     client_secret: str = attrs.field(validator=_filled, repr=False)
     token_endpoint: TokenEndpoint | None = attrs.field(default=None, converter=_as_endpoint, kw_only=True)
 
+    def __init__(
+        self, client_id: str, client_secret: str, *, token_endpoint: TokenEndpoint | str | None = None
+    ) -> None:
+        with without_frames():
+            self.__attrs_init__(client_id, client_secret, token_endpoint=token_endpoint)
 
-@attrs.frozen
+
+@attrs.frozen(init=False)
 class PasswordCredentials:
     """A partner's user name and password; the refresh token that comes with the first token is used and rotated.
 
@@ -106,12 +113,20 @@ class PasswordCredentials:
     password: str = attrs.field(validator=_filled, repr=False)
     token_endpoint: TokenEndpoint | None = attrs.field(default=None, converter=_as_endpoint, kw_only=True)
 
+    def __init__(self, username: str, password: str, *, token_endpoint: TokenEndpoint | str | None = None) -> None:
+        with without_frames():
+            self.__attrs_init__(username, password, token_endpoint=token_endpoint)
 
-@attrs.frozen
+
+@attrs.frozen(init=False)
 class StaticToken:
     """A token that somebody else takes care of. When the server refuses it, there is no other."""
 
     token: str = attrs.field(validator=[_filled, _header_safe], repr=False)
+
+    def __init__(self, token: str) -> None:
+        with without_frames():
+            self.__attrs_init__(token)
 
 
 Credentials = ClientCredentials | PasswordCredentials | StaticToken

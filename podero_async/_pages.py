@@ -63,8 +63,8 @@ class Page:
     total: int
     count: int
     """Rows on it, the unreadable ones included."""
-    decode: Callable[[], SessionsPage]
-    read_outline: Callable[[], PageOutline]
+    decode: Callable[[], SessionsPage] = attrs.field(repr=False)  # they hold the body
+    read_outline: Callable[[], PageOutline] = attrs.field(repr=False)
     has_distinct_rows: bool = False
     """Whether it is known that no row stands on it twice."""
 

@@ -401,7 +401,7 @@ async def test_every_error_of_aiohttp_becomes_one_of_ours(
             await vehicles(client)
     assert isinstance(caught.value, RequestTimeoutError) is issubclass(kind, TimeoutError)
     assert "s3cret" not in str(caught.value)
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
     assert caught.value.attempts == (2 if caught.value.retryable else 1)
 
 

@@ -15,6 +15,7 @@ from yarl import URL
 
 from podero_async._auth import TokenCache
 from podero_async._credentials import Credentials, TokenRequest
+from podero_async._frames import without_frames
 from podero_async._inflate import CorruptBodyError, OversizedBodyError
 from podero_async._retry import RETRYABLE_STATUSES, Call, Retrier, RetryPolicy, Tally
 from podero_async._throttle import Throttle, ThrottlePolicy
@@ -133,7 +134,8 @@ class Transport:
             except (CorruptBodyError, OversizedBodyError) as error:
                 raise body_error(error, "GET", shown) from None
 
-        return await self._retrier.run(attempt, tally)
+        with without_frames():  # not a `try`: what it takes off would be put on again
+            return await self._retrier.run(attempt, tally)
 
     async def _decoded(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
         """Inflate and decode a body: what is large one at a time, with a turn of the loop for the others before it.
@@ -176,7 +178,6 @@ class Transport:
                 continue
             error = api_error(answer, "GET", path, (token, private) if private else (token,))
             error.is_for_all = (error.retry_after or 0.0) > self._longest_pause_s
-            del token  # a traceback with locals must not show it
             raise error
 
     def _check_quiet_time(self, method: str, path: str) -> None:
