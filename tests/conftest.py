@@ -6,11 +6,16 @@ A test tells a figure with pytest's own `record_property("figure", ...)`; all of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import logging
+import re
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
 
 import pytest
 
 from podero_async.testing import PoderoSimulator
+from podero_async.testing._tokens import TokenDesk
 from tests.leaping import LeapingLoop
 
 
@@ -38,6 +43,65 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("figures")
         for node, value in sorted(figures):
             terminalreporter.write_line(f"{node}: {value}")
+
+
+_ADDRESS = re.compile(r"[\w.+-](@|%40)\w", re.IGNORECASE)
+
+
+class LogWatch(logging.Handler):
+    """Looks at each line that is logged for what simulators expect and issue, and for any address; keeps none else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.private = {"token-1"}  # of tests/support.py
+        self.leaks: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take note of a line whose words, arguments or traceback with locals tell something private."""
+        line = f"{record.getMessage()} {record.args!r}"
+        if record.exc_info and (error := record.exc_info[1]):
+            trace = traceback.TracebackException(type(error), error, error.__traceback__, capture_locals=True)
+            line += "".join(trace.format())
+        if _ADDRESS.search(line) or any(word in line for word in self.private):
+            self.leaks.append(line)
+
+
+@pytest.fixture(scope="session")
+def _log_watches() -> Iterator[list[LogWatch]]:
+    """Tell the watches that are on what each simulator expects and issues."""
+    watches: list[LogWatch] = []
+    issue, answer = TokenDesk.issue, TokenDesk.answer
+
+    def issuing(self: TokenDesk, **options: Any) -> dict[str, Any]:
+        issued = issue(self, **options)
+        for watch in watches:
+            watch.private |= {str(issued[name]) for name in ("access_token", "refresh_token") if name in issued}
+        return issued
+
+    def answering(self: TokenDesk, *arguments: Any, **options: Any) -> Any:
+        for watch in watches:
+            watch.private |= {self.client_secret, self.username, self.password}
+        return answer(self, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TokenDesk, "issue", issuing)
+        patch.setattr(TokenDesk, "answer", answering)
+        yield watches
+
+
+@pytest.fixture(autouse=True)
+def log_watch(_log_watches: list[LogWatch]) -> Iterator[LogWatch]:
+    """Fail whatever test leaves a secret or an address in the library's log, at whatever level."""
+    watch, logger = LogWatch(), logging.getLogger("podero_async")
+    level = logger.level
+    _log_watches.append(watch)
+    logger.addHandler(watch)
+    logger.setLevel(logging.DEBUG)
+    yield watch
+    logger.setLevel(level)
+    logger.removeHandler(watch)
+    _log_watches.remove(watch)
+    assert not watch.leaks
 
 
 @pytest.fixture

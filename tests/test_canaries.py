@@ -39,7 +39,9 @@ from podero_async import (
 from podero_async._credentials import Credentials, TokenEndpoint
 from podero_async.backfill import Progress, SessionStore, backfill
 from podero_async.cli import main
-from tests.support import ORG, USER, VEHICLE, serving, wire_row
+from podero_async.testing import PoderoSimulator
+from tests.conftest import LogWatch
+from tests.support import ORG, USER, VEHICLE, client_of, serving, wire_row
 
 WORD = "c4n4ry"
 SECRET, PASSWORD = f"{WORD}-secret/+= &", f'{WORD}-pass"word%'
@@ -534,3 +536,31 @@ async def test_commands(
             assert "Traceback" not in captured.err
             assert place or code == 0, (command, captured)
     assert_silent(*contents_of(tmp_path))
+
+
+# --- the watch over all other tests -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", ["a token", "a secret", "an address", "a local"])
+async def test_the_watch_over_every_test_sees_what_is_told(told: str, log_watch: LogWatch) -> None:
+    """The whole suite would look at its log lines and see nothing."""
+    logger = logging.getLogger("podero_async.anywhere")
+    async with PoderoSimulator(users=1, vehicles=1) as simulator, client_of(simulator) as client:
+        (_,) = [user async for user in client.users()]
+        assert log_watch.leaks == []
+        (header,) = simulator.tokens_seen
+        token = header.removeprefix("Bearer ")
+        match told:
+            case "a token":
+                logger.debug("it is %s", token)
+            case "a secret":
+                logger.debug("it is %s", {"secret": simulator.client_secret})
+            case "an address":
+                logger.debug("it is user-1@example.com")
+            case "a local":
+                try:
+                    int("none")
+                except ValueError:
+                    logger.debug("failed", exc_info=True)
+    assert len(log_watch.leaks) == 1
+    log_watch.leaks.clear()
