@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
+import aiohttp
 import pytest
 from aiohttp import web
 
-from podero_async import ClientCredentials, ConfigurationError, PoderoClient, PoderoError, StaticToken
-from tests.support import ORG, QUICK, USER, serving, static_client
+from podero_async import (
+    ClientCredentials,
+    ConfigurationError,
+    PasswordCredentials,
+    PoderoClient,
+    PoderoError,
+    StaticToken,
+    VehicleSessions,
+)
+from tests.support import ORG, QUICK, USER, VEHICLE, serving, static_client, wire_row
 
 Handler = Callable[[web.Request], web.StreamResponse]
 
@@ -98,21 +110,100 @@ async def test_proxies_and_netrc_of_the_environment_are_not_used(
 async def test_what_an_answer_says_of_other_hosts_changes_nothing() -> None:
     """An answer must not be able to send the next request, or a cookie, anywhere."""
     async with recording(lambda: web.json_response([])) as (elsewhere, hits):
+        host = elsewhere.removeprefix("http://")
         headers = {
             "Location": elsewhere,
             "Refresh": f"0; url={elsewhere}",
             "Link": f'<{elsewhere}>; rel="next"',
-            "Alt-Svc": f'h2="{elsewhere}"',
+            "Alt-Svc": f'http/1.1="{host}"; ma=3600; persist=1',
             "Content-Location": elsewhere,
-            "Set-Cookie": "session=1; Path=/",
+            "Set-Cookie": "session=1; Path=/; Domain=127.0.0.1",
+            "WWW-Authenticate": f'Bearer realm="{elsewhere}/token"',
         }
-        async with (
-            recording(lambda: web.json_response([], headers=headers)) as (origin, seen),
-            static_client(origin) as client,
-        ):
-            for _ in range(3):
-                await client.electric_vehicles(USER)
-            assert len(seen) == 3
-            assert all("Cookie" not in request.headers for request in seen)
-            assert all(request.headers["Authorization"] == "Bearer token-1" for request in seen)
+        names = ("next", "next_url", "previous", "href", "@odata.nextLink", "token_endpoint", "base_url", "api_domain")
+        links = {
+            **dict.fromkeys(names, f"{elsewhere}/next"),
+            "links": {"next": elsewhere},
+            "_links": {"next": elsewhere},
+        }
+        seen: list[web.Request] = []
+
+        async def answer(request: web.Request) -> web.Response:
+            seen.append(request)
+            offset = int(request.query.get("offset", "0"))
+            rows = [wire_row(number) for number in range(300)][offset : offset + 200]
+            if request.method == "POST":
+                body: dict[str, Any] = {"access_token": "token-1", "expires_in": 3600}
+            elif request.path.endswith("/users"):
+                body = {"total": 2, "items": [{"id": str(UUID(int=len(seen))), **links}]}
+            elif request.path.endswith("/sessions"):
+                body = {"total": 300, "items": [row | links for row in rows]}
+            else:
+                return web.json_response([{"id": str(VEHICLE), **links}], headers=headers)
+            return web.json_response(body | links, headers=headers)
+
+        async with serving(answer) as origin:
+            async with PoderoClient(ORG, ClientCredentials("id", "secret"), base_url=origin) as client:
+                async with client.fetch_fleet(date(2026, 1, 1), date(2026, 1, 28)) as fleet:
+                    assert [len(result.sessions) async for result in fleet if isinstance(result, VehicleSessions)] == [
+                        300,
+                        300,
+                    ]
+        assert all("Cookie" not in request.headers for request in seen)
+        assert all(request.host == origin.removeprefix("http://") for request in seen)
+        assert {request.headers.get("Authorization") for request in seen} == {None, "Bearer token-1"}
+        assert [request.method for request in seen if "Authorization" not in request.headers] == ["POST"]
         assert hits == []
+
+
+@pytest.mark.parametrize("elsewhere", ["https://evil.example/token", "//evil.example/token", "evil.example", ""])
+def test_a_token_endpoint_on_another_origin_is_refused(elsewhere: str) -> None:
+    """The client secret itself would be sent to whoever the path names."""
+    for make in (ClientCredentials, PasswordCredentials):
+        with pytest.raises(ConfigurationError, match="own origin"):
+            make("id", "secret", token_endpoint=elsewhere)
+
+
+@pytest.mark.parametrize(
+    "path", ["/\\evil.example/token", "/@evil.example/token", "/token?to=//evil.example", "/..//evil"]
+)
+async def test_a_token_endpoint_that_only_looks_like_another_origin(path: str) -> None:
+    """A path that a parser takes for a host would carry the secret there."""
+    async with recording(lambda: web.json_response({"detail": "no"}, status=404)) as (origin, seen):
+        credentials = ClientCredentials("id", "secret", token_endpoint=path)
+        async with PoderoClient(ORG, credentials, base_url=origin, retry=QUICK) as client:
+            with pytest.raises(PoderoError):
+                await client.electric_vehicles(USER)
+        assert [(request.method, request.host) for request in seen] == [("POST", origin.removeprefix("http://"))]
+
+
+async def test_a_session_that_was_lent_with_a_place_of_its_own() -> None:
+    """A session that is made for another service must not take the tokens there, nor its own token here."""
+    async with (
+        recording(lambda: web.json_response([])) as (elsewhere, hits),
+        recording(lambda: web.json_response([])) as (origin, seen),
+        aiohttp.ClientSession(f"{elsewhere}/", headers={"authorization": "Bearer theirs"}) as session,
+        static_client(origin, session=session) as client,
+    ):
+        assert await client.electric_vehicles(USER) == []
+        assert [request.headers.getall("Authorization") for request in seen] == [["Bearer token-1"]]
+        assert hits == []
+
+
+async def test_a_session_that_was_lent_with_a_login_for_the_same_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """aiohttp's own error would come out of the call, with the token in its frames; or that login instead of the token."""
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with (
+        recording(lambda: web.json_response([])) as (origin, seen),
+        aiohttp.ClientSession(trust_env=True) as session,
+        static_client(origin, session=session) as client,
+    ):
+        with pytest.raises(ConfigurationError, match="netrc") as caught:
+            await client.electric_vehicles(USER)
+        assert seen == []
+    assert caught.value.__context__ is None

@@ -71,8 +71,9 @@ class Exchange:
         Raises:
             TransportError: No usable answer arrived; the error names `path`.
         """
+        session = self._open_session()
         try:
-            async with self._open_session().request(
+            async with session.request(
                 method,
                 url,
                 data=body,
@@ -89,6 +90,13 @@ class Exchange:
             raise body_error(error, method, path) from None
         except (aiohttp.ClientError, OSError) as error:
             raise TransportError(_explain(error), method, path, not isinstance(error, _FINAL_FAULTS)) from None
+        except ValueError:
+            if not session.trust_env:
+                raise
+            # What aiohttp says to a login of the environment beside our own header.
+            raise ConfigurationError(
+                "the session that was lent has a login of its own for this host, as of a netrc"
+            ) from None
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed or (self._is_lent and self._session is not None and self._session.closed):
