@@ -24,7 +24,8 @@ VEHICLE = uuid.UUID(int=3)
 def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
     """Make a client with the simulator's client credentials."""
     credentials = options.pop("credentials", ClientCredentials(simulator.client_id, simulator.client_secret))
-    return PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url, **{"retry": QUICK, **options})
+    defaults = {"base_url": simulator.base_url, "retry": QUICK}
+    return PoderoClient(simulator.org_id, credentials, **{**defaults, **options})
 
 
 def wire_row(number: int = 1, /, **fields: Any) -> dict[str, Any]:

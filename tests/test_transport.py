@@ -44,6 +44,7 @@ from podero_async._inflate import inflate
 from podero_async._retry import Tally
 from podero_async._transport import _answer, _transport
 from podero_async.testing import Fault, PoderoSimulator
+from tests.door import Door, Keys
 from tests.support import ORG, QUICK, USER, client_of, serving, static_client
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -493,6 +494,21 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session:
             async with client_of(simulator, session=session) as client:
                 assert len([user async for user in client.users()]) == 3
+
+
+async def test_a_handshake_that_breaks_off_is_tried_again(simulator: PoderoSimulator) -> None:
+    """A balancer that restarts would cost every vehicle that is asked for meanwhile."""
+    keys = Keys.made()
+    connector = aiohttp.TCPConnector(ssl=keys.trusting)
+    async with Door(simulator.base_url, keys) as door, aiohttp.ClientSession(connector=connector) as session:
+        await door.be("alert")
+        retry = RetryPolicy(backoff_initial=0.001, max_attempts=2)
+        async with client_of(simulator, base_url=door.origin, session=session, retry=retry) as client:
+            with pytest.raises(TransportError, match="TLS failed") as caught:
+                await anext(client.users())
+            assert caught.value.attempts == 2
+            await door.be("open")
+            assert len([user async for user in client.users()]) == 8
 
 
 # --- sessions that are lent -------------------------------------------------------------------------------------------

@@ -111,9 +111,8 @@ class Exchange:
         return self._session
 
 
-_FINAL_FAULTS = (  # trying again would end the same way
+_FINAL_FAULTS = (  # trying again would end the same way; a handshake that breaks off may be a balancer's restart
     aiohttp.ClientConnectorCertificateError,
-    aiohttp.ClientConnectorSSLError,
     aiohttp.ServerFingerprintMismatch,
     aiohttp.TooManyRedirects,
     aiohttp.InvalidURL,
