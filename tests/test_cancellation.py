@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
+import attrs
 import pytest
+from filelock import FileLock
 
-from podero_async import PoderoClient, ThrottlePolicy
+from podero_async import Completeness, FileTokenStore, PoderoClient, ThrottlePolicy
 from podero_async.testing import Fault, PoderoSimulator
+from tests.leaping import LeapingLoop
+from tests.moving import MovingList, Result, read
+from tests.stepping import (
+    WAYS,
+    Steps,
+    Sweep,
+    Way,
+    Work,
+    by_a_sibling,
+    by_a_timeout,
+    by_cancelling,
+    by_ctrl_c,
+    settled,
+    what_is_open,
+)
 from tests.support import client_of
 
 
@@ -55,6 +73,20 @@ async def fleet(client: PoderoClient, simulator: PoderoSimulator) -> None:
             pass
 
 
+async def a_fleet_taken_slowly(client: PoderoClient, simulator: PoderoSimulator) -> None:
+    vehicles = simulator.vehicles[:1] * 4  # two of them fill the buffer, and the others wait
+    async with client.fetch_fleet(simulator.first_day, simulator.last_day, vehicles) as stream:
+        await asyncio.sleep(1)
+        async for _ in stream:
+            pass
+
+
+async def a_fleet_left_early(client: PoderoClient, simulator: PoderoSimulator) -> None:
+    async with client.fetch_fleet(simulator.first_day, simulator.last_day) as stream:
+        async for _ in stream:
+            break
+
+
 async def one_vehicle(client: PoderoClient, simulator: PoderoSimulator) -> None:
     vehicle = simulator.vehicles[0]
     await client.vehicle_sessions(vehicle.user_id, vehicle.vehicle_id, simulator.first_day, simulator.last_day)
@@ -63,7 +95,7 @@ async def one_vehicle(client: PoderoClient, simulator: PoderoSimulator) -> None:
 async def a_stream(client: PoderoClient, simulator: PoderoSimulator) -> None:
     vehicle = simulator.vehicles[0]
     async for _ in client.sessions(vehicle.user_id, vehicle.vehicle_id, simulator.first_day, simulator.last_day):
-        await asyncio.sleep(0)
+        pass
 
 
 async def discovery(client: PoderoClient, simulator: PoderoSimulator) -> None:
@@ -71,35 +103,158 @@ async def discovery(client: PoderoClient, simulator: PoderoSimulator) -> None:
         pass
 
 
-@pytest.mark.parametrize("work", [fleet, one_vehicle, a_stream, discovery])
-async def test_cancellation_at_every_step_comes_out_and_leaves_nothing(
-    work: Callable[[PoderoClient, PoderoSimulator], Awaitable[None]],
+async def calls_at_once(client: PoderoClient, simulator: PoderoSimulator) -> None:
+    user = simulator.vehicles[0].user_id
+    await asyncio.gather(*(client.electric_vehicles(user) for _ in range(4)))
+
+
+FleetWork = Callable[[PoderoClient, PoderoSimulator], Work]
+WORKS: list[FleetWork] = [
+    fleet,
+    a_fleet_taken_slowly,
+    a_fleet_left_early,
+    one_vehicle,
+    a_stream,
+    discovery,
+    calls_at_once,
+]
+
+
+@attrs.define
+class Program:
+    """Does some work with a client of its own, beside a server that does what servers do."""
+
+    work: FleetWork
+    simulator: PoderoSimulator
+    folder: Path
+    client: PoderoClient | None = None
+
+    async def run(self, number: int) -> None:
+        self._arm()
+        store, throttle = FileTokenStore(self.folder / f"tokens-{number}"), ThrottlePolicy(max_concurrency=2)
+        with FileLock(self.folder / f"tokens-{number}.lock") as of_another_process:
+            if self.work is calls_at_once:
+                asyncio.get_running_loop().call_later(0.01, of_another_process.release)
+            else:
+                of_another_process.release()
+            async with client_of(self.simulator, throttle=throttle, token_store=store) as self.client:
+                await self.work(self.client, self.simulator)
+
+    def _arm(self) -> None:
+        self.simulator.clear_faults()
+        for fault in (
+            Fault(kind="clamped_limit", limit=60),  # so that few rows make several pages
+            Fault(kind="unstable_order", vehicle=self.simulator.vehicles[1]),
+            Fault(kind="status", status=404, vehicle=self.simulator.vehicles[2]),
+            Fault(kind="status", status=503, endpoint="vehicles", nth=1),
+            Fault(kind="status", status=429, headers={"Retry-After": "1"}, endpoint="sessions", nth=2),
+            Fault(kind="reset", endpoint="sessions", nth=3),
+            Fault(kind="token_revoked", endpoint="sessions", nth=5),
+            Fault(kind="drip", chunk_bytes=10_000, endpoint="sessions", nth={1, 4}),
+        ):
+            self.simulator.add_fault(fault)
+
+    def assert_nothing_is_left(self, steps: Steps) -> None:
+        assert steps.left(of_others=True) == []
+        if self.client is not None:
+            throttle = self.client._transport.throttle
+            assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+        assert not [file for file in self.folder.iterdir() if file.suffix not in {"", ".lock"}]
+
+
+def served(vehicles: int) -> PoderoSimulator:
+    return PoderoSimulator(users=2, vehicles=vehicles, sessions_per_vehicle=80, seed=2)
+
+
+async def stop_everywhere(work: FleetWork, way: Way, folder: Path, vehicles: int) -> str:
+    """Return a figure to quote."""
+    sweep = Sweep()
+    async with served(vehicles) as simulator:
+        before = what_is_open()
+        for steps in sweep:
+            program = Program(work, simulator, folder)
+            await way(program.run(steps.at), steps)
+            assert await settled(before) == before
+            program.assert_nothing_is_left(steps)
+    return sweep.figure
+
+
+@pytest.mark.leaping
+@pytest.mark.parametrize(
+    ("work", "way"),
+    [
+        (fleet, by_cancelling),
+        (a_fleet_taken_slowly, by_cancelling),
+        (a_fleet_left_early, by_cancelling),
+        (calls_at_once, by_cancelling),
+        (one_vehicle, by_a_timeout),
+        (a_stream, by_a_sibling),
+    ],
+)
+async def test_a_stop_at_every_step_comes_out_and_leaves_nothing(
+    work: FleetWork, way: Way, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """At some await, a cancelled call would go on, hang, or keep a place for ever."""
-    faults = [Fault(kind="status", status=503, rate=0.2), Fault(kind="reset", rate=0.1)]
-    async with PoderoSimulator(users=3, vehicles=4, sessions_per_vehicle=450, seed=2, faults=faults) as simulator:
-        step = 0
-        finished = False
-        while not finished:
-            step += 1
-            async with client_of(simulator, throttle=ThrottlePolicy(max_concurrency=3)) as client:
-                before = asyncio.all_tasks()
-                task = asyncio.ensure_future(work(client, simulator))
-                for _ in range(step * step):  # ever further into the work
-                    await asyncio.sleep(0)
-                task.cancel()
-                async with asyncio.timeout(5):
-                    results = await asyncio.gather(task, return_exceptions=True)
-                finished = results == [None]
-                assert finished or isinstance(results[0], asyncio.CancelledError)
-                await asyncio.sleep(0)
-                left = {
-                    each for each in asyncio.all_tasks() - before if "_lookahead" in repr(each) or "fleet" in repr(each)
-                }
-                assert left == set()
-                throttle = client._transport.throttle
-                assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
-        assert step > 4
+    record_property("figure", await stop_everywhere(work, way, tmp_path, vehicles=3))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_stop_at_every_step_of_a_read_that_is_repaired_comes_out(way: Way) -> None:
+    """A list that moves would keep its reader asking for pages after its caller has gone."""
+    results: list[Result] = []
+    for steps in (sweep := Sweep()):
+        moving = MovingList(Random(3), insert_rate=0.8, burst=10, most_rows=60).fill(300)
+        await way(read_whole(moving, results), steps)
+        assert steps.left(of_others=True) == []
+    assert results[-1].completeness is Completeness.REPAIRED
+    assert "_chain.py" in " ".join(sweep.places)
+
+
+async def read_whole(moving: MovingList, results: list[Result]) -> None:
+    results.append(await read(moving, ahead=4))
+
+
+@pytest.mark.soak
+@pytest.mark.leaping
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("work", WORKS)
+async def test_a_stop_at_every_step_of_a_larger_fleet(
+    work: FleetWork, way: Way, tmp_path: Path, soak_scale: float, record_property: Callable[[str, object], None]
+) -> None:
+    """The same with 12 vehicles, in all the ways."""
+    record_property("figure", await stop_everywhere(work, way, tmp_path, vehicles=max(3, round(12 * soak_scale**0.5))))
+
+
+def interrupt_everywhere(work: FleetWork, folder: Path, vehicles: int) -> str:
+    """Return a figure to quote."""
+    sweep = Sweep()
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        simulator = served(vehicles)
+        runner.run(simulator.__aenter__())
+        before = what_is_open()
+        for steps in sweep:
+            program = Program(work, simulator, folder)
+            by_ctrl_c(runner, program.run(steps.at), steps)
+            assert runner.run(settled(before)) == before
+            program.assert_nothing_is_left(steps)
+        runner.run(simulator.__aexit__(None, None, None))
+    return sweep.figure
+
+
+def test_ctrl_c_at_every_step_comes_out_and_leaves_nothing(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """A script that is interrupted would hang, or leave connections behind."""
+    record_property("figure", interrupt_everywhere(one_vehicle, tmp_path, vehicles=3))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("work", WORKS)
+def test_ctrl_c_at_every_step_of_a_larger_fleet(
+    work: FleetWork, tmp_path: Path, soak_scale: float, record_property: Callable[[str, object], None]
+) -> None:
+    """The same with 12 vehicles, and with all that a client is asked for."""
+    record_property("figure", interrupt_everywhere(work, tmp_path, vehicles=max(3, round(12 * soak_scale**0.5))))
 
 
 async def test_a_timeout_around_a_call_is_kept() -> None:
