@@ -66,8 +66,14 @@ class Steps:
         loop = asyncio.get_running_loop()
         self.watch(loop)
         task = asyncio.Task(self.counted(work), loop=loop)
-        task.add_done_callback(lambda _: setattr(self, "ended_at", loop.time()))
+        task.add_done_callback(lambda _: self.end(loop))
         return task
+
+    def end(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Count no more, and take no note of what begins now."""
+        self.act = None
+        self.ended_at = loop.time()
+        loop.set_task_factory(None)
 
     def step(self, work: Any) -> None:
         if self.act is None:
@@ -233,8 +239,7 @@ def by_ctrl_c(runner: asyncio.Runner, work: Work, steps: Steps) -> None:
         runner.run(steps.counted(work))
     except KeyboardInterrupt:
         steps.was_stopped = True
-        steps.ended_at = runner.get_loop().time()
-    steps.act = None
+    steps.end(runner.get_loop())
 
 
 def what_is_open() -> tuple[int, int]:

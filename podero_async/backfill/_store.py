@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
@@ -63,11 +64,10 @@ class SessionStore:
         if self._thread is not None:
             raise RuntimeError("a store is open already")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async store")
-        try:
-            self._connection = await self._in_thread(self._open)
-        finally:
-            if self._connection is None:
-                await self.aclose()
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.aclose)
+            await self._in_thread(self._open)
+            undo.pop_all()
         return self
 
     async def __aexit__(
@@ -164,14 +164,15 @@ class SessionStore:
             raise StoreError("the store is not open", self.path)
         return await asyncio.wrap_future(self._thread.submit(work))
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open(self) -> None:
+        # The thread keeps what it opened: a caller who was cancelled meanwhile would leave it open for ever.
         try:
             import pyarrow  # type: ignore[import-untyped]  # noqa: F401, ICN001, PLC0415 - both must be there
 
             from podero_async.backfill._store_file import open_store  # noqa: PLC0415
         except ImportError as error:
             raise ConfigurationError(f"a store needs {error.name}: install podero_async[backfill]") from error
-        return open_store(self.path, read_only=self._read_only, memory_limit_mb=self._memory_limit_mb)
+        self._connection = open_store(self.path, read_only=self._read_only, memory_limit_mb=self._memory_limit_mb)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
