@@ -36,14 +36,18 @@ class Pace:
             self._rate = math.inf
         return 1 / rate
 
-    def pushed_back(self, now: float, resume_at: float) -> None:
-        """Take the rate since the last pause, less a cut, for what is borne; starts count anew from `resume_at`."""
+    def pushed_back(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
+        """Take the rate since the last pause, less a cut, for what is borne; starts count anew from `resume_at`.
+
+        A server that bears nothing at the moment does not tell a rate.
+        """
         lasted = now - self._since
         if lasted <= 0:
             return  # one more answer to the same burst
-        cut = max(_LEAST_CUT, _DEEPEST_CUT * math.exp(-lasted))
-        self._rate = max(0.1, min(self._rate_at(now), self._starts / lasted) * (1 - cut))
-        self._growth = cut * cut  # the rougher the guess, the sooner it is tried to go faster
+        if tells_rate:
+            cut = max(_LEAST_CUT, _DEEPEST_CUT * math.exp(-lasted))
+            self._rate = max(0.1, min(self._rate_at(now), self._starts / lasted) * (1 - cut))
+            self._growth = cut * cut  # the rougher the guess, the sooner it is tried to go faster
         self._since = resume_at
         self._starts = 0
 

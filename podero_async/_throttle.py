@@ -23,7 +23,8 @@ _DEEPEST_CUT = 0.5  # ... and one burst at most half
 _CAUTION = 20  # times the limit: good answers after a cut until the limit grows by one a round again
 _BURST_S = 0.01  # how far a rate may catch up after a late timer
 _OUTAGE_AT = 10  # faults in a row, at the least
-_FIRST_PROBE_S, _LONGEST_PROBE_S = 0.25, 8.0
+_REFUSED_AT = 3  # bursts of pushbacks in a row: the first tells how much is borne, the third that nothing is
+_FIRST_PROBE_S, _LONGEST_PROBE_S = 0.25, 5.0
 
 
 @attrs.frozen(kw_only=True)
@@ -71,12 +72,14 @@ class Throttle:
         self._cut_at_start = 0  # a pushback of a request that started before this one belongs to the last cut
         self._cut_floor = 0.0
         self._good_since_cut = 0
-        self._failures_in_a_row = 0
+        self._borne = math.inf  # the limit at the last burst of pushbacks after a good answer, less a cut
+        self._failures_in_a_row = self._bursts_in_a_row = 0
         self._outage = 0  # faults that made everybody wait, since the last good answer
         self._outage_until_place = 0
         self._closed = False
         self._resume_at = -math.inf
         self._next_start_at = -math.inf
+        self._started_at = -math.inf  # the last of them
         self._waiters: deque[asyncio.Future[int]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.pauses = 0
@@ -147,41 +150,58 @@ class Throttle:
 
     def succeeded(self) -> None:
         """Report a good answer."""
-        self._failures_in_a_row = self._outage = 0
+        if self._outage:
+            self._limit = max(self._limit, float(self._in_flight))  # beside what still hangs
+        self._failures_in_a_row = self._bursts_in_a_row = self._outage = 0
         if self._adaptive and self._limit < self._ceiling and self._in_flight * 2 >= self._limit:
             self._limit = min(float(self._ceiling), self._limit + self._growth())
             self._hand_out()
 
     def pushed_back(self, place: int, retry_after: float | None = None) -> None:
         """Report an answer that says "too much" (429, or 503 with a time): the limit falls, and `retry_after` seconds pause all."""
-        self._cut(place)
+        if place > self._cut_at_start:
+            self._bursts_in_a_row += 1
+            if self._bursts_in_a_row == 1:
+                self._borne = max(1.0, self._limit * _CUT)
+        if self._outage or self._bursts_in_a_row >= _REFUSED_AT:
+            self._endure(place, self._borne)
+        else:
+            self._cut(place)
         if retry_after:
             self.pause(retry_after)
             if self._adaptive:
-                self._pace.pushed_back(asyncio.get_running_loop().time(), self._resume_at)
+                now = asyncio.get_running_loop().time()
+                self._pace.pushed_back(now, self._resume_at, tells_rate=self._bursts_in_a_row == 1)
 
     def failed(self, place: int) -> None:
-        """Report a fault. One is bad luck; half as many in a row as may be under way are an outage, which needs few probes.
-
-        Until a good answer comes, each further fault makes everybody wait, twice as long as the one before.
-        """
+        """Report a fault. One is bad luck; half as many in a row as may be under way are an outage, which needs few probes."""
         self._failures_in_a_row += 1
-        if self._adaptive and (self._outage or self._failures_in_a_row >= max(_OUTAGE_AT, self.limit // 2)):
-            self._cut(place, _DEEPEST_CUT)
-            self._threshold = self._ceiling  # once it is over, grow quickly
-            if place > self._outage_until_place:
-                self._outage_until_place = self._started  # what is under way already tells nothing new
-                self._hold(min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10)))
-                self._outage += 1
+        if self._outage or self._failures_in_a_row >= max(_OUTAGE_AT, self.limit // 2):
+            self._endure(place, self._ceiling)
+
+    def _endure(self, place: int, threshold: float) -> None:
+        """Leave one place until a good answer comes, from where the limit grows quickly, up to `threshold`.
+
+        Each fault of the outage makes everybody wait, twice as long as the one before.
+        """
+        if not self._adaptive:
+            return
+        if not self._outage:
+            self._limit = 1.0
+            self._threshold = threshold
+            self._good_since_cut = 0
+        if place > self._outage_until_place:
+            self._outage_until_place = self._started  # what is under way already tells nothing new
+            wait_s = min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
+            self._resume_at = max(self._resume_at, self._started_at + wait_s)  # to hang has been wait enough
+            self._outage += 1
 
     def pause(self, seconds: float) -> None:
         """Hand out no place to anybody for so many seconds from now."""
-        if asyncio.get_running_loop().time() >= self._resume_at:
+        now = asyncio.get_running_loop().time()
+        if now >= self._resume_at:
             self.pauses += 1
-        self._hold(seconds)
-
-    def _hold(self, seconds: float) -> None:
-        self._resume_at = max(self._resume_at, asyncio.get_running_loop().time() + seconds)
+        self._resume_at = max(self._resume_at, now + seconds)
 
     def _growth(self) -> float:
         """Return what a good answer adds to the limit."""
@@ -206,7 +226,7 @@ class Throttle:
     def _hand_over(self) -> int:
         self._in_flight += 1
         self._started += 1
-        now = asyncio.get_running_loop().time()
+        self._started_at = now = asyncio.get_running_loop().time()
         interval = max(self._least_interval, self._pace.started(now))
         if interval:
             self._next_start_at = max(self._next_start_at, now - _BURST_S) + interval
@@ -220,8 +240,13 @@ class Throttle:
         return max(0.0, until - asyncio.get_running_loop().time())
 
     def _hand_out(self) -> None:
-        while self._waiters and self._in_flight < self.limit:
-            wait_s = self._wait_s()
+        while self._waiters:
+            if self._in_flight < self.limit:
+                wait_s = self._wait_s()
+            elif self._outage and self._in_flight < self._ceiling:
+                wait_s = max(self._wait_s(), self._next_probe_s())  # what hangs would keep its place for long
+            else:
+                return
             if wait_s > 0:
                 self._set_timer(wait_s)
                 return
@@ -229,9 +254,16 @@ class Throttle:
             if not waiter.done():
                 waiter.set_result(self._hand_over())
 
+    def _next_probe_s(self) -> float:
+        return self._started_at + _LONGEST_PROBE_S - asyncio.get_running_loop().time()
+
     def _set_timer(self, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._timer is not None and self._timer.when() > loop.time() + wait_s:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(wait_s, self._on_timer)
+            self._timer = loop.call_later(wait_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None

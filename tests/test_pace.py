@@ -41,6 +41,19 @@ def test_a_late_pushback_costs_a_twentieth_and_an_early_one_more() -> None:
     assert 1 / pace.started(13.0) < 800
 
 
+def test_a_server_that_bears_nothing_tells_no_rate() -> None:
+    """After a minute of refusals, each with a time, a fleet would be read at a crawl for minutes."""
+    pace = Pace()
+    starts_within(pace, 0.0, 10.0)  # 1,000 a second
+    pace.pushed_back(10.0, 11.0)
+    for moment in range(11, 71):
+        pace.started(moment)
+        pace.pushed_back(moment + 0.5, moment + 1.0, tells_rate=False)
+    assert starts_within(pace, 71.0, 10.0) == pytest.approx(9500, rel=0.05)
+    pace.pushed_back(81.0, 82.0)
+    assert 1 / pace.started(82.0) > 850, "of the time since, not of the minute before"
+
+
 def test_a_pace_is_left_slowly_and_then_for_good() -> None:
     """The client would run into the limit again at once, or never find out that it is gone."""
     pace = Pace()

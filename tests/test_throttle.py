@@ -182,6 +182,116 @@ async def test_an_outage_leaves_few_probes_and_ends_quickly() -> None:
     assert throttle.limit >= 60
 
 
+async def test_a_server_that_refuses_everything_is_probed_like_one_that_is_down() -> None:
+    """A minute of 429 without a time would be answered with hundreds of requests, and spend the retries of a fleet."""
+    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+    began, asked = loop.time(), 0
+    while loop.time() < began + 60:
+        throttle.pushed_back(await throttle.acquire())
+        throttle.release()
+        asked += 1
+    assert asked < 30
+    assert (throttle.is_in_outage, throttle.limit) == (True, 1)
+    for _ in range(64):
+        while throttle.in_flight < throttle.limit:
+            await throttle.acquire()
+        throttle.succeeded()
+        throttle.release()
+    assert (throttle.is_in_outage, throttle.limit >= 24) == (False, True), "what was borne before, less a cut"
+
+
+async def test_an_outage_with_pushbacks_among_its_faults_ends_quickly_too() -> None:
+    """One 429 from a balancer that is just restarting would leave a fleet at a crawl for minutes."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    for number in range(40):
+        place = await throttle.acquire()
+        if number in {20, 39}:
+            throttle.pushed_back(place)
+        else:
+            throttle.failed(place)
+        throttle.release()
+    for _ in range(64):
+        while throttle.in_flight < throttle.limit:
+            await throttle.acquire()
+        throttle.succeeded()
+        throttle.release()
+    assert throttle.limit >= 60
+
+
+async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
+    """A server that is back would be left idle until a request ran into its timeout."""
+    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+    for _ in range(64):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+    assert throttle.limit == 1
+    began = loop.time()
+    async with asyncio.timeout(60):
+        places = [await throttle.acquire() for _ in range(4)]  # none of them is answered
+    assert loop.time() - began == pytest.approx(20, abs=0.2)
+    throttle.succeeded()  # but the last
+    throttle.release()
+    assert throttle.in_flight == 3
+    assert throttle.take()
+    for place in places[:3]:
+        throttle.failed(place)
+        throttle.release()
+    async with asyncio.timeout(0.1):
+        await throttle.acquire()
+
+
+async def test_a_probe_that_hung_is_followed_by_the_next_at_once() -> None:
+    """After half a minute without an answer, a client would sit out another wait."""
+    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=1)), asyncio.get_running_loop()
+    for _ in range(20):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+    place = await throttle.acquire()
+    await asyncio.sleep(30)
+    throttle.failed(place)
+    throttle.release()
+    began = loop.time()
+    await throttle.acquire()
+    assert loop.time() - began == pytest.approx(0, abs=0.1)
+
+
+async def test_a_minute_of_refusals_with_a_time_leaves_the_pace() -> None:
+    """A fleet would be read at a crawl for minutes after it."""
+    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+
+    async def good_within(seconds: float) -> int:
+        began, good = loop.time(), 0
+        while loop.time() < began + seconds:
+            await throttle.acquire()
+            await asyncio.sleep(0.01)
+            throttle.succeeded()
+            throttle.release()
+            good += 1
+        return good
+
+    before, began = await good_within(3) / 3, loop.time()
+    while loop.time() < began + 60:
+        throttle.pushed_back(await throttle.acquire(), 1.0)
+        throttle.release()
+    await good_within(6)  # the last wait, at the most
+    assert await good_within(3) / 3 > 0.8 * before
+
+
+async def test_a_timer_is_brought_forward() -> None:
+    """After an outage, places would be handed out once in five seconds."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
+    for _ in range(16):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+    await throttle.acquire()
+    waiting = [asyncio.create_task(throttle.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)  # they wait for the next probe, five seconds from now
+    throttle.succeeded()
+    throttle.release()
+    async with asyncio.timeout(1):
+        await asyncio.gather(*waiting)
+
+
 async def test_single_faults_leave_the_limit() -> None:
     """A server with one fault in twenty would be asked at a crawl."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=16))
