@@ -10,6 +10,7 @@ import asyncio
 import base64
 import copy
 import gzip
+import html
 import json
 import logging
 import pickle
@@ -21,6 +22,7 @@ from contextlib import aclosing, asynccontextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import attrs
 import duckdb
@@ -44,9 +46,9 @@ from tests.conftest import LogWatch
 from tests.support import ORG, USER, VEHICLE, client_of, serving, wire_row
 
 WORD = "c4n4ry"
-SECRET, PASSWORD = f"{WORD}-secret/+= &", f'{WORD}-pass"word%'
+SECRET, PASSWORD = f"{WORD}-secret/+= &ö", f'{WORD}-pass"word%'
 TOKEN, REFRESH = f"{WORD}-access/+==", f"{WORD}-refresh/+=="
-EMAIL, EXTERNAL = f"{WORD}@example.com", f"{WORD} ext/id"
+EMAIL, EXTERNAL = f"{WORD}@example.com", f"{WORD} ext/id&ö"
 BASE64 = [base64.b64encode(b"\0" * shift + WORD.encode())[(0, 2, 3)[shift] : -4].decode() for shift in range(3)]
 LEAK = re.compile("|".join([WORD, *map(re.escape, BASE64)]), re.IGNORECASE)
 TESTS = Path(__file__).parent
@@ -88,8 +90,15 @@ def assert_silent(*texts: object) -> None:
 
 async def echo_of(request: web.Request) -> str:
     """Repeat the request, the token that it came with too, and a user's address in two forms."""
-    authorization = request.headers.get("Authorization", "")
-    return f"{authorization} {(await request.read()).decode()} {request.raw_path} {EMAIL} {EMAIL.replace('@', '%40')}"
+    authorization, body = request.headers.get("Authorization", ""), (await request.read()).decode()
+    on_a_page = " ".join(html.escape(each) for each in (SECRET, PASSWORD, EXTERNAL) if each in _decoded(request, body))
+    return f"{authorization} {body} {request.raw_path} {on_a_page} {EMAIL} {EMAIL.replace('@', '%40')}"
+
+
+def _decoded(request: web.Request, body: str) -> str:
+    """Return what a request says, as a server reads it."""
+    values = json.loads(body).values() if body.startswith("{") else dict(parse_qsl(body)).values()
+    return " ".join([request.path, *values])
 
 
 def saying(status: int, **headers: str) -> Answer:

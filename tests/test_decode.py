@@ -319,6 +319,14 @@ def test_a_secret_is_masked_however_the_request_wrote_it(written: str) -> None:
     assert explain_error(body, ['s3/cr +"t'])[1] == "no: <***>"
 
 
+@pytest.mark.parametrize(
+    "written", ["s/ö &\"t'", "s/%C3%B6%20%26%22t%27", "s/\\u00f6 &\\\"t'", "s/ö &\\\"t'", "s/ö &amp;&quot;t&#x27;"]
+)
+def test_a_secret_is_masked_however_a_server_writes_it(written: str) -> None:
+    """A page that names the path that was not found, or what was sent, would put the secret of it into logs."""
+    assert explain_error(json.dumps({"detail": f"no: <{written}>"}).encode(), ["s/ö &\"t'"])[1] == "no: <***>"
+
+
 def test_an_errors_words_are_bounded() -> None:
     """A verbose server would fill the log."""
     assert len(explain_error(json.dumps({"detail": "x" * 5000}).encode())[1]) == 300

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from podero_async._decode._json import decode_json, encode_json
+from podero_async._decode._json import decode_json
 from podero_async.errors import DecodeError
 
 __all__ = ["explain_error"]
 
 _MOST_WORDS = 300
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _WORD = re.compile(r"[^\s\"'<>]+")
 
 
@@ -51,8 +53,9 @@ def _safe(words: str, secrets: Iterable[str]) -> str:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    """List how a request writes a secret: as it is, in a URL, in a form, and in JSON."""
-    return secret, quote(secret, safe=""), quote_plus(secret), encode_json(secret).decode()[1:-1]
+    """List how a secret is written: as it is, in a URL, in a path, in a form, in JSON (two ways), and on a page."""
+    in_json = [json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (False, True)]
+    return secret, quote(secret, safe=""), quote(secret), quote_plus(secret), *in_json, secret.translate(_HTML)
 
 
 def _mask_address(word: re.Match[str]) -> str:
