@@ -19,17 +19,40 @@ from podero_async.errors import ConfigurationError
 __all__ = [
     "ClientCredentials",
     "Credentials",
+    "Hidden",
     "PasswordCredentials",
     "StaticToken",
     "TokenEndpoint",
     "TokenRequest",
     "grant_parameters",
+    "hidden",
     "is_header_safe",
     "refresh_parameters",
     "store_key",
     "token_request",
     "token_ways",
 ]
+
+
+class Hidden(str):
+    """A text that no repr shows, and so no traceback with locals, whose ever; written or formatted it is what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class _HiddenBytes(bytes):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+
+def hidden(value: str) -> str:
+    """Hide a text; what is none will be refused."""
+    return Hidden(value) if isinstance(value, str) else value
 
 
 def _filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -92,7 +115,7 @@ class ClientCredentials:
     """
 
     client_id: str = attrs.field(validator=_filled)
-    client_secret: str = attrs.field(validator=_filled, repr=False)
+    client_secret: str = attrs.field(validator=_filled, converter=hidden, repr=False)
     token_endpoint: TokenEndpoint | None = attrs.field(default=None, converter=_as_endpoint, kw_only=True)
 
     def __init__(
@@ -109,8 +132,8 @@ class PasswordCredentials:
     `token_endpoint` is that of `ClientCredentials`.
     """
 
-    username: str = attrs.field(validator=_filled, repr=False)
-    password: str = attrs.field(validator=_filled, repr=False)
+    username: str = attrs.field(validator=_filled, converter=hidden, repr=False)
+    password: str = attrs.field(validator=_filled, converter=hidden, repr=False)
     token_endpoint: TokenEndpoint | None = attrs.field(default=None, converter=_as_endpoint, kw_only=True)
 
     def __init__(self, username: str, password: str, *, token_endpoint: TokenEndpoint | str | None = None) -> None:
@@ -122,7 +145,7 @@ class PasswordCredentials:
 class StaticToken:
     """A token that somebody else takes care of. When the server refuses it, there is no other."""
 
-    token: str = attrs.field(validator=[_filled, _header_safe], repr=False)
+    token: str = attrs.field(validator=[_filled, _header_safe], converter=hidden, repr=False)
 
     def __init__(self, token: str) -> None:
         with without_frames():
@@ -145,17 +168,17 @@ class TokenRequest:
 
 def token_request(endpoint: TokenEndpoint, parameters: Mapping[str, str]) -> TokenRequest:
     """Build the request that asks `endpoint` for a token."""
-    sent = dict(parameters)
-    secrets = [value for name, value in sent.items() if name not in _NO_SECRETS]
+    sent = {name: str(value) for name, value in parameters.items()}  # msgspec writes plain texts only
+    secrets = [value for name, value in parameters.items() if name not in _NO_SECRETS]
     headers = {"Accept": "application/json"}
     if endpoint.basic:
         # RFC 6749, 2.3.1: both halves are form-encoded before they are joined.
         pair = f"{quote(sent.pop('client_id', ''), safe='')}:{quote(sent.pop('client_secret', ''), safe='')}"
-        encoded = base64.b64encode(pair.encode()).decode()
-        headers["Authorization"] = f"Basic {encoded}"
+        encoded = Hidden(base64.b64encode(pair.encode()).decode())
+        headers["Authorization"] = Hidden(f"Basic {encoded}")
         secrets.append(encoded)
     headers["Content-Type"] = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
-    body = urlencode(sent).encode() if endpoint.form else encode_json(sent)
+    body = _HiddenBytes(urlencode(sent).encode() if endpoint.form else encode_json(sent))
     return TokenRequest(endpoint.path, headers, body, tuple(secrets))
 
 

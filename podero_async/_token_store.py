@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from podero_async._credentials import is_header_safe
+from podero_async._credentials import hidden, is_header_safe
 from podero_async.errors import ConfigurationError
 
 __all__ = ["FileTokenStore", "Token", "TokenStore"]
@@ -36,8 +36,8 @@ _POLL_S = 0.02
 class Token:
     """An access token and how long it serves. Times are seconds since the epoch."""
 
-    value: str = attrs.field(repr=False)
-    refresh_token: str | None = attrs.field(default=None, repr=False)
+    value: str = attrs.field(repr=False, converter=hidden)
+    refresh_token: str | None = attrs.field(default=None, repr=False, converter=attrs.converters.optional(hidden))
     renew_at: float = math.inf
     usable_until: float = math.inf
 

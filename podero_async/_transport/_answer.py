@@ -49,8 +49,8 @@ class Answer:
     """Status, headers, and the body as it came: inflated only when it is its turn to be decoded."""
 
     status: int
-    headers: Mapping[str, str]
-    _pieces: list[bytes]
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    _pieces: list[bytes] = attrs.field(repr=False)
     _encoding: str
 
     @property

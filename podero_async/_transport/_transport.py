@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from podero_async._auth import TokenCache
-from podero_async._credentials import Credentials, TokenRequest
+from podero_async._credentials import Credentials, Hidden, TokenRequest
 from podero_async._frames import without_frames
 from podero_async._inflate import CorruptBodyError, OversizedBodyError
 from podero_async._retry import RETRYABLE_STATUSES, Call, Retrier, RetryPolicy, Tally
@@ -217,7 +217,7 @@ class Transport:
             self._headers_token = token
             self._headers = CIMultiDict(
                 {
-                    "Authorization": f"Bearer {token}",
+                    "Authorization": Hidden(f"Bearer {token}"),
                     "Accept": "application/json",
                     "Accept-Encoding": "gzip",
                     "User-Agent": _USER_AGENT,
