@@ -38,9 +38,10 @@ class _Buffer(asyncio.Queue[tuple[T, Result] | _Ended]):
     """The results that wait for the consumer, bounded by how many they are and by what they hold."""
 
     _sessions = 0
+    has_ended = False  # the end itself always finds room: nobody may be there to make any
 
     def full(self) -> bool:
-        return self.qsize() >= _MOST_RESULTS or self._sessions >= _MOST_SESSIONS
+        return not self.has_ended and (self.qsize() >= _MOST_RESULTS or self._sessions >= _MOST_SESSIONS)
 
     def _put(self, item: tuple[T, Result] | _Ended) -> None:
         super()._put(item)
@@ -95,7 +96,10 @@ class FanOut(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._run is not None:
-            await cancel_all([self._run])
+            try:
+                await cancel_all([self._run])
+            finally:
+                self._end(None)  # whoever else iterates must not wait for ever
 
     def __aiter__(self) -> Self:
         return self
@@ -114,11 +118,15 @@ class FanOut(Generic[T]):
             async with self._source(), asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(self._workers)]
         except* Exception as errors:  # noqa: BLE001  # handed to the consumer, who raises it
-            await self._results.put(_Ended(_first_of(errors)))
+            self._end(_first_of(errors))
         else:
             # A group takes no note of a child that was cancelled: it was the caller's own source that was.
             is_cut_short = any(worker.cancelled() for worker in workers)
-            await self._results.put(_Ended(asyncio.CancelledError() if is_cut_short else None))
+            self._end(asyncio.CancelledError() if is_cut_short else None)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._results.has_ended = True
+        self._results.put_nowait(_Ended(error))
 
     def _source(self) -> aclosing[AsyncGenerator[T, None]] | nullcontext[None]:
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)
@@ -132,13 +140,18 @@ class FanOut(Generic[T]):
             return
 
     async def _pull(self) -> T:
-        try:
-            if isinstance(self._items, Iterator):
+        if isinstance(self._items, Iterator):
+            try:
                 return next(self._items)
-            async with self._pulling:
+            except StopIteration:
+                raise _NoMoreError from None
+            except StopAsyncIteration as error:  # out of here it would read as the end
+                raise RuntimeError("the vehicles' iterator raised StopAsyncIteration") from error
+        async with self._pulling:
+            try:
                 return await anext(self._items)
-        except (StopIteration, StopAsyncIteration):
-            raise _NoMoreError from None
+            except StopAsyncIteration:
+                raise _NoMoreError from None
 
     async def _hand_over(self, item: T, result: VehicleRead | Result) -> None:
         if not isinstance(result, VehicleRead):

@@ -124,7 +124,7 @@ class Throttle:
                 # Leave the queue now: a pause could otherwise collect any number of the cancelled.
                 with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)
-            else:
+            elif waiter.exception() is None:
                 self.release()  # the place came just as the caller was cancelled: pass it on
             raise
 

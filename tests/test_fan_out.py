@@ -134,3 +134,52 @@ async def test_long_lists_are_under_way_with_few_pages_at_a_time(monkeypatch: py
                 assert fleet._outcomes._room._taken == 0
     assert count == sum(len(simulator.truth(vehicle)) for vehicle in simulator.vehicles)
     assert 100 < most <= 128
+
+
+async def endless(_: int, __: Room) -> VehicleRead | Result:
+    return sessions()
+
+
+async def test_leaving_does_not_wait_for_room_that_nobody_makes() -> None:
+    """A caller whose source of vehicles fails while it is closed would hang for ever."""
+
+    async def items() -> AsyncGenerator[int, None]:
+        for number in range(60):
+            yield number
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the cursor is closed")
+
+    async with asyncio.timeout(5):
+        async with FanOut(items(), endless, places=64) as stream:
+            await anext(stream)
+            await asyncio.sleep(0.01)  # all is pulled, and the buffer is full
+
+
+async def test_everybody_who_iterates_is_told_of_the_end() -> None:
+    """A second consumer would wait for ever once the first has left."""
+
+    async def never(_: int, __: Room) -> VehicleRead | Result:
+        await asyncio.Event().wait()
+        return sessions()
+
+    stream = FanOut(iter(range(3)), never, places=2)
+    async with stream:
+        second = asyncio.create_task(anext(stream, None))
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5):
+        assert await second is None
+
+
+async def test_an_iterator_that_raises_the_end_of_another_kind_is_an_error() -> None:
+    """A fleet would be called complete though its source broke off."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise StopAsyncIteration
+
+    async with FanOut(items(), endless, places=1) as stream:
+        await anext(stream)
+        with pytest.raises(RuntimeError):
+            await anext(stream)

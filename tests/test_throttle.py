@@ -345,3 +345,15 @@ def test_a_wrong_policy_is_refused_by_name(arguments: dict[str, float]) -> None:
     """A typo would show as a hang."""
     with pytest.raises(ConfigurationError, match=next(iter(arguments))):
         ThrottlePolicy(**arguments)  # type: ignore[arg-type]
+
+
+async def test_who_is_cancelled_as_the_client_closes_gives_back_no_place() -> None:
+    """What is in flight would be counted below nothing."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=1))
+    await throttle.acquire()
+    waiting = asyncio.create_task(throttle.acquire())
+    await asyncio.sleep(0)
+    throttle.close()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert throttle.in_flight == 1

@@ -650,3 +650,11 @@ async def test_logs_hold_no_secret(simulator: PoderoSimulator, caplog: pytest.Lo
             with pytest.raises(PoderoError) as caught:
                 await anext(client.users())
     assert "wr0ng" not in caplog.text + str(caught.value)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
+def test_the_size_of_a_body_is_known_however_it_came_in_pieces(cut: int) -> None:
+    """A large answer whose last bytes came late would be taken for a small one, and be decoded out of turn."""
+    body = gzip.compress(b"x" * 5000)
+    pieces = [body[:-cut], *(body[len(body) - cut + n : len(body) - cut + n + 1] for n in range(cut))]
+    assert _answer.Answer(200, {}, pieces, "gzip").expected_size == 5000

@@ -43,6 +43,8 @@ async def recording(answer: Callable[[], web.Response]) -> AsyncIterator[tuple[s
 @pytest.mark.parametrize(
     "base_url",
     [
+        "https://a..b.example",
+        "https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example",
         "http://app.podero.com",
         "http://localhost.evil.example",
         "http://127.0.0.1.evil.example",

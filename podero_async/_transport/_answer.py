@@ -57,7 +57,8 @@ class Answer:
     def expected_size(self) -> int:
         """How many bytes the body will have, inflated, by its own word."""
         if self._encoding in _GZIP and self._pieces:
-            return int.from_bytes(self._pieces[-1][-4:], "little")  # how a gzip member ends
+            end = b"".join(piece[-4:] for piece in self._pieces[-4:])[-4:]
+            return int.from_bytes(end, "little")  # how a gzip member ends
         return sum(map(len, self._pieces))
 
     def body(self, most: int | None = None) -> bytes:
@@ -109,6 +110,8 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> list[bytes]:
     content = response.content
     while not content.at_eof():
         piece = await content.readany()
+        if not piece:  # the end came on its own, after the last piece
+            break
         size += len(piece)
         if size > most:
             raise OversizedBodyError

@@ -23,6 +23,10 @@ def checked_origin(base_url: str, name: str = "base_url") -> str:
         raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com") from None
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com")
+    try:
+        url.host.encode("idna")
+    except UnicodeError:  # an empty label, or one that is too long: it would come out of the first request
+        raise ConfigurationError(f"{name} must name a host") from None
     if url.user or url.password:
         raise ConfigurationError(f"{name} must not hold a user or a password")
     if url.path not in {"", "/"} or url.query_string or url.fragment:

@@ -87,6 +87,7 @@ class BatchWriter:
         return Batch(self._run_id, self._complete_until)
 
     async def _written(self) -> None:
+        self._stop_timer()  # it must not begin another one between the end of this one and its waiter's turn
         if self._writing is not None:
             await asyncio.shield(self._writing)  # a transaction is not left half-way
             self._writing = None
