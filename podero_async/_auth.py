@@ -68,7 +68,8 @@ class TokenCache:
         self._token: Token | None = None
         self._refresh_token: str | None = None
         self._can_refresh = isinstance(credentials, PasswordCredentials)  # a client asks again, as it did at first
-        self._refused: str | None = None  # the store may still hold a token that was answered with 401
+        self._refused: str | None = None  # the store may still hold a token that was answered with 401 ...
+        self._refused_refresh_token: str | None = None  # ... and a refresh token that was refused
         self._way: TokenEndpoint | None = None
         self._renewal: asyncio.Task[Token] | None = None
         self._next_early_renewal = 0.0
@@ -152,7 +153,7 @@ class TokenCache:
             return self._token
         async with self._store.lock(self._store_key):
             token = await self._store.load(self._store_key)
-            if token is not None:
+            if token is not None and token.refresh_token != self._refused_refresh_token:
                 self._refresh_token = token.refresh_token or self._refresh_token
             if token is None or not self._is_news(token):
                 token = await self._request()
@@ -173,7 +174,7 @@ class TokenCache:
             status, body = await self._send(token_request(ways[0], refresh_parameters(self._refresh_token)))
             if status == _OK:
                 return self._read(body)
-            self._refresh_token = None  # refused: the password still stands
+            self._refused_refresh_token, self._refresh_token = self._refresh_token, None  # the password still stands
         grant = grant_parameters(credentials)
         refusals = []
         for way in ways:

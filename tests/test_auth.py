@@ -386,6 +386,21 @@ async def test_a_stored_refresh_token_is_used_after_a_restart() -> None:
     assert desk.asked[-1] == {"grant_type": "refresh_token", "refresh_token": "refresh-1"}
 
 
+async def test_a_refused_refresh_token_is_not_taken_from_the_store_again() -> None:
+    """While the token endpoint struggles, each renewal would begin with a refresh token that is known to be dead."""
+    desk, store = Desk(refresh_tokens=True, life_s=10), MemoryStore()
+    cache = cache_of(desk, PASSWORD, store=store)
+    await cache.get()
+    await asyncio.sleep(20)
+    desk.refuses_refresh, desk.speaks = True, lambda request: b"refresh_token" in request.body
+    for _ in range(2):
+        with pytest.raises(AuthenticationError):
+            await cache.get()
+    desk.speaks = lambda _: True
+    assert await cache.get() == "token-2"
+    assert [asked["grant_type"] for asked in desk.asked].count("refresh_token") == 1
+
+
 @pytest.mark.parametrize(
     "value", [CLIENT, PASSWORD, StaticToken("s3cret"), Token(value="s3cret", refresh_token="r3fresh")]
 )
