@@ -51,5 +51,5 @@ async def test_no_callback_holds_the_loop_for_20_ms_in_the_long_run(
 ) -> None:
     """The longer the lists, the longer the pauses might be."""
     vehicles = round(300 * soak_scale)
-    figure = await longest(tmp_path / "fleet.duckdb", users=20_000, vehicles=vehicles, sessions=1900, lifetime_s=2.0)
+    figure = await longest(tmp_path / "fleet.duckdb", users=20_000, vehicles=vehicles, sessions=1900, lifetime_s=5.0)
     record_property("figure", figure)
