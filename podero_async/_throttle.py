@@ -81,7 +81,8 @@ class Throttle:
         self._next_start_at = -math.inf
         self._started_at = -math.inf  # the last of them
         self._waiters: deque[asyncio.Future[int]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = math.inf  # not every event loop's handles tell
         self.pauses = 0
 
     @property
@@ -259,11 +260,12 @@ class Throttle:
 
     def _set_timer(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
-        if self._timer is not None and self._timer.when() > loop.time() + wait_s:
+        at = loop.time() + wait_s
+        if self._timer is not None and at < self._timer_at:
             self._timer.cancel()
             self._timer = None
         if self._timer is None:
-            self._timer = loop.call_later(wait_s, self._on_timer)
+            self._timer, self._timer_at = loop.call_later(wait_s, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None

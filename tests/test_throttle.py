@@ -292,6 +292,23 @@ async def test_a_timer_is_brought_forward() -> None:
         await asyncio.gather(*waiting)
 
 
+def test_the_shortest_waits_are_no_trouble_on_uvloop() -> None:
+    """A fast fetch on the loop that the command line prefers would end in an error that nobody understands."""
+    uvloop = pytest.importorskip("uvloop")
+
+    async def requests() -> None:
+        throttle = Throttle(ThrottlePolicy(max_concurrency=100, requests_per_second=5000))
+
+        async def request() -> None:
+            await throttle.acquire()
+            throttle.release()
+
+        await asyncio.gather(*(request() for _ in range(300)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(requests())
+
+
 async def test_single_faults_leave_the_limit() -> None:
     """A server with one fault in twenty would be asked at a crawl."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=16))
