@@ -24,6 +24,7 @@ from podero_async._decode import (
     explain_error,
     outline_page,
 )
+from podero_async._decode import _json as _plain
 from tests.support import page_body, wire_row
 
 
@@ -225,6 +226,38 @@ def test_a_large_list_of_users_is_decoded_in_slices(
     total, users = decode_users(body)
     assert total == 50
     assert [user.id.int for user in users] == list(range(50))
+
+
+@pytest.mark.parametrize(
+    "extra", [{"note": TRICKY}, {"homes": [{"a": number} for number in range(9)]}, {"cars": [{"id": 1}, {"id": 2}]}]
+)
+def test_a_large_list_is_never_read_as_plain_values(extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Users with a list of their own would take 25 times the list's room, and hold up the event loop as they do."""
+    monkeypatch.setattr(_users, "_SLICE_BYTES", 1000)
+    monkeypatch.setattr(_plain, "_MOST_PLAIN_BYTES", 5000)
+    rows = [
+        USER_ROW | {"id": str(uuid.UUID(int=number)), "joined_at": "2026-01-01T00:00:00"} | extra
+        for number in range(99)
+    ]
+    assert [user.id.int for user in decode_users(json.dumps(rows).encode())[1]] == list(range(99))
+    with pytest.raises(DecodeError, match="too large"):
+        decode_users(json.dumps(rows).replace("}", "", 1).encode())
+
+
+def test_a_large_page_of_users_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answers in pages, and with all users at once, could not be read."""
+    monkeypatch.setattr(_plain, "_MOST_PLAIN_BYTES", 5000)
+    rows = [USER_ROW | {"id": str(uuid.UUID(int=number))} for number in range(99)]
+    total, users = decode_users(json.dumps({"total": 100, "items": rows}).encode())
+    assert (total, len(users)) == (100, 99)
+
+
+def test_a_page_with_more_rows_than_any_has_is_not_explained() -> None:
+    """A body of the wrong kind would be looked at for minutes, row by row."""
+    assert len(decode_page(page_body(*[0] * 2000)).rejected) == 2000
+    with pytest.raises(DecodeError, match="at most 2000 rows"):
+        decode_page(page_body(*[0] * 2001))
+    assert len(decode_page(page_body(*[wire_row()] * 2001)).items) == 2001
 
 
 def test_a_user_without_an_id_is_named_by_its_place_in_the_whole_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,8 +181,15 @@ async def test_a_gzip_bomb_takes_no_more_than_the_cap(is_honest: bool) -> None:
     assert most < 3 * CAP
 
 
-async def test_a_body_of_50_mb_that_is_no_json_is_an_error_and_within_the_cap() -> None:
-    """An upload page of a proxy in the wrong place could take the process down."""
-    kind, most = await refused(gzip.compress(b"[" + b" " * (50 << 20) + b"x", 1), Content_Encoding="gzip")
+@pytest.mark.parametrize(
+    ("before", "repeated", "after"),
+    [(b"[", b" ", b"x"), (b"[", b"[],", b"[]]"), (b"[", b"{},", b"{}]"), (b'["', b"\\u0041", b'"]'), (b"", b"9", b"")],
+)
+async def test_a_body_of_50_mb_that_is_nothing_is_an_error_and_within_the_cap(
+    before: bytes, repeated: bytes, after: bytes
+) -> None:
+    """An upload page of a proxy in the wrong place, or 17 million empty objects, could take the process down."""
+    body = before + repeated * ((50 << 20) // len(repeated)) + after
+    kind, most = await refused(gzip.compress(body, 1), Content_Encoding="gzip")
     assert kind is DecodeError
     assert most < 4 * CAP

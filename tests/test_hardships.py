@@ -54,7 +54,7 @@ async def fleet_of(client: PoderoClient, vehicles: Any) -> list[Any]:
 @pytest.mark.parametrize("decode", [decode_page, decode_users, decode_vehicles])
 def test_bytes_that_are_no_utf8_are_a_decode_error_without_them(decode: Any) -> None:
     """One vehicle with a foreign letter would end the fleet, with the letter's owner in the traceback."""
-    body = page_body(wire_row(session_outcome="Ren-X")).replace(b"-X", b"\xe9")
+    body = page_body(wire_row(session_outcome="Ren-X", email="Ren-X")).replace(b"-X", b"\xe9")
     with pytest.raises(DecodeError) as caught:
         decode(body)
     assert caught.value.retryable

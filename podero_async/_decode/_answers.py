@@ -22,6 +22,8 @@ class _CurrentWire(msgspec.Struct):
     session: ChargingSession | None
 
 
+_MOST_ROWS = 2000  # of a page that is read row by row: ten times what is asked for
+
 _page = decoder_of(_PageWire, ChargingSession)
 _current = decoder_of(_CurrentWire, ChargingSession)
 _vehicles = decoder_of(list[ElectricVehicle], ElectricVehicle)
@@ -64,8 +66,11 @@ def decode_vehicles(body: bytes) -> list[ElectricVehicle]:
 
 def _page_row_by_row(body: bytes, first_index: int) -> SessionsPage:
     answer = expect(decode_json(body), dict, "$")
+    rows = expect(field(answer, "items"), list, "$.items")
+    if len(rows) > _MOST_ROWS:
+        raise DecodeError(f"expected at most {_MOST_ROWS} rows, some of them cannot be read", "$.items")
     items, rejected = [], []
-    for index, row in enumerate(expect(field(answer, "items"), list, "$.items")):
+    for index, row in enumerate(rows):
         try:
             items.append(structured(row, ChargingSession, "$"))
         except DecodeError as error:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import re
 
+import msgspec
+
 from podero_async._decode._aware import decoder_of
 from podero_async._decode._json import REFUSED, decode_json, expect, field, total_of
 from podero_async._decode._rows import structured, structured_list
@@ -16,9 +18,16 @@ from podero_async.models import User
 __all__ = ["decode_user", "decode_users"]
 
 _SLICE_BYTES = 128 << 10  # some 400 users, under a millisecond
-_BETWEEN_OBJECTS = re.compile(rb"\}\s*(,)\s*\{")
+_FIRST_KEY = re.compile(rb"\s*\[\s*(\{\s*\"[^\"]*\")")
+
+
+class _PageWire(msgspec.Struct, gc=False):
+    total: int
+    items: list[User]
+
 
 _users = decoder_of(list[User], User)
+_page = decoder_of(_PageWire, User)
 _user = decoder_of(User, User)
 
 
@@ -28,15 +37,18 @@ def decode_users(body: bytes) -> tuple[int, list[User]]:
     Raises:
         DecodeError: The body is no JSON (`retryable`), is no list of users, or a user has no readable id.
     """
-    if body.lstrip()[:1] == b"[":
-        try:
+    try:
+        if body.lstrip()[:1] == b"[":
             users = _decode_slices(body)
-        except DecodeError as error:
-            if not error.retryable:
-                raise
-            # No JSON, or a cut went through a text or through an object in an object.
-        else:
             return len(users), users
+        page = _page.decode(body)
+        return page.total, page.items
+    except REFUSED:
+        pass
+    except DecodeError as error:
+        if not error.retryable:
+            raise
+        # No JSON, or no cut was right.
     answer = decode_json(body)
     if isinstance(answer, dict):
         items = expect(field(answer, "items"), list, "$.items")
@@ -56,13 +68,24 @@ def decode_user(body: bytes) -> User:
 def _decode_slices(body: bytes) -> list[User]:
     """Decode an array in arrays of some of its objects.
 
-    Where a slice is JSON, its cut was right: one inside a text or a nested object leaves something open.
+    All begin with the same key. Where a slice is JSON, its cut was right: one inside a text or a nested object leaves
+    something open. Then it is cut further on, by steps that double, as long as the slice does not become much larger.
     """
     users: list[User] = []
     start, opening = 0, b""
-    while cut := _BETWEEN_OBJECTS.search(body, start + _SLICE_BYTES):
-        users += _decode_array(opening + body[start : cut.start(1)] + b"]", len(users))
-        start, opening = cut.end(1), b"["
+    at, step = _SLICE_BYTES, 1
+    first = _FIRST_KEY.match(body)
+    between_users = re.compile(rb"\}\s*(,)\s*" + re.escape(first[1])) if first else None
+    while between_users and (cut := between_users.search(body, at)):
+        try:
+            users += _decode_array(opening + body[start : cut.start(1)] + b"]", len(users))
+        except DecodeError as error:
+            if not error.retryable or step > _SLICE_BYTES:
+                raise
+            at, step = cut.end(1) + step, 2 * step
+        else:
+            start, opening = cut.end(1), b"["
+            at, step = start + _SLICE_BYTES, 1
     users += _decode_array(opening + body[start:], len(users))
     return users
 
