@@ -3,16 +3,63 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
+from aiohttp import web
 
 from podero_async.testing import PoderoSimulator
+from tests.holding import Watch
+from tests.support import ORG, USER, VEHICLE, page_body, serving, static_client, wire_row
 
 ROOT = Path(__file__).parents[1]
 LONGEST_MS = 20.0
+
+
+@pytest.mark.parametrize(
+    "odd", [{"joined_at": "2026-01-01T00:00:00"}, {"last_login": "soon", "email": 5}], ids=["naive", "wrong"]
+)
+@pytest.mark.parametrize("shape", [list, lambda rows: {"total": len(rows), "items": rows}], ids=["bare", "page"])
+async def test_users_that_are_read_one_by_one_do_not_hold_it(
+    odd: dict[str, Any], shape: Callable[[Any], Any], record_property: Callable[[str, object], None]
+) -> None:
+    """A server that one day writes its times another way would make every bot that asks for its users stutter."""
+    people = {"organization_id": str(ORG), "role": "user", "email": "user@example.com", "note": "x" * 300}
+    rows = [{"id": str(UUID(int=number)), **people, **odd} for number in range(1900)]
+    body = json.dumps(shape(rows)).encode()
+    assert len(body) < 1 << 20
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    watch = Watch()
+    async with serving(answer) as origin, static_client(origin) as client:
+        with watch.watching():
+            assert len([user async for user in client.users()]) == 1900
+    assert watch.longest_s * 1e3 < LONGEST_MS
+    record_property("figure", f"{watch.longest_s * 1e3:.1f} ms the longest callback; {len(body):,} bytes of users")
+
+
+@pytest.mark.parametrize("odd", [{"plug_in_time": "2026-01-01T00:00:00"}, {"id": 5}])
+async def test_a_page_that_is_read_row_by_row_does_not_hold_it(odd: dict[str, Any]) -> None:
+    """A field that the server one day renames would make every page of every vehicle stutter."""
+    body = page_body(*(wire_row(number) | odd for number in range(200)))
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body)
+
+    watch = Watch()
+    async with serving(answer) as origin, static_client(origin) as client:
+        with watch.watching():
+            whole = await client.vehicle_sessions(USER, VEHICLE, date(2026, 1, 1), date(2026, 1, 31))
+    assert len(whole.sessions) + len(whole.rejected) == 200
+    assert watch.longest_s * 1e3 < LONGEST_MS
 
 
 async def longest(store: Path, *, users: int, vehicles: int, sessions: int, lifetime_s: float) -> str:
