@@ -13,11 +13,20 @@ from functools import partial
 import attrs
 
 from podero_async._api import MOST_PER_PAGE, Api
+from podero_async._frames import without_frames
 from podero_async._pages import Page, Piece, Window
 from podero_async._reader import ListReader
 from podero_async._retry import Tally
-from podero_async.errors import CompletenessError
-from podero_async.models import ChargingSession, Completeness, RejectedItem, VehicleRef, VehicleSessions
+from podero_async.errors import CompletenessError, DecodeError
+from podero_async.models import (
+    ChargingSession,
+    Completeness,
+    RejectedItem,
+    SessionsPage,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
 
 __all__ = ["Room", "VehicleRead", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
 
@@ -68,8 +77,16 @@ class VehicleRead:
     _tally: Tally
     leave: Callable[[], None]
 
-    async def decode(self) -> VehicleSessions:
-        """Decode it, and give the event loop its turns."""
+    async def decode(self) -> VehicleSessions | VehicleFailure:
+        """Decode it, and give the event loop its turns; a page whose outline could be read, but not all of it, is a failure."""
+        try:
+            return await self._decoded()
+        except DecodeError as error:
+            requests, retries = self._tally.requests, self._tally.retries
+            who = self._vehicle
+            return VehicleFailure(user_id=who.user_id, vehicle=who, error=error, requests=requests, retries=retries)
+
+    async def _decoded(self) -> VehicleSessions:
         whole = VehicleSessions(
             vehicle=self._vehicle,
             from_date=self._window.from_date,
@@ -83,7 +100,7 @@ class VehicleRead:
         loop = asyncio.get_running_loop()
         since = loop.time()
         for piece in self._pieces:
-            page = piece.decode()
+            page = _rows_of(piece)
             whole.sessions.extend(page.items)
             whole.rejected.extend(page.rejected)
             if loop.time() - since > _DECODED_AT_A_TIME_S:
@@ -122,7 +139,10 @@ async def fetch_vehicle(
 async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
     """Read one vehicle's sessions whole."""
     read = await fetch_vehicle(api, vehicle, window, tally, Room(1))
-    return await read.decode() if isinstance(read, VehicleRead) else read
+    result = await read.decode() if isinstance(read, VehicleRead) else read
+    if isinstance(result, VehicleFailure):
+        raise result.error
+    return result
 
 
 async def stream_vehicle(
@@ -138,7 +158,7 @@ async def stream_vehicle(
     delivered = 0
     async with aclosing(reader.pieces()) as pieces:
         async for piece in pieces:
-            page = piece.decode()
+            page = _rows_of(piece)
             for item in page.rejected:
                 on_rejected(item)
             for session in page.items:
@@ -146,6 +166,11 @@ async def stream_vehicle(
             delivered += len(page.items)
     if reader.completeness is Completeness.UNPROVEN:
         raise CompletenessError(reader.doubt, delivered, reader.total)
+
+
+def _rows_of(piece: Piece) -> SessionsPage:
+    with without_frames():  # they hold the body
+        return piece.decode()
 
 
 async def _fetch_page(api: Api, vehicle: VehicleRef, tally: Tally, part: Window, offset: int) -> Page:

@@ -7,6 +7,7 @@ import gzip
 from collections.abc import AsyncIterator
 from datetime import date
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 from uuid import UUID
 
@@ -60,6 +61,29 @@ def test_bytes_that_are_no_utf8_are_a_decode_error_without_them(decode: Any) -> 
     assert caught.value.retryable
     assert caught.value.__suppress_context__
     assert "Ren" not in repr(vars(caught.value))
+
+
+async def test_a_later_page_that_cannot_be_read_is_one_vehicles_failure() -> None:
+    """One vehicle with a foreign letter in a field that nobody reads would end the fleet."""
+    rows = [wire_row(number * 60) for number in range(300, 0, -1)]
+    rows[250] |= {"unplug_time": "2026-01-31T00:00:00", "driver": "Ren-X"}  # a naive time: the row is looked at twice
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query["offset"])
+        body = page_body(*rows[offset : offset + 200], total=len(rows))
+        return web.Response(body=body.replace(b"-X", b"\xe9"))
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        outcomes = await fleet_of(client, refs(3))
+        assert [type(outcome.error) for outcome in outcomes] == [DecodeError] * 3
+        assert all(outcome.requests == 2 for outcome in outcomes)
+        with pytest.raises(DecodeError) as caught:
+            await client.vehicle_sessions(USER, USER, *DAYS)
+        assert "Ren" not in str([frame.f_locals for frame, _ in walk_tb(caught.value.__traceback__)][1:])
+        stream = client.sessions(USER, USER, *DAYS)
+        assert len([await anext(stream) for _ in range(200)]) == 200
+        with pytest.raises(DecodeError):
+            await anext(stream)
 
 
 def test_what_discovery_does_not_need_cannot_stop_it() -> None:
