@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -82,6 +82,7 @@ _UNLISTED = pa.schema([("user_id", _UUID), ("kind", pa.string()), ("message", pa
 _VEHICLE = pa.schema([("user_id", _UUID), ("vehicle_id", _UUID)])
 
 _fields_of: Callable[[ChargingSession], tuple[Any, ...]] = attrgetter(*SESSION_COLUMNS)
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _UNSTORABLE = (pa.ArrowException, OverflowError, ValueError, TypeError)
 
 
@@ -199,6 +200,10 @@ def _record_batch(piece: Sequence[tuple[int, ChargingSession]]) -> pa.RecordBatc
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
+    if kind == _MOMENT:
+        present = [value for value in values if value is not None]
+        if present and not (min(present) >= _EARLIEST and max(present) <= _LATEST):
+            raise OverflowError("a time that UTC does not have")  # Arrow would take it, and no query give it back
     if kind == _UUID:
         plain = pa.array([None if value is None else value.bytes for value in values], pa.binary(16))
         return pa.ExtensionArray.from_storage(_UUID, plain)
@@ -232,7 +237,10 @@ def _read_row(task: Task, result: VehicleSessions, complete_until: date, at: dat
 
 
 def _rejected_row(task: int, item: RejectedItem) -> tuple[Any, ...]:
-    raw = json.dumps(item.raw, default=str)
+    try:
+        raw = json.dumps(item.raw, default=str)
+    except RecursionError:  # it was read in a thread, whose stack is short
+        raw = '"nested too deeply"'
     return (task, _id_of(item), item.index, _clean(item.path), _clean(item.reason), raw)
 
 

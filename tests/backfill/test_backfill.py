@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from podero_async import AuthenticationError, PoderoClient, RetryPolicy, StaticToken, ThrottlePolicy, VehicleRef
+from podero_async import (
+    AuthenticationError,
+    Completeness,
+    PoderoClient,
+    RejectedItem,
+    RetryPolicy,
+    StaticToken,
+    ThrottlePolicy,
+    VehicleRef,
+    VehicleSessions,
+)
+from podero_async._pages import Window
 from podero_async.backfill import (
     ApiDownError,
     Progress,
@@ -22,6 +33,8 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
+from podero_async.backfill._store_columns import Batch
+from podero_async.backfill._task import Task
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests.backfill.conftest import Clock
 from tests.backfill.truth import held_by, truth_of, utc
@@ -502,13 +515,21 @@ async def test_a_rejected_row_without_an_id_withdraws_nothing_of_its_vehicle(
         assert (await backfill(client, store, FIRST, LAST, now=clock)).withdrawn == 1
 
 
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        {"reachable_soc_pct": 2**40},
+        {"unplug_time": "0001-01-01T00:00:00+01:00"},
+        {"charge_deadline": "9999-12-31T23:59:59-01:00"},
+    ],
+)
 async def test_a_value_that_no_column_holds_becomes_a_rejected_row(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, absurd: dict[str, Any]
 ) -> None:
-    """One absurd number must not sink a batch of thousands of good rows."""
+    """One absurd value must not sink a batch of thousands of good rows, nor every query that meets it."""
     vehicle = sim.vehicles[0]
     victim = sim.truth(vehicle, FIRST, LAST)[0]["id"]
-    sim.update(vehicle, victim, reachable_soc_pct=2**40)
+    sim.update(vehicle, victim, **absurd)
     async with SessionStore(path) as store:
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert report.rejected == 1
@@ -564,6 +585,28 @@ async def test_a_vehicle_that_is_listed_twice_is_read_once(
         report = await backfill(client, store, FIRST, LAST, listed(), now=clock)
         assert (report.vehicles, report.done) == (3, 3)
         assert sim.counts.requests["sessions"] == 3
+
+
+def test_a_row_too_deep_to_be_written_is_rejected_all_the_same() -> None:
+    """A row that only a thread's short stack could read would end the run."""
+    raw: Any = None
+    for _ in range(5000):
+        raw = [raw]
+    task = Task(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
+    item = RejectedItem(index=0, path="$", reason="expected an object, got an array", raw=raw)
+    whole = VehicleSessions(
+        vehicle=task.vehicle,
+        from_date=FIRST,
+        to_date=LAST,
+        sessions=[],
+        completeness=Completeness.VERIFIED,
+        total=1,
+        rejected=[item],
+    )
+    batch = Batch(1, LAST)
+    batch.add(task, whole, [], [], datetime.now(UTC))
+    (row,) = batch.tables()["arrow_rejected"].to_pylist()
+    assert (row["reason"], row["raw"]) == (item.reason, '"nested too deeply"')
 
 
 async def test_a_session_that_moved_to_a_vehicle_read_alone_is_held_once(
