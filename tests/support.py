@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from yarl import URL
 
 from podero_async import ClientCredentials, PoderoClient, RetryPolicy, StaticToken
+from podero_async._transport._answer import Answer
 from podero_async.testing import PoderoSimulator
 
 QUICK = RetryPolicy(backoff_initial=0.001, backoff_max=0.002)
@@ -26,6 +28,19 @@ def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
     credentials = options.pop("credentials", ClientCredentials(simulator.client_id, simulator.client_secret))
     defaults = {"base_url": simulator.base_url, "retry": QUICK}
     return PoderoClient(simulator.org_id, credentials, **{**defaults, **options})
+
+
+def around_sending(
+    client: PoderoClient, around: Callable[[str, URL, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
+) -> None:
+    """Have each request of a client sent by `around`, which is given its method, its URL, and what sends it."""
+    exchange = client._transport._exchange
+    send = exchange.send
+
+    def sent(method: str, url: URL, *rest: Any) -> Awaitable[Answer]:
+        return around(method, url, lambda: send(method, url, *rest))
+
+    exchange.send = sent  # type: ignore[assignment, method-assign]
 
 
 def wire_row(number: int = 1, /, **fields: Any) -> dict[str, Any]:

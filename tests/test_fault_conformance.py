@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from email.utils import formatdate
 from functools import cache
@@ -31,9 +31,10 @@ from podero_async import (
     VehicleFailure,
     VehicleSessions,
 )
+from podero_async._transport._answer import Answer
 from podero_async.testing import Fault, PoderoSimulator
 from tests.door import Door, Keys, Manner
-from tests.support import client_of
+from tests.support import around_sending, client_of
 
 ATTEMPTS = 4
 RETRY = RetryPolicy(max_attempts=ATTEMPTS)
@@ -140,22 +141,14 @@ class Attempts:
     counts: Counter[str] = attrs.field(factory=Counter)
     struck: int = 0
 
-    async def begin(self, place: str) -> None:
+    async def send(self, method: str, url: URL, send: Callable[[], Awaitable[Answer]]) -> Answer:
+        place = place_of(method, url)
         self.counts[place] += 1
         if self.door is not None:
             strikes = place == self.place and (self.nth is None or self.counts[place] in self.nth)
             self.struck += strikes
             await self.door.be(self.manner if strikes else "open")
-
-    def watch(self, client: PoderoClient) -> None:
-        exchange = client._transport._exchange
-        send = exchange.send
-
-        async def watched(method: str, url: URL, *rest: Any) -> Any:
-            await self.begin(place_of(method, url))
-            return await send(method, url, *rest)
-
-        exchange.send = watched  # type: ignore[assignment, method-assign]
+        return await send()
 
 
 def place_of(method: str, url: URL) -> str:
@@ -190,7 +183,7 @@ async def served(
         throttle = ThrottlePolicy(max_concurrency=1)
         client = client_of(simulator, retry=RETRY, timeouts=TIMEOUTS, throttle=throttle, **options)
         attempts = Attempts(place, nth, door, case.manner or "open")
-        attempts.watch(client)
+        around_sending(client, attempts.send)
         yield simulator, await stack.enter_async_context(client), attempts
 
 

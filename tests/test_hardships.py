@@ -31,7 +31,6 @@ from podero_async import (
     ThrottlePolicy,
     Token,
     VehicleRef,
-    VehicleSessions,
 )
 from podero_async._decode import decode_page, decode_users, decode_vehicles
 from podero_async.testing import PoderoSimulator
@@ -239,30 +238,6 @@ async def test_a_server_that_wants_a_long_rest_gets_it() -> None:
         with pytest.raises(RateLimitError):
             await client.electric_vehicles(USER)
     assert len(requests) <= 6
-
-
-@pytest.mark.leaping
-async def test_a_short_outage_costs_no_vehicle_and_few_requests() -> None:
-    """A server that restarts would cost two thirds of a fleet."""
-    loop = asyncio.get_running_loop()
-    down = (loop.time() + 0.5, loop.time() + 60)
-    asked = 0
-
-    async def handler(_: web.Request) -> web.Response:
-        nonlocal asked
-        if down[0] < loop.time() < down[1]:
-            asked += 1
-            return web.Response(status=503)
-        await asyncio.sleep(0.02)
-        return web.Response(body=page_body())
-
-    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
-        outcomes = await fleet_of(client, refs(3000))
-        took = loop.time() - down[1]
-    assert all(isinstance(outcome, VehicleSessions) for outcome in outcomes)
-    assert len(outcomes) == 3000
-    assert asked < 200
-    assert took < 15
 
 
 # --- lists that cannot be ---------------------------------------------------------------------------------------------
