@@ -118,7 +118,10 @@ class Program:
 
 
 def served(vehicles: int) -> PoderoSimulator:
-    return PoderoSimulator(users=2, vehicles=vehicles, sessions_per_vehicle=5, seed=3)
+    """Serve a fleet with one long list in it."""
+    sim = PoderoSimulator(users=2, vehicles=vehicles - 1, sessions_per_vehicle=5, seed=3)
+    sim.add_vehicle(sim.vehicles[0].user_id, sessions=300)
+    return sim
 
 
 def fleet_size(soak_scale: float) -> int:
@@ -189,7 +192,7 @@ async def interrupted(sim: PoderoSimulator, path: Path, after_s: float) -> tuple
 async def interrupt(path: Path, times: int, seed: int) -> str:
     """Interrupt one process after the other, let the last one finish, and return a figure to quote."""
     rng, slowest_s = Random(seed), 0.0
-    async with PoderoSimulator(users=20, vehicles=60 + 40 * times, sessions_per_vehicle=5, latency_s=0.1) as sim:
+    async with PoderoSimulator(users=20, vehicles=60 + 100 * times, sessions_per_vehicle=5, latency_s=0.1) as sim:
         for _ in range(times):
             code, words, took_s = await interrupted(sim, path, rng.uniform(0.3, 0.5))
             assert code == -signal.SIGINT
