@@ -76,7 +76,7 @@ class Call:
     """What changes while one call is under way."""
 
     tally: Tally
-    attempts: int = 0
+    attempts: int = 1
     waited_s: float = 0.0
     """Seconds spent waiting for a place, which no bound counts."""
     replays: int = 0
@@ -124,7 +124,6 @@ class Retrier:
         call = Call(tally)
         started = asyncio.get_running_loop().time()
         try:
-            call.attempts = 1
             answer = await attempt(call)  # the common case pays nothing for the machinery
         except (ApiError, TransportError, DecodeError) as error:
             if not is_retryable(error):
@@ -164,7 +163,6 @@ class Retrier:
             wait=self._wait,
             stop=give_up,
             before_sleep=_log_retry,
-            sleep=asyncio.sleep,
             reraise=True,
         )
         return await retrying(next_attempt)

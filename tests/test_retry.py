@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
@@ -50,7 +51,14 @@ async def test_a_good_answer_is_one_attempt() -> None:
     """Requests would be made twice."""
     tally = Tally()
     assert await Retrier(RetryPolicy()).run(failing(), tally) == "answer"
-    assert tally.retries == 0
+    assert tally == Tally(requests=0, retries=0), "requests are counted by who sends them"
+
+
+def test_the_policy_is_the_documented_one() -> None:
+    """Who relies on the defaults would find other ones after an upgrade."""
+    assert RetryPolicy() == RetryPolicy(
+        max_attempts=8, max_elapsed=120, backoff_initial=0.5, backoff_max=8, retry_after_max=120, budget=500
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,27 @@ async def test_nothing_else_is_tried_again(error: Exception) -> None:
     with pytest.raises(type(error)):
         await Retrier(RetryPolicy()).run(failing(error), tally)
     assert tally.retries == 0
+
+
+async def test_a_retry_may_end_in_what_is_not_tried_again() -> None:
+    """A vehicle that is gone would be asked for eight times, if only the first answer was a fault."""
+    tally = Tally()
+    with pytest.raises(NotFoundError) as caught:
+        await Retrier(RetryPolicy()).run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), tally)
+    assert (caught.value.attempts, tally.retries) == (2, 1)
+
+
+async def test_the_attempts_of_a_request_within_a_call_do_not_multiply() -> None:
+    """A token endpoint that is down would be asked 64 times for one call."""
+    token_requests = Tally()
+    retrier = Retrier(RetryPolicy(max_attempts=3))
+
+    async def attempt(_: Call) -> str:
+        return await retrier.run(failing(*[unavailable() for _ in range(9)]), token_requests)
+
+    with pytest.raises(ServerError) as caught:
+        await retrier.run(attempt, Tally())
+    assert (caught.value.attempts, token_requests.retries) == (3, 2)
 
 
 async def test_attempts_are_bounded_and_counted_on_the_error() -> None:
@@ -150,11 +179,17 @@ async def test_a_retry_after_past_its_cap_is_an_error_with_the_time() -> None:
     assert loop.time() - started < 1
 
 
+async def test_a_retry_after_up_to_its_cap_is_slept_and_the_cap_is_for_nothing_else() -> None:
+    """Who accepts no long waits would have no retries at all."""
+    policy = RetryPolicy(retry_after_max=0.5)
+    assert await Retrier(policy).run(failing(unavailable(), unavailable(0.5)), Tally()) == "answer"
+
+
 async def test_elapsed_time_is_bounded_and_no_wait_is_begun_in_vain() -> None:
     """A call would outlast its bound, or sleep only to give up."""
     loop = asyncio.get_running_loop()
     started = loop.time()
-    policy = RetryPolicy(max_attempts=100, max_elapsed=10, backoff_initial=4, backoff_max=4)
+    policy = RetryPolicy(max_attempts=100, max_elapsed=11.5, backoff_initial=4, backoff_max=4)
     with pytest.raises(ServerError) as caught:
         await Retrier(policy, random_between=longest_wait).run(failing(*[unavailable() for _ in range(99)]), Tally())
     assert caught.value.attempts == 3
@@ -197,9 +232,9 @@ async def test_good_answers_fill_the_budget_again() -> None:
     with pytest.raises(NotFoundError):
         await retrier.run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), Tally())
     assert retrier.is_spent
-    for _ in range(20):
+    for answers in range(1, 21):
         await retrier.run(failing(), Tally())
-    assert retrier._budget == 5
+        assert retrier._budget == min(answers, 5), "one good answer pays for a fifth of a retry"
     assert await retrier.run(failing(unavailable()), Tally()) == "answer"
     assert retrier._budget == 5, "a retry that helped gives back what it took"
 
@@ -218,6 +253,15 @@ async def test_cancellation_is_never_retried() -> None:
         async with asyncio.timeout(20):
             await Retrier(RetryPolicy()).run(attempt, Tally())
     assert loop.time() - started == pytest.approx(20, abs=0.1)
+
+
+async def test_a_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody would see why a fetch is slow."""
+    with caplog.at_level(logging.INFO, "podero_async"):
+        await Retrier(RetryPolicy(), random_between=longest_wait).run(failing(unavailable(30)), Tally())
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("podero_async", "INFO")
+    assert record.getMessage() == "attempt 1 failed, again in 30.5 s: HTTP 503: down (GET /x)"
 
 
 @pytest.mark.parametrize(
