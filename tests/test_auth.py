@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl
 
 import attrs
 import pytest
+from aiohttp import web
 
 from podero_async import (
     AuthenticationError,
@@ -17,6 +20,7 @@ from podero_async import (
     ConfigurationError,
     DecodeError,
     PasswordCredentials,
+    PoderoClient,
     StaticToken,
     Token,
     TokenEndpoint,
@@ -24,6 +28,8 @@ from podero_async import (
 )
 from podero_async._auth import TokenCache
 from podero_async._credentials import TokenRequest
+from podero_async.testing import PoderoSimulator
+from tests.support import USER, client_of, serving
 
 pytestmark = pytest.mark.leaping
 
@@ -74,7 +80,14 @@ class Desk:
 
 def cache_of(desk: Desk, credentials: Any = CLIENT, **options: Any) -> TokenCache:
     now = asyncio.get_running_loop().time
-    return TokenCache(credentials, desk.send, origin="https://x", now=now, **options)
+    return TokenCache(credentials, desk.send, **{"origin": "https://x", "now": now, **options})
+
+
+@pytest.fixture(autouse=True)
+def _no_callback_fails(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What fails behind a task has no caller to tell: asyncio logs it."""
+    yield
+    assert not [record.getMessage() for record in caplog.get_records("call") if record.name == "asyncio"]
 
 
 # --- single flight ----------------------------------------------------------------------------------------------------
@@ -133,21 +146,44 @@ async def test_a_token_that_expires_under_load_is_renewed_without_a_wait() -> No
 
 async def test_the_old_token_serves_on_while_its_renewal_fails() -> None:
     """A token endpoint that is down for a moment would fail calls whose token is still good."""
-    desk = Desk(life_s=100)
+    desk = Desk(life_s=1000)
     cache = cache_of(desk)
     await cache.get()
-    await asyncio.sleep(90)
+    await asyncio.sleep(900)
     desk.failure = TransportError("lost", "POST", CONTRACT)
-    started = len(desk.requests)
     for _ in range(40):
         assert await cache.get() == "token-1"
         await asyncio.sleep(0.1)
-    assert len(desk.requests) - started == 1, "it waits 5 s after a failed early renewal"
     desk.failure = None
-    await asyncio.sleep(2)
+    await asyncio.sleep(1.5)
+    assert await cache.get() == "token-1"
+    assert len(desk.requests) == 2, "it waits 5 s after a failed early renewal"
+    await asyncio.sleep(1)
+    assert await cache.get() == "token-1"
+    await asyncio.sleep(1.5)
+    assert cache.current() == "token-2"
+
+
+async def test_a_failed_renewal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody would know why calls fail half an hour later."""
+    with caplog.at_level(logging.WARNING, "podero_async"), pytest.raises(TransportError):
+        await cache_of(Desk(failure=TransportError("lost", "POST", CONTRACT))).get()
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("podero_async", "WARNING")
+    assert record.getMessage() == f"no new token: lost (POST {CONTRACT})"
+
+
+async def test_a_token_is_used_until_20_s_before_its_end() -> None:
+    """A clock that is a little late would send dead tokens, or good ones be thrown away early."""
+    desk = Desk(life_s=1000, takes_s=0)
+    cache = cache_of(desk)
     await cache.get()
-    await asyncio.sleep(2)
-    assert await cache.get() == "token-2"
+    desk.failure = TransportError("lost", "POST", CONTRACT)
+    await asyncio.sleep(979.5)
+    assert await cache.get() == "token-1"
+    await asyncio.sleep(1)
+    with pytest.raises(TransportError):
+        await cache.get()
 
 
 async def test_a_short_lived_token_is_used_most_of_its_life() -> None:
@@ -177,6 +213,14 @@ async def test_a_token_without_a_life_serves_until_it_is_refused(life: Any) -> N
     await cache.get()
     await asyncio.sleep(10**6)
     assert await cache.get() == "token-1"
+
+
+@pytest.mark.parametrize("life", [0, -60, "nan"])
+async def test_a_token_that_is_dead_on_arrival_serves_one_call(life: Any) -> None:
+    """A server with a wrong clock would be sent expired tokens, or be asked without end by one call."""
+    cache = cache_of(Desk(life_s=life, takes_s=0))
+    assert await cache.get() == "token-1"
+    assert await cache.get() == "token-2"
 
 
 # --- refused tokens ---------------------------------------------------------------------------------------------------
@@ -212,6 +256,18 @@ async def test_closing_ends_a_renewal_and_says_so_to_its_waiters() -> None:
     with pytest.raises(ConfigurationError, match="closed"):
         await waiter
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_cancelled_waiter_is_cancelled_though_the_client_closes() -> None:
+    """A timeout around a call would be taken for the end of the client."""
+    cache = cache_of(Desk(takes_s=1000))
+    waiter = asyncio.create_task(cache.get())
+    await asyncio.sleep(0.1)
+    assert cache._renewal is not None
+    cache._renewal.add_done_callback(lambda _: waiter.cancel())
+    await cache.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
 
 
 # --- the ways to a token ----------------------------------------------------------------------------------------------
@@ -251,6 +307,7 @@ async def test_wrong_credentials_end_the_trying(refusal: tuple[int, Any]) -> Non
         await cache_of(desk).get()
     assert len(desk.requests) == 1
     assert caught.value.status == refusal[0]
+    assert f"no token from {CONTRACT} (JSON): " in str(caught.value)
     assert "s3cret" not in str(caught.value)
 
 
@@ -274,8 +331,22 @@ async def test_every_refusal_is_named_where_no_way_works() -> None:
     desk = Desk(speaks=lambda _: False, refusal=(422, {"detail": [{"loc": ["body"], "msg": "no", "input": "s3cret"}]}))
     with pytest.raises(AuthenticationError) as caught:
         await cache_of(desk).get()
-    assert str(caught.value).count("body: no") == 3
-    assert "s3cret" not in str(caught.value)
+    assert str(caught.value) == (
+        f"HTTP 422: no token from {CONTRACT} (JSON): body: no; {GUIDE} (HTTP Basic, JSON): body: no; "
+        f"{CONTRACT} (form): body: no (POST {CONTRACT})"
+    )
+
+
+async def test_the_refusal_that_counts_is_named_alone() -> None:
+    """Who has a wrong secret would be told first that the server wants another way."""
+    answers = [(404, b""), (401, b'{"error": "invalid_client"}')]
+
+    async def send(_: TokenRequest) -> tuple[int, bytes]:
+        return answers.pop(0)
+
+    with pytest.raises(AuthenticationError) as caught:
+        await TokenCache(CLIENT, send, origin="https://x").get()
+    assert str(caught.value) == f"HTTP 401: no token from {GUIDE} (HTTP Basic, JSON): invalid_client (POST {GUIDE})"
 
 
 @pytest.mark.parametrize(
@@ -287,8 +358,9 @@ async def test_an_answer_without_a_token_is_an_error(answer: bytes) -> None:
     async def send(_: TokenRequest) -> tuple[int, bytes]:
         return 200, answer
 
-    with pytest.raises(DecodeError, match="a token"):
+    with pytest.raises(DecodeError, match="a token") as caught:
         await TokenCache(CLIENT, send, origin="https://x").get()
+    assert (caught.value.json_path, caught.value.method) == ("$.access_token", "POST")
 
 
 # --- passwords and refresh tokens -------------------------------------------------------------------------------------
@@ -305,6 +377,29 @@ async def test_a_refresh_token_is_used_and_rotated() -> None:
         {"grant_type": "password", "username": "user-1@example.com", "password": "passw0rd"},
         {"grant_type": "refresh_token", "refresh_token": "refresh-1"},
         {"grant_type": "refresh_token", "refresh_token": "refresh-2"},
+    ]
+
+
+async def test_a_client_asks_as_it_did_at_first() -> None:
+    """RFC 6749 gives no refresh token to a client; one that comes all the same would be refused when it is used."""
+    desk = Desk(refresh_tokens=True, life_s=10)
+    cache = cache_of(desk)
+    await cache.get()
+    await asyncio.sleep(20)
+    await cache.get()
+    assert [asked["grant_type"] for asked in desk.asked] == ["client_credentials"] * 2
+
+
+async def test_a_refresh_token_goes_where_it_came_from() -> None:
+    """A gateway would see a password each time, or the refresh token a server that it is not for."""
+    desk = Desk(refresh_tokens=True, life_s=10)
+    cache = cache_of(desk, PasswordCredentials("user-1", "passw0rd", token_endpoint="/realms/x/token"))
+    await cache.get()
+    await asyncio.sleep(20)
+    await cache.get()
+    assert [(request.path, asked["grant_type"]) for request, asked in zip(desk.requests, desk.asked, strict=True)] == [
+        ("/realms/x/token", "password"),
+        ("/realms/x/token", "refresh_token"),
     ]
 
 
@@ -333,18 +428,20 @@ async def test_a_wrong_password_ends_the_trying() -> None:
 
 @attrs.define
 class MemoryStore:
-    """A store between caches of one process, with a real lock."""
+    """A store between caches of one process, with real locks."""
 
     tokens: dict[str, Token] = attrs.field(factory=dict)
-    _lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    _locks: dict[str, asyncio.Lock] = attrs.field(factory=lambda: defaultdict(asyncio.Lock))
 
     def lock(self, key: str) -> asyncio.Lock:
-        return self._lock
+        return self._locks[key]
 
     async def load(self, key: str) -> Token | None:
+        assert self._locks[key].locked(), "another process may be renewing it"
         return self.tokens.get(key)
 
     async def save(self, key: str, token: Token) -> None:
+        assert self._locks[key].locked(), "another process may be renewing it"
         self.tokens[key] = token
 
 
@@ -367,6 +464,50 @@ async def test_a_restart_takes_the_stored_token() -> None:
     assert await cache_of(desk, store=store).get() == "token-1"
     assert desk.issued == 1
     assert await cache_of(desk, ClientCredentials("client-2", "x"), store=store).get() == "token-2"
+    assert await cache_of(desk, store=store, origin="https://sandbox").get() == "token-3"
+
+
+async def test_a_stored_token_is_renewed_early_too() -> None:
+    """Every process that shares a store would stall behind the token endpoint when its token expires."""
+    desk, store = Desk(life_s=100), MemoryStore()
+    cache = cache_of(desk, store=store)
+    await cache.get()
+    await asyncio.sleep(91)
+    assert await cache.get() == "token-1"
+    await asyncio.sleep(2)
+    assert cache.current() == "token-2"
+
+
+async def test_a_dead_token_out_of_the_store_costs_no_call(simulator: PoderoSimulator) -> None:
+    """After a revocation, whoever finds another process's dead token in the store would fail."""
+    store = MemoryStore()
+    async with client_of(simulator, token_store=store) as client:
+        assert [user async for user in client.users()]
+        simulator.revoke_tokens()
+        store.tokens = dict.fromkeys(store.tokens, Token(value="dead"))
+        assert [user async for user in client.users()]
+
+
+@pytest.mark.parametrize(("store", "calls"), [(None, 2), (MemoryStore(), 3)])
+async def test_a_server_that_refuses_every_token_is_not_asked_for_ever(store: MemoryStore | None, calls: int) -> None:
+    """A call would never end, and the token endpoint be flooded."""
+    refused = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal refused
+        if request.method == "POST":
+            return web.json_response({"access_token": f"token-{refused}"})
+        refused += 1
+        return web.Response(status=401)
+
+    credentials = ClientCredentials("client-1", "s3cret")
+    async with (
+        serving(handler) as origin,
+        PoderoClient(USER, credentials, base_url=origin, token_store=store) as client,
+    ):
+        with pytest.raises(AuthenticationError):
+            await client.electric_vehicles(USER)
+    assert refused == calls
 
 
 async def test_a_refused_token_is_not_taken_from_the_store_again() -> None:
@@ -377,11 +518,13 @@ async def test_a_refused_token_is_not_taken_from_the_store_again() -> None:
     assert await cache.get() == "token-2"
 
 
-async def test_a_stored_refresh_token_is_used_after_a_restart() -> None:
+@pytest.mark.parametrize("life", [10, None])
+async def test_a_stored_refresh_token_is_used_after_a_restart(life: float | None) -> None:
     """The password would travel though it need not."""
-    desk, store = Desk(refresh_tokens=True, life_s=10), MemoryStore()
+    desk, store = Desk(refresh_tokens=True, life_s=life), MemoryStore()
     await cache_of(desk, PASSWORD, store=store).get()
     await asyncio.sleep(20)
+    store.tokens = {key: attrs.evolve(token, usable_until=0.0) for key, token in store.tokens.items()}
     assert await cache_of(desk, PASSWORD, store=store).get() == "token-2"
     assert desk.asked[-1] == {"grant_type": "refresh_token", "refresh_token": "refresh-1"}
 
