@@ -32,6 +32,8 @@ def page_with(offset: int, total: int, ids: list[str], times: list[datetime | No
     ("page", "order"),
     [
         (at(1, 2, 3), Order.OLDEST_FIRST),
+        (at(1, 2), Order.OLDEST_FIRST),
+        (at(2, 1), Order.NEWEST_FIRST),
         (at(3, 2, 1), Order.NEWEST_FIRST),
         (at(1, 1, 2), Order.OLDEST_FIRST),
         (at(1, 3, 2), None),
@@ -67,6 +69,13 @@ def test_a_page_of_one_time_fits_any_order() -> None:
         (at(1, 2, 3, 4, 5, 6, 7, 8), at(9, 10, offset=6), False),  # a gap
         (at(1, 2, 3, 4, 5, 6, 7, 8), at(5, 9, 10, offset=6), False),  # no row in common but the cut one: 6, 7, 8 gone?
         (at(1, 2, 3, 4, 5, 6, 7, 8), at(2, 3, 4, 5, 6, 7, 8, 9, offset=6), False),  # far from where its offset says
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(6, 7, 8, 9, offset=7), False),  # two rows further than its offset says
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(7, 9, 10, offset=6), True),  # one row in common, and the cut one gone
+        (at(1, 2, 3, 4, 5, 6, 7, 8), at(6, 9, 10, 11, offset=5), False),  # more rows went than are in common
+        (at(10, 20, 30, 40, 50, 60), at(50, 52, 54, 60, 70, offset=4), True),  # two came, two are in common
+        (at(10, 20, 30, 40, 50, 60), at(50, 52, 54, 56, 60, 70, offset=4), False),  # more came than are in common
+        (at(10, 20, 30, 40, 50, 60), at(40, 52, 54, 60, 70, offset=3), False),  # came and went, more than in common
+        (at(1, 2, 3, 4, ids="abcd"), at(3, 4, 5, ids="xye", offset=2), False),  # other rows at the same times
         (at(1, 2, 3, 4, 5, 6, 7, 8), at(offset=8), False),
         (at(), at(1, 2), False),
         (at(1, 2, 2, ids="axy", offset=0), at(2, 2, 3, ids="yzb", offset=1), False),  # a tied group cut in both
@@ -85,6 +94,12 @@ def test_pages_join_only_where_nothing_fits_between(before: Page, after: Page, j
     assert joins(before, after, order) is joined
 
 
+def test_pages_with_a_time_that_cannot_be_read_do_not_join() -> None:
+    """A row whose place nobody knows would be taken for proof."""
+    assert not joins(at(1, 2, None), at(2, 3, 4, offset=1), Order.OLDEST_FIRST)
+    assert not joins(at(1, 2, 3), at(None, 3, 4, offset=1), Order.OLDEST_FIRST)
+
+
 @pytest.mark.parametrize(
     ("offset", "count", "total", "contradicts", "whole"),
     [
@@ -98,6 +113,8 @@ def test_pages_join_only_where_nothing_fits_between(before: Page, after: Page, j
         (0, 0, -1, True, False),
         (5, 1, 6, False, False),
         (5, 2, 6, True, False),
+        (0, 3, 1_000_000, False, False),
+        (0, 3, 1_000_001, True, False),
     ],
 )
 def test_a_total_that_cannot_be_true_is_seen(
@@ -108,18 +125,35 @@ def test_a_total_that_cannot_be_true_is_seen(
     assert (page.contradicts_itself, page.is_whole) == (contradicts, whole)
 
 
+@pytest.mark.parametrize(
+    ("count", "total", "pages"), [(0, 0, 0), (1, 3, 3), (3, 5, 2), (3, 6, 2), (3, 7, 3), (3, 2, 1), (3, 10**9, 1)]
+)
+def test_a_list_says_how_many_pages_it_has(count: int, total: int, pages: int) -> None:
+    """A long list would take the room of all others, or a server that lies as much as it likes."""
+    assert at(*range(count), total=total).pages == pages
+
+
+def test_a_bad_row_counts_as_delivered() -> None:
+    """A list with one bad row would never be whole, and be read again and again."""
+    page = Page.decoded(page_body(wire_row(1), wire_row(2, is_at_home=5)))
+    assert (page.count, page.is_whole, page.proves_itself) == (2, True, True)
+
+
 def test_a_whole_list_of_distinct_rows_needs_no_outline() -> None:
     """Small vehicles would cost twice the decoding."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2)))
     assert (page.is_whole, page.has_distinct_rows, page.count) == (True, True, 2)
     assert len(Piece(page, None).decode().items) == 2
+    assert Piece.of(page, set()).is_fresh is None, "nothing is to be left out, so nothing is copied"
+    assert not Page.outlined(0, page_body(wire_row(1), wire_row(2))).proves_itself, "nobody looked for doubles"
 
 
 def test_doubles_within_one_answer_are_dropped() -> None:
     """A session would be paid twice."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
     assert (page.is_whole, page.has_distinct_rows) == (True, False)
-    assert [row.id.int for row in Piece.of(page, set()).decode().items] == [1, 2]
+    decoded = Piece.of(page, set()).decode()
+    assert ([row.id.int for row in decoded.items], decoded.total) == ([1, 2], 3)
 
 
 def test_known_rows_are_left_out_good_and_bad_ones() -> None:
@@ -129,13 +163,14 @@ def test_known_rows_are_left_out_good_and_bad_ones() -> None:
     seen: set[str] = set()
     first = Piece.of(Page.outlined(40, body), seen).decode()
     assert ([row.id.int for row in first.items], [item.index for item in first.rejected]) == ([1, 3, 5], [41, 43])
+    assert first.total == 90
     again = Piece.of(Page.outlined(40, body), seen)
     assert again.is_empty
     assert (again.decode().items, again.decode().rejected) == ([], [])
     later = Piece.of(
         Page.outlined(40, page_body(wire_row(3), worse, wire_row(6), wire_row(7, is_at_home=5), total=90)), seen
     )
-    assert [row.id.int for row in later.decode().items] == [6]
+    assert ([row.id.int for row in later.decode().items], later.decode().total) == ([6], 90)
     assert [item.index for item in later.decode().rejected] == [43]
 
 
