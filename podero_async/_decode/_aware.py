@@ -19,14 +19,14 @@ def decoder_of(decoded: type, *models: type[attrs.AttrsInstance]) -> msgspec.jso
     The models must not know msgspec, and msgspec reads a class's annotations once, when its first decoder is built.
     So the requirement stands in them only for that moment.
     """
-    plain = [dict(model.__annotations__) for model in models]
+    plain = {model: dict(model.__annotations__) for model in models}
     try:
         for model in models:
             hints = get_type_hints(model)
             model.__annotations__ = {name: _aware(hints[name]) for name in hints}
         return msgspec.json.Decoder(decoded)
     finally:
-        for model, annotations in zip(models, plain, strict=True):
+        for model, annotations in plain.items():
             model.__annotations__ = annotations
 
 
