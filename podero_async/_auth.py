@@ -153,8 +153,9 @@ class TokenCache:
             return self._token
         async with self._store.lock(self._store_key):
             token = await self._store.load(self._store_key)
-            if token is not None and token.refresh_token != self._refused_refresh_token:
-                self._refresh_token = token.refresh_token or self._refresh_token
+            if token is not None:  # whoever renewed it last knows best, even that there is no refresh token any more
+                is_refused = token.refresh_token == self._refused_refresh_token
+                self._refresh_token = None if is_refused else token.refresh_token
             if token is None or not self._is_news(token):
                 token = await self._request()
                 await self._store.save(self._store_key, token)

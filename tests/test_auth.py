@@ -544,6 +544,20 @@ async def test_a_refused_refresh_token_is_not_taken_from_the_store_again() -> No
     assert [asked["grant_type"] for asked in desk.asked].count("refresh_token") == 1
 
 
+async def test_a_refresh_token_that_another_process_gave_up_is_not_used() -> None:
+    """Every process would send the dead one once more, which a server may take for a stolen one."""
+    desk, store = Desk(refresh_tokens=True, life_s=10), MemoryStore()
+    caches = [cache_of(desk, PASSWORD, store=store) for _ in range(2)]
+    for cache in caches:
+        await cache.get()
+    await asyncio.sleep(20)
+    desk.refresh_tokens, desk.refuses_refresh = False, True
+    for cache in caches:
+        await cache.get()
+        await asyncio.sleep(20)
+    assert [asked["grant_type"] for asked in desk.asked] == ["password", "refresh_token", "password", "password"]
+
+
 @pytest.mark.parametrize(
     "value", [CLIENT, PASSWORD, StaticToken("s3cret"), Token(value="s3cret", refresh_token="r3fresh")]
 )
