@@ -80,13 +80,13 @@ class Machine(RuleBasedStateMachine):
 
 
 class LoopMachine(Machine):
-    """A machine with a loop of its own. What fails there and is told to nobody fails the run."""
+    """A machine with a loop of its own. What fails there, and is told to nobody or kept quiet, fails the run."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = SteppingLoop()
-        self.accidents: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.accidents.append(context))
+        self.accidents: list[BaseException] = []
+        self.loop.set_exception_handler(lambda _, context: self.accidents.append(_accident(context)))
         self._tasks: list[asyncio.Task[Any]] = []
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -98,12 +98,22 @@ class LoopMachine(Machine):
     def step(self, seconds: float = 0.0) -> None:
         """Let time pass, and all that is ready have its turn; raise what a task ended with."""
         self.loop.pass_time(seconds)
+        for accident in self.accidents:
+            raise accident
         ended = [task for task in self._tasks if task.done()]
         self._tasks = [task for task in self._tasks if not task.done()]
         for task in ended:
             if not task.cancelled():
                 task.result()
-        assert not self.accidents, self.accidents
+
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note what fails in a place whose errors somebody else catches."""
+        try:
+            yield
+        except AssertionError as error:
+            self.accidents.append(error)
+            raise
 
     def clean_up(self) -> None:
         while tasks := asyncio.all_tasks(self.loop):
@@ -111,6 +121,11 @@ class LoopMachine(Machine):
                 task.cancel()
             self.loop.pass_time(0)
         self.loop.close()
+
+
+def _accident(context: dict[str, Any]) -> BaseException:
+    error = context.get("exception")
+    return error if isinstance(error, BaseException) else AssertionError(context["message"])
 
 
 def run_machine(machine: type[Machine], runs: float, *, steps: int = 40) -> str:
