@@ -88,7 +88,7 @@ async def test_no_callback_holds_the_loop_for_20_ms(
     tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     """A bot that shares the loop would stutter whenever a fleet is read."""
-    figure = await longest(tmp_path / "fleet.duckdb", users=3000, vehicles=60, sessions=300, lifetime_s=0.5)
+    figure = await longest(tmp_path / "fleet.duckdb", users=20_000, vehicles=60, sessions=300, lifetime_s=0.5)
     record_property("figure", figure)
 
 
