@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
 from podero_async.testing._tokens import TokenDesk
 from tests.leaping import LeapingLoop
@@ -109,6 +110,17 @@ def soak_scale(request: pytest.FixtureRequest) -> float:
     """Say how many times as long a long form is to take."""
     scale: float = request.config.getoption("--soak-scale")
     return scale
+
+
+@pytest.fixture
+def store_without_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stores do their work on the loop: a leaping one would leap over what a thread of theirs takes."""
+
+    async def at_once(_: SessionStore, work: Callable[[], Any]) -> Any:
+        return work()
+
+    monkeypatch.setattr(SessionStore, "_in_thread", at_once)
+    monkeypatch.setattr("podero_async.backfill._writer._LONGEST_WAIT_S", 10.0)  # a commit takes real time
 
 
 @pytest.fixture

@@ -134,18 +134,10 @@ async def fetch_through(kind: str, *, places: int, vehicles: int) -> str:
     return outage.prove()
 
 
-async def backfill_through(
-    kind: str, path: Path, monkeypatch: pytest.MonkeyPatch, *, places: int, vehicles: int
-) -> str:
-    async def at_once(_: SessionStore, work: Callable[[], Any]) -> Any:
-        return work()  # in a thread the loop would leap over what it waits for
-
-    monkeypatch.setattr(SessionStore, "_in_thread", at_once)
-    monkeypatch.setattr("podero_async.backfill._writer._LONGEST_WAIT_S", 10.0)  # a commit takes real time
+async def backfill_through(kind: str, path: Path, *, places: int, vehicles: int) -> str:
     async with through_an_outage(kind, places, vehicles) as (outage, client), SessionStore(path) as store:
         report = await backfill(client, store, outage.simulator.first_day, outage.simulator.last_day)
     assert report.is_clean
-    monkeypatch.undo()
     await assert_equal(path, truth_of(outage.simulator))
     return outage.prove()
 
@@ -156,12 +148,11 @@ async def test_a_fleet_outlives_an_outage(kind: str, record_property: Record) ->
     record_property("figure", await fetch_through(kind, places=16 if kind == "hangs" else 8, vehicles=SHORT))
 
 
-async def test_a_backfill_outlives_an_outage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Record
-) -> None:
+@pytest.mark.usefixtures("store_without_thread")
+async def test_a_backfill_outlives_an_outage(tmp_path: Path, record_property: Record) -> None:
     """A nightly job would end with a part of the fleet, or not at all."""
     path, kind = tmp_path / "fleet.duckdb", "429 without a time"
-    record_property("figure", await backfill_through(kind, path, monkeypatch, places=8, vehicles=SHORT))
+    record_property("figure", await backfill_through(kind, path, places=8, vehicles=SHORT))
 
 
 @pytest.mark.soak
@@ -172,11 +163,12 @@ async def test_a_larger_fleet_outlives_an_outage(kind: str, soak_scale: float, r
 
 
 @pytest.mark.soak
+@pytest.mark.usefixtures("store_without_thread")
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_larger_backfill_outlives_an_outage(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, soak_scale: float, record_property: Record
+    kind: str, tmp_path: Path, soak_scale: float, record_property: Record
 ) -> None:
     """The same with 64 places, into a store."""
     vehicles = round(3000 * max(1, soak_scale))
-    figure = await backfill_through(kind, tmp_path / "fleet.duckdb", monkeypatch, places=64, vehicles=vehicles)
+    figure = await backfill_through(kind, tmp_path / "fleet.duckdb", places=64, vehicles=vehicles)
     record_property("figure", figure)

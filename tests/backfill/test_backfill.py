@@ -378,6 +378,8 @@ async def test_a_user_that_cannot_be_listed_is_a_failure_and_its_known_vehicles_
         assert await store.query("SELECT * FROM failures") == []
 
 
+@pytest.mark.leaping
+@pytest.mark.usefixtures("store_without_thread")
 async def test_an_api_that_is_down_ends_the_run_at_once(path: Path, clock: Clock) -> None:
     """Ten thousand vehicles must not fail one by one; what was read stays, and the same call goes on later."""
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, max_attempts=3, budget=50)
