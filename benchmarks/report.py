@@ -43,10 +43,6 @@ _BOUNDS = {
         "the layers between the call and the socket: the profile of small pages shows them; the floor's own call says how"
         " slow the core was in this run"
     ),
-    "import podero_async": (
-        "msgspec and cattrs, which the first page and the first odd row need, and some thirty attrs classes; loading them"
-        " later would hold the event loop up"
-    ),
     "event loop held up": "CPython's collector: a full pass over everything that is loaded and held, whoever triggers it",
     "100 ms a request": (
         "the limit begins at 32, the last lists have fewer pages than there are places, and the server's own timer is late"

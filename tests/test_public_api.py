@@ -108,9 +108,10 @@ def test_models_are_all_public() -> None:
     assert set(models.__all__) <= set(podero_async.__all__)
 
 
-def test_the_import_brings_nothing_that_only_a_command_needs() -> None:
-    """A bot would load a terminal library, a web server and a database at its start."""
+def test_the_import_brings_nothing_that_is_needed_later_or_never() -> None:
+    """A bot would load a terminal library, a web server and a database at its start; and what only trouble calls for."""
     heavy = ["rich", "duckdb", "pyarrow", "filelock", "argparse", "podero_async.testing", "podero_async.cli"]
+    heavy += ["cattrs", "tenacity"]
     code = f"import sys, aiohttp; before = set(sys.modules); import podero_async; print(*[n for n in {heavy} if n in set(sys.modules) - before])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -1,14 +1,16 @@
-"""msgspec decoders that take aware timestamps only: a naive one is the slow path's business."""
+"""Timestamps: msgspec decoders that take aware ones only, and the slow path, to which a naive one is UTC."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, get_args, get_type_hints
 
 import attrs
 import msgspec
 
-__all__ = ["Aware", "decoder_of"]
+from podero_async._decode._json import json_name
+
+__all__ = ["Aware", "decoder_of", "to_datetime"]
 
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -34,3 +36,18 @@ def _aware(hint: Any) -> Any:
     if hint is datetime:
         return Aware
     return Aware | None if datetime in get_args(hint) else hint
+
+
+def to_datetime(value: Any, _: Any = None) -> datetime:
+    """Read a timestamp of any kind.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"expected a timestamp, got {json_name(value)}")  # noqa: TRY004 - as any value that is refused
+    try:
+        read = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError("expected a timestamp, got another text") from None
+    return read if read.tzinfo else read.replace(tzinfo=UTC)

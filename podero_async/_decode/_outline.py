@@ -9,9 +9,8 @@ from typing import Any
 import attrs
 import msgspec
 
-from podero_async._decode._aware import Aware
+from podero_async._decode._aware import Aware, to_datetime
 from podero_async._decode._json import REFUSED, decode_json, expect, field, total_of
-from podero_async._decode._values import to_datetime
 
 __all__ = ["PageOutline", "outline_page"]
 
@@ -62,6 +61,6 @@ def _outline_of(row: Any) -> tuple[str, datetime | None]:
     if not isinstance(row_id, str):
         row_id = json.dumps(row)
     try:
-        return row_id, to_datetime(plugged_in, datetime)
+        return row_id, to_datetime(plugged_in)
     except ValueError:
         return row_id, None

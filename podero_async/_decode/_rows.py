@@ -1,13 +1,10 @@
-"""One row at a time, by cattrs: what says which field of a row is wrong, and reads what can be read."""
+"""One row at a time: what says which field of a row is wrong, and reads what can be read."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
-import cattrs
-
 from podero_async._decode._json import expect
-from podero_async._decode._values import converter
 from podero_async.errors import DecodeError
 
 __all__ = ["structured", "structured_list"]
@@ -40,19 +37,6 @@ def structured(row: Any, model: type[T], path: str, index: int | None = None) ->
     Raises:
         DecodeError: It cannot be read; the error names the first field at fault.
     """
-    try:
-        return converter.structure(expect(row, dict, path), model)
-    except cattrs.BaseValidationError as errors:
-        where, reason = _first_fault(errors)
-        raise DecodeError(reason, path + where, index) from None  # the cause would carry the row into a traceback
+    from podero_async._decode._values import read_fields  # noqa: PLC0415 - brings cattrs
 
-
-def _first_fault(errors: BaseException, where: str = "") -> tuple[str, str]:
-    """Find the first fault of an exception tree, as a JSON path and words that hold no value of the row."""
-    if isinstance(errors, cattrs.BaseValidationError):
-        error = errors.exceptions[0]
-        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, cattrs.AttributeValidationNote)]
-        return _first_fault(error, where + "".join(f".{note.name}" for note in notes))
-    if isinstance(errors, KeyError):
-        return where, "a required field is missing"
-    return where, str(errors)
+    return read_fields(expect(row, dict, path), model, path, index)

@@ -1,6 +1,7 @@
-"""Single JSON values to the models' types: strict about kinds, lenient only where no reading could be wrong.
+"""A row's values to a model's types, by cattrs: strict about kinds, lenient only where no reading could be wrong.
 
 cattrs alone would make "None" of None and True of "false". A naive timestamp is UTC, and 80.0 is the integer 80.
+The import takes some 8 ms, and no row that is as it should be needs it: it is imported for the first that is not.
 """
 
 from __future__ import annotations
@@ -8,31 +9,47 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypeVar
 
 import cattrs
 
+from podero_async._decode._aware import to_datetime
 from podero_async._decode._json import JSON_NAMES, json_name
+from podero_async.errors import DecodeError
 from podero_async.models import HiddenReason, SessionOutcome
 
-__all__ = ["converter", "to_datetime"]
+__all__ = ["read_fields"]
 
 T = TypeVar("T")
 
 
+def read_fields(row: dict[str, Any], model: type[T], path: str, index: int | None) -> T:
+    """Read a row's fields.
+
+    Raises:
+        DecodeError: One cannot be read; the error names the first.
+    """
+    try:
+        return _converter.structure(row, model)
+    except cattrs.BaseValidationError as errors:
+        where, reason = _first_fault(errors)
+        raise DecodeError(reason, path + where, index) from None  # the cause would carry the row into a traceback
+
+
+def _first_fault(errors: BaseException, where: str = "") -> tuple[str, str]:
+    """Find the first fault of an exception tree, as a JSON path and words that hold no value of the row."""
+    if isinstance(errors, cattrs.BaseValidationError):
+        error = errors.exceptions[0]
+        notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, cattrs.AttributeValidationNote)]
+        return _first_fault(error, where + "".join(f".{note.name}" for note in notes))
+    if isinstance(errors, KeyError):
+        return where, "a required field is missing"
+    return where, str(errors)
+
+
 def _refuse(expected: str, value: Any) -> ValueError:
     return ValueError(f"expected {expected}, got {json_name(value)}")
-
-
-def to_datetime(value: Any, _: Any) -> datetime:
-    if not isinstance(value, str):
-        raise _refuse("a timestamp", value)
-    try:
-        read = datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError("expected a timestamp, got another text") from None
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
 def _to_uuid(value: Any, _: Any) -> uuid.UUID:
@@ -88,7 +105,7 @@ def _build_converter(hooks: Iterable[tuple[Any, Callable[[Any, Any], Any]]]) -> 
     return converter
 
 
-converter = _build_converter(
+_converter = _build_converter(
     (
         (datetime, to_datetime),
         (uuid.UUID, _to_uuid),
