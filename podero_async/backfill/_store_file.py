@@ -92,6 +92,7 @@ def _create(path: str, options: _Options) -> None:
     try:
         with duckdb.connect(str(unfinished), config=options) as con:
             create_tables(con)
+            con.execute("CHECKPOINT")  # closing alone would tell nobody that there is no room for the tables
         with suppress(FileExistsError):  # somebody else was quicker
             os.link(unfinished, path)
     finally:

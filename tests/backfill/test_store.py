@@ -238,9 +238,10 @@ async def test_a_full_disk_ends_the_run_and_spoils_nothing(path: Path, clock: Cl
             assert await held_by(store) == truth
 
 
-async def test_a_disk_too_full_for_a_new_store_leaves_none(path: Path) -> None:
-    """A store of half a header would be refused ever after."""
-    with _files_of_at_most(4096), pytest.raises(StoreFullError):
+@pytest.mark.parametrize("most_bytes", [4096, 16_000, 64_000, 256_000])
+async def test_a_disk_too_full_for_a_new_store_leaves_none(path: Path, most_bytes: int) -> None:
+    """A store of half a header would be refused ever after, and called something else."""
+    with _files_of_at_most(most_bytes), pytest.raises(StoreFullError):
         await SessionStore(path).__aenter__()
     assert list(path.parent.iterdir()) == []
 
