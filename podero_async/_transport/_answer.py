@@ -44,6 +44,10 @@ _ERRORS: Mapping[int, type[ApiError]] = MappingProxyType(
 )
 
 
+class _UnaskedEncodingError(CorruptBodyError):
+    """The body is in an encoding that was not asked for."""
+
+
 @attrs.frozen(eq=False)
 class Answer:
     """Status, headers, and the body as it came: inflated only when it is its turn to be decoded."""
@@ -65,14 +69,14 @@ class Answer:
         """Return the body, inflated.
 
         Raises:
-            CorruptBodyError, OversizedBodyError: It is cut short, or larger than `most` bytes, by default the cap.
+            CorruptBodyError, OversizedBodyError: It is cut short, in no encoding that was asked for, or larger than `most` bytes, by default the cap.
         """
         most = _MOST_BYTES if most is None else most
         raw = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         if self._encoding in _GZIP:
             return inflate(raw, most)
         if self._encoding not in _PLAIN:
-            raise CorruptBodyError  # an encoding that was not asked for
+            raise _UnaskedEncodingError
         if len(raw) > most:
             raise OversizedBodyError
         return raw
@@ -122,6 +126,8 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> list[bytes]:
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
     if isinstance(error, OversizedBodyError):
         return TransportError("the answer is larger than the cap", method, path, retryable=False)
+    if isinstance(error, _UnaskedEncodingError):
+        return TransportError("the body is in an encoding that was not asked for", method, path, retryable=False)
     return TransportError("the body was cut short", method, path)
 
 
