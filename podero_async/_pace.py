@@ -9,9 +9,9 @@ import math
 
 __all__ = ["Pace"]
 
-_DEEPEST_CUT = 0.3  # pushed back right after a pause: the pace is far too high ...
-_LEAST_CUT = 0.05  # ... after long: it was right, and has just grown past what the server bears
-_SLOW_FOR_S = 20.0  # a step too far costs a pause, so what was borne is left slowly ...
+_LEAST_CUT = 0.05  # where the pace was right, and has just grown past what the server bears
+_DOUBT = 1.2  # times the pause: starts that lasted longer tell the rate by themselves
+_SLOW_FOR_S = 25.0  # a step too far costs a pause, so what was borne is left slowly ...
 _FAST_GROWTH = 0.02  # ... and after that ever faster, since the server may bear more by now
 _FORGET_AT = 4.0  # times the pace after the last pushback: it bounds nothing any more
 
@@ -39,13 +39,18 @@ class Pace:
     def pushed_back(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
         """Take the rate since the last pause, less a cut, for what is borne; starts count anew from `resume_at`.
 
-        A server that bears nothing at the moment does not tell a rate.
+        Where starts lasted for a short time only, the server may have borne a supply that it had saved up, or counts within
+        windows. Then their rate is too high, but that over the time with the pause is too low: what lies between is tried. A
+        server that bears nothing at the moment does not tell a rate.
         """
         lasted = now - self._since
-        if lasted <= 0:
+        if lasted < 0:
             return  # one more answer to the same burst
         if tells_rate:
-            cut = max(_LEAST_CUT, _DEEPEST_CUT * math.exp(-lasted))
+            lasted = max(0.001, lasted)
+            pause = max(0.001, resume_at - now)
+            doubt = 0.5 * math.exp(-lasted / (_DOUBT * pause))
+            cut = max(_LEAST_CUT, 1 - (lasted / (lasted + pause)) ** doubt)
             self._rate = max(0.1, min(self._rate_at(now), self._starts / lasted) * (1 - cut))
             self._growth = cut * cut  # the rougher the guess, the sooner it is tried to go faster
         self._since = resume_at
