@@ -22,6 +22,7 @@ class Pace:
     def __init__(self) -> None:
         self._rate = math.inf
         self._growth = 0.0
+        self._before = self._rate, self._growth  # the last pushback
         self._since = math.inf  # when starts began, or will begin after the pause
         self._starts = 0
 
@@ -41,18 +42,21 @@ class Pace:
 
         Where starts lasted for a short time only, the server may have borne a supply that it had saved up, or counts within
         windows. Then their rate is too high, but that over the time with the pause is too low: what lies between is tried. A
-        server that bears nothing at the moment does not tell a rate.
+        server that bears nothing at the moment does not tell a rate, and did not with its first refusal: that is forgotten.
         """
         lasted = now - self._since
         if lasted < 0:
             return  # one more answer to the same burst
         if tells_rate:
+            self._before = self._rate, self._growth
             lasted = max(0.001, lasted)
             pause = max(0.001, resume_at - now)
             doubt = 0.5 * math.exp(-lasted / (_DOUBT * pause))
             cut = max(_LEAST_CUT, 1 - (lasted / (lasted + pause)) ** doubt)
             self._rate = max(0.1, min(self._rate_at(now), self._starts / lasted) * (1 - cut))
             self._growth = cut * cut  # the rougher the guess, the sooner it is tried to go faster
+        else:
+            self._rate, self._growth = self._before
         self._since = resume_at
         self._starts = 0
 

@@ -95,13 +95,13 @@ class Outage:
         assert while_down <= 4 * self.places + 20, "what the issue asks, and far less"
         waits = [wait / 4 for wait in range(200) if self.rate(self.ends + wait / 4) >= self._full() * healthy]
         assert waits, "it was never quick again"
-        assert waits[0] + 1 <= (30 if self.kind == "429 with a time" else QUICK_AFTER_S)
+        assert waits[0] + 1 <= QUICK_AFTER_S
         return f"{while_down} requests while down, {healthy}/s before, as quick {waits[0] + 1:.1f} s after"
 
     def _full(self) -> float:
         if self.kind == "hangs":
             return 0.9 - PROBES / self.places  # which keep their places until their time is over
-        return 0.6 if self.kind == "429 with a time" else 0.9  # too much, the server said: a pace was learned
+        return 0.9
 
 
 @asynccontextmanager
