@@ -92,14 +92,18 @@ async def test_a_redirect_is_an_error_and_is_not_followed(status: int, to_itself
         assert hits == []
 
 
-async def test_proxies_and_netrc_of_the_environment_are_not_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture
+def netrc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep a login for loopback in the environment."""
+    path = tmp_path / "netrc"
+    path.write_text("machine 127.0.0.1 login somebody password else\n")
+    path.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(path))
+
+
+@pytest.mark.usefixtures("netrc")
+async def test_proxies_and_netrc_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that somebody set for another program would send the tokens through its proxy."""
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
     async with recording(lambda: web.json_response([])) as (proxy, through_proxy):
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy)
@@ -192,14 +196,9 @@ async def test_a_session_that_was_lent_with_a_place_of_its_own() -> None:
         assert hits == []
 
 
-async def test_a_session_that_was_lent_with_a_login_for_the_same_host(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("netrc")
+async def test_a_session_that_was_lent_with_a_login_for_the_same_host() -> None:
     """aiohttp's own error would come out of the call, with the token in its frames; or that login instead of the token."""
-    netrc = tmp_path / "netrc"
-    netrc.write_text("machine 127.0.0.1 login somebody password else\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
     async with (
         recording(lambda: web.json_response([])) as (origin, seen),
         aiohttp.ClientSession(trust_env=True) as session,
