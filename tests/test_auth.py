@@ -102,6 +102,79 @@ async def test_ten_thousand_callers_of_a_cold_cache_make_one_request() -> None:
     assert len(desk.requests) == 1
 
 
+@attrs.define
+class GuardedDesk(Desk):
+    """A token endpoint that knows how long each of its tokens is good."""
+
+    good_until: dict[str, float] = attrs.field(factory=dict)
+
+    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
+        answer = await super().send(request)
+        self.good_until[f"token-{self.issued}"] = asyncio.get_running_loop().time() + (self.life_s or 0.0)
+        return answer
+
+    def is_good(self, token: str) -> bool:
+        return asyncio.get_running_loop().time() < self.good_until[token]
+
+
+async def _crowd(cache: TokenCache, desk: GuardedDesk, *, every_s: float) -> int:
+    """Have 10,000 callers call three times each, as a client does; say how often a token was refused."""
+    refused = 0
+
+    async def call_on(way_s: float) -> None:
+        nonlocal refused
+        for _ in range(3):
+            token = await cache.get()
+            await asyncio.sleep(way_s)
+            if not desk.is_good(token):
+                refused += 1
+                assert cache.invalidate(token)
+                assert desk.is_good(await cache.get()), "the call fails: it is replayed once"
+            await asyncio.sleep(every_s - way_s)
+
+    await asyncio.gather(*(call_on(2 + number % 3) for number in range(10_000)))
+    return refused
+
+
+@pytest.mark.parametrize("every_s", [93, 101], ids=["about to expire", "expired"])
+async def test_ten_thousand_callers_make_one_request_an_expiry(every_s: float) -> None:
+    """Once an hour, a backend under load would flood the token endpoint, or fail its calls."""
+    desk = GuardedDesk(life_s=100, takes_s=0.5)
+    assert await _crowd(cache_of(desk), desk, every_s=every_s) == 0
+    assert desk.issued == len(desk.requests) == 3
+
+
+async def test_ten_thousand_callers_of_revoked_tokens_make_one_request_a_revocation() -> None:
+    """A revocation would have every call in flight ask for a token of its own, or fail."""
+    desk = GuardedDesk(life_s=10_000, takes_s=1)
+    crowd = asyncio.create_task(_crowd(cache_of(desk), desk, every_s=10))
+    await asyncio.sleep(1.5)  # all calls are on their way, and refused before or after there is a new token
+    for revocation in range(2):
+        assert desk.issued == revocation + 1
+        desk.good_until = dict.fromkeys(desk.good_until, 0.0)
+        await asyncio.sleep(11)
+    assert await crowd == 20_000
+    assert desk.issued == len(desk.requests) == 3
+
+
+async def test_calls_in_flight_while_tokens_are_revoked_cost_one_request_each(simulator: PoderoSimulator) -> None:
+    """A revocation would have each call in flight ask for a token of its own, or fail."""
+    user_id = simulator.vehicles[0].user_id
+    answered = 0
+
+    async def call(client: PoderoClient) -> None:
+        nonlocal answered
+        await client.electric_vehicles(user_id)
+        answered += 1
+        if answered in (100, 250):  # so far apart that no call is in flight at both
+            simulator.revoke_tokens()
+
+    async with client_of(simulator) as client:
+        await asyncio.gather(*(call(client) for _ in range(500)))
+    assert (simulator.counts.tokens_issued, simulator.counts.requests["token"]) == (3, 3)
+    assert simulator.counts.responses[401] > 64, "nothing was in flight"
+
+
 async def test_a_cancelled_caller_cancels_nobody_else() -> None:
     """One impatient request handler would fail all the others."""
     desk = Desk()
