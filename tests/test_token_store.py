@@ -10,6 +10,8 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -165,26 +167,74 @@ import asyncio, sys
 from podero_async import ClientCredentials, FileTokenStore, PoderoClient
 
 async def main(url, org, client_id, secret, path):
+    calls = 0
     credentials = ClientCredentials(client_id, secret)
     async with PoderoClient(org, credentials, base_url=url, token_store=FileTokenStore(path)) as client:
-        print(len([user async for user in client.users()]))
+
+        async def call_on():
+            nonlocal calls
+            while not stopped:
+                [_ async for _ in client.users()]
+                calls += 1
+                await asyncio.sleep(0.05)
+
+        stopped = False
+        callers = asyncio.gather(*(call_on() for _ in range(4)))
+        await asyncio.to_thread(sys.stdin.read)  # until the parent closes it
+        stopped = True
+        await callers
+    print(calls)
 
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_processes_that_share_a_file_make_one_token_request(tmp_path: Path, simulator: PoderoSimulator) -> None:
-    """Every worker of a backend, and every restart of a bot, would ask for a token of its own."""
-    path = tmp_path / "tokens.json"
+async def _call_while_tokens_expire(simulator: PoderoSimulator, path: Path, expiries: int) -> str:
+    """Have 8 processes call on and on until so many tokens have expired; say what that cost."""
+    lifetime_s = simulator.token_lifetime_s
     arguments = [simulator.base_url, str(simulator.org_id), simulator.client_id, simulator.client_secret, str(path)]
     workers = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, *arguments, stdout=subprocess.PIPE)
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WORKER, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
         for _ in range(8)
     ]
-    outputs = [(await worker.communicate())[0] for worker in workers]
-    assert [output.strip() for output in outputs] == [b"8"] * 8
-    assert simulator.counts.tokens_issued == 1
+    asked_at: set[float] = set()
+    try:
+        async with asyncio.timeout(20 + 2 * lifetime_s * expiries):
+            while len(asked_at) <= expiries:
+                await asyncio.sleep(0.05)
+                asked_at |= {request.time for request in simulator.requests if request.endpoint == "token"}
+            await asyncio.sleep(0.3 * lifetime_s)  # for whoever would ask for one token more
+            outputs = await asyncio.gather(*(worker.communicate(b"") for worker in workers))
+    except TimeoutError:
+        for worker in workers:
+            worker.kill()
+        raise
+    calls = [int(output) for output, _ in outputs]  # whoever failed has printed nothing
+    assert min(calls) > 0
+    assert min(later - earlier for earlier, later in pairwise(sorted(asked_at))) >= 0.79 * lifetime_s
+    assert simulator.counts.tokens_issued == simulator.counts.requests["token"] == expiries + 1
     content = path.read_text()
     assert simulator.client_secret not in content
     assert simulator.client_id not in content
     assert len(json.loads(content)) == 1
+    return f"{len(workers)} processes, {sum(calls):,} calls; expiries: {expiries}, token requests: {expiries + 1}"
+
+
+async def test_processes_that_share_a_file_make_one_request_an_expiry(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """Every worker of a backend would ask for a token of its own, at its start and once an hour, or fail its calls."""
+    async with PoderoSimulator(users=8, vehicles=8, sessions_per_vehicle=1, token_lifetime_s=1) as simulator:
+        record_property("figure", await _call_while_tokens_expire(simulator, tmp_path / "tokens.json", 1))
+
+
+@pytest.mark.soak
+async def test_processes_that_share_a_file_make_one_request_an_expiry_in_the_long_run(
+    tmp_path: Path, soak_scale: float, record_property: Callable[[str, object], None]
+) -> None:
+    """The rarer the order in which processes renew, the longer nobody would notice."""
+    expiries = max(1, round(10 * soak_scale))
+    async with PoderoSimulator(users=8, vehicles=8, sessions_per_vehicle=1, token_lifetime_s=1) as simulator:
+        record_property("figure", await _call_while_tokens_expire(simulator, tmp_path / "tokens.json", expiries))
