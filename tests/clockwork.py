@@ -62,7 +62,7 @@ class SteppingLoop(asyncio.BaseEventLoop):
 class Machine(RuleBasedStateMachine):
     """A machine that is held to its promise once more at the end of each run; counts the runs."""
 
-    runs: ClassVar[int]
+    runs: ClassVar[int] = 0
 
     def teardown(self) -> None:
         try:

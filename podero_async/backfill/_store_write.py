@@ -129,7 +129,6 @@ def _any(con: duckdb.DuckDBPyConnection, table: str) -> bool:
 
 
 _STARTED = "(SELECT started_at FROM runs WHERE run_id = $run)"
-_HELD_BEFORE = f"SELECT 1 FROM sessions WHERE first_seen_at < {_STARTED} LIMIT 1"
 _TWICE = f"""
 CREATE OR REPLACE TEMP TABLE twice AS
 SELECT id, min(first_seen_at) AS first_seen_at, max(first_seen_at) AS again_at FROM sessions
@@ -148,9 +147,8 @@ def finish_run(con: duckdb.DuckDBPyConnection, run_id: int, now: datetime) -> No
     """
     run = {"run": run_id}
     with transaction(con):
-        if con.execute(_HELD_BEFORE, run).fetchall():
-            con.execute(_TWICE, run)
-            con.execute(_DROP_OLDER)
-            con.execute(_KEEP_NEWER)
+        con.execute(_TWICE, run)
+        con.execute(_DROP_OLDER)
+        con.execute(_KEEP_NEWER)
         con.execute("DELETE FROM tasks WHERE run_id = $run", run)
         con.execute("UPDATE runs SET finished_at = $now WHERE run_id = $run", run | {"now": now})

@@ -335,6 +335,18 @@ def _sorted(records: list[Record]) -> list[Record]:
     return sorted(records, key=repr)
 
 
+def test_a_session_that_moves_to_another_vehicle_within_a_run_is_held_once() -> None:
+    """A vehicle that is paired anew while a first night reads the fleet would leave its sessions doubled for good."""
+    machine = StoreMachine()
+    whole = Plan(0, 0, DAYS - 1, include_hidden=False, completeness=Completeness.VERIFIED, fault="")
+    machine.fill([0, 0, 0])
+    machine.write([whole])
+    machine.move(which=0, vehicle=1)
+    machine.write([attrs.evolve(whole, vehicle=1)])
+    machine.finish_run(None)
+    machine.teardown()
+
+
 def test_a_store_holds_what_its_batches_say_in_any_order() -> None:
     """A failed, repeated or interrupted night would leave sessions lost, doubled, out of date or withdrawn for nothing."""
     run_machine(StoreMachine, 10, steps=15)
