@@ -26,8 +26,8 @@ from tests.mutations import mutants_of
 ROOT = Path(__file__).parents[1]
 
 TESTS = {
-    "_retry": ["test_retry.py", "test_transport.py"],
-    "_auth": ["test_auth.py", "test_credentials.py", "test_transport.py"],
+    "_retry": ["test_retry.py", "test_transport.py", "test_retry_machine.py"],
+    "_auth": ["test_auth.py", "test_credentials.py", "test_transport.py", "test_auth_machine.py"],
     "_pages": ["test_pages.py", "test_lookahead.py", "test_hardships.py", "test_drift.py"],
     "_decode._answers": ["test_decode.py", "test_bad_input.py", "test_fleet.py"],
     "_decode._aware": ["test_decode.py", "test_fleet.py"],
@@ -37,9 +37,14 @@ TESTS = {
     "_decode._users": ["test_decode.py", "test_fleet.py"],
     "_decode._values": ["test_decode.py", "test_fleet.py"],
     "_decode._words": ["test_decode.py", "test_auth.py", "test_transport.py"],
-    "_throttle": ["test_throttle.py", "test_hardships.py", "test_transport.py", "test_pace.py"],
-    "_pace": ["test_pace.py", "test_throttle.py"],
-    "backfill._store_write": ["backfill/test_store_write.py", "backfill/test_verify.py", "backfill/test_backfill.py"],
+    "_throttle": ["test_throttle.py", "test_pace.py", "test_throttle_machine.py", "test_transport.py"],
+    "_pace": ["test_pace.py", "test_throttle_machine.py", "test_throttle.py"],
+    "backfill._store_write": [
+        "backfill/test_store_write.py",
+        "backfill/test_verify.py",
+        "backfill/test_backfill.py",
+        "backfill/test_store_machine.py",
+    ],
 }
 """The quick tests that concern a module: its own first, since most mutants end there."""
 
@@ -102,7 +107,10 @@ def _run_tests(name: str, path: Path, text: str) -> int:
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
     sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(silence, "w"))
-    hypothesis.settings.register_profile("few", max_examples=10, derandomize=True, database=None, deadline=None)
+    phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # one failure is enough, however long
+    hypothesis.settings.register_profile(
+        "few", max_examples=10, derandomize=True, database=None, deadline=None, phases=phases
+    )
     sys.meta_path.insert(0, _InPlaceOf(f"podero_async.{name}", path, text))
     tests = [str(ROOT / "tests" / file) for file in TESTS[name]]
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"

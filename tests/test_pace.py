@@ -67,6 +67,38 @@ def test_a_pace_is_left_slowly_and_then_for_good() -> None:
     assert pace.started(200.0) == 0.0
 
 
+def test_a_pace_is_left_ever_faster_and_forgotten_after_a_minute_and_a_half() -> None:
+    """One bad moment would slow a client down for a day, or be forgotten before the server has recovered."""
+    pace = Pace()
+    starts_within(pace, 0.0, 10.0)  # 1,000 a second
+    pace.pushed_back(10.0, 11.0)
+    assert 1 / pace.started(36.0) == pytest.approx(1010, rel=0.02)
+    assert 1 / pace.started(61.0) == pytest.approx(1550, rel=0.02)
+    pace.started(93.0)
+    assert pace.started(93.0) > 0
+    pace.started(97.0)
+    assert pace.started(97.0) == 0
+
+
+@pytest.mark.parametrize(("lasted", "rate", "a_second_later"), [(0.1, 332, 518), (1.0, 860, 877)])
+def test_what_a_short_burst_tells_is_doubted(lasted: float, rate: float, a_second_later: float) -> None:
+    """What a server had saved up would be taken for what it bears, or a fleet be read at a tenth of that."""
+    pace = Pace()
+    starts_within(pace, 0.0, lasted)  # 1,000 a second, and with the pause of a second less than a tenth, or a half
+    pace.pushed_back(lasted, lasted + 1)
+    assert 1 / pace.started(lasted + 1) == pytest.approx(rate, rel=0.02)
+    assert 1 / pace.started(lasted + 2) == pytest.approx(a_second_later, rel=0.02)
+
+
+def test_the_slowest_pace_is_one_start_in_ten_seconds() -> None:
+    """A server that refuses each request would not be asked again for hours."""
+    pace = Pace()
+    for began in (0.0, 1000.0, 2000.0):
+        pace.started(began)
+        pace.pushed_back(began + 0.1, began + 1000)
+    assert pace.started(3000) == pytest.approx(10)
+
+
 # --- against servers with a hidden limit ------------------------------------------------------------------------------
 
 

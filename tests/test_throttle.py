@@ -200,6 +200,41 @@ async def test_a_server_that_refuses_everything_is_probed_like_one_that_is_down(
     assert (throttle.is_in_outage, throttle.limit >= 24) == (False, True), "what was borne before, less a cut"
 
 
+@pytest.mark.parametrize(("most", "faults"), [(4, 10), (64, 16)])
+async def test_bad_luck_is_no_outage_yet(most: int, faults: int) -> None:
+    """A few faults in a row would bring a fleet to a crawl, or an outage be noticed late."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=most))
+    for number in range(1, faults + 1):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+        assert throttle.is_in_outage == (number == faults)
+
+
+async def test_the_third_burst_of_pushbacks_in_a_row_is_an_outage() -> None:
+    """A server that is merely busy would be left idle, or one that refuses everything be stormed."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    for number in range(1, 4):
+        throttle.pushed_back(await throttle.acquire())
+        throttle.release()
+        assert throttle.is_in_outage == (number == 3)
+
+
+async def test_the_waits_of_an_outage_double_up_to_five_seconds() -> None:
+    """A server that was away for a moment would be left idle for long, or one that is away for an hour be stormed."""
+    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=4)), asyncio.get_running_loop()
+    for _ in range(10):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+    waits = []
+    for _ in range(7):
+        began = loop.time()
+        place = await throttle.acquire()
+        waits.append(loop.time() - began)
+        throttle.failed(place)
+        throttle.release()
+    assert waits == pytest.approx([0.25, 0.5, 1, 2, 4, 5, 5], abs=0.05)
+
+
 async def test_an_outage_with_pushbacks_among_its_faults_ends_quickly_too() -> None:
     """One 429 from a balancer that is just restarting would leave a fleet at a crawl for minutes."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=64))
@@ -362,6 +397,12 @@ def test_a_wrong_policy_is_refused_by_name(arguments: dict[str, float]) -> None:
     """A typo would show as a hang."""
     with pytest.raises(ConfigurationError, match=next(iter(arguments))):
         ThrottlePolicy(**arguments)  # type: ignore[arg-type]
+
+
+def test_the_least_that_is_allowed_is_taken() -> None:
+    """A small server could not be asked one request at a time, or one in two seconds."""
+    policy = ThrottlePolicy(max_concurrency=1, requests_per_second=0.5)
+    assert (policy.max_concurrency, policy.requests_per_second) == (1, 0.5)
 
 
 async def test_who_is_cancelled_as_the_client_closes_gives_back_no_place() -> None:
