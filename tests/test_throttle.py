@@ -122,14 +122,14 @@ async def test_the_limit_grows_while_answers_are_good_and_it_is_used() -> None:
     assert throttle.limit == 64
 
 
-async def test_an_unused_limit_does_not_grow() -> None:
+@pytest.mark.parametrize(("in_flight", "limit"), [(1, 32), (15, 32), (16, 33)])
+async def test_a_limit_that_is_not_half_used_does_not_grow(in_flight: int, limit: int) -> None:
     """A trickle of requests would open the gate for a storm."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=64))
-    for _ in range(100):
+    for _ in range(in_flight):
         await throttle.acquire()
-        throttle.succeeded()
-        throttle.release()
-    assert throttle.limit == 32
+    throttle.succeeded()
+    assert throttle.limit == limit
 
 
 async def test_one_burst_of_pushbacks_halves_the_limit_at_most() -> None:
