@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Any
@@ -27,6 +28,11 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("leaping"):
         return {"leaping": LeapingLoop}
     return {"plain": asyncio.new_event_loop}
+
+
+def pytest_configure() -> None:
+    """Take Ctrl-C as every program does: a shell's background job would ignore it, with all the processes it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
