@@ -128,11 +128,12 @@ def _any(con: duckdb.DuckDBPyConnection, table: str) -> bool:
     return bool(con.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall())
 
 
-_STARTED = "(SELECT started_at FROM runs WHERE run_id = $run)"
+# A run that was given up looked for no moved sessions: whatever came since the last one that did may be there twice.
+_SINCE = "coalesce((SELECT max(started_at) FROM runs WHERE finished_at IS NOT NULL), '-infinity'::TIMESTAMPTZ)"
 _TWICE = f"""
 CREATE OR REPLACE TEMP TABLE twice AS
 SELECT id, min(first_seen_at) AS first_seen_at, max(first_seen_at) AS again_at FROM sessions
-WHERE id IN (SELECT id FROM sessions WHERE first_seen_at >= {_STARTED}) GROUP BY id HAVING count(*) > 1
+WHERE id IN (SELECT id FROM sessions WHERE first_seen_at >= {_SINCE}) GROUP BY id HAVING count(*) > 1
 """
 _DROP_OLDER = "DELETE FROM sessions s USING twice t WHERE s.id = t.id AND s.first_seen_at < t.again_at"
 _KEEP_NEWER = """
@@ -147,7 +148,7 @@ def finish_run(con: duckdb.DuckDBPyConnection, run_id: int, now: datetime) -> No
     """
     run = {"run": run_id}
     with transaction(con):
-        con.execute(_TWICE, run)
+        con.execute(_TWICE)
         con.execute(_DROP_OLDER)
         con.execute(_KEEP_NEWER)
         con.execute("DELETE FROM tasks WHERE run_id = $run", run)

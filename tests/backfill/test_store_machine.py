@@ -335,14 +335,17 @@ def _sorted(records: list[Record]) -> list[Record]:
     return sorted(records, key=repr)
 
 
-def test_a_session_that_moves_to_another_vehicle_within_a_run_is_held_once() -> None:
-    """A vehicle that is paired anew while a first night reads the fleet would leave its sessions doubled for good."""
+@pytest.mark.parametrize("gives_up", [False, True])
+def test_a_session_that_moves_to_another_vehicle_is_held_once(gives_up: bool) -> None:
+    """A vehicle that is paired anew while a night reads the fleet would leave its sessions doubled for good."""
     machine = StoreMachine()
     whole = Plan(0, 0, DAYS - 1, include_hidden=False, completeness=Completeness.VERIFIED, fault="")
     machine.fill([0, 0, 0])
     machine.write([whole])
     machine.move(which=0, vehicle=1)
     machine.write([attrs.evolve(whole, vehicle=1)])
+    if gives_up:
+        machine.start_run()
     machine.finish_run(None)
     machine.teardown()
 
