@@ -57,16 +57,17 @@ LEFT_OUT = " and ".join(
 PRELOADED = ["aiohttp.web", "cattrs", "duckdb", "hypothesis.stateful", "msgspec", "pyarrow", "tenacity", "trustme"]
 """What no mutant needs to import anew."""
 
-SURVIVED, HUNG = 0, {-signal.SIGKILL, -signal.SIGPROF}
+SURVIVED, HUNG = 0, {-signal.SIGKILL, -signal.SIGPROF, -signal.SIGALRM}
 LEAST_LIMIT_S, LONGEST_S, MOST_MEMORY = 30.0, 600.0, 4 << 30
-LONGEST_CPU_S = 12.0
-"""What one test may take of a processor: most of what hangs does so in a loop that leaps over waits."""
+LONGEST_TEST_S, LONGEST_CPU_S = 45.0, 12.0
+"""What one test may take, by the clock and of a processor: a loop that leaps over waits hangs busily."""
 
 
 class _Hurry:
     """A plugin that ends the process where a test does not end."""
 
     def pytest_runtest_setup(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, LONGEST_TEST_S)
         signal.setitimer(signal.ITIMER_PROF, LONGEST_CPU_S)
 
 
