@@ -197,7 +197,7 @@ async def test_a_server_that_refuses_everything_is_probed_like_one_that_is_down(
             await throttle.acquire()
         throttle.succeeded()
         throttle.release()
-    assert (throttle.is_in_outage, throttle.limit >= 24) == (False, True), "what was borne before, less a cut"
+    assert (throttle.is_in_outage, throttle.limit) == (False, 29), "what was borne before, less a cut"
 
 
 @pytest.mark.parametrize(("most", "faults"), [(4, 10), (64, 16)])
