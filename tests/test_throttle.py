@@ -78,6 +78,8 @@ async def test_a_pause_holds_everybody() -> None:
     await asyncio.gather(*(throttle.acquire() for _ in range(10)))
     assert loop.time() - started == pytest.approx(5, abs=0.1)
     assert throttle.pauses == 1
+    throttle.pause(1)
+    assert throttle.pauses == 2
 
 
 async def test_a_pause_may_grow_while_it_is_waited_for() -> None:
@@ -130,6 +132,20 @@ async def test_a_limit_that_is_not_half_used_does_not_grow(in_flight: int, limit
         await throttle.acquire()
     throttle.succeeded()
     assert throttle.limit == limit
+
+
+async def test_after_a_cut_the_limit_grows_slowly_and_then_by_one_a_round() -> None:
+    """A server that was just overloaded would be stormed again, or one that bears more since then be left half idle."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=128))
+    throttle.pushed_back(await throttle.acquire())
+    limits = {}
+    for good in range(1, 2501):
+        while throttle.take():
+            pass
+        throttle.succeeded()
+        throttle.release()
+        limits[good] = throttle.limit
+    assert (limits[1], limits[190], limits[1000], limits[2500]) == (28, 29, 46, 71)
 
 
 async def test_one_burst_of_pushbacks_halves_the_limit_at_most() -> None:
