@@ -154,7 +154,9 @@ async def test_one_burst_of_pushbacks_halves_the_limit_at_most() -> None:
     places = [await throttle.acquire() for _ in range(16)]
     throttle.pushed_back(places[0])
     assert throttle.limit == 14
-    for place in places[1:]:
+    throttle.pushed_back(places[1])
+    assert throttle.limit == 13
+    for place in places[2:]:
         throttle.pushed_back(place)
     assert throttle.limit == 8
     for _ in places:
