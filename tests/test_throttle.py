@@ -304,6 +304,19 @@ async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
         await throttle.acquire()
 
 
+async def test_probes_that_hang_take_no_more_than_the_caller_allowed() -> None:
+    """A server that answers nothing would be asked more and more at once."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=2))
+    for _ in range(10):
+        throttle.failed(await throttle.acquire())
+        throttle.release()
+    await throttle.acquire()
+    await throttle.acquire()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(60):
+            await throttle.acquire()
+
+
 async def test_a_probe_that_hung_is_followed_by_the_next_at_once() -> None:
     """After half a minute without an answer, a client would sit out another wait."""
     throttle, loop = Throttle(ThrottlePolicy(max_concurrency=1)), asyncio.get_running_loop()
