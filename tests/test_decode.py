@@ -448,7 +448,15 @@ def test_a_secret_is_masked_however_the_request_wrote_it(written: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["s/ö &\"t'", "s/%C3%B6%20%26%22t%27", "s/\\u00f6 &\\\"t'", "s/ö &\\\"t'", "s/ö &amp;&quot;t&#x27;"]
+    "written",
+    [
+        "s/ö &\"t'",
+        "s/%C3%B6%20%26%22t%27",
+        "s/\\u00f6 &\\\"t'",
+        "s/ö &\\\"t'",
+        "s/ö &amp;&quot;t&#x27;",
+        "s/ö &amp;&#34;t&#39;",
+    ],
 )
 def test_a_secret_is_masked_however_a_server_writes_it(written: str) -> None:
     """A page that names the path that was not found, or what was sent, would put the secret of it into logs."""

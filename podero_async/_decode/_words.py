@@ -15,6 +15,7 @@ __all__ = ["explain_error"]
 
 _MOST_WORDS = 300
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
+_MARKUP = _HTML | str.maketrans({'"': "&#34;", "'": "&#39;"})  # as other servers write them
 _WORD = re.compile(r"[^\s\"'<>]+")
 
 
@@ -53,9 +54,10 @@ def _safe(words: str, secrets: Iterable[str]) -> str:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    """List how a secret is written: as it is, in a URL, in a path, in a form, in JSON (two ways), and on a page."""
+    """List how a secret is written: as it is, in a URL, in a path, in a form, in JSON, and on a page (two ways each)."""
     in_json = [json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (False, True)]
-    return secret, quote(secret, safe=""), quote(secret), quote_plus(secret), *in_json, secret.translate(_HTML)
+    on_a_page = [secret.translate(entities) for entities in (_HTML, _MARKUP)]
+    return secret, quote(secret, safe=""), quote(secret), quote_plus(secret), *in_json, *on_a_page
 
 
 def _mask_address(word: re.Match[str]) -> str:
