@@ -12,7 +12,7 @@ import pytest
 from podero_async import ThrottlePolicy
 from podero_async._pace import Pace
 from podero_async._throttle import Throttle
-from tests.clockwork import SteppingLoop
+from tests.clockwork import run_by_clockwork
 
 
 def starts_within(pace: Pace, now: float, seconds: float) -> int:
@@ -186,11 +186,7 @@ async def share_used(serve: Callable[[], Server], possible: float) -> tuple[floa
 
 
 def run(serve: Callable[[], Server], possible: float) -> tuple[float, float]:
-    loop = SteppingLoop()
-    asking = loop.create_task(share_used(serve, possible))
-    loop.pass_time(60)
-    loop.close()
-    return asking.result()
+    return run_by_clockwork(share_used(serve, possible), within_s=60)
 
 
 @pytest.mark.parametrize("serve", [lambda: Bucket(200), lambda: Windows(200)], ids=["saved up", "in windows"])
