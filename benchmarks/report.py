@@ -35,17 +35,21 @@ _BOUNDS = {
         " it waits for; the profile below says how much each takes"
     ),
     "full pages, vehicles of 1,900": (
-        "each page but the first is parsed twice, for its ids and times on arrival and for its rows when the list is"
-        " whole, and pages overlap by 5 rows of 200: see `decoding` in the profile below"
+        "each page is parsed twice, for its ids and times on arrival and for its rows when the list is whole, and pages"
+        " overlap by 5 rows of 200: see `decoding` in the profile below"
     ),
     "small pages": "the layers between the call and the socket, by the profile below",
     "one awaited list_sessions": (
         "the layers between the call and the socket: the profile of small pages shows them; the floor's own call says how"
         " slow the core was in this run"
     ),
-    "event loop held up": "CPython's collector: a full pass over everything that is loaded and held, whoever triggers it",
+    "event loop held up": (
+        "CPython's collector: a full pass over everything that is loaded and held, whoever triggers it; the figure with the"
+        " collector apart is what the fetch itself takes at a time"
+    ),
     "100 ms a request": (
-        "the limit begins at 32, the last lists have fewer pages than there are places, and the server's own timer is late"
+        "the figure of (c) beside it is what the server's timer, the sockets and the core take; the rest is the limit, which"
+        " begins at 32, and the end, where the last lists have fewer pages than there are places"
     ),
     "60 vehicles": "the quick ones alone need 3,200 requests a second through 64 places; and the limit begins at 32",
     "hidden 200 requests a second": (

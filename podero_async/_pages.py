@@ -18,7 +18,7 @@ from math import ceil
 
 import attrs
 
-from podero_async._decode import PageOutline, decode_page, outline_page
+from podero_async._decode import PageOutline, decode_page, outline_page, stated_total
 from podero_async.models import SessionsPage
 
 __all__ = ["Order", "Page", "Piece", "Window", "joins", "order_of", "runs"]
@@ -76,8 +76,13 @@ class Page:
         return cls(offset, outline.total, len(outline.ids), decode, lambda: outline)
 
     @classmethod
+    def first(cls, most: int, body: bytes) -> Page:
+        """Read the first page of a list, of at most `most` rows: decode it where it may be the whole list, as it mostly is."""
+        return cls.outlined(0, body) if stated_total(body) > most else cls.decoded(body)
+
+    @classmethod
     def decoded(cls, body: bytes) -> Page:
-        """Decode the first page of a list: most lists have no other, and then nobody asks for its outline."""
+        """Decode a page that may be a whole list: then nobody asks for its outline."""
         page = decode_page(body)
         are_distinct = len({row.id.int for row in page.items}) == len(page.items)
         count = len(page.items) + len(page.rejected)

@@ -164,6 +164,7 @@ class Throttle:
             self._bursts_in_a_row += 1
             if self._bursts_in_a_row == 1:
                 self._borne = max(1.0, self._limit * _CUT)
+                self._pace.remember()
         if self._outage or self._bursts_in_a_row >= _REFUSED_AT:
             self._endure(place, self._borne)
         else:

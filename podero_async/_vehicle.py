@@ -65,7 +65,7 @@ class Room:
 
 @attrs.frozen(eq=False)
 class VehicleRead:
-    """A list of several pages that is in, as bytes but for its first page: what is kept decoded, the collector walks over.
+    """A list of several pages that is in, as bytes: what is kept decoded, the collector walks over.
 
     It takes its room until it `leave`s.
     """
@@ -174,7 +174,7 @@ def _rows_of(piece: Piece) -> SessionsPage:
 
 
 async def _fetch_page(api: Api, vehicle: VehicleRef, tally: Tally, part: Window, offset: int) -> Page:
-    """Fetch a page, as large as they come; only the first is decoded at once."""
+    """Fetch a page, as large as they come; one that may be the whole list is decoded at once."""
     return await api.sessions(
         vehicle,
         part.from_date,
@@ -182,6 +182,6 @@ async def _fetch_page(api: Api, vehicle: VehicleRef, tally: Tally, part: Window,
         include_hidden=part.include_hidden,
         limit=MOST_PER_PAGE,
         offset=offset,
-        decode=partial(Page.outlined, offset) if offset else Page.decoded,
+        decode=partial(Page.outlined, offset) if offset else partial(Page.first, MOST_PER_PAGE),
         tally=tally,
     )

@@ -37,6 +37,7 @@ TESTS = {
     "_decode._users": ["test_decode.py", "test_fleet.py"],
     "_decode._values": ["test_decode.py", "test_fleet.py"],
     "_decode._words": ["test_decode.py", "test_auth.py", "test_transport.py"],
+    "_transport._deadlines": ["test_deadlines.py"],
     "_throttle": ["test_throttle.py", "test_pace.py", "test_throttle_machine.py", "test_transport.py"],
     "_pace": ["test_pace.py", "test_throttle_machine.py", "test_throttle.py"],
     "backfill._store_write": [

@@ -23,6 +23,7 @@ from podero_async._decode import (
     decode_vehicles,
     explain_error,
     outline_page,
+    stated_total,
 )
 from podero_async._decode import _json as _plain
 from tests.support import page_body, wire_row
@@ -398,6 +399,24 @@ def test_vehicles_decode_with_what_surrounds_them() -> None:
     with pytest.raises(DecodeError) as caught:
         decode_vehicles(json.dumps([row, {"id": 5}]).encode())
     assert (caught.value.json_path, caught.value.index) == ("$[1].id", 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "total"),
+    [
+        (b'{"total": 900, "items": [' + b" " * 999 + b"]}", 900),
+        (b'{"total":900,"items":[' + b" " * 999 + b"]}", 900),
+        (b'{"items": [' + b" " * 999 + b'], "total" : 7}', 7),
+        (b'{"total": 3}', 3),
+        (b'{"items": [], "of": {' + b" " * 99 + b'"total": 3' + b" " * 99 + b"}}", 0),
+        (b'{"total": -1, "items": []}', 0),
+        (b'{"totals": 5, "items": []}', 0),
+        (b"", 0),
+    ],
+)
+def test_a_total_is_read_off_either_end_of_a_page(body: bytes, total: int) -> None:
+    """Long lists would be decoded page by page as they come, and be walked over until they are whole."""
+    assert stated_total(body) == total
 
 
 def test_an_outline_names_rows_that_cannot_be_read() -> None:

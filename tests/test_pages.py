@@ -148,6 +148,25 @@ def test_a_whole_list_of_distinct_rows_needs_no_outline() -> None:
     assert not Page.outlined(0, page_body(wire_row(1), wire_row(2))).proves_itself, "nobody looked for doubles"
 
 
+def test_the_first_page_of_several_is_decoded_when_its_list_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first pages of all lists under way would be kept decoded, and hold the loop up in each pass of the collector."""
+    decoded: list[bytes] = []
+
+    def decode(body: bytes, **_: object) -> SessionsPage:
+        decoded.append(body)
+        return SessionsPage(total=0, items=[])
+
+    monkeypatch.setattr("podero_async._pages.decode_page", decode)
+    rows = [wire_row(1), wire_row(2)]
+    Page.first(2, page_body(*rows))
+    Page.first(2, b'{"items": [], "of": 1, "total": 2}')
+    assert len(decoded) == 2, "it may be the whole list"
+    page = Page.first(2, page_body(*rows, total=3))
+    assert (len(decoded), page.offset, page.count, page.total, page.is_whole) == (2, 0, 2, 3, False)
+    page.decode()
+    assert len(decoded) == 3
+
+
 def test_doubles_within_one_answer_are_dropped() -> None:
     """A session would be paid twice."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))

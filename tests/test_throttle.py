@@ -356,6 +356,31 @@ async def test_a_minute_of_refusals_with_a_time_leaves_the_pace() -> None:
     assert await good_within(3) / 3 > 0.8 * before
 
 
+async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
+    """A server that names no time at first would be stormed again, each time as if nothing were known of it."""
+    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+
+    async def starts_within(seconds: float) -> int:
+        end, starts = loop.time() + seconds, 0
+        while loop.time() < end:
+            await throttle.acquire()
+            await asyncio.sleep(0.01)
+            throttle.succeeded()
+            throttle.release()
+            starts += 1
+        return starts
+
+    await starts_within(5)
+    throttle.pushed_back(await throttle.acquire(), 1.0)
+    throttle.release()
+    await starts_within(2)
+    for wait_s in (None, 1.0, 1.0):
+        throttle.pushed_back(await throttle.acquire(), wait_s)
+        throttle.release()
+    await starts_within(2)
+    assert throttle._pace.started(loop.time()) > 0, "it is bounded still"
+
+
 async def test_a_timer_is_brought_forward() -> None:
     """After an outage, places would be handed out once in five seconds."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=16, requests_per_second=10))

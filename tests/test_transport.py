@@ -297,6 +297,32 @@ async def test_a_slow_drip_ends_at_the_total() -> None:
 
 
 @pytest.mark.leaping
+@pytest.mark.parametrize(("pauses", "is_read"), [((1, 1, 1, 1), True), ((1, 1, 30), False)])
+async def test_a_slow_answer_is_read_while_its_pieces_come(pauses: tuple[int, ...], is_read: bool) -> None:
+    """A large answer would be given up on a slow line; or one that stopped half-way be waited for to the end."""
+    loop = asyncio.get_running_loop()
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n[" % (2 + len(pauses)))
+        for pause in pauses:
+            await asyncio.sleep(pause)
+            writer.write(b" ")
+        writer.write(b"]")
+
+    async with (
+        raw_server(drip) as (origin, _),
+        static_client(origin, retry=ONCE, timeouts=Timeouts(read=2)) as client,
+    ):
+        started = loop.time()
+        if is_read:
+            assert await vehicles(client) == 0
+        else:
+            with pytest.raises(RequestTimeoutError):
+                await vehicles(client)
+        assert 3.9 < loop.time() - started < 5
+
+
+@pytest.mark.leaping
 async def test_waiting_for_a_place_is_not_part_of_the_timeout() -> None:
     """The busier the client, the more calls would fail that the server never saw."""
     loop = asyncio.get_running_loop()

@@ -8,7 +8,7 @@ from podero_async._decode._answers import (
     decode_vehicles,
 )
 from podero_async._decode._json import decode_json, encode_json
-from podero_async._decode._outline import PageOutline, outline_page
+from podero_async._decode._outline import PageOutline, outline_page, stated_total
 from podero_async._decode._users import decode_user, decode_users
 from podero_async._decode._words import explain_error
 
@@ -23,4 +23,5 @@ __all__ = [
     "encode_json",
     "explain_error",
     "outline_page",
+    "stated_total",
 ]

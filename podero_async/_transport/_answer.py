@@ -13,6 +13,7 @@ import attrs
 
 from podero_async._decode import explain_error
 from podero_async._inflate import CorruptBodyError, OversizedBodyError, inflate
+from podero_async._transport._deadlines import Deadline
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
@@ -89,23 +90,23 @@ class Answer:
             return b""
 
 
-async def read_answer(response: aiohttp.ClientResponse) -> Answer:
-    """Read an answer whole.
+async def read_answer(response: aiohttp.ClientResponse, deadline: Deadline) -> Answer:
+    """Read an answer whole; each piece is progress.
 
     Raises:
         OversizedBodyError: The body of a good answer is over the cap.
     """
     encoding = response.headers.get("Content-Encoding", "").lower()
     if response.status == _OK:
-        return Answer(_OK, response.headers, await _read(response, _MOST_BYTES), encoding)
+        return Answer(_OK, response.headers, await _read(response, _MOST_BYTES, deadline), encoding)
     try:
-        pieces = await _read(response, _MOST_ERROR_BYTES)
+        pieces = await _read(response, _MOST_ERROR_BYTES, deadline)
     except (aiohttp.ClientPayloadError, OversizedBodyError):
         pieces, encoding = [], ""
     return Answer(response.status, response.headers, pieces, encoding)
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> list[bytes]:
+async def _read(response: aiohttp.ClientResponse, most: int, deadline: Deadline) -> list[bytes]:
     """Read the body as it came, to at most `most` bytes."""
     if (response.content_length or 0) > most:
         raise OversizedBodyError
@@ -113,6 +114,7 @@ async def _read(response: aiohttp.ClientResponse, most: int) -> list[bytes]:
     size = 0
     content = response.content
     while not content.at_eof():
+        deadline.progress()
         piece = await content.readany()
         if not piece:  # the end came on its own, after the last piece
             break

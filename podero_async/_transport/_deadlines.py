@@ -1,0 +1,98 @@
+"""Deadlines of many awaits at once, watched by one timer: a timer each would cost as much as decoding a small page.
+
+Knows tasks only. A deadline ends like `asyncio.timeout`: its task is cancelled, and what comes out is a `TimeoutError`,
+unless somebody else cancelled the task as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Deadline", "Deadlines"]
+
+
+class Deadlines:
+    """Those that are under way in one event loop."""
+
+    def __init__(self) -> None:
+        self._running: set[Deadline] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    def close(self) -> None:
+        """End the timer; there must be no more deadlines afterwards."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def start(self, deadline: Deadline) -> None:
+        """Watch a deadline."""
+        self._running.add(deadline)
+        if deadline.at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._set_timer(deadline.at)
+
+    def end(self, deadline: Deadline) -> None:
+        """Watch it no longer. The timer stays: the next deadline is mostly later, and then it costs nothing."""
+        self._running.discard(deadline)
+
+    def _set_timer(self, at: float) -> None:
+        self._timer, self._timer_at = asyncio.get_running_loop().call_at(at, self._on_timer), at
+
+    def _on_timer(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for deadline in [each for each in self._running if each.at <= now]:
+            self._running.discard(deadline)
+            deadline.expire()
+        self._timer, self._timer_at = None, math.inf
+        if self._running:
+            self._set_timer(min(each.at for each in self._running))
+
+
+class Deadline:
+    """A context manager that a task may stay in for so many seconds, and so many without progress.
+
+    Args:
+        deadlines: Who watches it.
+        total: Seconds for all of it.
+        between: Seconds until the first progress, and from each to the next.
+    """
+
+    __slots__ = ("_between", "_cancelling", "_deadlines", "_end", "_is_over", "_loop", "_task", "at")
+
+    def __init__(self, deadlines: Deadlines, *, total: float, between: float) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("there is no task")
+        self._deadlines = deadlines
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._between = between
+        self._is_over = False
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._end = now + total
+        self.at = min(self._end, now + between)
+
+    def __enter__(self) -> Self:
+        self._deadlines.start(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._deadlines.end(self)
+        if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from None
+
+    def progress(self) -> None:
+        """Note that there was some."""
+        self.at = min(self._end, self._loop.time() + self._between)
+
+    def expire(self) -> None:
+        """Cancel the task."""
+        self._is_over = True
+        self._task.cancel()
