@@ -95,6 +95,24 @@ async def test_a_closed_one_leaves_no_timer() -> None:
     Deadlines().close()
 
 
+def test_what_is_under_way_when_it_is_closed_ends_at_its_moment() -> None:
+    """A call over a session that was lent would hang for ever once its client is closed."""
+
+    async def closed_meanwhile() -> tuple[float, bool]:
+        deadlines = Deadlines()
+        hanging = asyncio.create_task(ended_after(deadlines, hang))
+        with Deadline(deadlines, total=60, between=59):
+            await asyncio.sleep(5)
+            deadlines.close()
+            seconds = await hanging
+            timer = deadlines._timer
+            assert timer is not None
+            assert not timer.cancelled()
+        return seconds, timer.cancelled()
+
+    assert run_by_clockwork(closed_meanwhile(), within_s=99) == (30, True)
+
+
 async def cancelled_with(deadlines: Deadlines, ahead_s: float) -> str:
     """Cancel a task so many seconds before its deadline; return what came out of it."""
 

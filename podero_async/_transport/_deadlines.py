@@ -21,11 +21,12 @@ class Deadlines:
         self._running: set[Deadline] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
+        self._is_closed = False
 
     def close(self) -> None:
-        """End the timer; there must be no more deadlines afterwards."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Leave no timer behind, as soon as those that are under way have ended. None may start any more."""
+        self._is_closed = True
+        self._rest()
 
     def start(self, deadline: Deadline) -> None:
         """Watch a deadline."""
@@ -38,6 +39,12 @@ class Deadlines:
     def end(self, deadline: Deadline) -> None:
         """Watch it no longer. The timer stays: the next deadline is mostly later, and then it costs nothing."""
         self._running.discard(deadline)
+        if self._is_closed:
+            self._rest()
+
+    def _rest(self) -> None:
+        if self._timer is not None and not self._running:
+            self._timer.cancel()
 
     def _set_timer(self, at: float) -> None:
         self._timer, self._timer_at = asyncio.get_running_loop().call_at(at, self._on_timer), at
