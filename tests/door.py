@@ -6,6 +6,7 @@ What a server's own faults cannot show: they begin once a request is in.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from types import TracebackType
 from typing import Literal, Self
@@ -47,6 +48,8 @@ class Door:
     def __init__(self, origin: str, keys: Keys | None = None) -> None:
         self._port_behind = int(origin.rpartition(":")[2])
         self._keys = keys
+        # Bound, but not listening: nobody else gets the port while the door is shut.
+        self._holding = socket.socket()
         self._port = 0
         self._manner: Manner = "open"
         self._listening: asyncio.Server | None = None
@@ -57,6 +60,9 @@ class Door:
         return f"{'https' if self._keys else 'http'}://{_HOST}:{self._port}"
 
     async def __aenter__(self) -> Self:
+        self._holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._holding.bind((_HOST, 0))
+        self._port = self._holding.getsockname()[1]
         await self.be("open")
         return self
 
@@ -64,6 +70,7 @@ class Door:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.be("shut")
+        self._holding.close()
 
     async def be(self, manner: Manner) -> None:
         """Change what happens to whoever comes; `shut` ends those who are within as well."""
@@ -71,8 +78,7 @@ class Door:
         if manner == "shut":
             await self._shut()
         elif self._listening is None:
-            self._listening = await asyncio.start_server(self._enter, _HOST, self._port)
-            self._port = self._listening.sockets[0].getsockname()[1]
+            self._listening = await asyncio.start_server(self._enter, _HOST, self._port, reuse_port=True)
 
     async def _shut(self) -> None:
         if self._listening is not None:
