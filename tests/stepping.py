@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import signal
 import threading
@@ -27,10 +28,11 @@ __all__ = [
     "by_a_timeout",
     "by_cancelling",
     "by_ctrl_c",
-    "settled",
+    "left_open",
     "what_is_open",
 ]
 
+_TURNS = 20  # of the loop, in which most things go
 _LOOKS = 5  # at a step that took long: the machine may have paused, not the library
 
 Work = Coroutine[Any, Any, None]
@@ -247,13 +249,15 @@ def what_is_open() -> tuple[int, int]:
     return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208  # asked for hundreds of times
 
 
-async def settled(wanted: tuple[int, int]) -> tuple[int, int]:
-    """Return what is open, as soon as it is what is wanted, or once all that was told to go has had its time."""
-    for _ in range(20):
-        await asyncio.sleep(0)
-        if what_is_open() == wanted:
-            return wanted
+async def left_open(before: tuple[int, int]) -> tuple[int, int]:
+    """Return how many files and threads more than before are open, once all that was told to go has had its time.
+
+    Fewer are none: what another test told to go may have gone meanwhile.
+    """
     give_up_at = time.monotonic() + 1
-    while what_is_open() != wanted and time.monotonic() < give_up_at:
-        await asyncio.sleep(0.002)
-    return what_is_open()
+    for turn in itertools.count():
+        files, threads = (max(0, now - then) for now, then in zip(what_is_open(), before, strict=True))
+        if not (files or threads) or time.monotonic() > give_up_at:
+            break
+        await asyncio.sleep(0 if turn < _TURNS else 0.002)
+    return files, threads

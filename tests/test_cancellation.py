@@ -25,7 +25,7 @@ from tests.stepping import (
     by_a_timeout,
     by_cancelling,
     by_ctrl_c,
-    settled,
+    left_open,
     what_is_open,
 )
 from tests.support import client_of
@@ -174,7 +174,7 @@ async def stop_everywhere(work: FleetWork, way: Way, folder: Path, vehicles: int
         for steps in sweep:
             program = Program(work, simulator, folder)
             await way(program.run(steps.at), steps)
-            assert await settled(before) == before
+            assert await left_open(before) == (0, 0)
             program.assert_nothing_is_left(steps)
     return sweep.figure
 
@@ -234,7 +234,7 @@ def interrupt_everywhere(work: FleetWork, folder: Path, vehicles: int) -> str:
         for steps in sweep:
             program = Program(work, simulator, folder)
             by_ctrl_c(runner, program.run(steps.at), steps)
-            assert runner.run(settled(before)) == before
+            assert runner.run(left_open(before)) == (0, 0)
             program.assert_nothing_is_left(steps)
         runner.run(simulator.__aexit__(None, None, None))
     return sweep.figure

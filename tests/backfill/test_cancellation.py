@@ -21,7 +21,7 @@ from podero_async.backfill import BackfillReport, SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
 from tests.backfill.conftest import Clock
 from tests.backfill.truth import Rows, assert_equal, held_by, truth_of
-from tests.stepping import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, settled, what_is_open
+from tests.stepping import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, left_open, what_is_open
 from tests.support import client_of
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ async def test_a_stop_at_every_step_leaves_a_store_that_goes_on(
                 assert steps.left() == []
                 report = await bring(sim.vehicles[vehicles])
                 assert report.is_clean
-                assert await settled(before) == before
+                assert await left_open(before) == (0, 0)
         await assert_equal(path, first_of(truth_of(sim), sim.vehicles[: vehicles + 1]))
     assert list(path.parent.iterdir()) == [path]
     record_property("figure", sweep.figure)
@@ -66,7 +66,7 @@ async def test_a_stop_while_a_store_is_opened_or_closed_leaves_it_closed(path: P
     before = what_is_open()
     for steps in Sweep(longest_s=1.0):  # a file is opened and closed as quickly as the disk lets it
         await by_cancelling(opened(), steps)
-        assert await settled(before) == before
+        assert await left_open(before) == (0, 0)
         await opened()
         assert list(path.parent.iterdir()) == [path]
         path.unlink()
@@ -147,7 +147,7 @@ async def test_a_stop_at_every_step_of_a_fleets_backfill(
         before = what_is_open()
         for steps in sweep:
             await way(program.run(), steps)
-            assert await settled(before) == before
+            assert await left_open(before) == (0, 0)
             await program.prove(steps)
     record_property("figure", sweep.figure)
 
@@ -166,7 +166,7 @@ def test_ctrl_c_at_every_step_of_a_fleets_backfill(
         before = what_is_open()
         for steps in sweep:
             by_ctrl_c(runner, program.run(), steps)
-            assert runner.run(settled(before)) == before
+            assert runner.run(left_open(before)) == (0, 0)
             runner.run(program.prove(steps))
         runner.run(sim.__aexit__(None, None, None))
     record_property("figure", sweep.figure)
