@@ -197,6 +197,7 @@ class Throttle:
             wait_s = min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
             self._resume_at = max(self._resume_at, self._started_at + wait_s)  # to hang has been wait enough
             self._outage += 1
+            self._hand_out()  # a probe may be due at once
 
     def pause(self, seconds: float) -> None:
         """Hand out no place to anybody for so many seconds from now."""

@@ -381,6 +381,22 @@ async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
     assert throttle._pace.started(loop.time()) > 0, "it is bounded still"
 
 
+async def test_an_outage_that_is_noticed_late_is_probed_at_once() -> None:
+    """Whoever waits would do so until a request is given back that tells nothing any more."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=4))
+    for _ in range(2):
+        throttle.pushed_back(await throttle.acquire())
+        throttle.release()
+    places = [await throttle.acquire() for _ in range(throttle.limit)]
+    waiting = asyncio.create_task(throttle.acquire())
+    await asyncio.sleep(6)
+    assert not waiting.done()
+    throttle.pushed_back(places[0])
+    await asyncio.sleep(0)
+    assert throttle.is_in_outage
+    assert waiting.done()
+
+
 async def test_a_timer_is_brought_forward() -> None:
     """After an outage, places would be handed out once in five seconds."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
