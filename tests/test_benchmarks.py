@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -58,9 +59,9 @@ def test_a_hidden_limit_refuses_what_is_too_much() -> None:
 def test_a_profile_says_where_the_time_went() -> None:
     """A bound that is shown by no profile would be a guess."""
     body = page_body(*map(wire_row, range(1, 201)))
-    profile = Profile()
+    profile, until = Profile(), time.process_time() + 0.15
     with profile.running():
-        for _ in range(200):
+        while time.process_time() < until:  # some kernels take a sample in 4 ms of it, and a few samples say nothing
             outline_page(body)
     rooms = profile.us_by_room(200)
     assert rooms["decoding"] > sum(rooms.values()) / 2
