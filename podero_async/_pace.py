@@ -15,6 +15,8 @@ _HASTE = 0.5  # the square of what a guess may be wrong by, times this: how much
 _SLOW_FOR_S = 25.0  # a step too far costs a pause, so what was borne is left slowly ...
 _FAST_GROWTH = 0.02  # ... and after that ever faster, since the server may bear more by now
 _FORGET_AT = 4.0  # times the pace after the last pushback: it bounds nothing any more
+_MOST_GROWN = 9.0  # a power of e, far beyond that: more might be no number any more
+_IDLE_S = 5.0  # without a start: what came before tells no rate
 
 
 class Pace:
@@ -26,16 +28,20 @@ class Pace:
         self._before = self._rate, self._growth
         self._since = math.inf  # when starts began, or will begin after the pause
         self._starts = 0
+        self._started_at = -math.inf  # the last of them
 
     def started(self, now: float) -> float:
         """Count a start; return how many seconds later the next one may be."""
         self._starts += 1
+        idle_s, self._started_at = now - self._started_at, now
         if self._rate == math.inf:
-            self._since = min(self._since, now)
+            if idle_s > _IDLE_S:
+                self._since, self._starts = now, 1
             return 0.0
         rate = self._rate_at(now)
         if rate > self._rate * _FORGET_AT:
             self._rate = math.inf
+            self._since, self._starts = now, 1
         return 1 / rate
 
     def remember(self) -> None:
@@ -70,4 +76,4 @@ class Pace:
     def _rate_at(self, now: float) -> float:
         lasted = max(0.0, now - self._since)
         late = max(0.0, lasted - _SLOW_FOR_S)
-        return self._rate * (math.exp(self._growth * lasted) + _FAST_GROWTH * (late / 5) ** 2)
+        return self._rate * (math.exp(min(_MOST_GROWN, self._growth * lasted)) + _FAST_GROWTH * (late / 5) ** 2)

@@ -25,6 +25,7 @@ __all__ = ["Order", "Page", "Piece", "Window", "joins", "order_of", "runs"]
 
 
 _MOST_SESSIONS = 1_000_000  # of one vehicle: a plug-in every five minutes for nine years
+_MOST_OUTLINED = 256 << 10  # bytes: a page is decoded later only where that holds the event loop up for no long time
 _MOST_SHIFT = 0.1  # of a page: how far a list may move between two reads and still be taken for one list
 
 
@@ -78,7 +79,8 @@ class Page:
     @classmethod
     def first(cls, most: int, body: bytes) -> Page:
         """Read the first page of a list, of at most `most` rows: decode it where it may be the whole list, as it mostly is."""
-        return cls.outlined(0, body) if stated_total(body) > most else cls.decoded(body)
+        is_outlined = len(body) <= _MOST_OUTLINED and stated_total(body) > most
+        return cls.outlined(0, body) if is_outlined else cls.decoded(body)
 
     @classmethod
     def decoded(cls, body: bytes) -> Page:

@@ -174,12 +174,14 @@ class Throttle:
             if self._adaptive:
                 now = asyncio.get_running_loop().time()
                 self._pace.pushed_back(now, self._resume_at, tells_rate=self._bursts_in_a_row == 1)
+        self._hand_out()  # a probe may be due at once
 
     def failed(self, place: int) -> None:
         """Report a fault. One is bad luck; half as many in a row as may be under way are an outage, which needs few probes."""
         self._failures_in_a_row += 1
         if self._outage or self._failures_in_a_row >= max(_OUTAGE_AT, self.limit // 2):
             self._endure(place, self._ceiling)
+            self._hand_out()  # a probe may be due at once
 
     def _endure(self, place: int, threshold: float) -> None:
         """Leave one place until a good answer comes, from where the limit grows quickly, up to `threshold`.
@@ -197,7 +199,6 @@ class Throttle:
             wait_s = min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
             self._resume_at = max(self._resume_at, self._started_at + wait_s)  # to hang has been wait enough
             self._outage += 1
-            self._hand_out()  # a probe may be due at once
 
     def pause(self, seconds: float) -> None:
         """Hand out no place to anybody for so many seconds from now."""
@@ -222,7 +223,7 @@ class Throttle:
             self._cut_floor = max(1.0, self._limit * _DEEPEST_CUT)
             self._limit = max(1.0, self._limit * factor)
         else:
-            self._limit = max(self._cut_floor, self._limit - 1)
+            self._limit = min(self._limit, max(self._cut_floor, self._limit - 1))  # an outage may have left less
         self._threshold = self._limit
         self._good_since_cut = 0
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from podero_async._transport._deadlines import Deadline, Deadlines
-from tests.clockwork import run_by_clockwork
+from tests.clockwork import SteppingLoop, run_by_clockwork
 
 
 async def ended_after(
@@ -59,6 +59,25 @@ def test_each_ends_at_its_own_moment() -> None:
         return await asyncio.gather(*(ended_after(deadlines, hang, between=seconds) for seconds in (9, 3, 30, 3, 6)))
 
     assert run_by_clockwork(all_of_them(), within_s=99) == [9, 3, 30, 3, 6]
+
+
+@pytest.mark.parametrize(("is_answered", "seconds"), [(True, 60.0), (False, 45.05)])
+def test_what_came_while_the_loop_stood_still_is_progress(is_answered: bool, seconds: float) -> None:
+    """All requests under way would end with the pause of a debugger, though their answers are there."""
+
+    async def answered(deadline: Deadline) -> None:
+        answer = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(20, answer.set_result, None)
+        await asyncio.sleep(10)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SteppingLoop)
+        loop.lag(35)
+        if is_answered:
+            await answer
+            deadline.progress()
+        await asyncio.Event().wait()
+
+    assert run_by_clockwork(ended_after(Deadlines(), answered), within_s=99) == pytest.approx(seconds)
 
 
 def test_one_timer_is_enough_for_what_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,33 @@ def test_a_pace_that_was_not_used_up_is_left_soon() -> None:
     assert 1 / pace.started(24.0) == pytest.approx(26, rel=0.05)
 
 
+@pytest.mark.parametrize("rest_s", [600, 3600, 10**6])
+def test_a_pace_outlives_a_long_rest(rest_s: float) -> None:
+    """Every call after a quiet night would fail, since a number was too large."""
+    pace = Pace()
+    starts_within(pace, 0.0, 10.0)
+    pace.pushed_back(10.0, 11.0)
+    pace.started(11.0)
+    pace.pushed_back(21.0, 22.0)  # a rough guess, which grows quickly
+    pace.started(22.0 + rest_s)
+    assert pace.started(22.1 + rest_s) == 0, "forgotten"
+    pace.pushed_back(22.2 + 2 * rest_s, 23.2 + 2 * rest_s)
+    assert pace.started(24 + 2 * rest_s) > 0
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_what_was_asked_before_a_rest_tells_no_rate(is_known: bool) -> None:
+    """A poller of every hour would crawl for a minute and a half after one pushback."""
+    pace = Pace()
+    starts_within(pace, 0.0, 5.0)  # 1,000 a second
+    if is_known:
+        pace.pushed_back(5.0, 6.0)
+        starts_within(pace, 6.0, 1.0)
+    starts_within(pace, 3600.0, 1.0)
+    pace.pushed_back(3601.0, 3602.0)
+    assert 1 / pace.started(3602.0) > 500
+
+
 def test_the_slowest_pace_is_one_start_in_ten_seconds() -> None:
     """A server that refuses each request would not be asked again for hours."""
     pace = Pace()

@@ -381,8 +381,9 @@ async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
     assert throttle._pace.started(loop.time()) > 0, "it is bounded still"
 
 
-async def test_an_outage_that_is_noticed_late_is_probed_at_once() -> None:
-    """Whoever waits would do so until a request is given back that tells nothing any more."""
+@pytest.mark.parametrize("wait_s", [None, 30.0])
+async def test_an_outage_that_is_noticed_late_is_probed_at_once_unless_a_time_is_named(wait_s: float | None) -> None:
+    """Whoever waits would do so until a request is given back that tells nothing any more; or ask before the time."""
     throttle = Throttle(ThrottlePolicy(max_concurrency=4))
     for _ in range(2):
         throttle.pushed_back(await throttle.acquire())
@@ -391,10 +392,30 @@ async def test_an_outage_that_is_noticed_late_is_probed_at_once() -> None:
     waiting = asyncio.create_task(throttle.acquire())
     await asyncio.sleep(6)
     assert not waiting.done()
-    throttle.pushed_back(places[0])
+    throttle.pushed_back(places[0], wait_s)
     await asyncio.sleep(0)
     assert throttle.is_in_outage
+    assert waiting.done() is (wait_s is None)
+    throttle.release()
+    await asyncio.sleep(29)
+    assert waiting.done() is (wait_s is None)
+    await asyncio.sleep(2)
     assert waiting.done()
+
+
+async def test_an_old_pushback_after_an_outage_leaves_the_limit_where_it_is() -> None:
+    """A server that has just come back would be met with half of all there is at once."""
+    throttle = Throttle(ThrottlePolicy(max_concurrency=40))
+    old = [await throttle.acquire() for _ in range(2)]
+    throttle.pushed_back(old.pop())
+    for _ in range(20):
+        throttle.failed(old[0])
+    assert throttle.is_in_outage
+    throttle.succeeded()
+    before = throttle.limit
+    assert before < 5
+    throttle.pushed_back(old[0])
+    assert throttle.limit <= before
 
 
 async def test_a_timer_is_brought_forward() -> None:

@@ -1,4 +1,4 @@
-"""Deadlines of many awaits at once, watched by one timer: a timer each would cost as much as decoding a small page.
+"""Deadlines of many awaits at once, watched by one timer: timers for each would cost as much as decoding a small page.
 
 Knows tasks only. A deadline ends like `asyncio.timeout`: its task is cancelled, and what comes out is a `TimeoutError`,
 unless somebody else cancelled the task as well.
@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Self
 
 __all__ = ["Deadline", "Deadlines"]
+
+_LATE_S = 0.05
 
 
 class Deadlines:
@@ -50,7 +52,10 @@ class Deadlines:
         self._timer, self._timer_at = asyncio.get_running_loop().call_at(at, self._on_timer), at
 
     def _on_timer(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = max(asyncio.get_running_loop().time(), self._timer_at)  # some clocks are coarser than their timers
+        if now - self._timer_at > _LATE_S:
+            self._set_timer(now + _LATE_S)  # the loop stood still: what came meanwhile is progress yet to be noted
+            return
         for deadline in [each for each in self._running if each.at <= now]:
             self._running.discard(deadline)
             deadline.expire()

@@ -31,7 +31,8 @@ class Timeouts:
 
     Args:
         connect: To reach the server, TLS included.
-        read: To the first piece of an answer, connecting included, and between two pieces.
+        read: To the first piece of an answer, connecting and the wait in a lent session's pool included, and between two
+            pieces.
         total: All of it, the last byte included.
     """
 
@@ -47,8 +48,8 @@ class Exchange:
         if session is not None and session.auth is not None:
             raise ConfigurationError("session must not have an auth of its own: the client authorizes its calls")
         # glibc gives a body's memory back to the system and takes it again for the next one, page fault by page fault:
-        # up to a quarter of a page's time, or nothing, by chance of what lies behind it. It keeps as much as a block that
-        # was freed once.
+        # up to a quarter of a page's time, or nothing, by chance of what lies behind it. It keeps about twice as much as the
+        # largest block that a process ever gave back.
         bytes(_KEPT)
         self._session = session
         self._is_lent = session is not None
