@@ -78,8 +78,11 @@ class Page:
 
     @classmethod
     def first(cls, most: int, body: bytes) -> Page:
-        """Read the first page of a list, of at most `most` rows: decode it where it may be the whole list, as it mostly is."""
-        is_outlined = len(body) <= _MOST_OUTLINED and stated_total(body) > most
+        """Read the first page of a list, of at most `most` rows: decode it where it may be the whole list, as it mostly is.
+
+        And where its text may be broken: an outline does not show that, and nobody would ask for the page again.
+        """
+        is_outlined = len(body) <= _MOST_OUTLINED and stated_total(body) > most and body.isascii()
         return cls.outlined(0, body) if is_outlined else cls.decoded(body)
 
     @classmethod

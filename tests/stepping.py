@@ -28,8 +28,8 @@ __all__ = [
     "by_a_timeout",
     "by_cancelling",
     "by_ctrl_c",
+    "calm",
     "left_open",
-    "what_is_open",
 ]
 
 _TURNS = 20  # of the loop, in which most things go
@@ -247,6 +247,14 @@ def by_ctrl_c(runner: asyncio.Runner, work: Work, steps: Steps) -> None:
 def what_is_open() -> tuple[int, int]:
     """Count open files, sockets included, and threads."""
     return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208  # asked for hundreds of times
+
+
+async def calm() -> tuple[int, int]:
+    """Return what is open once the threads that others told to go are gone, or have had their time."""
+    give_up_at = time.monotonic() + 1
+    while threading.active_count() > 1 and time.monotonic() < give_up_at:
+        await asyncio.sleep(0.002)
+    return what_is_open()
 
 
 async def left_open(before: tuple[int, int]) -> tuple[int, int]:

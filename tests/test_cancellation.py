@@ -25,8 +25,8 @@ from tests.stepping import (
     by_a_timeout,
     by_cancelling,
     by_ctrl_c,
+    calm,
     left_open,
-    what_is_open,
 )
 from tests.support import client_of
 
@@ -170,7 +170,7 @@ async def stop_everywhere(work: FleetWork, way: Way, folder: Path, vehicles: int
     """Return a figure to quote."""
     sweep = Sweep()
     async with served(vehicles) as simulator:
-        before = what_is_open()
+        before = await calm()
         for steps in sweep:
             program = Program(work, simulator, folder)
             await way(program.run(steps.at), steps)
@@ -230,7 +230,7 @@ def interrupt_everywhere(work: FleetWork, folder: Path, vehicles: int) -> str:
     with asyncio.Runner(loop_factory=LeapingLoop) as runner:
         simulator = served(vehicles)
         runner.run(simulator.__aenter__())
-        before = what_is_open()
+        before = runner.run(calm())
         for steps in sweep:
             program = Program(work, simulator, folder)
             by_ctrl_c(runner, program.run(steps.at), steps)

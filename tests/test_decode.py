@@ -419,17 +419,6 @@ def test_a_total_is_read_off_either_end_of_a_page(body: bytes, total: int) -> No
     assert stated_total(body) == total
 
 
-def test_broken_text_is_found_with_the_outline() -> None:
-    """It would be found once the page is kept, when nobody asks for it again any more."""
-    body = page_body(wire_row(1, session_outcome="gr\u00fcn"))
-    assert outline_page(body).total == 1
-    body = json.dumps(json.loads(body), ensure_ascii=False).encode()
-    assert outline_page(body).total == 1
-    with pytest.raises(DecodeError, match="no JSON") as caught:
-        outline_page(body.replace("\u00fc".encode(), b"\xff"))
-    assert caught.value.retryable
-
-
 def test_an_outline_names_rows_that_cannot_be_read() -> None:
     """A row without an id could neither be told from others nor counted."""
     bad_id, bad_time = wire_row(2, id=None), wire_row(3, plug_in_time=5)

@@ -167,6 +167,8 @@ def test_the_first_page_of_several_is_decoded_when_its_list_is_whole(monkeypatch
     assert len(decoded) == 3
     Page.first(2, page_body(*rows, total=3) + b" " * (256 << 10))
     assert len(decoded) == 4, "off the event loop, as it was when it came"
+    Page.first(2, page_body(*rows, total=3) + b"\xff")
+    assert len(decoded) == 5, "it might be broken, and is asked for again only now"
 
 
 def test_doubles_within_one_answer_are_dropped() -> None:

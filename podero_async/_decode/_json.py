@@ -38,15 +38,6 @@ def decode_json(body: bytes) -> Any:
         raise DecodeError(f"the body is no JSON: {error}", retryable=True) from None
 
 
-def expect_text(body: bytes) -> None:
-    """Check what a decoder skipped: its text. As with no JSON at all, the error is `retryable`."""
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise DecodeError(f"the body is no JSON: {error}", retryable=True) from None
-
-
 def encode_json(value: Any) -> bytes:
     """Encode plain values as JSON."""
     return msgspec.json.encode(value)

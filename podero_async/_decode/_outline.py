@@ -11,7 +11,7 @@ import attrs
 import msgspec
 
 from podero_async._decode._aware import Aware, to_datetime
-from podero_async._decode._json import REFUSED, decode_json, expect, expect_text, field, total_of
+from podero_async._decode._json import REFUSED, decode_json, expect, field, total_of
 
 __all__ = ["PageOutline", "outline_page", "stated_total"]
 
@@ -52,7 +52,6 @@ def outline_page(body: bytes) -> PageOutline:
     """
     try:
         page = _outline.decode(body)
-        expect_text(body)
         return PageOutline(page.total, [row.id for row in page.items], [row.plug_in_time for row in page.items])
     except REFUSED:
         answer = expect(decode_json(body), dict, "$")

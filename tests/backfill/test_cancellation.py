@@ -21,7 +21,7 @@ from podero_async.backfill import BackfillReport, SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
 from tests.backfill.conftest import Clock
 from tests.backfill.truth import Rows, assert_equal, held_by, truth_of
-from tests.stepping import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, left_open, what_is_open
+from tests.stepping import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, calm, left_open
 from tests.support import client_of
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ async def test_a_stop_at_every_step_leaves_a_store_that_goes_on(
                 return await backfill(client, store, sim.first_day, sim.last_day, [vehicle], now=clock)
 
             await bring(sim.vehicles[0])
-            before = what_is_open()
+            before = await calm()
             for steps in sweep:
                 vehicles += 1  # each makes a run of its own, in one store: to open one takes ten times as long
                 await by_cancelling(awaited(bring(sim.vehicles[vehicles])), steps)
@@ -63,7 +63,7 @@ async def test_a_stop_while_a_store_is_opened_or_closed_leaves_it_closed(path: P
         async with SessionStore(path):
             pass
 
-    before = what_is_open()
+    before = await calm()
     for steps in Sweep(longest_s=1.0):  # a file is opened and closed as quickly as the disk lets it
         await by_cancelling(opened(), steps)
         assert await left_open(before) == (0, 0)
@@ -144,7 +144,7 @@ async def test_a_stop_at_every_step_of_a_fleets_backfill(
     sweep = Sweep()
     async with served(fleet_size(soak_scale)) as sim:
         program = Program(sim, path, clock)
-        before = what_is_open()
+        before = await calm()
         for steps in sweep:
             await way(program.run(), steps)
             assert await left_open(before) == (0, 0)
@@ -163,7 +163,7 @@ def test_ctrl_c_at_every_step_of_a_fleets_backfill(
         sim = served(fleet_size(soak_scale))
         runner.run(sim.__aenter__())
         program = Program(sim, path, clock)
-        before = what_is_open()
+        before = runner.run(calm())
         for steps in sweep:
             by_ctrl_c(runner, program.run(), steps)
             assert runner.run(left_open(before)) == (0, 0)
