@@ -80,6 +80,19 @@ def test_what_came_while_the_loop_stood_still_is_progress(is_answered: bool, sec
     assert run_by_clockwork(ended_after(Deadlines(), answered), within_s=99) == pytest.approx(seconds)
 
 
+def test_a_loop_that_is_always_late_waits_for_no_request_for_ever() -> None:
+    """A program that is too busy would never be told of a server that hangs."""
+
+    async def busy(_: Deadline) -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, SteppingLoop)
+        while True:
+            loop.lag(0.2)
+            await asyncio.sleep(0)
+
+    assert 5 < run_by_clockwork(ended_after(Deadlines(), busy, total=5), within_s=99) < 6
+
+
 def test_one_timer_is_enough_for_what_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each request would set and cancel timers of its own."""
     set_at: list[float] = []

@@ -24,6 +24,7 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._is_closed = False
+        self._has_waited = False
 
     def close(self) -> None:
         """Leave no timer behind, as soon as those that are under way have ended. None may start any more."""
@@ -53,7 +54,8 @@ class Deadlines:
 
     def _on_timer(self) -> None:
         now = max(asyncio.get_running_loop().time(), self._timer_at)  # some clocks are coarser than their timers
-        if now - self._timer_at > _LATE_S:
+        self._has_waited = now - self._timer_at > _LATE_S and not self._has_waited
+        if self._has_waited:
             self._set_timer(now + _LATE_S)  # the loop stood still: what came meanwhile is progress yet to be noted
             return
         for deadline in [each for each in self._running if each.at <= now]:
