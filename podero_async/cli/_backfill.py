@@ -119,6 +119,7 @@ async def _bring_in(arguments: argparse.Namespace, client: PoderoClient, vehicle
                 report = await _watched_backfill(arguments, client, store, vehicles, wish.event)
             except ApiDownError as error:
                 _print(arguments, error.report)
+                _list_failures(arguments, error.report)  # it may be one vehicle that fails, and no outage
                 raise
         _print(arguments, report)
         if not report.finished:
@@ -154,9 +155,14 @@ def _print(arguments: argparse.Namespace, report: BackfillReport) -> None:
         _plain.print_pairs(report_pairs(report))
 
 
-def _verdict(arguments: argparse.Namespace, report: BackfillReport) -> Exit:
+def _list_failures(arguments: argparse.Namespace, report: BackfillReport) -> None:
     if not arguments.json:
         list_failures(report.failures, report.failed)
+
+
+def _verdict(arguments: argparse.Namespace, report: BackfillReport) -> Exit:
+    _list_failures(arguments, report)
+    if not arguments.json:
         list_unproven(report.unproven_vehicles, report.unproven)
         if report.rejected:
             say(f"{report.rejected:,} sessions could not be read: they stand in the store's table rejected_items")

@@ -253,11 +253,15 @@ async def test_an_api_that_is_down_is_exit_code_4(
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call(*whole_fleet(served, path), *options)
     assert ended.code == 4
-    assert ended.complaint.startswith("the API is down")
+    *failures, verdict = ended.err.splitlines()
+    assert verdict.startswith("podero-async: the API is down")
     if options:
         assert _report(ended)["failed"] == 10
+        assert not failures
     else:
         assert "10 failed" in ended.out
+        assert len(failures) == 10
+        assert all(line.startswith("podero-async: vehicle ") and " failed: " in line for line in failures)
 
 
 async def test_no_server_is_exit_code_4(
