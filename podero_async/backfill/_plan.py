@@ -9,11 +9,13 @@ import attrs
 
 from podero_async._pages import Window
 
-__all__ = ["Days", "Draft", "Run", "RunSettings", "days_needed", "merged"]
+__all__ = ["FLEET", "Days", "Draft", "Run", "RunSettings", "days_needed", "merged"]
 
 Days = tuple[date, date]
 """Inclusive days, from and to."""
 
+FLEET = "the fleet"
+"""The scope of a run over all that is discovered."""
 _DAY = timedelta(days=1)
 
 
@@ -25,6 +27,11 @@ class RunSettings:
     refresh_days: int
     scope: str
     """Which vehicles: the discovered fleet, or a digest of a list; and which share of them."""
+
+    @property
+    def is_of_fleet(self) -> bool:
+        """Whether the vehicles are those that the organization lists."""
+        return self.scope.startswith(FLEET)
 
 
 @attrs.frozen
@@ -76,5 +83,6 @@ def days_needed(window: Days, held: Iterable[Days], refresh_days: int) -> list[D
         needed.append((begin, last))
     if inside and refresh_days:
         newest = inside[-1][1]
-        needed.append((max(first, newest - (refresh_days - 1) * _DAY), newest))
+        again = min(refresh_days - 1, (newest - first).days)
+        needed.append((newest - again * _DAY, newest))
     return merged(needed)

@@ -13,7 +13,7 @@ from podero_async._client import PoderoClient
 from podero_async._pages import Window
 from podero_async._retry import Tally
 from podero_async.backfill._fetch import discovered, is_outage, source_of
-from podero_async.backfill._plan import Run, RunSettings
+from podero_async.backfill._plan import FLEET, Run, RunSettings
 from podero_async.backfill._report import FailedVehicle, Progress
 from podero_async.backfill._source import check_owner
 from podero_async.backfill._store import SessionStore
@@ -137,7 +137,7 @@ class Planning:
 
         await check_owner(self.store, source_of(self.client))  # before anything is sent
         share = f", share {self.shard}" if self.shard else ""
-        settings = RunSettings(self.window, self.refresh_days, f"the fleet{share}")
+        settings = RunSettings(self.window, self.refresh_days, FLEET + share)
         if vehicles is not None:
             await self._fill_roster(_as_stream(vehicles))
             settings = attrs.evolve(settings, scope=await self.store.call(roster_digest) + share)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -135,8 +136,7 @@ class _Backfill:
         planning.progress.phase = "fetching"
         async with reads(planning.client, self._tasks(run)) as stream:
             async for task, result in stream:
-                self._count(task, result)
-                await self.writer.put(task, result)
+                await self.writer.put(task, result, partial(self._count, task, result))
                 if self.is_down:
                     return
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from os import PathLike, fspath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, TypeVar
 
@@ -47,6 +48,7 @@ class SessionStore:
         self._memory_limit_mb = memory_limit_mb
         self._thread: ThreadPoolExecutor | None = None
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._resolved = Path()
 
     def __repr__(self) -> str:
         return f"SessionStore({self.path!r})"
@@ -123,12 +125,16 @@ class SessionStore:
 
         Raises:
             ValueError: There is no such format or partition.
-            StoreError: The target cannot be written.
+            StoreError: The target cannot be written, or is the store itself.
         """
         from podero_async.backfill._store_export import Export  # noqa: PLC0415
 
         export = Export(
-            target=fspath(target), kind=format, partition_by=partition_by, include_withdrawn=include_withdrawn
+            target=fspath(target),
+            store=self._resolved,
+            kind=format,
+            partition_by=partition_by,
+            include_withdrawn=include_withdrawn,
         )
         writing = asyncio.create_task(self.call(export.write), name="podero_async export")
         writing.add_done_callback(_note_error)
@@ -172,6 +178,7 @@ class SessionStore:
             from podero_async.backfill._store_file import open_store  # noqa: PLC0415
         except ImportError as error:
             raise ConfigurationError(f"a store needs {error.name}: install podero_async[backfill]") from error
+        self._resolved = Path(self.path).resolve()  # the process may go to another directory meanwhile
         self._connection = open_store(self.path, read_only=self._read_only, memory_limit_mb=self._memory_limit_mb)
 
     def _close(self) -> None:
@@ -180,7 +187,7 @@ class SessionStore:
             from podero_async.backfill._store_file import close_store, translated  # noqa: PLC0415
 
             with translated(self.path):
-                close_store(connection, self.path)
+                close_store(connection, self._resolved)
 
 
 def _note_error(task: asyncio.Task[Any]) -> None:

@@ -12,6 +12,7 @@ import attrs
 import duckdb
 
 from podero_async.backfill._errors import StoreError
+from podero_async.backfill._store_file import check_name, translated
 from podero_async.backfill._store_schema import SESSION_COLUMNS
 
 __all__ = ["Export", "Exported"]
@@ -42,6 +43,7 @@ class Export:
     """An export, which another thread may give up."""
 
     target: str
+    store: Path
     kind: str
     partition_by: str | None
     include_withdrawn: bool
@@ -70,11 +72,13 @@ class Export:
             raise ValueError(f"a format is {', '.join(_OPTIONS)}, not {self.kind!r}")
         if self.partition_by not in {None, "month"}:
             raise ValueError(f"a partition is month, not {self.partition_by!r}")
-        path = Path(self.target)
-        if path.is_dir() and (self.partition_by is None or any(path.iterdir())):
-            raise StoreError("a directory that is in the way of the export", self.target)
-        unfinished = path.with_name(f"{path.name}.unfinished")
-        _remove(unfinished)
+        with translated(self.target):
+            return self._write_whole(con)
+
+    def _write_whole(self, con: duckdb.DuckDBPyConnection) -> Exported:
+        path = self._free_place()
+        unfinished = path.with_name(f"{path.name}.podero_async-unfinished")
+        _remove(unfinished)  # of an export that was killed
         try:
             rows = self._copy(con, unfinished)
             self._check()
@@ -83,8 +87,27 @@ class Export:
             unfinished.replace(path)
         finally:
             _remove(unfinished)
-        files = sorted(str(file) for file in path.rglob("*") if file.is_file()) if path.is_dir() else [self.target]
+        shown = Path(self.target)
+        files = sorted(str(file) for file in shown.rglob("*") if file.is_file()) if path.is_dir() else [self.target]
         return Exported(rows=rows, files=tuple(files))
+
+    def _free_place(self) -> Path:
+        """Return where the target lies, behind whatever links; what is there may be replaced."""
+        check_name(self.target)
+        named = Path(self.target)
+        path = named.resolve()
+        if not path.parent.is_dir():
+            raise StoreError("no such directory for an export", self.target)
+        if path == self.store.with_name(f"{self.store.name}.wal") or (
+            path.exists() and self.store.exists() and path.samefile(self.store)
+        ):
+            raise StoreError("the store itself, which the export would replace", self.target)
+        if path.is_dir() and (self.partition_by is None or any(path.iterdir())):
+            raise StoreError("a directory that is in the way of the export", self.target)
+        if named.exists() and not path.is_dir() and (self.partition_by or not path.is_file()):
+            what = "a file" if path.is_file() else "what is no file"
+            raise StoreError(f"{what} is in the way of the export", self.target)
+        return path
 
     def _check(self) -> None:
         if self._is_given_up:

@@ -15,7 +15,7 @@ import duckdb
 from podero_async.backfill._errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
 from podero_async.backfill._store_schema import check_version, create_tables, migrate
 
-__all__ = ["close_store", "open_store", "transaction", "translated"]
+__all__ = ["check_name", "close_store", "open_store", "transaction", "translated"]
 
 _Options = dict[str, str | bool | int | float | list[str]]
 
@@ -40,6 +40,7 @@ def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.Du
     Raises:
         StoreError: It cannot be opened; it is as it was.
     """
+    check_name(path)
     options = _OPTIONS | {"memory_limit": f"{memory_limit_mb}MB"}
     if path == _MEMORY:
         con = duckdb.connect(path, config=options)
@@ -56,12 +57,26 @@ def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.Du
     return con
 
 
-def close_store(con: duckdb.DuckDBPyConnection, path: str) -> None:
-    """Close a store; the database merges its log into the file."""
+def close_store(con: duckdb.DuckDBPyConnection, resolved: Path) -> None:
+    """Close a store, which lies where it lay when it was opened; the database merges its log into the file."""
     try:
         con.close()
     finally:
-        _release(Path(path).resolve())
+        _release(resolved)
+
+
+def check_name(path: str) -> None:
+    """Refuse a path that the database cannot be told.
+
+    Raises:
+        StoreError: It is not Unicode, or no path at all.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise StoreError("a path that is not UTF-8", path) from None
+    if not path:
+        raise StoreError("no path at all", repr(path))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import duckdb
 
 from podero_async._pages import Window
 from podero_async.backfill._report import FailedVehicle
+from podero_async.backfill._store_days import spans_held
 from podero_async.backfill._store_owner import owner_of
 from podero_async.backfill._store_schema import SCHEMA_VERSION
 from podero_async.backfill._task import Task
@@ -85,7 +86,10 @@ class StoreStatus:
 
 def read_rows(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | None = None) -> list[dict[str, Any]]:
     """Run one query."""
-    rows: list[dict[str, Any]] = con.sql(sql, params=list(values or ())).to_arrow_table().to_pylist()
+    found = con.sql(sql, params=list(values or ()))
+    if found is None:
+        raise duckdb.InvalidInputException("no query: this SQL has no rows to return")
+    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
     return rows
 
 
@@ -100,10 +104,9 @@ SELECT * FROM (
 ), (SELECT count(*) AS rejected FROM rejected_items), (SELECT count(*) AS failures FROM failures)
 """
 _COVERAGE = f"""
-SELECT from_date, held_to, include_hidden, count(*) AS vehicles FROM (
-    SELECT min(from_date) AS from_date, max(held_to) AS held_to, include_hidden FROM receipts
-    WHERE held_to IS NOT NULL GROUP BY user_id, vehicle_id, include_hidden
-) GROUP BY ALL ORDER BY vehicles DESC, from_date LIMIT {_MOST_LISTED}
+SELECT from_date, held_to, include_hidden, count(*) AS vehicles
+FROM ({spans_held("receipts", "user_id, vehicle_id, include_hidden")})
+GROUP BY ALL ORDER BY vehicles DESC, from_date LIMIT {_MOST_LISTED}
 """
 _RUNS = """
 SELECT run_id, from_date, to_date, include_hidden, vehicles, started_at, finished_at, (
@@ -138,7 +141,7 @@ _RECEIPTS = """
 SELECT rowid, user_id, vehicle_id, from_date, to_date, include_hidden, digest FROM (
     SELECT rowid, *, row_number() OVER (
         PARTITION BY user_id, vehicle_id, from_date, to_date, include_hidden ORDER BY fetched_at DESC, rowid DESC
-    ) AS age FROM receipts WHERE completeness <> 'unproven'
+    ) AS age FROM receipts
 ) WHERE age = 1
 """
 _LIVE = """
@@ -148,7 +151,7 @@ AND plug_in_time >= $first AND plug_in_time < $last::DATE + 1 AND ($include_hidd
 
 
 def sample_receipts(con: duckdb.DuckDBPyConnection, sample: int | None) -> list[tuple[Task, str]]:
-    """Draw receipts of proven reads, the newest of each window, with their digests."""
+    """Draw receipts, the newest of each window, with their digests."""
     drawn = _RECEIPTS if sample is None else f"FROM ({_RECEIPTS}) USING SAMPLE {int(sample)} ROWS"
     return [
         (Task(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, hidden)), digest)

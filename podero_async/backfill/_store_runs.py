@@ -17,6 +17,7 @@ from podero_async._pages import Window
 from podero_async.backfill._plan import Draft, Run, RunSettings, days_needed
 from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill._store_columns import unlisted_table, vehicles_table
+from podero_async.backfill._store_days import spans_held
 from podero_async.backfill._store_file import transaction
 from podero_async.backfill._task import Task
 from podero_async.models import VehicleFailure, VehicleRef
@@ -68,24 +69,12 @@ def roster_digest(con: duckdb.DuckDBPyConnection) -> str:
 # --- which days of them are missing ---------------------------------------------------------------------------------
 
 # Of each vehicle the days that it holds, as one text: vehicles mostly hold the same days, so few texts are planned.
+_HELD = f"(FROM receipts SEMI JOIN roster USING ({_PAIR}) WHERE include_hidden OR NOT $include_hidden)"
 _HOLDINGS = f"""
 CREATE OR REPLACE TEMP TABLE holdings AS
-WITH spans AS (
-    SELECT {_PAIR}, from_date, held_to,
-        max(held_to) OVER (
-            PARTITION BY {_PAIR} ORDER BY from_date, held_to ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS held_before
-    FROM receipts SEMI JOIN roster USING ({_PAIR})
-    WHERE held_to IS NOT NULL AND (include_hidden OR NOT $include_hidden)
-), numbered AS (
-    SELECT *, sum(CASE WHEN from_date <= held_before + 1 THEN 0 ELSE 1 END) OVER (
-        PARTITION BY {_PAIR} ORDER BY from_date, held_to
-    ) AS island FROM spans
-), islands AS (
-    SELECT {_PAIR}, min(from_date) AS from_date, max(held_to) AS held_to FROM numbered GROUP BY {_PAIR}, island
-), texts AS (
+WITH texts AS (
     SELECT {_PAIR}, string_agg(from_date || '/' || held_to, ' ' ORDER BY from_date) AS days
-    FROM islands GROUP BY {_PAIR}
+    FROM ({spans_held(_HELD, _PAIR)}) GROUP BY {_PAIR}
 )
 SELECT DISTINCT {_PAIR}, coalesce(days, '') AS days FROM roster LEFT JOIN texts USING ({_PAIR})
 """
@@ -132,6 +121,10 @@ _SUPERSEDED = (
 _REJECTED_BEFORE = f"""
 SELECT count(*) FROM rejected_items
 SEMI JOIN (FROM receipts WHERE run_id = ?) USING ({_PAIR}, from_date, to_date, include_hidden, fetched_at)
+"""
+_DROP_UNLISTED = """
+DELETE FROM failures
+WHERE vehicle_id IS NULL AND run_id NOT IN (SELECT run_id FROM runs WHERE finished_at IS NULL)
 """
 _BY_WINDOW = "GROUP BY ALL ORDER BY 3 DESC, 1"
 
@@ -195,7 +188,8 @@ def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, now: dateti
             values | {"run": run_id, "vehicles": vehicles, "now": now},
         )
         con.execute(f"INSERT INTO tasks BY NAME SELECT $run AS run_id, * FROM ({_TASKS})", {"run": run_id})
-        con.execute("DELETE FROM failures WHERE vehicle_id IS NULL")
+        if settings.is_of_fleet:  # which was listed anew
+            con.execute(_DROP_UNLISTED)
         con.execute(
             "INSERT INTO failures SELECT $run, user_id, NULL, NULL, NULL, $include_hidden, kind, message, $now FROM unlisted",
             {"run": run_id, "include_hidden": settings.window.include_hidden, "now": now},

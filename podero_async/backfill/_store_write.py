@@ -63,9 +63,15 @@ INSERT INTO sessions BY NAME SELECT *, fetched_at AS first_seen_at FROM incoming
 """
 _INSERT_UNHELD = f"{_INSERT} ANTI JOIN held USING (id)"
 _RECEIPTS = """
-INSERT INTO receipts BY NAME SELECT $run AS run_id, r.*, left(sha256(coalesce(ids, '')), 32) AS digest
+INSERT INTO receipts BY NAME
+SELECT $run AS run_id, left(sha256(coalesce(ids, '')), 32) AS digest, r.* REPLACE (
+    coalesce(stored, 0) AS count,
+    -- A row that could not be read is asked for again, until it can be.
+    CASE WHEN task IN (SELECT task FROM arrow_rejected) THEN NULL ELSE held_to END AS held_to
+)
 FROM arrow_reads r LEFT JOIN (
-    SELECT task, string_agg(id::VARCHAR, '' ORDER BY id::VARCHAR) AS ids FROM arrow_sessions GROUP BY task
+    SELECT task, count(*) AS stored, string_agg(id::VARCHAR, '' ORDER BY id::VARCHAR) AS ids
+    FROM arrow_sessions GROUP BY task
 ) USING (task)
 """
 _DROP_REJECTED = """

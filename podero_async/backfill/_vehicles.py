@@ -81,7 +81,7 @@ def _from_csv(text: str) -> VehicleRef:
 def _from_json(text: str) -> VehicleRef:
     try:
         row = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("not a JSON object") from None
     if not isinstance(row, dict) or any(not isinstance(row.get(name), str) for name in _HEADER):
         raise ValueError("expected an object with a user_id and a vehicle_id")

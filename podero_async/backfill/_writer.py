@@ -40,8 +40,13 @@ class BatchWriter:
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def put(self, task: Task, result: Result) -> None:
+    async def put(self, task: Task, result: Result, taken: Callable[[], object] = lambda: None) -> None:
         """Take a task's result; wait, where two batches are full.
+
+        Args:
+            task: What was asked for.
+            result: What came.
+            taken: Called as soon as the result is in a batch, which a cancelled caller leaves there.
 
         Raises:
             StoreError: A batch could not be written. Nothing more is taken.
@@ -53,6 +58,7 @@ class BatchWriter:
         else:
             built = await self._built_ahead(task, result)
             took_long = self._batch.add(task, result, built, result.sessions[len(built) * ROWS_AT_ONCE :], at)
+        taken()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LONGEST_WAIT_S, self._on_timer)
         if took_long:

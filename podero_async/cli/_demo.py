@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
@@ -11,14 +12,16 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from podero_async import ClientCredentials, PoderoClient
+from podero_async._lookahead import ends_before
 from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
 from podero_async.cli import _plain
 from podero_async.cli._arguments import whole_number
 from podero_async.cli._demo_fleet import Drift, HalfWay, Witness, demo_simulator
 from podero_async.cli._demo_summary import summary_of
 from podero_async.cli._look import Display
-from podero_async.cli._process import Exit
+from podero_async.cli._process import Exit, say
 from podero_async.cli._reports import Pair, list_failures
+from podero_async.cli._signals import wishes_to_stop
 from podero_async.cli._watch import watched
 from podero_async.testing import PoderoSimulator
 
@@ -48,9 +51,13 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
 async def run(arguments: argparse.Namespace) -> Exit:
     """Make the fleet, bring it into a store, and report."""
     display = _display(live=sys.stdout.isatty() and not arguments.plain)
-    with TemporaryDirectory(prefix="podero-async-") as folder:
+    with wishes_to_stop() as wish, TemporaryDirectory(prefix="podero-async-") as folder:
         async with SessionStore(Path(folder) / "demo.duckdb") as store:
-            return await _demonstrate(arguments, store, display)
+            showing = asyncio.create_task(_demonstrate(arguments, store, display))
+            if await ends_before(wish.event, showing):
+                return showing.result()
+    say("interrupted")
+    return wish.exit
 
 
 async def _demonstrate(arguments: argparse.Namespace, store: SessionStore, display: Display) -> Exit:

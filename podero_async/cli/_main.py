@@ -12,7 +12,7 @@ from podero_async._version import __version__
 from podero_async.backfill import StoreError
 from podero_async.cli import _backfill, _demo, _doctor, _export, _sessions, _simulate, _status, _verify
 from podero_async.cli._arguments import ENVIRONMENT
-from podero_async.cli._process import Exit, UsageError, discard_output, run_loop, say
+from podero_async.cli._process import Exit, UsageError, discard, ready_streams, run_loop, say
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
 __all__ = ["main"]
@@ -39,16 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: The arguments after the program's name; None takes those of the process.
     """
+    ready_streams()
     logging.getLogger("podero_async").addHandler(_SILENCE)
     code = Exit.DONE
     try:
         code = _run(argv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as `head` does
-        discard_output()
+        discard(sys.stdout)
     except OSError as error:
         say(f"cannot write the output: {error.strerror}")
-        discard_output()
+        discard(sys.stdout)
         code = Exit.INCOMPLETE
     return code.value
 

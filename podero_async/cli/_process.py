@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import io
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TextIO
 
-__all__ = ["Exit", "UsageError", "discard_output", "in_one_line", "run_loop", "say"]
+__all__ = ["Exit", "UsageError", "discard", "in_one_line", "ready_streams", "run_loop", "say"]
 
 
 class Exit(enum.IntEnum):
@@ -30,8 +31,11 @@ class UsageError(Exception):
 
 
 def say(message: object) -> None:
-    """Write one line to stderr."""
-    print(f"podero-async: {in_one_line(message)}", file=sys.stderr, flush=True)
+    """Write one line to stderr; where nobody can read it, the exit code still tells."""
+    try:
+        print(f"podero-async: {in_one_line(message)}", file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)
 
 
 def in_one_line(text: object) -> str:
@@ -53,8 +57,24 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def discard_output() -> None:
+def discard(stream: TextIO) -> None:
     """Send what is still buffered nowhere: the interpreter would trip over it when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
+    os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
+
+
+def ready_streams() -> None:
+    """Open stdin, stdout and stderr where the caller closed them: a store's file would get their numbers.
+
+    Letters that a stream's encoding does not have are written as escapes.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

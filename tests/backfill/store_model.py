@@ -144,7 +144,7 @@ class StoreModel:
 
     def _note_receipt(self, run_id: int, read: Outcome) -> None:
         ids = sorted(str(row.id) for row in read.sessions)
-        count = len(read.sessions) + len(read.unstorable)
+        count = len(read.sessions)
         held_to = min(read.task.window.to_date, self.complete_until)
         assert read.completeness
         self.receipts.append(
@@ -153,10 +153,10 @@ class StoreModel:
                 read.task.number,
                 *read.window,
                 read.completeness.value,
-                count + len(read.unreadable),
+                count + len(read.rejected),
                 count,
                 sha256("".join(ids).encode()).hexdigest()[:32],
-                held_to if read.is_proven and held_to >= read.task.window.from_date else None,
+                held_to if read.is_proven and not read.rejected and held_to >= read.task.window.from_date else None,
                 read.at,
             )
         )

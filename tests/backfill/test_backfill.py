@@ -33,7 +33,7 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
-from podero_async.backfill._store_columns import Batch
+from podero_async.backfill._store_columns import Batch, SessionPiece
 from podero_async.backfill._task import Task
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests.backfill.conftest import Clock
@@ -114,6 +114,49 @@ async def test_a_resumed_run_remembers_what_it_found_wrong(
         assert 0 < first.unproven == second.unproven < first.vehicles
         assert set(second.unproven_vehicles) == set(first.unproven_vehicles)
         assert not second.is_clean
+
+
+@pytest.mark.parametrize("discovers", [False, True])
+async def test_another_run_makes_nobody_forget_who_was_not_listed(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, discovers: bool
+) -> None:
+    """A fleet's run that goes on after another run would end clean without the vehicles of a user."""
+    sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
+    stop = asyncio.Event()
+    sim.before_answer = lambda asked: stop.set() if asked.number == 9 else None
+    async with SessionStore(path) as store:
+        assert not (await backfill(client, store, FIRST, LAST, stop=stop, now=clock)).finished
+        sim.before_answer = None
+        await backfill(client, store, FIRST, LAST, None if discovers else sim.vehicles[:1], discovers, now=clock)
+        fleet = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (fleet.finished, fleet.resumed, fleet.failed) == (True, True, 1)
+        assert not fleet.is_clean
+        await backfill(client, store, FIRST, LAST, sim.vehicles[:1], now=clock)
+        assert (await store.status()).failures == 1, "a run over given vehicles does not list users"
+        assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
+        assert (await store.status()).failures == 0
+
+
+async def test_a_stop_in_the_middle_of_a_long_list_counts_what_is_committed(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report of an interrupted run would count a vehicle that is not in the store."""
+    stop = asyncio.Event()
+    async with (
+        PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=1_000, seed=5) as sim,
+        client_of(sim) as client,
+        SessionStore(path) as store,
+    ):
+        build = SessionPiece.of
+
+        def stopping(rows: Any) -> SessionPiece:
+            stop.set()
+            return build(rows)
+
+        monkeypatch.setattr(SessionPiece, "of", stopping)
+        report = await backfill(client, store, sim.first_day, sim.last_day, stop=stop, now=clock)
+        assert (report.finished, report.done, report.verified) == (False, 0, 0)
+        assert (await store.status()).receipts == 0
 
 
 async def test_a_stop_before_anything_was_read_ends_the_run(client: PoderoClient, path: Path, clock: Clock) -> None:
@@ -537,6 +580,11 @@ async def test_a_value_that_no_column_holds_becomes_a_rejected_row(
         assert report.rejected == 1
         (rejected,) = await store.query("SELECT * FROM rejected_items")
         assert rejected["session_id"] == victim
+        (receipt,) = await store.query(
+            "SELECT total, count, held_to FROM receipts WHERE vehicle_id = ?", [str(vehicle.vehicle_id)]
+        )
+        count = len(sim.truth(vehicle, FIRST, LAST))
+        assert receipt == {"total": count, "count": count - 1, "held_to": None}, "or nobody would ask for it again"
         truth = truth_of(sim, FIRST, LAST)
         del truth[str(vehicle.vehicle_id), victim]
         assert await held_by(store) == truth

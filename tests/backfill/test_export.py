@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -121,7 +122,7 @@ async def test_partitions_by_month_are_together_the_table(store: SessionStore, t
     """A lake of one directory a month must hold each session once, in its month."""
     target = tmp_path / "lake"
     target.mkdir()
-    (tmp_path / "lake.unfinished").mkdir()  # of an export that was killed
+    (tmp_path / "lake.podero_async-unfinished").mkdir()  # of an export that was killed
     written = await store.export(target, kind, partition_by="month")
     assert written.rows == len(await store.query("SELECT * FROM sessions"))
     assert {Path(file).parent.name for file in written.files} == {"month=2026-06"}
@@ -148,8 +149,50 @@ async def test_an_export_that_cannot_be_is_refused(store: SessionStore, tmp_path
     for partition_by in partitions:
         with pytest.raises(StoreError, match="in the way"):
             await store.export(tmp_path, partition_by=partition_by)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreError, match=r"no such directory .*nowhere"):
         await store.export(tmp_path / "nowhere" / "x.parquet")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match=r"a file is in the way.*file"):
+        await store.export(tmp_path / "file", partition_by="month")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StoreError, match=r"what is no file.*pipe"):
+        await store.export(tmp_path / "pipe")
+    for no_path in ("", "b\udcff.parquet"):
+        with pytest.raises(StoreError, match="path"):
+            await store.export(no_path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+async def test_an_export_never_replaces_the_store(
+    store: SessionStore, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slip in a command line would cost the store, and call it done."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(path)
+    os.link(path, tmp_path / "other name")
+    for target in (
+        path,
+        Path(path.name),
+        tmp_path / "link",
+        tmp_path / "other name",
+        path.with_name(f"{path.name}.wal"),
+    ):
+        with pytest.raises(StoreError, match="the store itself"):
+            await store.export(target)
+    assert (await store.status()).sessions > 0
+
+
+async def test_an_export_goes_where_a_link_points(store: SessionStore, tmp_path: Path) -> None:
+    """Whoever reads the file behind the link would read yesterday's for ever."""
+    real, link = tmp_path / "real.csv", tmp_path / "link.csv"
+    real.write_text("yesterday's")
+    link.symlink_to(real)
+    (tmp_path / "real.csv.unfinished").write_text("mine")
+    written = await store.export(link, "csv")
+    assert written.files == (str(link),)
+    assert link.is_symlink()
+    assert len(real.read_text().splitlines()) > written.rows
+    assert (tmp_path / "real.csv.unfinished").read_text() == "mine"
 
 
 LONG = "SELECT sessions.* FROM sessions, range(8000)"
@@ -175,7 +218,7 @@ async def test_an_export_that_is_cancelled_ends_at_once_and_leaves_what_was_ther
     with monkeypatch.context() as patched:
         patched.setattr("podero_async.backfill._store_export._SESSIONS", LONG)
         exporting = asyncio.create_task(store.export(target, kind, partition_by=partition_by))
-        while not (tmp_path / "out.unfinished").exists():
+        while not (tmp_path / "out.podero_async-unfinished").exists():
             await asyncio.sleep(0.005)
         await asyncio.sleep(0.02)
         since = time.monotonic()

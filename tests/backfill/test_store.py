@@ -93,6 +93,19 @@ async def test_a_store_that_is_open_in_this_process_is_refused(path: Path) -> No
         assert (await store.status()).sessions == 0
 
 
+async def test_a_process_that_goes_elsewhere_can_open_its_store_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A daemon that changes its directory would be told until its end that it has the store open."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    async with SessionStore("fleet.duckdb"):
+        monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    async with SessionStore("fleet.duckdb") as store:
+        assert (await store.status()).sessions == 0
+
+
 async def test_a_store_is_not_used_before_or_after_it_is_open(path: Path) -> None:
     """A forgotten `async with` should say so."""
     store = SessionStore(path)
@@ -152,6 +165,9 @@ async def test_a_store_that_cannot_be_made_or_found_is_an_error(path: Path) -> N
         await SessionStore(path / "deeper" / "fleet.duckdb").__aenter__()
     with pytest.raises(StoreError, match="no such store"):
         await SessionStore(path, read_only=True).__aenter__()
+    for no_path in ("", "b\udcff.duckdb"):
+        with pytest.raises(StoreError, match="path"):
+            await SessionStore(no_path).__aenter__()
     assert not path.exists()
 
 
@@ -286,6 +302,9 @@ async def test_a_wrong_query_is_a_store_error(path: Path) -> None:
     async with SessionStore(path) as store:
         with pytest.raises(StoreError, match="nowhere"):
             await store.query("SELECT * FROM nowhere")
+        for no_query in ("", "-- a remark"):
+            with pytest.raises(StoreError, match="no query"):
+                await store.query(no_query)
         assert await store.query("SELECT ? AS one", [1]) == [{"one": 1}]
 
 

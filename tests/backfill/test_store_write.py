@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -88,7 +89,7 @@ def store() -> Iterator[Store]:
     """Open an empty store."""
     con = open_store(":memory:", read_only=False, memory_limit_mb=256)
     yield Store(con)
-    close_store(con, ":memory:")
+    close_store(con, Path(":memory:"))
 
 
 def test_a_row_that_went_and_came_back_changed_is_there_again(store: Store) -> None:

@@ -42,6 +42,7 @@ def test_lists_of_both_forms_are_read(lines: list[str]) -> None:
         ("only-one-field", "line 3: expected user_id,vehicle_id"),
         (f"{ONE.user_id},nonsense", "line 3: vehicle_id must be a uuid"),
         ("{broken", "line 3: not a JSON object"),
+        ('{"a":' * 100_000, "line 3: not a JSON object"),
         ('{"user_id": 5}', "line 3: expected an object with a user_id and a vehicle_id"),
         ("user_id,vehicle_id", "line 3: user_id must be a uuid"),
     ],

@@ -62,6 +62,31 @@ async def test_reads_that_prove_nothing_and_failures_are_counted(
         assert not report.is_clean
 
 
+async def test_what_was_never_proven_is_checked_too(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A store of which nothing is proven would be called right."""
+    sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        unproven = await verify(client, store)
+        assert (unproven.checked, unproven.unproven) == (12, 12)
+        assert not unproven.is_clean
+        sim.clear_faults()
+        proven = await verify(client, store)
+        assert (proven.matching, proven.is_clean) == (12, True)
+
+
+async def test_the_coverage_has_gaps_where_nothing_was_read(client: PoderoClient, path: Path, clock: Clock) -> None:
+    """A month that nobody ever asked for would pass for held."""
+    async with SessionStore(path) as store:
+        for first, last in ((1, 7), (8, 10), (20, 25)):
+            window = date(2026, 6, first), date(2026, 6, last)
+            await backfill(client, store, *window, refresh_days=0, now=clock)
+        coverage = (await store.status()).coverage
+    assert [(each.from_date.day, each.held_to.day, each.vehicles) for each in coverage] == [(1, 10, 12), (20, 25, 12)]
+
+
 async def test_the_status_sums_up(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
     """An operator needs to see at a glance what is held, how fresh it is, and what failed."""
     bad = sim.vehicles[3]

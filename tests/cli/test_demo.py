@@ -191,15 +191,20 @@ async def test_it_is_interrupted_and_goes_on(call: Call, monkeypatch: pytest.Mon
     assert f"calls     {first.done} vehicles in " in ended.out
 
 
-async def test_ctrl_c_while_the_fleet_is_made() -> None:
-    """Ctrl-C would be ignored for the first seconds, or end in a traceback."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_while_the_fleet_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    """It would be ignored for the first seconds, end in a traceback, or leave the database behind."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = await start("demo", "--vehicles=5000")
     assert process.stdout is not None
     async with asyncio.timeout(20):
         assert b"5,000 vehicles" in await process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         ended = await end_of(process)
-    assert (ended.code, ended.complaint) == (130, "interrupted")
+    assert (ended.code, ended.complaint) == (code, "interrupted")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("calm")

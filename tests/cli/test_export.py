@@ -117,7 +117,7 @@ async def test_a_signal_ends_an_export_and_leaves_nothing_behind(
     before = sorted(file.name for file in filled.parent.iterdir())
     process = await start(*argv, code=_LONG)
     async with asyncio.timeout(20):
-        while not target.with_name("out.unfinished").exists():
+        while not target.with_name("out.podero_async-unfinished").exists():
             assert process.returncode is None, await end_of(process)
             await asyncio.sleep(0.01)
     since = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pytest
 
 import podero_async
 import podero_async.cli
+from podero_async.backfill import SessionStore
 from podero_async.cli import _sessions, main
 from podero_async.cli._process import Exit, in_one_line
 from podero_async.testing import PoderoSimulator
-from tests.cli.conftest import Call, end_of, one_vehicle, start
+from tests.cli.conftest import Call, end_of, one_vehicle, start, whole_fleet
 
 _ID = str(UUID(int=7))
 _SESSIONS = ("sessions", "--user", _ID, "--vehicle", _ID)
@@ -140,6 +142,52 @@ async def test_a_full_disk_is_no_traceback(served: PoderoSimulator, full_disk: I
     _, err = await process.communicate()
     assert process.returncode == 1
     assert err == b"podero-async: cannot write the output: No space left on device\n"
+
+
+@pytest.mark.parametrize("target", ["a broken pipe", "a full disk", "nothing"])
+async def test_an_exit_code_tells_the_same_where_nobody_can_read_stderr(target: str, full_disk: IO[str]) -> None:
+    """A job whose log collector has died would pass for done."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    missing = ["status", "--store=/nowhere/fleet.duckdb"]
+    command = shlex.join([sys.executable, "-m", "podero_async", *missing])
+    with os.fdopen(writer, "w") as broken:
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-c", f"exec {command} 2>&-" if target == "nothing" else f"exec {command}"),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=broken if target == "a broken pipe" else full_disk,
+        )
+        out, _ = await process.communicate()
+    assert (process.returncode, out) == (Exit.STORE, b"")
+
+
+async def test_closed_streams_are_no_reason_to_end(served: PoderoSimulator, tmp_path: Path) -> None:
+    """A scheduler that closes them would get an abort at the end, or the store's file would become stderr."""
+    store = tmp_path / "fleet.duckdb"
+    command = shlex.join([sys.executable, "-m", "podero_async"])
+    steps = (
+        (shlex.join(whole_fleet(served, store)), "<&- >&- 2>&-"),
+        (shlex.join(whole_fleet(served, store)), "<&-"),
+        (f"status --store={store}", ">&-"),
+        (f"status --store={store}", "2>&-"),
+    )
+    for step, closed in steps:
+        process = await asyncio.create_subprocess_exec("bash", "-c", f"exec {command} {step} {closed}")
+        assert await process.wait() == 0
+
+
+async def test_a_name_that_the_terminal_cannot_show_is_no_traceback(tmp_path: Path) -> None:
+    """A store with an umlaut in its name could not be looked at where the locale is C."""
+    async with SessionStore(tmp_path / "\u00fc.duckdb"):
+        pass
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "podero_async", "status", f"--store={tmp_path / chr(0xFC)}.duckdb"),
+        stdout=asyncio.subprocess.PIPE,
+        env=dict(os.environ) | {"PYTHONIOENCODING": "ascii"},
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    assert b"\\xfc.duckdb" in out
 
 
 async def test_without_rich(on_terminal: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
