@@ -55,6 +55,8 @@ def external_id(value: str) -> str:
     """Return a partner's own id that can stand in a path: not empty, and no dots that would climb out of it."""
     if not isinstance(value, str) or value in {"", ".", ".."}:
         raise ValueError("external_id must be a text that is not empty")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError("external_id must be Unicode that can be sent")
     return value
 
 

@@ -195,7 +195,9 @@ class TokenCache:
         answer = decode_json(body)
         value = answer.get("access_token") if isinstance(answer, Mapping) else None
         if not isinstance(value, str) or not is_header_safe(value):
-            raise DecodeError("expected a token", "$.access_token", method="POST")
+            error = DecodeError("expected a token", "$.access_token", method="POST")
+            error.is_for_all = True
+            raise error
         refresh_token = answer.get("refresh_token")
         if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
             self._refresh_token = refresh_token

@@ -91,6 +91,13 @@ class PoderoClient:
         """
         if not isinstance(credentials, ClientCredentials | PasswordCredentials | StaticToken):
             raise ConfigurationError("credentials must be ClientCredentials, PasswordCredentials or StaticToken")
+        for name, value, kind in (
+            ("retry", retry, RetryPolicy),
+            ("throttle", throttle, ThrottlePolicy),
+            ("timeouts", timeouts, Timeouts),
+        ):
+            if not isinstance(value, kind):
+                raise ConfigurationError(f"{name} must be a {kind.__name__}")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
         with without_frames():  # the origin may come with a password

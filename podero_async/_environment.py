@@ -78,5 +78,5 @@ def _credentials(values: Mapping[str, str], faults: list[str]) -> Credentials | 
         try:
             return _KINDS[begun[0]](*(values[name] for name in begun[0]))
         except ConfigurationError:
-            faults.append(f"{begun[0][-1]} cannot stand in a header")
+            faults.append(f"{' or '.join(begun[0])} cannot stand in a header")
     return None

@@ -30,7 +30,7 @@ _RETRY_COST = 5  # a retry takes this much of the budget; an answer at the first
 
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
         raise ConfigurationError(f"{attribute.name} must be a number above 0")
 
 
@@ -50,7 +50,8 @@ class RetryPolicy:
         backoff_initial: Longest wait before the second attempt; it doubles with each further one. The wait is drawn
             evenly from 0 to that (full jitter).
         backoff_max: Where the doubling ends.
-        retry_after_max: A `Retry-After` longer than this is raised as an error that carries it, not slept.
+        retry_after_max: A `Retry-After` longer than this, or than what is left of `max_elapsed`, is raised as an error
+            that carries it, not slept.
         budget: What retries may take in all before good answers fill it again, 5 a retry: keeps an outage from
             multiplying the load.
     """
@@ -76,11 +77,10 @@ class Call:
     """What changes while one call is under way."""
 
     tally: Tally
+    started: float
     attempts: int = 1
     waited_s: float = 0.0
     """Seconds spent waiting for a place, which no bound counts."""
-    replays: int = 0
-    """How often the call was sent again with another token."""
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -115,14 +115,17 @@ class Retrier:
         """Whether no retry can be afforded: so much failed that the API must be taken for down."""
         return self._budget < _RETRY_COST
 
+    def left_s(self, call: Call) -> float:
+        """Say how many seconds may still pass before a call's last attempt."""
+        return self._policy.max_elapsed - (asyncio.get_running_loop().time() - call.started - call.waited_s)
+
     async def run(self, attempt: Callable[[Call], Awaitable[T]], tally: Tally) -> T:
         """Await `attempt`, again where that may help.
 
         Raises:
             PoderoError: The last attempt's error, with the number of attempts on it.
         """
-        call = Call(tally)
-        started = asyncio.get_running_loop().time()
+        call = Call(tally, asyncio.get_running_loop().time())
         try:
             answer = await attempt(call)  # the common case pays nothing for the machinery
         except (ApiError, TransportError, DecodeError) as error:
@@ -133,18 +136,17 @@ class Retrier:
             self._budget = min(self._policy.budget, self._budget + 1)
             return answer
         try:
-            return await self._again(attempt, call, first, started)
+            return await self._again(attempt, call, first)
         except (ApiError, TransportError, DecodeError) as error:
             raise _final(error, call)  # noqa: B904
 
-    async def _again(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first: Exception, started: float) -> T:
+    async def _again(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first: Exception) -> T:
         import tenacity  # noqa: PLC0415  # some milliseconds, which nobody needs to whom nothing ever fails
 
         def give_up(state: tenacity.RetryCallState) -> bool:
-            elapsed = asyncio.get_running_loop().time() - started - call.waited_s
             return (
                 state.attempt_number >= self._policy.max_attempts
-                or elapsed + state.upcoming_sleep > self._policy.max_elapsed
+                or state.upcoming_sleep > self.left_s(call)
                 or (_retry_after(state) or 0.0) > self._policy.retry_after_max
                 or not (self._is_outage() or self._afford())
             )

@@ -15,7 +15,7 @@ import attrs
 from podero_async._pace import Pace
 from podero_async.errors import ConfigurationError
 
-__all__ = ["Throttle", "ThrottlePolicy"]
+__all__ = ["NoPlaceError", "Throttle", "ThrottlePolicy"]
 
 _FIRST_LIMIT = 32  # enough for a quick start, little enough for a server that bears less
 _CUT = 0.9  # one pushback costs a tenth; each further one of the same burst a place ...
@@ -48,8 +48,21 @@ class ThrottlePolicy:
 
     @requests_per_second.validator
     def _check_rate(self, _: object, value: float | None) -> None:
-        if value is not None and not (value > 0 and math.isfinite(value)):
+        if value is None:
+            return
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
             raise ConfigurationError("requests_per_second must be a number above 0, or None")
+
+
+class NoPlaceError(Exception):
+    """Nothing but faults came for as long as the waiter was ready to wait."""
+
+
+@attrs.frozen(eq=False)
+class _Waiter:
+    turn: asyncio.Future[int]
+    since: float
+    patience_s: float
 
 
 class Throttle:
@@ -76,11 +89,12 @@ class Throttle:
         self._failures_in_a_row = self._bursts_in_a_row = 0
         self._outage = 0  # faults that made everybody wait, since the last good answer
         self._outage_until_place = 0
+        self._outage_since = -math.inf
         self._closed = False
         self._resume_at = -math.inf
         self._next_start_at = -math.inf
         self._started_at = -math.inf  # the last of them
-        self._waiters: deque[asyncio.Future[int]] = deque()
+        self._waiters: deque[_Waiter] = deque()
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf  # not every event loop's handles tell
         self.pauses = 0
@@ -108,24 +122,31 @@ class Throttle:
             return None
         return self._hand_over()
 
-    async def acquire(self) -> int:
+    async def acquire(self, patience_s: float = math.inf) -> int:
         """Wait for a place, and return its number, which the answer is reported with.
 
         A place must be given back with `release`. Cancelling a waiter takes no place.
+
+        Args:
+            patience_s: How many seconds of an outage are waited through.
+
+        Raises:
+            NoPlaceError: It lasts longer. That is noticed with the next fault: a probe finds one every few seconds.
         """
         if place := self.take():
             return place
-        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(loop.create_future(), loop.time(), patience_s)
         self._waiters.append(waiter)
         self._hand_out()  # sets the timer, where it is time that is waited for
         try:
-            return await waiter
+            return await waiter.turn
         except asyncio.CancelledError:
-            if waiter.cancelled():
+            if waiter.turn.cancelled():
                 # Leave the queue now: a pause could otherwise collect any number of the cancelled.
                 with contextlib.suppress(ValueError):
                     self._waiters.remove(waiter)
-            elif waiter.exception() is None:
+            elif waiter.turn.exception() is None:
                 self.release()  # the place came just as the caller was cancelled: pass it on
             raise
 
@@ -139,10 +160,17 @@ class Throttle:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
+        self._turn_away(ConfigurationError("the client is closed"), math.inf)
+
+    def _turn_away(self, error: Exception, now: float) -> None:
+        """Tell those whose patience is at an end by then."""
+        kept = deque[_Waiter]()
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(ConfigurationError("the client is closed"))
-        self._waiters.clear()
+            if now - max(waiter.since, self._outage_since) < waiter.patience_s:
+                kept.append(waiter)
+            elif not waiter.turn.done():
+                waiter.turn.set_exception(error)
+        self._waiters = kept
 
     @property
     def is_in_outage(self) -> bool:
@@ -194,11 +222,13 @@ class Throttle:
             self._limit = 1.0
             self._threshold = threshold
             self._good_since_cut = 0
+            self._outage_since = asyncio.get_running_loop().time()
         if place > self._outage_until_place:
             self._outage_until_place = self._started  # what is under way already tells nothing new
             wait_s = min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
             self._resume_at = max(self._resume_at, self._started_at + wait_s)  # to hang has been wait enough
             self._outage += 1
+            self._turn_away(NoPlaceError(), asyncio.get_running_loop().time())
 
     def pause(self, seconds: float) -> None:
         """Hand out no place to anybody for so many seconds from now."""
@@ -254,9 +284,9 @@ class Throttle:
             if wait_s > 0:
                 self._set_timer(wait_s)
                 return
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(self._hand_over())
+            turn = self._waiters.popleft().turn
+            if not turn.done():
+                turn.set_result(self._hand_over())
 
     def _next_probe_s(self) -> float:
         return self._started_at + _LONGEST_PROBE_S - asyncio.get_running_loop().time()

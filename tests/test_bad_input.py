@@ -8,11 +8,12 @@ from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import pytest
 
-from podero_async import PoderoClient, StaticToken
+from podero_async import ConfigurationError, PoderoClient, RetryPolicy, StaticToken, ThrottlePolicy, Timeouts
 from podero_async.testing import PoderoSimulator
-from tests.support import ORG, client_of
+from tests.support import ORG, client_of, static_client
 
 GOOD: dict[str, Any] = {
     "user_id": UUID(int=1),
@@ -76,6 +77,7 @@ async def test_a_page_out_of_bounds_is_named(simulator: PoderoSimulator, name: s
         ("user_by_external_id", {"external_id": ""}, "external_id"),
         ("user_by_external_id", {"external_id": ".."}, "external_id"),
         ("user_by_external_id", {"external_id": 5}, "external_id"),
+        ("user_by_external_id", {"external_id": "jo\ud800hn"}, "external_id"),
     ],
 )
 async def test_the_other_calls_name_theirs(simulator: PoderoSimulator, method: str, arguments: Any, name: str) -> None:
@@ -99,3 +101,23 @@ def test_a_client_names_what_it_cannot_use(arguments: Any, name: str) -> None:
     with pytest.raises(ValueError, match=name) as caught:
         PoderoClient(**arguments)
     assert "t0ken" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "settings"),
+    [
+        (Timeouts, {"total": None}),
+        (Timeouts, {"read": "30"}),
+        (RetryPolicy, {"max_elapsed": None}),
+        (RetryPolicy, {"budget": 2.5}),
+        (ThrottlePolicy, {"requests_per_second": "5"}),
+        (ThrottlePolicy, {"requests_per_second": True}),
+        (static_client, {"origin": "http://127.0.0.1:1", "retry": None}),
+        (static_client, {"origin": "http://127.0.0.1:1", "throttle": 5}),
+        (static_client, {"origin": "http://127.0.0.1:1", "timeouts": aiohttp.ClientTimeout(total=3)}),
+    ],
+)
+def test_a_setting_of_the_wrong_kind_is_named(policy: Callable[..., object], settings: dict[str, Any]) -> None:
+    """It would be a TypeError from deep inside, or pass until the first request."""
+    with pytest.raises(ConfigurationError, match=[*settings][-1]):
+        policy(**settings)

@@ -103,6 +103,10 @@ def test_the_environment_gives_the_credentials(variables: dict[str, str], creden
         ),
         ({"PODERO_ORG_ID": ORG, "PODERO_TOKEN": "a b"}, ["PODERO_TOKEN"]),
         (
+            {"PODERO_ORG_ID": ORG, **CLIENT, "PODERO_CLIENT_ID": "a\udcff"},
+            ["PODERO_CLIENT_ID or PODERO_CLIENT_SECRET cannot stand"],
+        ),
+        (
             {"PODERO_BASE_URL": "http://podero.example", **TOKEN},
             ["PODERO_ORG_ID is missing; PODERO_BASE_URL must be https"],
         ),

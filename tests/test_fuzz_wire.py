@@ -122,7 +122,7 @@ async def fuzz(count: int, seed: int) -> str:
     options = {"retry": RetryPolicy(max_attempts=1), "timeouts": Timeouts(connect=5, read=5, total=10)}
     async with bending(random.Random(seed)) as (origin, bender), static_client(origin, **options) as client:
         for number in range(count):
-            client._transport._quiet_until = -math.inf
+            client._transport._quiet_until["GET"] = -math.inf
             began = loop.time()
             try:
                 await client.electric_vehicles(USER)

@@ -27,9 +27,12 @@ from podero_async import (
     PoderoError,
     RateLimitError,
     RetryPolicy,
+    ServerError,
     StaticToken,
     ThrottlePolicy,
     Token,
+    TransportError,
+    VehicleFailure,
     VehicleRef,
 )
 from podero_async._decode import decode_page, decode_users, decode_vehicles
@@ -238,6 +241,144 @@ async def test_a_server_that_wants_a_long_rest_gets_it() -> None:
         with pytest.raises(RateLimitError):
             await client.electric_vehicles(USER)
     assert len(requests) <= 6
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+async def test_who_waits_for_a_place_is_told_of_a_long_rest_too(adaptive: bool) -> None:
+    """Calls that wait behind the one that was refused would be sent all the same, one by one."""
+    waits, requests = ["3600", "3600", "3"], 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal requests
+        wait = waits[requests]
+        requests += 1
+        await asyncio.sleep(0.01)
+        return web.Response(status=429, headers={"Retry-After": wait})
+
+    policies = {
+        "throttle": ThrottlePolicy(max_concurrency=3, adaptive=adaptive),
+        "retry": RetryPolicy(retry_after_max=2),
+    }
+    async with serving(handler) as origin, static_client(origin, **policies) as client:
+        calls = (client.electric_vehicles(USER) for _ in range(20))
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert requests == 3
+        assert all(isinstance(error, RateLimitError) for error in errors)
+        with pytest.raises(RateLimitError) as caught:
+            await client.electric_vehicles(USER)
+        assert caught.value.retry_after == pytest.approx(3600, abs=5), "a shorter time that came later does not count"
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_a_long_rest_is_asked_for_by_a_busy_server_only(status: int) -> None:
+    """One vehicle's odd error would end a fleet."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if str(UUID(int=3)) in request.path:
+            return web.Response(status=status, headers={"Retry-After": "3600"})
+        return web.Response(body=page_body(wire_row()))
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        outcomes = await fleet_of(client, refs(5))
+    failed = [outcome.vehicle for outcome in outcomes if isinstance(outcome, VehicleFailure)]
+    assert failed == [refs(3)[-1]]
+
+
+@pytest.mark.parametrize("answer", [{"status": 429, "headers": {"Retry-After": "3600"}}, {"text": "{}"}])
+async def test_a_token_endpoint_that_gives_none_ends_a_fleet(answer: dict[str, Any]) -> None:
+    """Each vehicle of thousands would fail, and ask for a token again."""
+    asked = []
+
+    async def handler(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return web.Response(**answer)
+
+    async with serving(handler) as origin:
+        async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin) as client:
+            with pytest.raises(RateLimitError if "status" in answer else DecodeError) as caught:
+                await fleet_of(client, refs(300))
+            assert caught.value.method == "POST"
+            if "status" in answer:
+                with pytest.raises(RateLimitError, match="no request yet"):
+                    await client.electric_vehicles(USER)
+    assert set(asked) == {"POST"}
+    assert len(asked) <= 3, "what had begun before the fleet ended"
+
+
+async def test_each_attempt_may_meet_a_revoked_token() -> None:
+    """A call that is tried again and meets a second revocation would end its fleet."""
+    statuses, tokens = [401, 503, 401, 200], iter("abcdef")
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"access_token": next(tokens)})
+        return web.json_response([], status=statuses.pop(0))
+
+    retry = RetryPolicy(backoff_initial=0.001)
+    async with serving(handler) as origin:
+        async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, retry=retry) as client:
+            assert await client.electric_vehicles(USER) == []
+    assert statuses == []
+
+
+@pytest.mark.leaping
+async def test_no_call_waits_through_more_of_an_outage_than_its_policy_allows() -> None:
+    """A backend's handlers would gather behind a few probes, and wait for minutes and hours."""
+    loop, status, ended, requests = asyncio.get_running_loop(), 500, [], 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        return web.json_response([], status=status)
+
+    async def call(client: PoderoClient) -> TransportError | ServerError:
+        began = loop.time()
+        with pytest.raises(PoderoError) as caught:
+            await client.electric_vehicles(USER)
+        ended.append(loop.time() - began)
+        assert isinstance(caught.value, TransportError | ServerError)
+        return caught.value
+
+    policies = {"throttle": ThrottlePolicy(max_concurrency=40), "retry": RetryPolicy(max_elapsed=20)}
+    async with serving(handler) as origin, static_client(origin, **policies) as client:
+        first = asyncio.gather(*(call(client) for _ in range(200)))
+        await asyncio.sleep(30)
+        later = await asyncio.gather(*(call(client) for _ in range(200)))
+        errors = [*await first, *later]
+        assert sum(error.attempts for error in errors) == requests
+        status = 200
+        assert await client.electric_vehicles(USER) == []
+    assert max(ended) < 20 + 3 * 5, "the longest wait between two probes is 5 s"
+    turned_away = [error for error in errors if isinstance(error, TransportError)]
+    assert len(turned_away) > 200
+    assert {str(error).partition(":")[0] for error in turned_away} == {"the API is down"}
+    assert all(error.attempts < 8 for error in turned_away)
+
+
+@pytest.mark.parametrize("asks", [False, True])
+async def test_a_session_that_is_closed_meanwhile_cancels_nobody(asks: bool) -> None:
+    """A handler would die of a cancellation that nobody asked for, or not of one that somebody did."""
+    held = asyncio.Event()
+
+    async def handler(_: web.Request) -> web.Response:
+        held.set()
+        await asyncio.sleep(60)
+        return web.json_response([])
+
+    async with serving(handler) as origin:
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        async with static_client(origin, session=session) as client:
+            owners = asyncio.create_task(session.get(origin))
+            await held.wait()
+            waiting = asyncio.create_task(client.electric_vehicles(USER))  # in the pool that its owner has emptied
+            await asyncio.sleep(0.01)
+            if asks:
+                waiting.cancel()
+            await session.close()
+            with pytest.raises(asyncio.CancelledError if asks else ConfigurationError):
+                await waiting
+            owners.cancel()
+            await asyncio.wait([owners])
 
 
 # --- lists that cannot be ---------------------------------------------------------------------------------------------

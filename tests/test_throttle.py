@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 
 import pytest
 
 from podero_async import ConfigurationError, ThrottlePolicy
-from podero_async._throttle import Throttle
+from podero_async._throttle import NoPlaceError, Throttle
 
 pytestmark = pytest.mark.leaping
 
@@ -235,6 +236,30 @@ async def test_the_third_burst_of_pushbacks_in_a_row_is_an_outage() -> None:
         throttle.pushed_back(await throttle.acquire())
         throttle.release()
         assert throttle.is_in_outage == (number == 3)
+
+
+async def test_only_the_time_of_an_outage_wears_a_waiters_patience() -> None:
+    """Who has waited for long behind a busy fleet would be turned away by the first faults."""
+    loop, throttle = asyncio.get_running_loop(), Throttle(ThrottlePolicy(max_concurrency=1))
+    place = await throttle.acquire()
+    waiting = [asyncio.create_task(throttle.acquire(patience)) for patience in (7.0, 30.0, math.inf)]
+    await asyncio.sleep(60)
+    began = loop.time()
+    for _ in range(10):
+        throttle.failed(place)
+    assert throttle.is_in_outage
+    await asyncio.sleep(0)
+    assert not any(waiter.done() for waiter in waiting)
+    await asyncio.sleep(8)
+    throttle.failed(throttle._started + 1)
+    with pytest.raises(NoPlaceError):
+        await asyncio.wait_for(waiting[0], 1)
+    assert loop.time() - began == pytest.approx(8, abs=0.1)
+    throttle.succeeded()
+    throttle.release()
+    await waiting[1]
+    throttle.release()
+    await waiting[2]
 
 
 async def test_the_waits_of_an_outage_double_up_to_five_seconds() -> None:

@@ -102,6 +102,11 @@ class Deadline:
         if self._is_over and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from None
 
+    @property
+    def is_cancelled_from_outside(self) -> bool:
+        """Whether somebody else asked the task to end; to be asked once the deadline was left."""
+        return self._task.cancelling() > self._cancelling
+
     def progress(self) -> None:
         """Note that there was some."""
         self.at = min(self._end, self._loop.time() + self._between)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
 from collections.abc import Mapping
@@ -18,10 +19,11 @@ from podero_async.errors import ConfigurationError, RequestTimeoutError, Transpo
 __all__ = ["Exchange", "Timeouts"]
 
 _KEPT = 1 << 20  # bytes
+_CLOSED = "the client is closed, or the session that it was lent"
 
 
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not (value > 0 and math.isfinite(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
         raise ConfigurationError(f"{attribute.name} must be a number of seconds above 0")
 
 
@@ -82,8 +84,9 @@ class Exchange:
             TransportError: No usable answer arrived; the error names `path`.
         """
         session = self._open_session()
+        deadline = Deadline(self._deadlines, total=self._timeouts.total, between=self._timeouts.read)
         try:
-            with Deadline(self._deadlines, total=self._timeouts.total, between=self._timeouts.read) as deadline:
+            with deadline:
                 async with session.request(
                     method,
                     url,
@@ -95,6 +98,11 @@ class Exchange:
                     auto_decompress=False,
                 ) as response:
                     return await read_answer(response, deadline)
+        except asyncio.CancelledError:
+            # aiohttp cancels who looks up a name, or waits in its pool, when the session is closed.
+            if deadline.is_cancelled_from_outside or not (self._closed or session.closed):
+                raise
+            raise ConfigurationError(_CLOSED) from None
         except TimeoutError:
             raise RequestTimeoutError("no answer in time", method, path) from None
         except OversizedBodyError as error:
@@ -111,7 +119,7 @@ class Exchange:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._closed or (self._is_lent and self._session is not None and self._session.closed):
-            raise ConfigurationError("the client is closed, or the session that it was lent")
+            raise ConfigurationError(_CLOSED)
         if self._session is None:
             # The throttle bounds the connections: a second bound in the pool would count waiting as request time.
             self._session = aiohttp.ClientSession(

@@ -18,14 +18,14 @@ from podero_async._credentials import Credentials, Hidden, TokenRequest
 from podero_async._frames import without_frames
 from podero_async._inflate import CorruptBodyError, OversizedBodyError
 from podero_async._retry import RETRYABLE_STATUSES, Call, Retrier, RetryPolicy, Tally
-from podero_async._throttle import Throttle, ThrottlePolicy
+from podero_async._throttle import NoPlaceError, Throttle, ThrottlePolicy
 from podero_async._token_store import TokenStore
 from podero_async._transport._answer import SERVER_FAULTS, Answer, api_error, body_error, retry_after
 from podero_async._transport._exchange import Exchange, Timeouts
 from podero_async._transport._look import Look, Tls, look_at, shake_hands
 from podero_async._transport._origin import checked_origin
 from podero_async._version import __version__
-from podero_async.errors import DecodeError, RateLimitError, TransportError
+from podero_async.errors import ApiError, DecodeError, RateLimitError, TransportError
 
 __all__ = ["Transport"]
 
@@ -55,7 +55,7 @@ class Transport:
         self._scheme, _, self._authority = origin.partition("://")
         self._exchange = Exchange(session, timeouts)
         self._longest_pause_s = retry.retry_after_max
-        self._quiet_until = -math.inf
+        self._quiet_until = {"GET": -math.inf, "POST": -math.inf}
         self.throttle = Throttle(throttle, ceiling=self._exchange.pool_size)
         self._retrier = Retrier(retry, is_outage=lambda: self.throttle.is_in_outage)
         self.tokens = TokenCache(credentials, self._post, origin=origin, store=token_store)
@@ -158,10 +158,12 @@ class Transport:
 
         A token out of a store may be as dead as the one before: then once more with one that is new for sure.
         """
+        replays = 0
         while True:
             self._check_quiet_time("GET", path)
-            place = self.throttle.take() or await self._wait_for_place(call)
+            place = self.throttle.take() or await self._wait_for_place(call, path)
             try:
+                self._check_quiet_time("GET", path)  # it may have begun while others were before this one
                 token = self.tokens.current() or await self.tokens.get()
                 call.tally.requests += 1
                 answer = await self._exchange.send("GET", url, path, self._headers_for(token))
@@ -173,27 +175,38 @@ class Transport:
                 self.throttle.release()
             if answer.status == _OK:
                 return answer
-            if answer.status == _UNAUTHORIZED and self.tokens.invalidate(token) and call.replays < self.tokens.replays:
-                call.replays += 1
+            if answer.status == _UNAUTHORIZED and self.tokens.invalidate(token) and replays < self.tokens.replays:
+                replays += 1
                 continue
-            error = api_error(answer, "GET", path, (token, private) if private else (token,))
-            error.is_for_all = (error.retry_after or 0.0) > self._longest_pause_s
-            raise error
+            raise self._noted(api_error(answer, "GET", path, (token, private) if private else (token,)))
+
+    def _noted(self, error: ApiError) -> ApiError:
+        """Note where the server named a time that is longer than is slept: nothing is to be sent before."""
+        wait_s = error.retry_after or 0.0
+        if error.status in {_TOO_MANY, _UNAVAILABLE} and wait_s > self._longest_pause_s:
+            error.is_for_all = True
+            until = asyncio.get_running_loop().time() + wait_s
+            self._quiet_until[error.method] = max(self._quiet_until[error.method], until)
+        return error
 
     def _check_quiet_time(self, method: str, path: str) -> None:
         """Send nothing before the time that the server named, where that is longer than is slept."""
-        if self._quiet_until == -math.inf:
+        if self._quiet_until[method] == -math.inf:
             return
-        left_s = self._quiet_until - asyncio.get_running_loop().time()
+        left_s = self._quiet_until[method] - asyncio.get_running_loop().time()
         if left_s > 0:
             error = RateLimitError(_TOO_MANY, "the server wants no request yet", method, path, None, left_s)
             error.is_for_all = error.is_final = True
             raise error
 
-    async def _wait_for_place(self, call: Call) -> int:
+    async def _wait_for_place(self, call: Call, path: str) -> int:
         loop = asyncio.get_running_loop()
         since = loop.time()
-        place = await self.throttle.acquire()
+        try:
+            place = await self.throttle.acquire(self._retrier.left_s(call))
+        except NoPlaceError:
+            call.attempts -= 1  # this one was none
+            raise TransportError("the API is down: nothing but faults came", "GET", path, retryable=False) from None
         if not self.throttle.is_in_outage:  # waiting for a server to come back is the call's own time
             call.waited_s += loop.time() - since
         return place
@@ -205,9 +218,7 @@ class Transport:
         wait_s = retry_after(answer.headers)
         if answer.status == _TOO_MANY or (answer.status == _UNAVAILABLE and wait_s is not None):
             if wait_s is not None and wait_s > self._longest_pause_s:
-                # An error for the caller to plan with, not a sleep for everybody.
-                self._quiet_until = asyncio.get_running_loop().time() + wait_s
-                wait_s = None
+                wait_s = None  # an error for the caller to plan with, not a sleep for everybody
             self.throttle.pushed_back(place, wait_s)
         else:
             self.throttle.failed(place)
@@ -231,9 +242,10 @@ class Transport:
         headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": _USER_AGENT}
 
         async def attempt(_: Call) -> Answer:
+            self._check_quiet_time("POST", request.path)
             answer = await self._exchange.send("POST", url, request.path, headers, request.body)
             if answer.status >= SERVER_FAULTS or answer.status in RETRYABLE_STATUSES:
-                raise api_error(answer, "POST", request.path, request.secrets)
+                raise self._noted(api_error(answer, "POST", request.path, request.secrets))
             return answer
 
         answer = await self._retrier.run(attempt, Tally())
