@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 from collections import deque
+from collections.abc import Callable
 
 import attrs
 
@@ -160,16 +161,16 @@ class Throttle:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._turn_away(ConfigurationError("the client is closed"), math.inf)
+        self._turn_away(math.inf, lambda: ConfigurationError("the client is closed"))
 
-    def _turn_away(self, error: Exception, now: float) -> None:
-        """Tell those whose patience is at an end by then."""
+    def _turn_away(self, now: float, error: Callable[[], Exception] = NoPlaceError) -> None:
+        """Tell those whose patience is at an end by then, each with an error of its own."""
         kept = deque[_Waiter]()
         for waiter in self._waiters:
             if now - max(waiter.since, self._outage_since) < waiter.patience_s:
                 kept.append(waiter)
             elif not waiter.turn.done():
-                waiter.turn.set_exception(error)
+                waiter.turn.set_exception(error())
         self._waiters = kept
 
     @property
@@ -228,7 +229,7 @@ class Throttle:
             wait_s = min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
             self._resume_at = max(self._resume_at, self._started_at + wait_s)  # to hang has been wait enough
             self._outage += 1
-            self._turn_away(NoPlaceError(), asyncio.get_running_loop().time())
+            self._turn_away(asyncio.get_running_loop().time())
 
     def pause(self, seconds: float) -> None:
         """Hand out no place to anybody for so many seconds from now."""
