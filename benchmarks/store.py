@@ -21,12 +21,12 @@ import duckdb
 
 from benchmarks.measuring import Figure, Loop
 from podero_async import ClientCredentials, PoderoClient, VehicleRef, VehicleSessions
-from podero_async._pages import Window
+from podero_async._paging.page import Window
 from podero_async.backfill import SessionStore, backfill
-from podero_async.backfill._store_columns import Batch
-from podero_async.backfill._store_schema import SESSION_COLUMNS
-from podero_async.backfill._store_write import write_batch
 from podero_async.backfill._task import Task
+from podero_async.backfill.store.duckdb.columns import Batch
+from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
+from podero_async.backfill.store.duckdb.upsert import write_batch
 from podero_async.testing import PoderoSimulator
 
 FIRST, LAST = date(2000, 1, 1), date(2026, 6, 30)

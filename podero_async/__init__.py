@@ -1,12 +1,12 @@
 """Every completed charging session of a whole fleet, from Podero's Partner API: typed, and proven complete."""
 
+from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
+from podero_async._auth.store import FileTokenStore, Token, TokenStore
 from podero_async._client import PRODUCTION_URL, SANDBOX_URL, PoderoClient
-from podero_async._credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
-from podero_async._fleet import FleetFetch
-from podero_async._retry import RetryPolicy
-from podero_async._throttle import ThrottlePolicy
-from podero_async._token_store import FileTokenStore, Token, TokenStore
-from podero_async._transport import Timeouts
+from podero_async._fleet.fetch import FleetFetch
+from podero_async._flow.limiter import ThrottlePolicy
+from podero_async._flow.retry import RetryPolicy
+from podero_async._http import Timeouts
 from podero_async._version import __version__
 from podero_async.errors import (
     ApiError,

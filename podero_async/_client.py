@@ -13,19 +13,19 @@ from uuid import UUID
 
 import aiohttp
 
-from podero_async import _arguments as arguments
-from podero_async._api import Api
-from podero_async._credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
+from podero_async import _validation as arguments
+from podero_async._auth.credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
+from podero_async._auth.store import TokenStore
 from podero_async._decode import decode_page
-from podero_async._discovery import all_users, discover
-from podero_async._environment import read_settings
-from podero_async._fleet import FleetFetch
-from podero_async._frames import without_frames
-from podero_async._retry import RetryPolicy, Tally
-from podero_async._throttle import ThrottlePolicy
-from podero_async._token_store import TokenStore
-from podero_async._transport import Timeouts, Transport
-from podero_async._vehicle import read_vehicle, stream_vehicle
+from podero_async._fleet.discovery import all_users, discover
+from podero_async._fleet.fetch import FleetFetch
+from podero_async._fleet.vehicle import read_vehicle, stream_vehicle
+from podero_async._flow.limiter import ThrottlePolicy
+from podero_async._flow.retry import RetryPolicy, Tally
+from podero_async._http import Timeouts, Transport
+from podero_async._http.endpoints import Api
+from podero_async._redaction import without_frames
+from podero_async._settings import read_settings
 from podero_async.errors import ConfigurationError, DecodeError
 from podero_async.models import (
     ChargingSession,

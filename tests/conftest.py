@@ -17,8 +17,8 @@ import pytest
 
 from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
-from podero_async.testing._tokens import TokenDesk
-from tests.leaping import LeapingLoop
+from podero_async.testing._oauth import TokenDesk
+from tests._support.time_warp import LeapingLoop
 
 
 def pytest_asyncio_loop_factories(

@@ -16,7 +16,7 @@ from benchmarks.report import line, render
 from benchmarks.server import Plan, serving
 from podero_async import Completeness, PoderoClient, StaticToken
 from podero_async._decode import outline_page
-from tests.support import page_body, wire_row
+from tests._support.clients import page_body, wire_row
 
 COUNTS = [0, 1, 199, 200, 201, 433]
 

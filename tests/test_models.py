@@ -12,7 +12,7 @@ import pytest
 from podero_async import ChargingSession, HiddenReason, SessionOutcome, User, VehicleRef
 from podero_async import models as models_module
 from podero_async._decode import decode_page
-from tests.support import page_body, wire_row
+from tests._support.clients import page_body, wire_row
 
 
 def test_known_outcomes_are_named_members() -> None:

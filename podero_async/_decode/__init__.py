@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from podero_async._decode._answers import (
+from podero_async._decode.error_body import explain_error
+from podero_async._decode.outline import PageOutline, outline_page, stated_total
+from podero_async._decode.plain_json import decode_json, encode_json
+from podero_async._decode.responses import (
     decode_current_session,
     decode_page,
     decode_vehicles,
 )
-from podero_async._decode._json import decode_json, encode_json
-from podero_async._decode._outline import PageOutline, outline_page, stated_total
-from podero_async._decode._users import decode_user, decode_users
-from podero_async._decode._words import explain_error
+from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
     "PageOutline",

@@ -3,7 +3,12 @@
 Needs the extra `backfill` (DuckDB and Arrow) once a store is opened.
 """
 
-from podero_async.backfill._errors import (
+from podero_async.backfill._backfill import backfill
+from podero_async.backfill._planner import BackfillPlan, plan_backfill
+from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
+from podero_async.backfill._vehicle_files import Shard, read_vehicle_refs
+from podero_async.backfill._verify import Difference, VerifyReport, verify
+from podero_async.backfill.errors import (
     ApiDownError,
     ForeignStoreError,
     NotAStoreError,
@@ -12,12 +17,7 @@ from podero_async.backfill._errors import (
     StoreInUseError,
     StoreTooNewError,
 )
-from podero_async.backfill._planning import BackfillPlan, plan_backfill
-from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
-from podero_async.backfill._run import backfill
-from podero_async.backfill._store import SessionStore
-from podero_async.backfill._vehicles import Shard, read_vehicle_refs
-from podero_async.backfill._verify import Difference, VerifyReport, verify
+from podero_async.backfill.store._session_store import SessionStore
 
 __all__ = [
     "ApiDownError",

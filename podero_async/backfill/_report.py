@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 import attrs
 
-from podero_async._throttle import Throttle
+from podero_async._flow.limiter import Throttle
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
 __all__ = ["BackfillReport", "FailedVehicle", "Progress", "Written"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from podero_async.backfill._errors import ForeignStoreError
-from podero_async.backfill._store import SessionStore
+from podero_async.backfill.errors import ForeignStoreError
+from podero_async.backfill.store._session_store import SessionStore
 
 __all__ = ["Source", "check_owner"]
 
@@ -27,7 +27,7 @@ async def check_owner(store: SessionStore, source: Source) -> None:
     Raises:
         ForeignStoreError: It is. It was not touched.
     """
-    from podero_async.backfill._store_owner import owner_of  # noqa: PLC0415
+    from podero_async.backfill.store.duckdb.owner import owner_of  # noqa: PLC0415
 
     owner = await store.call(owner_of)
     if owner is not None and owner != source:

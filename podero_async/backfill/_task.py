@@ -8,7 +8,7 @@ from uuid import UUID
 
 import attrs
 
-from podero_async._pages import Window
+from podero_async._paging.page import Window
 from podero_async.models import VehicleRef
 
 __all__ = ["Task", "digest_of"]

@@ -8,12 +8,12 @@ from uuid import UUID
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._fan_out import Result
-from podero_async.backfill._fetch import reads, source_of
+from podero_async._fleet.worker_pool import Result
+from podero_async.backfill._client_access import reads, source_of
 from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill._source import check_owner
-from podero_async.backfill._store import SessionStore
 from podero_async.backfill._task import Task, digest_of
+from podero_async.backfill.store._session_store import SessionStore
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
 __all__ = ["Difference", "VerifyReport", "verify"]
@@ -74,7 +74,7 @@ async def verify(client: PoderoClient, store: SessionStore, sample: int | None =
         ForeignStoreError: The store is for another organization.
         AuthenticationError: The credentials were refused.
     """
-    from podero_async.backfill._store_queries import sample_receipts  # noqa: PLC0415
+    from podero_async.backfill.store.duckdb.queries import sample_receipts  # noqa: PLC0415
 
     if sample is not None and sample < 1:
         raise ValueError("sample must be at least 1")
@@ -101,7 +101,7 @@ class _Checking:
     failures: list[FailedVehicle] = attrs.field(factory=list)
 
     async def take(self, task: Task, result: Result) -> None:
-        from podero_async.backfill._store_queries import held_ids  # noqa: PLC0415
+        from podero_async.backfill.store.duckdb.queries import held_ids  # noqa: PLC0415
 
         self.requests += result.requests
         if isinstance(result, VehicleFailure):

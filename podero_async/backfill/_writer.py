@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Callable
 from datetime import date, datetime
 
-from podero_async._fan_out import Result
+from podero_async._fleet.worker_pool import Result
 from podero_async.backfill._report import Progress
-from podero_async.backfill._store import SessionStore
-from podero_async.backfill._store_columns import ROWS_AT_ONCE, Batch, SessionPiece
-from podero_async.backfill._store_write import write_batch
 from podero_async.backfill._task import Task
+from podero_async.backfill.store._session_store import SessionStore
+from podero_async.backfill.store.duckdb.columns import ROWS_AT_ONCE, Batch, SessionPiece
+from podero_async.backfill.store.duckdb.upsert import write_batch
 from podero_async.models import VehicleFailure, VehicleSessions
 
 __all__ = ["BatchWriter"]

@@ -10,9 +10,16 @@ from typing import NoReturn
 
 from podero_async._version import __version__
 from podero_async.backfill import StoreError
-from podero_async.cli import _backfill, _demo, _doctor, _export, _sessions, _simulate, _status, _verify
-from podero_async.cli._arguments import ENVIRONMENT
-from podero_async.cli._process import Exit, UsageError, discard, ready_streams, run_loop, say
+from podero_async.cli._options import ENVIRONMENT
+from podero_async.cli._runtime import Exit, UsageError, discard, ready_streams, run_loop, say
+from podero_async.cli.commands import backfill as _backfill
+from podero_async.cli.commands import doctor as _doctor
+from podero_async.cli.commands import export as _export
+from podero_async.cli.commands import sessions as _sessions
+from podero_async.cli.commands import simulate as _simulate
+from podero_async.cli.commands import status as _status
+from podero_async.cli.commands import verify as _verify
+from podero_async.cli.commands.demo import command as _demo
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
 __all__ = ["main"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy
-from podero_async.cli import _arguments as types
+from podero_async.cli import _options as types
 
 __all__ = ["add_pace", "paced_client"]
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import attrs
 
-from podero_async.cli._process import Exit, say
+from podero_async.cli._runtime import Exit, say
 
 __all__ = ["StopWish", "ends_on_ctrl_c", "wishes_to_stop"]
 

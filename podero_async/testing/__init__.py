@@ -5,11 +5,11 @@ It knows the models and the wire, never the client, and so it can prove any clie
 
 from __future__ import annotations
 
-from podero_async.testing._counts import Counts, RequestRecord
-from podero_async.testing._fault_text import parse_fault
+from podero_async.testing._fault_parser import parse_fault
 from podero_async.testing._faults import Fault
-from podero_async.testing._queries import PageRequest
-from podero_async.testing._rows import rows_from_jsonl
+from podero_async.testing._parameters import PageRequest
+from podero_async.testing._session_list import rows_from_jsonl
 from podero_async.testing._simulator import PoderoSimulator
+from podero_async.testing._stats import Counts, RequestRecord
 
 __all__ = ["Counts", "Fault", "PageRequest", "PoderoSimulator", "RequestRecord", "parse_fault", "rows_from_jsonl"]

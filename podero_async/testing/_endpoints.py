@@ -13,13 +13,13 @@ import attrs
 from aiohttp import web
 
 from podero_async.models import VehicleRef
-from podero_async.testing._counts import Counts
 from podero_async.testing._faults import Plan
-from podero_async.testing._fleet import Fleet
-from podero_async.testing._pages import cut_page
-from podero_async.testing._queries import PageRequest, Parameters
-from podero_async.testing._tokens import TokenCall, TokenDesk, TokenWay
-from podero_async.testing._wire import Answer, RefusedError
+from podero_async.testing._oauth import TokenCall, TokenDesk, TokenWay
+from podero_async.testing._pagination import cut_page
+from podero_async.testing._parameters import PageRequest, Parameters
+from podero_async.testing._responses import Answer, RefusedError
+from podero_async.testing._state import Fleet
+from podero_async.testing._stats import Counts
 
 PREFIX = "/api/partners/v2.0"
 TOKEN_PATH = f"{PREFIX}/auth/token"

@@ -13,10 +13,10 @@ import attrs
 from aiohttp import web
 
 from podero_async.models import VehicleRef
-from podero_async.testing._counts import Counts, RequestRecord
 from podero_async.testing._endpoints import BASIC_TOKEN_PATH, TOKEN_PATH, Endpoints, Respond
 from podero_async.testing._faults import Call, Fault, FaultScript, Plan
-from podero_async.testing._wire import Answer, Pause, RefusedError, deliver, pause_until, reset
+from podero_async.testing._responses import Answer, Pause, RefusedError, deliver, pause_until, reset
+from podero_async.testing._stats import Counts, RequestRecord
 
 _MOST_RECORDS = 1000
 _UNAUTHORIZED = Answer.detail(401, "Unauthorized")

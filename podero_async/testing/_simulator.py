@@ -17,14 +17,14 @@ from typing import Any, Self
 from aiohttp import web
 
 from podero_async.models import VehicleRef
-from podero_async.testing._counts import Counts, RequestRecord
 from podero_async.testing._endpoints import Endpoints
+from podero_async.testing._fake_data import new_uuid, seeded
 from podero_async.testing._faults import Fault, FaultScript
-from podero_async.testing._fleet import Fleet, Rows
-from podero_async.testing._generator import new_uuid, seeded
-from podero_async.testing._queries import PageRequest
+from podero_async.testing._oauth import GRANTS, WAYS, Grant, Refusal, TokenDesk, TokenWay
+from podero_async.testing._parameters import PageRequest
 from podero_async.testing._server import Server
-from podero_async.testing._tokens import GRANTS, WAYS, Grant, Refusal, TokenDesk, TokenWay
+from podero_async.testing._state import Fleet, Rows
+from podero_async.testing._stats import Counts, RequestRecord
 
 _HOST = "127.0.0.1"
 _SHUTDOWN_S = 1.0  # more than any answer still needs once every wait has ended

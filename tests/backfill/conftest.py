@@ -11,7 +11,7 @@ import pytest
 
 from podero_async import PoderoClient
 from podero_async.testing import PoderoSimulator
-from tests.support import client_of
+from tests._support.clients import client_of
 
 
 @attrs.define

@@ -22,7 +22,7 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
-from podero_async._pages import Window
+from podero_async._paging.page import Window
 from podero_async.backfill import (
     ApiDownError,
     Progress,
@@ -33,12 +33,12 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
-from podero_async.backfill._store_columns import Batch, SessionPiece
 from podero_async.backfill._task import Task
+from podero_async.backfill.store.duckdb.columns import Batch, SessionPiece
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
+from tests._support.clients import client_of, wire_row
+from tests._support.expected_rows import held_by, truth_of, utc
 from tests.backfill.conftest import Clock
-from tests.backfill.truth import held_by, truth_of, utc
-from tests.support import client_of, wire_row
 
 FIRST, LAST = date(2026, 6, 1), date(2026, 6, 30)
 
@@ -71,7 +71,7 @@ async def test_a_run_that_was_stopped_goes_on_where_it_stood(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was committed costs no request again, not even the fleet's discovery."""
-    monkeypatch.setattr("podero_async.backfill._store_columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_answer = lambda asked: stop.set() if asked.number == 7 else None
     async with SessionStore(path) as store:
@@ -96,7 +96,7 @@ async def test_a_resumed_run_remembers_what_it_found_wrong(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was interrupted would end clean, although a user was not listed and a vehicle not proven."""
-    monkeypatch.setattr("podero_async.backfill._store_columns._MOST_OUTCOMES", 1)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 1)
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     stop = asyncio.Event()
@@ -173,7 +173,7 @@ async def test_a_cancelled_run_leaves_nothing_behind_and_goes_on(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bot's or a scheduler's cancellation is a crash of the gentle kind."""
-    monkeypatch.setattr("podero_async.backfill._store_columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
     async with SessionStore(path) as store:
         running = asyncio.create_task(backfill(client, store, FIRST, LAST, now=clock))
 
@@ -281,7 +281,7 @@ async def test_an_unfinished_run_is_not_resumed_on_a_day_that_has_more_to_show(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A window that reaches into the future means more tomorrow: vehicles that were done must be read again."""
-    monkeypatch.setattr("podero_async.backfill._store_columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_answer = lambda asked: stop.set() if asked.number == 7 else None
     future = date(2027, 1, 1)
@@ -614,8 +614,8 @@ async def test_a_fleet_larger_than_a_piece_is_planned_whole(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The roster and the tasks travel in pieces; none may fall between two of them."""
-    monkeypatch.setattr("podero_async.backfill._planning._ROSTER_PIECE", 5)
-    monkeypatch.setattr("podero_async.backfill._run._TASKS_AT_ONCE", 5)
+    monkeypatch.setattr("podero_async.backfill._planner._ROSTER_PIECE", 5)
+    monkeypatch.setattr("podero_async.backfill._backfill._TASKS_AT_ONCE", 5)
     async with SessionStore(path) as store:
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert report.done == 12
@@ -778,7 +778,7 @@ async def test_a_store_that_fails_ends_the_run(
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("podero_async.backfill._store_columns.Batch.tables", broken)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns.Batch.tables", broken)
     async with SessionStore(path) as store:
         with pytest.raises(StoreError, match="No space left"):
             await backfill(client, store, FIRST, LAST, now=clock)

@@ -19,10 +19,10 @@ import pytest
 from podero_async import ThrottlePolicy, VehicleRef
 from podero_async.backfill import BackfillReport, SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.cancel_points import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, calm, left_open
+from tests._support.clients import client_of
+from tests._support.expected_rows import Rows, assert_equal, held_by, truth_of
 from tests.backfill.conftest import Clock
-from tests.backfill.truth import Rows, assert_equal, held_by, truth_of
-from tests.stepping import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, calm, left_open
-from tests.support import client_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +131,7 @@ def fleet_size(soak_scale: float) -> int:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commit often."""
-    monkeypatch.setattr("podero_async.backfill._store_columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
 
 
 @pytest.mark.soak
@@ -175,7 +175,7 @@ def test_ctrl_c_at_every_step_of_a_fleets_backfill(
 async def interrupted(sim: PoderoSimulator, path: Path, after_s: float) -> tuple[int | None, str, float]:
     """Send a SIGINT to a process that fills a store; return its exit code, its last words, and how long it took to end."""
     arguments = [path, sim.base_url, sim.org_id, sim.client_id, sim.client_secret, sim.first_day, sim.last_day, 0.05]
-    command = [sys.executable, "-W", "always", "-m", "tests.backfill.backfilling", *map(str, arguments)]
+    command = [sys.executable, "-W", "always", "-m", "tests._support.backfill_process", *map(str, arguments)]
     process = await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=asyncio.subprocess.PIPE
     )

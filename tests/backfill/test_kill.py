@@ -12,8 +12,8 @@ from random import Random
 import pytest
 
 from podero_async.testing import PoderoSimulator, parse_fault
-from tests.backfill.backfilling import CONCURRENCY
-from tests.backfill.truth import assert_equal, truth_of
+from tests._support.backfill_process import CONCURRENCY
+from tests._support.expected_rows import assert_equal, truth_of
 
 ROOT = Path(__file__).parents[2]
 FAULTS = "status:503@3%", "sessions/reset@2%", "sessions/truncated@2%", "sessions/malformed_json@1%"
@@ -24,7 +24,7 @@ async def _start(sim: PoderoSimulator, path: Path, wait_s: float) -> asyncio.sub
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.backfill.backfilling",
+        "tests._support.backfill_process",
         *map(str, arguments),
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

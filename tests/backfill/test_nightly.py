@@ -13,9 +13,9 @@ import attrs
 from podero_async import VehicleRef
 from podero_async.backfill import BackfillReport, SessionStore, backfill
 from podero_async.testing import PoderoSimulator
+from tests._support.clients import client_of
+from tests._support.expected_rows import FIELDS, held_by, truth_of, utc
 from tests.backfill.conftest import Clock
-from tests.backfill.truth import FIELDS, held_by, truth_of, utc
-from tests.support import client_of
 
 FIRST = date(2026, 3, 1)
 NIGHTS = 10

@@ -13,9 +13,9 @@ import pytest
 from podero_async import ClientCredentials, PoderoClient, PoderoError
 from podero_async.backfill import ForeignStoreError, SessionStore, backfill, plan_backfill, verify
 from podero_async.testing import PoderoSimulator
+from tests._support.clients import ORG, QUICK, client_of
 from tests.backfill.conftest import Clock
 from tests.backfill.test_backfill import FIRST, LAST
-from tests.support import ORG, QUICK, client_of
 
 
 def _of_another(sim: PoderoSimulator) -> PoderoClient:

@@ -10,9 +10,9 @@ import pytest
 from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, backfill, verify
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.expected_rows import truth_of
 from tests.backfill.conftest import Clock
 from tests.backfill.test_backfill import FIRST, LAST
-from tests.backfill.truth import truth_of
 
 
 async def test_a_store_that_is_right_verifies(

@@ -14,9 +14,10 @@ import attrs
 import pytest
 
 import podero_async
-from podero_async.cli import _pace, _sessions, main
+from podero_async.cli import _pace, main
+from podero_async.cli.commands import sessions as _sessions
 from podero_async.testing import PoderoSimulator
-from tests.support import QUICK
+from tests._support.clients import QUICK
 
 _ROOT = Path(podero_async.__file__).parents[1]
 

@@ -21,8 +21,8 @@ from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import _pace
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import USER, VEHICLE, client_of, wire_row
 from tests.cli.conftest import Call, Ended, settings, whole_fleet
-from tests.support import USER, VEHICLE, client_of, wire_row
 
 _MISSING_MODULES = ("duckdb", "pyarrow")
 

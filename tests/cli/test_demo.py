@@ -12,8 +12,9 @@ import duckdb
 import pytest
 
 from podero_async.backfill import BackfillReport, SessionStore, backfill
-from podero_async.cli import _demo, _demo_fleet
-from podero_async.cli._demo_fleet import demo_simulator
+from podero_async.cli.commands.demo import command as _demo
+from podero_async.cli.commands.demo import fleet as _demo_fleet
+from podero_async.cli.commands.demo.fleet import demo_simulator
 from podero_async.testing import Fault
 from tests.cli.conftest import Call, end_of, run_on_pty, start
 

@@ -10,8 +10,8 @@ import pytest
 import trustme
 
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import USER
 from tests.cli.conftest import Call, end_of, settings, start
-from tests.support import USER
 
 _NAMES = ["settings", "origin", "tls", "certificate", "clock", "token", "organization"]
 

@@ -95,7 +95,7 @@ async def test_a_full_disk(filled: Path) -> None:
     assert sorted(file.name for file in filled.parent.iterdir()) == ["fleet.duckdb", "out.csv"]
 
 
-_LONG = "import podero_async.backfill._store_export as e; e._SESSIONS = 'SELECT sessions.* FROM sessions, range(30000)'"
+_LONG = "import podero_async.backfill.store.duckdb.export as e; e._SESSIONS = 'SELECT sessions.* FROM sessions, range(30000)'"
 
 
 @pytest.mark.parametrize(

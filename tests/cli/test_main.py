@@ -18,8 +18,9 @@ import pytest
 import podero_async
 import podero_async.cli
 from podero_async.backfill import SessionStore
-from podero_async.cli import _sessions, main
-from podero_async.cli._process import Exit, in_one_line
+from podero_async.cli import main
+from podero_async.cli._runtime import Exit, in_one_line
+from podero_async.cli.commands import sessions as _sessions
 from podero_async.testing import PoderoSimulator
 from tests.cli.conftest import Call, end_of, one_vehicle, start, whole_fleet
 
@@ -195,8 +196,8 @@ async def test_without_rich(on_terminal: Call, served: PoderoSimulator, monkeypa
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.delitem(sys.modules, "podero_async.cli._terminal", raising=False)
-    monkeypatch.delattr(podero_async.cli, "_terminal", raising=False)
+    monkeypatch.delitem(sys.modules, "podero_async.cli._output.rich", raising=False)
+    monkeypatch.delattr(podero_async.cli._output, "rich", raising=False)
     for argv in (one_vehicle(served), ["demo", "--vehicles", "1"]):
         ended = await on_terminal(*argv)
         assert (ended.code, ended.out) == (2, "")

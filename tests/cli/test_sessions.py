@@ -12,8 +12,8 @@ import pytest
 
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import USER, VEHICLE, wire_row
 from tests.cli.conftest import Call, one_vehicle, run_on_pty, settings, start
-from tests.support import USER, VEHICLE, wire_row
 
 _REF = VehicleRef(user_id=USER, vehicle_id=VEHICLE)
 

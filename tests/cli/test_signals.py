@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from podero_async.cli import _signals
-from podero_async.cli._process import Exit
+from podero_async.cli._runtime import Exit
 from podero_async.cli._signals import ends_on_ctrl_c, wishes_to_stop
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests._support.clients import USER, VEHICLE, wire_row
 from tests.cli.conftest import Call, Ended, end_of, start
-from tests.support import USER, VEHICLE, wire_row
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from podero_async.backfill import SessionStore
-from podero_async.cli import _status
+from podero_async.cli.commands import status as _status
 from podero_async.testing import Fault, PoderoSimulator
 from tests.cli.conftest import Call, whole_fleet
 

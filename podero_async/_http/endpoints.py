@@ -1,0 +1,81 @@
+"""The Partner API's endpoints, one method each: arguments to path and query, answers to models.
+
+Knows paths and parameters; how a request travels, and what several of them mean together, is not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
+from typing import TypeVar
+from urllib.parse import quote
+from uuid import UUID
+
+from podero_async._decode import decode_current_session, decode_user, decode_users, decode_vehicles
+from podero_async._flow.retry import Tally
+from podero_async._http import Transport
+from podero_async.models import ChargingSession, ElectricVehicle, User, VehicleRef
+
+__all__ = ["MOST_PER_PAGE", "Api"]
+
+T = TypeVar("T")
+
+MOST_PER_PAGE = 200
+
+
+class Api:
+    """The endpoints of one organization."""
+
+    def __init__(self, transport: Transport, org_id: UUID) -> None:
+        self._get = transport.get
+        self._root = f"/api/partners/v2.0/org/{org_id}/users"
+
+    async def sessions(
+        self,
+        vehicle: VehicleRef,
+        from_date: date,
+        to_date: date,
+        *,
+        include_hidden: bool,
+        limit: int,
+        offset: int,
+        decode: Callable[[bytes], T],
+        tally: Tally,
+    ) -> T:
+        """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, as `decode` reads it."""
+        days = _days(from_date, to_date, include_hidden=include_hidden)
+        path = f"{self._sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
+        return await self._get(path, decode, tally)
+
+    async def current_session(self, vehicle: VehicleRef, tally: Tally) -> ChargingSession | None:
+        """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
+        return await self._get(f"{self._sessions_path(vehicle)}/current", decode_current_session, tally)
+
+    async def users(self, *, offset: int, include_deleted: bool, tally: Tally) -> tuple[int, list[User]]:
+        """GET .../users: users from `offset` on, and how many there are in all."""
+        query = f"?include_deleted={'true' if include_deleted else 'false'}"
+        if offset:
+            query += f"&limit={MOST_PER_PAGE}&offset={offset}"
+        return await self._get(self._root + query, decode_users, tally)
+
+    async def user_by_external_id(self, external_id: str, *, include_deleted: bool, tally: Tally) -> User:
+        """GET .../users/by-ext-id/{external_id}."""
+        path = f"{self._root}/by-ext-id/"
+        query = f"?include_deleted={'true' if include_deleted else 'false'}"
+        shown = f"{path}***"  # the partner's own id may name a person
+        return await self._get(
+            path + quote(external_id, safe="") + query, decode_user, tally, shown_path=shown, private=external_id
+        )
+
+    async def electric_vehicles(self, user_id: UUID, tally: Tally) -> list[ElectricVehicle]:
+        """GET .../users/{user_id}/electric-vehicles."""
+        return await self._get(f"{self._root}/{user_id}/electric-vehicles", decode_vehicles, tally)
+
+    def _sessions_path(self, vehicle: VehicleRef) -> str:
+        return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
+
+
+@lru_cache(maxsize=16)  # a fleet's vehicles are asked for the same days
+def _days(from_date: date, to_date: date, *, include_hidden: bool) -> str:
+    return f"from={from_date}&to={to_date}" + ("&include_hidden=true" if include_hidden else "")

@@ -1,0 +1,256 @@
+"""A call: one request, authorized, throttled and retried, until its answer can be decoded or its error is final."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import platform
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from podero_async._auth.cache import TokenCache
+from podero_async._auth.credentials import Credentials, Hidden, TokenRequest
+from podero_async._auth.store import TokenStore
+from podero_async._flow.limiter import NoPlaceError, Throttle, ThrottlePolicy
+from podero_async._flow.retry import RETRYABLE_STATUSES, Call, Retrier, RetryPolicy, Tally
+from podero_async._http.gzip import CorruptBodyError, OversizedBodyError
+from podero_async._http.origin import checked_origin
+from podero_async._http.probe import Look, Tls, look_at, shake_hands
+from podero_async._http.response import SERVER_FAULTS, Answer, api_error, body_error, retry_after
+from podero_async._http.session import Exchange
+from podero_async._http.timeouts import Timeouts
+from podero_async._redaction import without_frames
+from podero_async._version import __version__
+from podero_async.errors import ApiError, DecodeError, RateLimitError, TransportError
+
+__all__ = ["Transport"]
+
+T = TypeVar("T")
+
+_USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
+_DECODED_AT_ONCE = 16 << 10  # bytes, in less time than it takes to let others go first
+_DECODED_ON_LOOP = 256 << 10  # bytes, in 15 ms where each row has its fault; a page of 200 sessions has 136 kB
+_OK, _UNAUTHORIZED, _TOO_MANY, _UNAVAILABLE = 200, 401, 429, 503
+
+
+class Transport:
+    """Send requests to one origin, through one aiohttp session that was lent, or is made and closed here."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        *,
+        session: aiohttp.ClientSession | None,
+        retry: RetryPolicy,
+        throttle: ThrottlePolicy,
+        timeouts: Timeouts,
+        token_store: TokenStore | None,
+    ) -> None:
+        origin = checked_origin(base_url)
+        self._scheme, _, self._authority = origin.partition("://")
+        self._exchange = Exchange(session, timeouts)
+        self._longest_pause_s = retry.retry_after_max
+        self._quiet_until = {"GET": -math.inf, "POST": -math.inf}
+        self.throttle = Throttle(throttle, ceiling=self._exchange.pool_size)
+        self._retrier = Retrier(retry, is_outage=lambda: self.throttle.is_in_outage)
+        self.tokens = TokenCache(credentials, self._post, origin=origin, store=token_store)
+        self._headers = CIMultiDict[str]()
+        self._headers_token = ""
+        self._decoding = asyncio.Lock()
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the API must be taken for down: nothing but faults, or so many that no retry can be afforded."""
+        return self.throttle.is_in_outage or self._retrier.is_spent
+
+    @property
+    def origin(self) -> str:
+        """Where requests go, and nowhere else."""
+        return f"{self._scheme}://{self._authority}"
+
+    async def shake_hands(self) -> Tls | None:
+        """Say which TLS a request to the origin would get; None for loopback without any.
+
+        Raises:
+            TransportError: The origin was not reached; or, where it is not `retryable`, TLS failed.
+        """
+        url = URL(self.origin)
+        return await shake_hands(url.raw_host or "", url.port or 0) if url.scheme == "https" else None
+
+    async def look(self) -> Look:
+        """Say how the origin answers, and what its clock says. No token is sent.
+
+        Raises:
+            TransportError: It does not answer.
+        """
+        return await look_at(self._exchange, URL(self.origin), {"User-Agent": _USER_AGENT})
+
+    async def aclose(self) -> None:
+        """End the token's renewal, and the session unless it was lent; who waits for a place is told."""
+        self.throttle.close()
+        try:
+            await self.tokens.aclose()
+        finally:
+            await self._exchange.aclose()
+
+    async def get(
+        self,
+        path: str,
+        decode: Callable[[bytes], T],
+        tally: Tally,
+        *,
+        shown_path: str | None = None,
+        private: str = "",
+    ) -> T:
+        """GET a path, query included, and decode its answer.
+
+        Args:
+            path: Path and query, encoded.
+            decode: What makes a value of the body. When it raises a `DecodeError` that is `retryable`, the request
+                is made again.
+            tally: What the request is counted on.
+            shown_path: The path for errors, where the real one names a person.
+            private: What the server's words must not repeat in an error.
+
+        Raises:
+            ApiError, TransportError, DecodeError: See `podero_async.errors`.
+        """
+        where, _, query = path.partition("?")
+        url = URL.build(scheme=self._scheme, authority=self._authority, path=where, query_string=query, encoded=True)
+        shown = shown_path or where
+
+        async def attempt(call: Call) -> T:
+            answer = await self._authorized(url, shown, call, private)
+            try:
+                return await self._decoded(answer, decode)
+            except DecodeError as error:
+                error.path = shown
+                raise
+            except (CorruptBodyError, OversizedBodyError) as error:
+                raise body_error(error, "GET", shown) from None
+
+        with without_frames():  # not a `try`: what it takes off would be put on again
+            return await self._retrier.run(attempt, tally)
+
+    async def _decoded(self, answer: Answer, decode: Callable[[bytes], T]) -> T:
+        """Inflate and decode a body: what is large one at a time, with a turn of the loop for the others before it.
+
+        They send their requests, where the server would stand idle, and take what was decoded last while it is still in
+        the processor's cache.
+        """
+        size = answer.expected_size
+        with suppress(OversizedBodyError):  # a body that is not as small as it says
+            if size <= _DECODED_AT_ONCE:
+                return decode(answer.body(_DECODED_ON_LOOP))
+            if size <= _DECODED_ON_LOOP:
+                async with self._decoding:
+                    await asyncio.sleep(0)
+                    return decode(answer.body(_DECODED_ON_LOOP))
+        return await asyncio.to_thread(lambda: decode(answer.body()))
+
+    async def _authorized(self, url: URL, path: str, call: Call, private: str) -> Answer:
+        """Send one attempt with a token, and once more with a new one where the server refuses the first.
+
+        A token out of a store may be as dead as the one before: then once more with one that is new for sure.
+        """
+        replays = 0
+        while True:
+            self._check_quiet_time("GET", path)
+            place = self.throttle.take() or await self._wait_for_place(call, path)
+            try:
+                self._check_quiet_time("GET", path)  # it may have begun while others were before this one
+                token = self.tokens.current() or await self.tokens.get()
+                call.tally.requests += 1
+                answer = await self._exchange.send("GET", url, path, self._headers_for(token))
+                self._report(answer, place)
+            except TransportError:
+                self.throttle.failed(place)
+                raise
+            finally:
+                self.throttle.release()
+            if answer.status == _OK:
+                return answer
+            if answer.status == _UNAUTHORIZED and self.tokens.invalidate(token) and replays < self.tokens.replays:
+                replays += 1
+                continue
+            raise self._noted(api_error(answer, "GET", path, (token, private) if private else (token,)))
+
+    def _noted(self, error: ApiError) -> ApiError:
+        """Note where the server named a time that is longer than is slept: nothing is to be sent before."""
+        wait_s = error.retry_after or 0.0
+        if error.status in {_TOO_MANY, _UNAVAILABLE} and wait_s > self._longest_pause_s:
+            error.is_for_all = True
+            until = asyncio.get_running_loop().time() + wait_s
+            self._quiet_until[error.method] = max(self._quiet_until[error.method], until)
+        return error
+
+    def _check_quiet_time(self, method: str, path: str) -> None:
+        """Send nothing before the time that the server named, where that is longer than is slept."""
+        if self._quiet_until[method] == -math.inf:
+            return
+        left_s = self._quiet_until[method] - asyncio.get_running_loop().time()
+        if left_s > 0:
+            error = RateLimitError(_TOO_MANY, "the server wants no request yet", method, path, None, left_s)
+            error.is_for_all = error.is_final = True
+            raise error
+
+    async def _wait_for_place(self, call: Call, path: str) -> int:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        try:
+            place = await self.throttle.acquire(self._retrier.left_s(call))
+        except NoPlaceError:
+            call.attempts -= 1  # this one was none
+            raise TransportError("the API is down: nothing but faults came", "GET", path, retryable=False) from None
+        if not self.throttle.is_in_outage:  # waiting for a server to come back is the call's own time
+            call.waited_s += loop.time() - since
+        return place
+
+    def _report(self, answer: Answer, place: int) -> None:
+        if answer.status < SERVER_FAULTS and answer.status != _TOO_MANY:
+            self.throttle.succeeded()
+            return
+        wait_s = retry_after(answer.headers)
+        if answer.status == _TOO_MANY or (answer.status == _UNAVAILABLE and wait_s is not None):
+            if wait_s is not None and wait_s > self._longest_pause_s:
+                wait_s = None  # an error for the caller to plan with, not a sleep for everybody
+            self.throttle.pushed_back(place, wait_s)
+        else:
+            self.throttle.failed(place)
+
+    def _headers_for(self, token: str) -> CIMultiDict[str]:
+        if token != self._headers_token:  # built once a token, not once a request
+            self._headers_token = token
+            self._headers = CIMultiDict(
+                {
+                    "Authorization": Hidden(f"Bearer {token}"),
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                    "User-Agent": _USER_AGENT,
+                }
+            )
+        return self._headers
+
+    async def _post(self, request: TokenRequest) -> tuple[int, bytes]:
+        """Send a token request. It takes no place: everything that holds one may be waiting for it."""
+        url = URL.build(scheme=self._scheme, authority=self._authority, path=request.path, encoded=True)
+        headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": _USER_AGENT}
+
+        async def attempt(_: Call) -> Answer:
+            self._check_quiet_time("POST", request.path)
+            answer = await self._exchange.send("POST", url, request.path, headers, request.body)
+            if answer.status >= SERVER_FAULTS or answer.status in RETRYABLE_STATUSES:
+                raise self._noted(api_error(answer, "POST", request.path, request.secrets))
+            return answer
+
+        answer = await self._retrier.run(attempt, Tally())
+        try:
+            return answer.status, answer.body() if answer.status == _OK else answer.error_body()
+        except (CorruptBodyError, OversizedBodyError) as error:
+            raise body_error(error, "POST", request.path) from None

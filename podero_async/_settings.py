@@ -1,0 +1,82 @@
+"""The client's settings in environment variables: read at once, and all that is wrong with them said at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from uuid import UUID
+
+import attrs
+
+from podero_async._auth.credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
+from podero_async._http.origin import checked_origin
+from podero_async.errors import ConfigurationError
+
+__all__ = ["Settings", "read_settings"]
+
+_KINDS: Mapping[tuple[str, ...], type[Credentials]] = MappingProxyType(
+    {
+        ("PODERO_CLIENT_ID", "PODERO_CLIENT_SECRET"): ClientCredentials,
+        ("PODERO_USERNAME", "PODERO_PASSWORD"): PasswordCredentials,
+        ("PODERO_TOKEN",): StaticToken,
+    }
+)
+_CHOICE = "PODERO_CLIENT_ID with PODERO_CLIENT_SECRET, PODERO_USERNAME with PODERO_PASSWORD, or PODERO_TOKEN"
+
+
+@attrs.frozen
+class Settings:
+    """Who asks, for which organization, and where."""
+
+    org_id: UUID
+    credentials: Credentials
+    base_url: str | None
+
+
+def read_settings(environ: Mapping[str, str]) -> Settings:
+    """Read the variables; an empty one counts as missing.
+
+    Raises:
+        ConfigurationError: It names every variable that is missing, wrong or too much.
+    """
+    values = {name: value.strip() for name, value in environ.items() if name.startswith("PODERO_") and value.strip()}
+    faults: list[str] = []
+    org_id = _org_id(values.get("PODERO_ORG_ID"), faults)
+    credentials = _credentials(values, faults)
+    base_url = values.get("PODERO_BASE_URL")
+    if base_url is not None:
+        try:
+            checked_origin(base_url, "PODERO_BASE_URL")
+        except ConfigurationError as error:
+            faults.append(str(error))
+    if faults or org_id is None or credentials is None:
+        raise ConfigurationError("; ".join(faults))
+    return Settings(org_id, credentials, base_url)
+
+
+def _org_id(text: str | None, faults: list[str]) -> UUID | None:
+    if text is None:
+        faults.append("PODERO_ORG_ID is missing")
+        return None
+    try:
+        return UUID(text)
+    except ValueError:
+        faults.append("PODERO_ORG_ID is no uuid")
+        return None
+
+
+def _credentials(values: Mapping[str, str], faults: list[str]) -> Credentials | None:
+    begun = [pair for pair in _KINDS if any(name in values for name in pair)]
+    if not begun:
+        faults.append(f"the credentials are missing: set {_CHOICE}")
+    elif len(begun) > 1:
+        names = ", ".join(name for pair in begun for name in pair if name in values)
+        faults.append(f"{names} contradict each other: set {_CHOICE}")
+    elif missing := [name for name in begun[0] if name not in values]:
+        faults.append(f"{missing[0]} is missing")
+    else:
+        try:
+            return _KINDS[begun[0]](*(values[name] for name in begun[0]))
+        except ConfigurationError:
+            faults.append(f"{' or '.join(begun[0])} cannot stand in a header")
+    return None

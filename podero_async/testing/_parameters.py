@@ -1,0 +1,123 @@
+"""What a request asks for: path and query parameters read as the contract has them, or refused as django-ninja does."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable
+from datetime import date
+from typing import Any, TypeVar
+
+import attrs
+from aiohttp import web
+
+from podero_async.models import VehicleRef
+from podero_async.testing._responses import Answer, RefusedError
+
+MOST_ROWS = 200
+
+_T = TypeVar("_T")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+@attrs.frozen(kw_only=True)
+class PageRequest:
+    """One request for a page of the sessions list, valid and about to be answered."""
+
+    number: int
+    """Counts the pages of this simulator from 1."""
+    vehicle: VehicleRef
+    from_date: date
+    to_date: date
+    limit: int
+    offset: int
+    include_hidden: bool
+
+
+class _UnreadableError(ValueError):
+    """A parameter's text is not what it should be: pydantic's name of the error, and its words."""
+
+
+def _uuid(text: str) -> uuid.UUID:
+    if not _UUID.fullmatch(text):
+        raise _UnreadableError("uuid_parsing", "Input should be a valid UUID")
+    return uuid.UUID(text)
+
+
+def _date(text: str) -> date:
+    try:
+        if _DATE.fullmatch(text):
+            return date.fromisoformat(text)
+    except ValueError:
+        pass  # a day that no month has
+    raise _UnreadableError("date_from_datetime_parsing", "Input should be a valid date in the format YYYY-MM-DD")
+
+
+def _boolean(text: str) -> bool:
+    if text not in {"true", "false"}:
+        raise _UnreadableError("bool_parsing", "Input should be a valid boolean, unable to interpret input")
+    return text == "true"
+
+
+def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not _INTEGER.fullmatch(text):
+            raise _UnreadableError(
+                "int_parsing", "Input should be a valid integer, unable to parse string as an integer"
+            )
+        value = int(text)
+        if value < least:
+            raise _UnreadableError("greater_than_equal", f"Input should be greater than or equal to {least}")
+        if most is not None and value > most:
+            raise _UnreadableError("less_than_equal", f"Input should be less than or equal to {most}")
+        return value
+
+    return read
+
+
+@attrs.define
+class Parameters:
+    """Reads one request's parameters, and gathers what is wrong with them: `check` refuses all of it at once."""
+
+    _request: web.Request
+    _errors: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+
+    def _read(self, loc: str, name: str, text: str, parse: Callable[[str], _T], fallback: _T) -> _T:
+        try:
+            return parse(text)
+        except _UnreadableError as error:
+            kind, message = error.args
+            self._errors.append({"type": kind, "loc": [loc, name], "msg": message})
+            return fallback
+
+    def path_uuid(self, name: str) -> uuid.UUID:
+        return self._read("path", name, self._request.match_info[name], _uuid, uuid.UUID(int=0))
+
+    def query(self, name: str, parse: Callable[[str], _T], default: _T, *, required: bool = False) -> _T:
+        values = self._request.query.getall(name, ())
+        if values:
+            return self._read("query", name, values[-1], parse, default)
+        if required:
+            self._errors.append({"type": "missing", "loc": ["query", name], "msg": "Field required"})
+        return default
+
+    def check(self) -> None:
+        if self._errors:
+            raise RefusedError(Answer.of(422, {"detail": self._errors}))
+
+    def vehicle(self) -> VehicleRef:
+        return VehicleRef(user_id=self.path_uuid("user_id"), vehicle_id=self.path_uuid("electric_vehicle_id"))
+
+    def flag(self, name: str) -> bool:
+        return self.query(name, _boolean, default=False)
+
+    def limit(self) -> int:
+        return self.query("limit", _integer(1, MOST_ROWS), 50)
+
+    def offset(self) -> int:
+        return self.query("offset", _integer(0), 0)
+
+    def day(self, name: str) -> date:
+        return self.query(name, _date, date.min, required=True)

@@ -1,0 +1,203 @@
+"""The truth that the simulator serves: users, their vehicles, the vehicles' sessions; and every change to it.
+
+Knows nothing of HTTP. Each call is atomic to the coroutines of one event loop.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import UTC, date, datetime, timedelta
+from itertools import cycle
+from random import Random
+from typing import Any
+
+import attrs
+
+from podero_async.models import VehicleRef
+from podero_async.testing._fake_data import (
+    LAST_DAY,
+    active_row,
+    external_id,
+    first_day,
+    new_uuid,
+    seeded,
+    session_row,
+    session_rows,
+    user_row,
+    vehicle_row,
+)
+from podero_async.testing._session_list import Row, SessionList, wire_time
+
+Rows = Mapping[VehicleRef, Iterable[Mapping[str, Any]]]
+
+
+@attrs.define
+class _User:
+    number: int
+    vehicles: list[VehicleRef] = attrs.field(factory=list)
+    is_deleted: bool = False
+
+
+@attrs.define
+class _Vehicle:
+    planned: int
+    """How many sessions are generated, at the first look: a large fleet is there at once."""
+    sessions: SessionList | None = None
+    current: dict[str, Any] | None = None
+
+
+@attrs.define
+class Fleet:
+    """Users by id, vehicles by reference, in the order in which they were added."""
+
+    seed: int
+    org_id: uuid.UUID
+    _users: dict[uuid.UUID, _User] = attrs.field(factory=dict, init=False)
+    _vehicles: dict[VehicleRef, _Vehicle] = attrs.field(factory=dict, init=False)
+    _rng: Random = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._rng = seeded(self.seed, "fleet")
+
+    @classmethod
+    def generated(
+        cls, seed: int, org_id: uuid.UUID, users: int, vehicles: int, sessions: int | tuple[int, int]
+    ) -> Fleet:
+        """Make a seeded fleet, the vehicles dealt out to the users in turn."""
+        if vehicles and not users:
+            raise ValueError("vehicles need at least one user")
+        fleet = cls(seed, org_id)
+        ids = [new_uuid(fleet._rng) for _ in range(users)]
+        for user_id in ids:
+            fleet._add_user(user_id)
+        low, high = (sessions, sessions) if isinstance(sessions, int) else sessions
+        for user_id, _ in zip(cycle(ids), range(vehicles), strict=False):
+            fleet.add_vehicle(user_id, sessions=fleet._rng.randint(low, high))
+        return fleet
+
+    @classmethod
+    def of_rows(cls, seed: int, org_id: uuid.UUID, rows: Rows) -> Fleet:
+        fleet = cls(seed, org_id)
+        for vehicle, its_rows in rows.items():
+            fleet._add_user(vehicle.user_id)
+            fleet._users[vehicle.user_id].vehicles.append(vehicle)
+            fleet._vehicles[vehicle] = _Vehicle(0, SessionList.of(its_rows))
+        return fleet
+
+    def _add_user(self, user_id: uuid.UUID) -> None:
+        self._users.setdefault(user_id, _User(len(self._users) + 1))
+
+    def add_vehicle(
+        self,
+        user_id: uuid.UUID | None = None,
+        *,
+        sessions: int = 0,
+        rows: Iterable[Mapping[str, Any]] | None = None,
+    ) -> VehicleRef:
+        """Add a vehicle to a user (None: a new one) with its own rows, or else so many generated sessions."""
+        user_id = user_id or new_uuid(self._rng)
+        vehicle = VehicleRef(user_id=user_id, vehicle_id=new_uuid(self._rng))
+        listed = None if rows is None else SessionList.of(rows)
+        current = active_row(self.seed, vehicle) if rows is None else None
+        self._add_user(user_id)
+        self._users[user_id].vehicles.append(vehicle)
+        self._vehicles[vehicle] = _Vehicle(sessions, listed, current)
+        return vehicle
+
+    @property
+    def vehicles(self) -> list[VehicleRef]:
+        return list(self._vehicles)
+
+    def sessions(self, vehicle: VehicleRef) -> SessionList:
+        """Return a vehicle's live list; a `KeyError` where there is no such vehicle."""
+        known = self._vehicles[vehicle]
+        if known.sessions is None:
+            known.sessions = SessionList.of(session_rows(self.seed, vehicle, known.planned))
+        return known.sessions
+
+    def total_sessions(self) -> int:
+        return sum(
+            known.planned if known.sessions is None else len(known.sessions) for known in self._vehicles.values()
+        )
+
+    def span(self) -> tuple[date, date]:
+        """Return the first and the last day on which a session may stand: all of them lie within."""
+        days = {LAST_DAY} if not self._vehicles else set()
+        for known in self._vehicles.values():
+            if known.planned or known.sessions is None:
+                # By the plan, even where the rows are made: the span must not depend on who looked at what.
+                days |= {first_day(known.planned), LAST_DAY}
+            if known.sessions is not None:
+                days |= {row.plug_in_time.date() for row in (known.sessions.oldest(), known.sessions.newest()) if row}
+        return min(days, default=LAST_DAY), max(days, default=LAST_DAY)
+
+    # What the answers of the API are made of
+
+    def has_vehicle(self, vehicle: VehicleRef) -> bool:
+        return vehicle in self._vehicles
+
+    def has_user(self, user_id: uuid.UUID) -> bool:
+        return user_id in self._users
+
+    def current(self, vehicle: VehicleRef) -> dict[str, Any] | None:
+        return self._vehicles[vehicle].current
+
+    def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
+        self._vehicles[vehicle].current = None if row is None else dict(row)
+
+    def user_rows(self, *, include_deleted: bool) -> list[dict[str, Any]]:
+        return [
+            self._user_row(user_id, user)
+            for user_id, user in self._users.items()
+            if include_deleted or not user.is_deleted
+        ]
+
+    def user_by_external_id(self, wanted: str, *, include_deleted: bool) -> dict[str, Any] | None:
+        for user_id, user in self._users.items():
+            if external_id(user.number) == wanted and (include_deleted or not user.is_deleted):
+                return self._user_row(user_id, user)
+        return None
+
+    def _user_row(self, user_id: uuid.UUID, user: _User) -> dict[str, Any]:
+        return user_row(self.org_id, user_id, user.number, len(user.vehicles))
+
+    def vehicle_rows(self, user_id: uuid.UUID) -> list[dict[str, Any]]:
+        user = self._users[user_id]
+        return [vehicle_row(self.seed, vehicle, external_id(user.number)) for vehicle in user.vehicles]
+
+    # Changes
+
+    def delete_user(self, user_id: uuid.UUID) -> None:
+        self._users[user_id].is_deleted = True
+
+    def insert(
+        self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, plug_in_time: datetime | None = None
+    ) -> dict[str, Any]:
+        """Put a session into the list: the row given, or a generated one (by default a minute after the newest)."""
+        listed = self.sessions(vehicle)
+        if row is None:
+            newest = listed.newest()
+            after = newest.plug_in_time if newest else datetime.combine(LAST_DAY, datetime.min.time(), UTC)
+            row = session_row(self._rng, plug_in_time or after + timedelta(minutes=1))
+            row |= {"is_hidden": False, "hidden_reason": None}
+        elif plug_in_time is not None:
+            row = {**row, "plug_in_time": wire_time(plug_in_time)}
+        listed.insert(row)
+        return dict(row)
+
+    def update(self, vehicle: VehicleRef, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Change fields of a session; a new `plug_in_time` or `is_hidden` moves it. A refused change changes nothing."""
+        listed = self.sessions(vehicle)
+        changed = {**listed.fields(session_id), **fields}
+        if Row.of(changed).id != session_id and changed["id"] in listed:
+            raise ValueError(f"the vehicle has a session {changed['id']} already")
+        listed.remove(session_id)
+        listed.insert(changed)
+        return changed
+
+    def truth(
+        self, vehicle: VehicleRef, from_date: date | None, to_date: date | None, *, include_hidden: bool
+    ) -> list[dict[str, Any]]:
+        rows, window = self.sessions(vehicle).window(from_date, to_date, include_hidden=include_hidden)
+        return [row.fields for row in rows[window]]

@@ -1,0 +1,208 @@
+"""Bytes of any kind are decoded or refused: no other error, no crash, and no more memory than the cap."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import json
+import random
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from podero_async import DecodeError, RetryPolicy, TransportError
+from podero_async._decode import (
+    decode_current_session,
+    decode_json,
+    decode_page,
+    decode_user,
+    decode_users,
+    decode_vehicles,
+    explain_error,
+    outline_page,
+)
+from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
+from podero_async._http.response import retry_after
+from tests._support.clients import USER, page_body, serving, static_client, wire_row
+
+CAP = 64 << 20
+ONCE = RetryPolicy(max_attempts=1)
+LONGEST_S = 2.0  # of one small body
+
+
+def outline_and_page(body: bytes) -> None:
+    """Hold the two readings of one page against each other: by the outline's places it is said which rows are new."""
+    outline = outline_page(body)
+    page = decode_page(body)
+    assert (page.total, len(page.items) + len(page.rejected)) == (outline.total, len(outline.ids))
+
+
+DECODERS: tuple[Callable[[bytes], object], ...] = (
+    decode_page,
+    outline_page,
+    outline_and_page,
+    decode_users,
+    decode_user,
+    decode_vehicles,
+    decode_current_session,
+    decode_json,
+    explain_error,
+    lambda body: inflate(body, 1 << 20),
+    lambda body: retry_after({"Retry-After": body.decode("latin-1")}),
+)
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    10**400,
+    1e308,
+    -0.0,
+    "",
+    "\x00",
+    "\ud800",
+    "9" * 5000,
+    "0001-01-01T00:00:00Z",
+    "9999-12-31T23:59:60+23:59",
+    "2026-02-30T00:00:00Z",
+    [],
+    {},
+    [[]],
+    {"id": {}},
+)
+
+
+def bodies(chance: random.Random) -> Iterator[bytes]:
+    """Make bodies without end: real pages with bytes or values changed, random JSON, and random bytes."""
+    page = page_body(*map(wire_row, range(1, 6)))
+    packed = gzip.compress(page)
+    users = json.dumps([{"id": str(USER), "email": "who@example.com", "num_electric_vehicles": 1}] * 3).encode()
+    while True:
+        yield mutated(chance, page)
+        yield mutated(chance, users)
+        yield mutated(chance, users[1:-1])
+        yield mutated(chance, packed)
+        yield with_odd_values(chance)
+        yield json.dumps(any_json(chance, 6)).encode(errors="surrogatepass")
+        yield chance.randbytes(chance.randrange(200))
+        depth = chance.randrange(1, 5000)
+        yield chance.choice([b"[", b'{"items":', b'[{"a":']) * depth
+        yield b'{"total": ' + b"9" * chance.randrange(1, 6000) + b', "items": []}'
+
+
+def mutated(chance: random.Random, body: bytes) -> bytes:
+    changed = bytearray(body)
+    for _ in range(chance.randrange(1, 8)):
+        place = chance.randrange(len(changed))
+        match chance.randrange(4):
+            case 0:
+                changed[place] = chance.randrange(256)
+            case 1:
+                del changed[place : place + chance.randrange(1, 40)]
+            case 2:
+                changed[place:place] = changed[: chance.randrange(1, 40)]
+            case _:
+                changed[place:place] = chance.choice([b"\xff", b"null", b'"', b"}", b"]", b"1e999", b"\\ud800"])
+        if not changed:
+            changed = bytearray(b" ")
+    return bytes(changed)
+
+
+def with_odd_values(chance: random.Random) -> bytes:
+    row = wire_row(1)
+    for name in chance.sample(sorted(row), chance.randrange(1, 6)):
+        row[name] = chance.choice(ODD_VALUES)
+    total = chance.choice([1, chance.choice(ODD_VALUES)])
+    return json.dumps({"total": total, "items": [row, wire_row(2)]}).encode(errors="surrogatepass")
+
+
+def any_json(chance: random.Random, depth: int) -> Any:
+    kind = chance.randrange(8 if depth else 5)
+    if kind < 5:
+        return chance.choice([*ODD_VALUES[:13], chance.random(), chance.randrange(-(2**70), 2**70)])
+    if kind == 5:
+        return [any_json(chance, depth - 1) for _ in range(chance.randrange(4))]
+    names = ["id", "total", "items", "session", "detail", "plug_in_time", "msg", "loc", chance.randbytes(3).hex()]
+    return {chance.choice(names): any_json(chance, depth - 1) for _ in range(chance.randrange(5))}
+
+
+def fuzz(count: int, seed: int) -> str:
+    """Hold each decoder to its only errors over so many bodies; return a figure to quote."""
+    chance = random.Random(seed)
+    refused = 0
+    gc.freeze()  # or the collector's passes over all that other tests left would count as a body's time
+    for number, body in zip(range(count), bodies(chance), strict=False):
+        began = time.thread_time()
+        try:
+            chance.choice(DECODERS)(body)
+        except (DecodeError, CorruptBodyError, OversizedBodyError):
+            refused += 1
+        except Exception as error:
+            raise AssertionError(f"seed {seed}, body {number}: {type(error).__name__} of {body[:200]!r}") from error
+        assert time.thread_time() - began < LONGEST_S, f"seed {seed}, body {number} took too long"
+    gc.unfreeze()
+    assert 0 < refused < count
+    return f"{count:,} bodies (seed {seed}): {refused:,} refused, 0 other errors"
+
+
+def test_any_body_is_decoded_or_refused(record_property: Callable[[str, object], None]) -> None:
+    """A server's or a proxy's odd answer would end a fleet's fetch with an error that nobody catches."""
+    record_property("figure", fuzz(3_000, seed=random.SystemRandom().randrange(10**6)))
+
+
+@pytest.mark.soak
+def test_any_body_is_decoded_or_refused_in_the_long_run(
+    soak_scale: float, record_property: Callable[[str, object], None]
+) -> None:
+    """The rarer the body, the longer nobody would notice."""
+    record_property("figure", fuzz(round(100_000 * soak_scale), seed=random.SystemRandom().randrange(10**6)))
+
+
+def bomb(size: int) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return b"".join([*(packer.compress(bytes(1 << 20)) for _ in range(size >> 20)), packer.flush()])
+
+
+async def refused(body: bytes, **headers: str) -> tuple[type[BaseException], int]:
+    """Serve a body as a list of vehicles; return how it was refused, and the most memory that it took."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    async with serving(handler) as origin, static_client(origin, retry=ONCE) as client:
+        tracemalloc.start()
+        try:
+            with pytest.raises((DecodeError, TransportError)) as caught:
+                await client.electric_vehicles(USER)
+            return caught.type, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("is_honest", [True, False])
+async def test_a_gzip_bomb_takes_no_more_than_the_cap(is_honest: bool) -> None:
+    """A few hundred kilobytes from a broken server could fill the machine's memory."""
+    body = bomb(256 << 20)
+    if not is_honest:
+        body = body[:-4] + (100).to_bytes(4, "little")  # it says that it is small
+    kind, most = await refused(body, Content_Encoding="gzip")
+    assert kind is TransportError
+    assert most < 3 * CAP
+
+
+@pytest.mark.parametrize(
+    ("before", "repeated", "after"),
+    [(b"[", b" ", b"x"), (b"[", b"[],", b"[]]"), (b"[", b"{},", b"{}]"), (b'["', b"\\u0041", b'"]'), (b"", b"9", b"")],
+)
+async def test_a_body_of_50_mb_that_is_nothing_is_an_error_and_within_the_cap(
+    before: bytes, repeated: bytes, after: bytes
+) -> None:
+    """An upload page of a proxy in the wrong place, or 17 million empty objects, could take the process down."""
+    body = before + repeated * ((50 << 20) // len(repeated)) + after
+    kind, most = await refused(gzip.compress(body, 1), Content_Encoding="gzip")
+    assert kind is DecodeError
+    assert most < 4 * CAP
