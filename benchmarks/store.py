@@ -21,9 +21,9 @@ import duckdb
 
 from benchmarks.measuring import Figure, Loop
 from podero_async import ClientCredentials, PoderoClient, VehicleRef, VehicleSessions
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill import SessionStore, backfill
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.backfill.store.duckdb.upsert import write_batch
@@ -101,7 +101,7 @@ async def stored(client: PoderoClient, vehicles: list[VehicleRef], path: Path) -
     meter, loop = Meter(), Loop()
     async with SessionStore(path) as store:
         with meter.running(), loop.watched():
-            report = await backfill(client, store, FIRST, LAST, vehicles, include_hidden=True, refresh_days=7)
+            report = await backfill(client, store, FIRST, LAST, vehicles=vehicles, include_hidden=True, refresh_days=7)
     return meter, report.new, loop
 
 
@@ -119,7 +119,7 @@ def by_batches(reads: list[VehicleSessions], store_path: Path) -> int:
         batch = Batch(1, date(2026, 6, 29))
         for number, read in enumerate(reads, 1):
             window = _window(read)
-            batch.add(Task(number, read.vehicle, window), read, [], read.sessions, datetime.now(UTC))
+            batch.add(WorkItem(number, read.vehicle, window), read, [], read.sessions, datetime.now(UTC))
             if batch.is_full or number == len(reads):
                 batch.seal()
                 rows += write_batch(con, batch).new
@@ -181,7 +181,7 @@ def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int
     batch = Batch(1, date(2026, 6, 29))
     ordered = sorted(reads, key=lambda read: read.vehicle.vehicle_id)
     for number, read in enumerate(ordered[:100], 1):
-        batch.add(Task(number, read.vehicle, _window(read)), read, [], read.sessions, datetime.now(UTC))
+        batch.add(WorkItem(number, read.vehicle, _window(read)), read, [], read.sessions, datetime.now(UTC))
     batch.seal()
     costs = []
     with duckdb.connect(str(store_path)) as con:

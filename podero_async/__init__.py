@@ -4,8 +4,7 @@ from podero_async._auth.credentials import ClientCredentials, PasswordCredential
 from podero_async._auth.store import FileTokenStore, Token, TokenStore
 from podero_async._client import PRODUCTION_URL, SANDBOX_URL, PoderoClient
 from podero_async._fleet.fetch import FleetFetch
-from podero_async._flow.limiter import ThrottlePolicy
-from podero_async._flow.retry import RetryPolicy
+from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._http import Timeouts
 from podero_async._version import __version__
 from podero_async.errors import (
@@ -84,3 +83,8 @@ __all__ = [
     "VehicleSessions",
     "__version__",
 ]
+
+for _name in __all__:
+    _public = globals()[_name]
+    if callable(_public):
+        _public.__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

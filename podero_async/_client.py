@@ -20,11 +20,12 @@ from podero_async._decode import decode_page
 from podero_async._fleet.discovery import all_users, discover
 from podero_async._fleet.fetch import FleetFetch
 from podero_async._fleet.vehicle import read_vehicle, stream_vehicle
-from podero_async._flow.limiter import ThrottlePolicy
-from podero_async._flow.retry import RetryPolicy, Tally
+from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
+from podero_async._flow.retry import RequestStats
 from podero_async._http import Timeouts, Transport
-from podero_async._http.endpoints import Api
-from podero_async._redaction import without_frames
+from podero_async._http.endpoints import Endpoints
+from podero_async._paging.window import Window
+from podero_async._redaction import strip_traceback
 from podero_async._settings import read_settings
 from podero_async.errors import ConfigurationError, DecodeError
 from podero_async.models import (
@@ -100,7 +101,7 @@ class PoderoClient:
                 raise ConfigurationError(f"{name} must be a {kind.__name__}")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
-        with without_frames():  # the origin may come with a password
+        with strip_traceback():  # the origin may come with a password
             self._transport = Transport(
                 base_url,
                 credentials,
@@ -110,7 +111,7 @@ class PoderoClient:
                 timeouts=timeouts,
                 token_store=token_store,
             )
-        self._api = Api(self._transport, self._org_id)
+        self._endpoints = Endpoints(self._transport, self._org_id)
 
     @classmethod
     def from_env(
@@ -130,7 +131,7 @@ class PoderoClient:
         Raises:
             ConfigurationError: It names every variable that is missing, wrong or too much.
         """
-        with without_frames():
+        with strip_traceback():
             settings = read_settings(os.environ)
         return cls(
             settings.org_id,
@@ -192,9 +193,9 @@ class PoderoClient:
             DecodeError: A row cannot be read, or the answer is no page.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
-        window = arguments.window(from_date, to_date, include_hidden=include_hidden)
+        window = Window.of(from_date, to_date, include_hidden=include_hidden)
         limit, offset = arguments.page_bounds(limit, offset)
-        page = await self._api.sessions(
+        page = await self._endpoints.sessions(
             vehicle,
             window.from_date,
             window.to_date,
@@ -202,7 +203,7 @@ class PoderoClient:
             limit=limit,
             offset=offset,
             decode=partial(decode_page, first_index=offset) if offset else decode_page,
-            tally=Tally(),
+            stats=RequestStats(),
         )
         if not keep_rejected:
             _refuse_rejected(page.rejected)
@@ -236,8 +237,8 @@ class PoderoClient:
             DecodeError: A row cannot be read.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
-        window = arguments.window(from_date, to_date, include_hidden=include_hidden)
-        return stream_vehicle(self._api, vehicle, window, on_rejected or _refuse)
+        window = Window.of(from_date, to_date, include_hidden=include_hidden)
+        return stream_vehicle(self._endpoints, vehicle, window, on_rejected or _refuse)
 
     async def vehicle_sessions(
         self,
@@ -264,15 +265,15 @@ class PoderoClient:
                 proven, is no error: its `completeness` is `UNPROVEN`.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
-        window = arguments.window(from_date, to_date, include_hidden=include_hidden)
-        return await read_vehicle(self._api, vehicle, window, Tally())
+        window = Window.of(from_date, to_date, include_hidden=include_hidden)
+        return await read_vehicle(self._endpoints, vehicle, window, RequestStats())
 
     async def current_session(self, user_id: UUID | str, vehicle_id: UUID | str) -> ChargingSession | None:
         """Fetch the vehicle's active charging session; None when it has none.
 
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions/current`
         """
-        return await self._api.current_session(arguments.vehicle_ref(user_id, vehicle_id), Tally())
+        return await self._endpoints.current_session(arguments.vehicle_ref(user_id, vehicle_id), RequestStats())
 
     # --- users and vehicles -------------------------------------------------------------------------------------------
 
@@ -281,23 +282,25 @@ class PoderoClient:
 
         `GET .../users`
         """
-        return all_users(self._api, include_deleted=include_deleted, tally=Tally())
+        return all_users(self._endpoints, include_deleted=include_deleted, stats=RequestStats())
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
         """Fetch the user that the partner knows by its own id.
 
         `GET .../users/by-ext-id/{external_id}`
         """
-        with without_frames():  # the partner's own id may name a person
+        with strip_traceback():  # the partner's own id may name a person
             own_id = arguments.external_id(external_id)
-            return await self._api.user_by_external_id(own_id, include_deleted=include_deleted, tally=Tally())
+            return await self._endpoints.user_by_external_id(
+                own_id, include_deleted=include_deleted, stats=RequestStats()
+            )
 
     async def electric_vehicles(self, user_id: UUID | str) -> list[ElectricVehicle]:
         """Fetch a user's vehicles.
 
         `GET .../users/{user_id}/electric-vehicles`
         """
-        return await self._api.electric_vehicles(arguments.uuid("user_id", user_id), Tally())
+        return await self._endpoints.electric_vehicles(arguments.uuid("user_id", user_id), RequestStats())
 
     async def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
         """Stream the vehicles of all users of the organization, in no particular order.
@@ -307,7 +310,7 @@ class PoderoClient:
 
         `GET .../users`, then `GET .../users/{user_id}/electric-vehicles` for each user.
         """
-        async with aclosing(discover(self._api, Tally(), ahead=self._transport.throttle.ceiling)) as found:
+        async with aclosing(discover(self._endpoints, RequestStats(), ahead=self._transport.limiter.ceiling)) as found:
             async for vehicle in found:
                 if isinstance(vehicle, VehicleFailure):
                     raise vehicle.error
@@ -339,8 +342,8 @@ class PoderoClient:
                 fleet while fetching.
             include_hidden: Whether sessions that the server's classifier hid are listed, too.
         """
-        window = arguments.window(from_date, to_date, include_hidden=include_hidden)
-        return FleetFetch(self._api, self._transport.throttle, window, vehicles)
+        window = Window.of(from_date, to_date, include_hidden=include_hidden)
+        return FleetFetch(self._endpoints, self._transport.limiter, window, vehicles)
 
 
 def _refuse(item: RejectedItem) -> None:

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["as_completed", "cancel_all", "ends_before", "in_order"]
+__all__ = ["cancel_all", "map_as_completed", "map_in_order", "run_until"]
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
-async def in_order(
+async def map_in_order(
     call: Callable[[A], Coroutine[Any, Any, T]], arguments: Iterable[A], *, ahead: int
 ) -> AsyncGenerator[T, None]:
     """Yield results in the order of the arguments, with at most `ahead` calls running or waiting to be taken."""
@@ -34,7 +34,7 @@ async def in_order(
         await cancel_all(tasks)
 
 
-async def as_completed(
+async def map_as_completed(
     call: Callable[[A], Coroutine[Any, Any, T]], arguments: AsyncIterator[A], *, ahead: int
 ) -> AsyncGenerator[T, None]:
     """Yield results as they come, with at most `ahead` calls running or waiting to be taken."""
@@ -79,7 +79,7 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
         raise cancelled
 
 
-async def ends_before(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
+async def run_until(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
     """Await a task, and say whether it came to its end; once the event is set, it is cancelled."""
     waiting = asyncio.create_task(event.wait())
     try:

@@ -13,7 +13,7 @@ from typing import Literal
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._http import Look, Tls
+from podero_async._http import ProbeResult, Tls
 from podero_async.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -33,8 +33,8 @@ _SKIPPED_AFTER = {
     "origin": "the origin was not reached",
     "token": "there is no token",
 }
-_MOST_SKEW_S = 20.0  # what the token's cache allows two clocks to disagree
-_LEAST_DAYS = 14
+_MAX_SKEW_S = 20.0  # what the token's cache allows two clocks to disagree
+_MIN_DAYS = 14
 _NOT_FOUND, _NOT_ALLOWED, _FIRST_ERROR = 404, 405, 400
 
 
@@ -53,7 +53,7 @@ class Check:
 
 
 async def diagnose(make_client: Callable[[], PoderoClient]) -> list[Check]:
-    """Look at everything, in the order in which it depends on each other; what cannot be looked at is said to be skipped.
+    """ProbeResult at everything, in the order in which it depends on each other; what cannot be looked at is said to be skipped.
 
     No line of it holds a secret. What is wrong is a value: nothing is raised for it.
 
@@ -72,11 +72,11 @@ async def diagnose(make_client: Callable[[], PoderoClient]) -> list[Check]:
 
 
 async def _findings(client: PoderoClient) -> AsyncIterator[Check]:
-    """Look until something is so wrong that nothing else can be looked at."""
+    """ProbeResult until something is so wrong that nothing else can be looked at."""
     transport = client._transport  # noqa: SLF001
     yield Check("settings", True, f"organization {client._org_id} at {transport.origin}")  # noqa: SLF001
     try:
-        tls = await transport.shake_hands()
+        tls = await transport.tls_handshake()
         look = await transport.look()
     except TransportError as error:
         yield _unreached(error)
@@ -108,17 +108,17 @@ def _certificate(tls: Tls | None) -> Check:
         return Check("certificate", None, "skipped: no TLS")
     days = (tls.valid_until - datetime.now(UTC)) // timedelta(days=1)
     words = f"{days} days left, until {tls.valid_until:%Y-%m-%d}"
-    if days < _LEAST_DAYS:
+    if days < _MIN_DAYS:
         return Check("certificate", False, words, "whoever runs the server must renew it", "api")
     return Check("certificate", True, words)
 
 
-def _clock(look: Look) -> Check:
+def _clock(look: ProbeResult) -> Check:
     ahead_s = look.clock_ahead_s
     if ahead_s is None:
         return Check("clock", None, "skipped: the server does not tell the time")
     words = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} the server's"
-    if abs(ahead_s) > _MOST_SKEW_S:
+    if abs(ahead_s) > _MAX_SKEW_S:
         words += "; the lives of tokens are reckoned by this clock"
         return Check("clock", False, words, "set this machine's clock, as by NTP", "configuration")
     return Check("clock", True, words)

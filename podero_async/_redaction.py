@@ -9,10 +9,31 @@ from typing import Self
 
 from podero_async.errors import PoderoError
 
-__all__ = ["without_frames"]
+__all__ = ["Secret", "SecretBytes", "as_secret", "strip_traceback"]
 
 
-class without_frames:  # noqa: N801  # it reads as what it does
+class Secret(str):
+    """A text that no repr shows, and so no traceback with locals, whose ever; written or formatted it is what it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class SecretBytes(bytes):
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+
+def as_secret(value: str) -> str:
+    """Hide a text; what is none will be refused."""
+    return Secret(value) if isinstance(value, str) else value
+
+
+class strip_traceback:  # noqa: N801  # it reads as what it does
     """Whatever fails inside, its error comes out without the frames below, this function's own included.
 
     Tokens, headers and bodies are locals there, ours and aiohttp's, and of the errors that an error was made from. What

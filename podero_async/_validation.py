@@ -1,19 +1,51 @@
-"""What callers hand over, checked before anything is sent: each fault names its argument."""
+"""Checks of arguments and settings, before anything is sent: each error names its argument."""
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime
 from uuid import UUID
 
-from podero_async._http.endpoints import MOST_PER_PAGE
-from podero_async._paging.page import Window
+import attrs
+
+from podero_async.errors import ConfigurationError
 from podero_async.models import VehicleRef
 
-__all__ = ["day", "external_id", "page_bounds", "uuid", "vehicle_ref", "window"]
+__all__ = [
+    "MAX_PAGE_SIZE",
+    "count",
+    "days",
+    "external_id",
+    "is_whole_number",
+    "page_bounds",
+    "positive",
+    "uuid",
+    "vehicle_ref",
+]
+
+MAX_PAGE_SIZE = 200
+"""The largest `limit` that the API accepts."""
+
+
+def positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    """Check a setting that is a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
+        raise ConfigurationError(f"{attribute.name} must be a number above 0")
+
+
+def count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    """Check a setting that is a whole number of at least 1."""
+    if not is_whole_number(value) or value < 1:
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1")
+
+
+def is_whole_number(value: object) -> bool:
+    """Return whether a value is an integer, and not a boolean."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def uuid(name: str, value: UUID | str) -> UUID:
-    """Return the uuid that a value is, or is the text of."""
+    """Return a uuid from itself or from its text."""
     if isinstance(value, UUID):
         return value
     try:
@@ -27,38 +59,30 @@ def vehicle_ref(user_id: UUID | str, vehicle_id: UUID | str) -> VehicleRef:
     return VehicleRef(user_id=uuid("user_id", user_id), vehicle_id=uuid("vehicle_id", vehicle_id))
 
 
-def day(name: str, value: date) -> date:
-    """Return a value that is a day, and not a moment: which day a moment falls on depends on the time zone."""
-    if isinstance(value, datetime) or not isinstance(value, date):
-        raise ValueError(f"{name} must be a datetime.date, not a {type(value).__name__}")  # noqa: TRY004
-    return value
-
-
-def window(from_date: date, to_date: date, *, include_hidden: bool) -> Window:
-    """Return the window from one day to another, both inclusive."""
-    first, last = day("from_date", from_date), day("to_date", to_date)
-    if first > last:
+def days(from_date: date, to_date: date) -> tuple[date, date]:
+    """Return two UTC days, the first not after the last."""
+    for name, value in (("from_date", from_date), ("to_date", to_date)):
+        # A datetime is refused, although it is a date: its day depends on the time zone.
+        if isinstance(value, datetime) or not isinstance(value, date):
+            raise ValueError(f"{name} must be a datetime.date, not a {type(value).__name__}")  # noqa: TRY004
+    if from_date > to_date:
         raise ValueError("from_date must not be after to_date")
-    return Window(first, last, include_hidden)
+    return from_date, to_date
 
 
 def page_bounds(limit: int, offset: int) -> tuple[int, int]:
     """Return a page's limit and offset."""
-    if not _is_whole(limit) or not 1 <= limit <= MOST_PER_PAGE:
-        raise ValueError(f"limit must be a whole number from 1 to {MOST_PER_PAGE}")
-    if not _is_whole(offset) or offset < 0:
+    if not is_whole_number(limit) or not 1 <= limit <= MAX_PAGE_SIZE:
+        raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE_SIZE}")
+    if not is_whole_number(offset) or offset < 0:
         raise ValueError("offset must be a whole number of at least 0")
     return limit, offset
 
 
 def external_id(value: str) -> str:
-    """Return a partner's own id that can stand in a path: not empty, and no dots that would climb out of it."""
+    """Return a partner's own user id that can stand in a URL path: not empty, and no `.` or `..`."""
     if not isinstance(value, str) or value in {"", ".", ".."}:
         raise ValueError("external_id must be a text that is not empty")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError("external_id must be Unicode that can be sent")
+        raise ValueError("external_id must be valid Unicode text")
     return value
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -50,17 +50,11 @@ class _RequestError(PoderoError):
     The subclasses hand all their data to `Exception.__init__` positionally, which is what makes them pickle.
     """
 
-    reason: str
-    """What went wrong, in words that are safe to log."""
     method: str
     path: str
     """The URL's path; what a caller chose freely (an external id) is masked in it."""
     attempts: int = 1
-    """How many attempts the call was given, the last one included."""
-    is_final: bool = False
-    """Whether the retries are over: the policy allows no further attempt."""
-    is_for_all: bool = False
-    """Whether any other call would fail alike now: the server wants to be left alone for longer than is slept."""
+    """How many requests the call sent, the last one included; 0 if the client refused to send any."""
 
     def _where(self) -> str:
         tries = f", {self.attempts} attempts" if self.attempts > 1 else ""
@@ -91,34 +85,31 @@ class ApiError(_RequestError):
     def __init__(
         self,
         status: int,
-        reason: str,
+        detail: str,
         method: str,
         path: str,
         request_id: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(status, reason, method, path, request_id, retry_after)
+        super().__init__(status, detail, method, path, request_id, retry_after)
         self.status = status
-        self.reason = reason
+        self.detail = detail
         self.method = method
         self.path = path
         self.request_id = request_id
         self.retry_after = retry_after
 
     status: int
+    detail: str
+    """The server's message, shortened, with addresses and secrets masked."""
     request_id: str | None
     """The `X-Request-ID` of the answer, to name to the vendor's support."""
     retry_after: float | None
     """Seconds that the server asked to wait, where it said so."""
 
-    @property
-    def detail(self) -> str:
-        """The server's own words, shortened, with addresses and secrets masked."""
-        return self.reason
-
     def __str__(self) -> str:
         request_id = f" [request {self.request_id}]" if self.request_id else ""
-        return f"HTTP {self.status}: {self.reason} {self._where()}{request_id}"
+        return f"HTTP {self.status}: {self.detail} {self._where()}{request_id}"
 
 
 class AuthenticationError(ApiError):

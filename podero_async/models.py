@@ -3,12 +3,10 @@
 Plain attrs classes with the wire's own field names. They know nothing of JSON, HTTP or how they were fetched.
 """
 
-from __future__ import annotations
-
 import enum
 import uuid
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
@@ -31,8 +29,6 @@ __all__ = [
     "VehicleSessions",
 ]
 
-_MOST_INTERNED = 256  # a server that invents values without end must not grow our memory without end
-
 
 class _OpenEnum(enum.StrEnum):
     """An enum that the server may extend: an unknown text becomes an unnamed member that keeps it.
@@ -42,24 +38,16 @@ class _OpenEnum(enum.StrEnum):
     """
 
     @classmethod
-    def _missing_(cls, value: object) -> _OpenEnum | None:
+    def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
-        unnamed = _UNNAMED.setdefault(cls, {})
-        member = unnamed.get(value)
-        if member is None:
-            member = str.__new__(cls, value)
-            member._name_ = None  # type: ignore[assignment]  # as enum.Flag's own unnamed members
-            member._value_ = value
-            if len(unnamed) < _MOST_INTERNED:
-                unnamed[value] = member
+        member = str.__new__(cls, value)
+        member._name_ = None  # type: ignore[assignment]  # as enum.Flag's own unnamed members
+        member._value_ = value
         return member
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{f'.{self._name_}' if self._name_ else ''}: {self._value_!r}>"
-
-
-_UNNAMED: dict[type[_OpenEnum], dict[str, _OpenEnum]] = {}
 
 
 class SessionOutcome(_OpenEnum):

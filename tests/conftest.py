@@ -126,7 +126,7 @@ def store_without_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         return work()
 
     monkeypatch.setattr(SessionStore, "_in_thread", at_once)
-    monkeypatch.setattr("podero_async.backfill._writer._LONGEST_WAIT_S", 10.0)  # a commit takes real time
+    monkeypatch.setattr("podero_async.backfill._writer._MAX_WAIT_S", 10.0)  # a commit takes real time
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import pytest
 
-from podero_async._concurrency import as_completed, cancel_all, in_order
+from podero_async._concurrency import cancel_all, map_as_completed, map_in_order
 
 pytestmark = pytest.mark.leaping
 
@@ -42,17 +42,17 @@ async def test_in_order_keeps_the_order_and_the_bound() -> None:
     """Pages would be joined in the wrong order, or all be asked for at once."""
     calls = Calls()
     arguments = [random.Random(1).random() for _ in range(50)]
-    assert [result async for result in in_order(calls, arguments, ahead=4)] == arguments
+    assert [result async for result in map_in_order(calls, arguments, ahead=4)] == arguments
     assert calls.peak == 4
-    assert [result async for result in in_order(calls, [], ahead=4)] == []
+    assert [result async for result in map_in_order(calls, [], ahead=4)] == []
 
 
 async def test_as_completed_yields_the_quick_first_and_keeps_the_bound() -> None:
     """One slow user would hold up the whole discovery."""
     calls = Calls()
-    assert [result async for result in as_completed(calls, stream(5, 1, 3, 2), ahead=4)] == [1, 2, 3, 5]
+    assert [result async for result in map_as_completed(calls, stream(5, 1, 3, 2), ahead=4)] == [1, 2, 3, 5]
     calls = Calls()
-    assert len([result async for result in as_completed(calls, stream(*[1.0] * 50), ahead=3)]) == 50
+    assert len([result async for result in map_as_completed(calls, stream(*[1.0] * 50), ahead=3)]) == 50
     assert calls.peak == 3
 
 
@@ -61,8 +61,8 @@ async def test_leaving_early_ends_what_is_running(taken: int) -> None:
     """Requests would go on for a caller who is gone."""
     one, other = Calls(), Calls()
     for calls, results in (
-        (one, in_order(one, range(1, 100), ahead=8)),
-        (other, as_completed(other, stream(*range(1, 100)), ahead=8)),
+        (one, map_in_order(one, range(1, 100), ahead=8)),
+        (other, map_as_completed(other, stream(*range(1, 100)), ahead=8)),
     ):
         async with aclosing(results):
             for _ in range(taken):
@@ -74,8 +74,8 @@ async def test_leaving_early_ends_what_is_running(taken: int) -> None:
 async def test_an_error_comes_out_and_ends_the_others() -> None:
     """A failure would be lost in a task, or leave its siblings running."""
     for make in (
-        lambda calls: in_order(calls, [1, 13, 99], ahead=3),
-        lambda calls: as_completed(calls, stream(1, 13, 99), ahead=3),
+        lambda calls: map_in_order(calls, [1, 13, 99], ahead=3),
+        lambda calls: map_as_completed(calls, stream(1, 13, 99), ahead=3),
     ):
         calls = Calls()
         with pytest.raises(ValueError, match="unlucky"):
@@ -90,7 +90,7 @@ async def test_errors_of_abandoned_calls_are_taken_note_of() -> None:
     async def fail(_: int) -> None:
         raise ValueError("nobody will ask")
 
-    async with aclosing(in_order(fail, range(5), ahead=5)) as results:
+    async with aclosing(map_in_order(fail, range(5), ahead=5)) as results:
         with pytest.raises(ValueError, match="nobody"):
             await anext(results)
 

@@ -68,7 +68,7 @@ async def test_all_is_well(simulator: PoderoSimulator) -> None:
 )
 async def test_the_token_endpoint_that_was_found_is_named(way: Any, words: str) -> None:
     """Who wants to set the endpoint, or ask the vendor about it, could not know which one it is."""
-    async with PoderoSimulator(users=1, vehicles=1, token_ways=[way]) as simulator:
+    async with PoderoSimulator(users=1, vehicles=1, token_endpoints=[way]) as simulator:
         findings = await examined(lambda: client_of(simulator))
     assert findings["token"].words == words
 
@@ -108,7 +108,7 @@ async def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A firewall that swallows everything would hold the doctor up for ever."""
-    monkeypatch.setattr("podero_async._http.probe._LONGEST_S", 0.02)
+    monkeypatch.setattr("podero_async._http.probe._MAX_S", 0.02)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         findings = await examined(lambda: static_client(f"https://127.0.0.1:{silent.getsockname()[1]}"))
     assert at_fault(findings) == [("origin", "api")]

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import subprocess
 import sys
+from types import ModuleType
+from typing import get_type_hints
 
 import attrs
 import pytest
 
 import podero_async
+import podero_async.backfill
+import podero_async.testing
 from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy, Timeouts, models
+
+PUBLIC = [
+    (package, name)
+    for package in (podero_async, podero_async.backfill, podero_async.testing)
+    for name in package.__all__
+    if callable(getattr(package, name))
+]
 
 DESIGNED = {
     "ClientCredentials",
@@ -101,6 +113,17 @@ def test_policies_are_frozen_values(policy: type[attrs.AttrsInstance]) -> None:
     assert policy() == policy()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(policy(), attrs.fields(policy)[0].name, 1)
+
+
+@pytest.mark.parametrize(("package", "name"), PUBLIC, ids=lambda value: getattr(value, "__name__", value))
+def test_a_public_name_shows_its_public_module(package: ModuleType, name: str) -> None:
+    """Reprs, tracebacks and pickles of public names hold the public module, and annotations resolve in it."""
+    value = getattr(package, name)
+    assert value.__module__ == package.__name__
+    assert pickle.loads(pickle.dumps(value)) is value
+    get_type_hints(value)
+    if inspect.isclass(value):
+        get_type_hints(value.__init__)
 
 
 def test_models_are_all_public() -> None:

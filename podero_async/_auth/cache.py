@@ -19,16 +19,12 @@ from podero_async._auth.credentials import (
     PasswordCredentials,
     StaticToken,
     TokenEndpoint,
-    TokenRequest,
-    grant_parameters,
     is_header_safe,
-    refresh_parameters,
     store_key,
-    token_request,
-    token_ways,
 )
+from podero_async._auth.grants import TokenRequest, grant_parameters, refresh_parameters, token_endpoints, token_request
 from podero_async._auth.store import Token, TokenStore
-from podero_async._decode import decode_json, explain_error
+from podero_async._decode import decode_json, describe_error
 from podero_async.errors import AuthenticationError, ConfigurationError, DecodeError, PoderoError
 
 __all__ = ["TokenCache"]
@@ -170,7 +166,7 @@ class TokenCache:
     async def _request(self) -> Token:
         """Ask the server: with the refresh token where there is one, else with the credentials."""
         credentials = cast("ClientCredentials | PasswordCredentials", self._credentials)  # a static token never expires
-        ways = sorted(token_ways(credentials), key=lambda way: way != self._way)  # what worked last time, first
+        ways = sorted(token_endpoints(credentials), key=lambda way: way != self._way)  # what worked last time, first
         if self._refresh_token:
             status, body = await self._send(token_request(ways[0], refresh_parameters(self._refresh_token)))
             if status == _OK:
@@ -184,7 +180,7 @@ class TokenCache:
             if status == _OK:
                 self._way = way
                 return self._read(body)
-            code, words = explain_error(body, request.secrets)
+            code, words = describe_error(body, request.secrets)
             refusals.append(f"{way}: {words}")
             if status not in _TRY_ANOTHER_WAY or code in _CREDENTIALS_ARE_WRONG:
                 refusals = refusals[-1:]
@@ -195,9 +191,7 @@ class TokenCache:
         answer = decode_json(body)
         value = answer.get("access_token") if isinstance(answer, Mapping) else None
         if not isinstance(value, str) or not is_header_safe(value):
-            error = DecodeError("expected a token", "$.access_token", method="POST")
-            error.is_for_all = True
-            raise error
+            raise DecodeError("expected a token", "$.access_token", method="POST")
         refresh_token = answer.get("refresh_token")
         if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
             self._refresh_token = refresh_token

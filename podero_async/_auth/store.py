@@ -20,15 +20,16 @@ from typing import Any, Protocol
 
 import attrs
 
-from podero_async._auth.credentials import hidden, is_header_safe
+from podero_async._auth.credentials import is_header_safe
+from podero_async._redaction import as_secret
 from podero_async.errors import ConfigurationError
 
 __all__ = ["FileTokenStore", "Token", "TokenStore"]
 
 _logger = logging.getLogger("podero_async")
 
-_LARGEST_FILE = 1 << 20
-_LONGEST_LOCK_S = 30.0  # a process that hangs with the lock held must not hang all others
+_MAX_FILE = 1 << 20
+_MAX_LOCK_S = 30.0  # a process that hangs with the lock held must not hang all others
 _POLL_S = 0.02
 
 
@@ -36,8 +37,8 @@ _POLL_S = 0.02
 class Token:
     """An access token and how long it serves. Times are seconds since the epoch."""
 
-    value: str = attrs.field(repr=False, converter=hidden)
-    refresh_token: str | None = attrs.field(default=None, repr=False, converter=attrs.converters.optional(hidden))
+    value: str = attrs.field(repr=False, converter=as_secret)
+    refresh_token: str | None = attrs.field(default=None, repr=False, converter=attrs.converters.optional(as_secret))
     renew_at: float = math.inf
     usable_until: float = math.inf
 
@@ -99,7 +100,7 @@ class FileTokenStore:
         # Asked for again and again rather than waited for in a thread: a cancelled caller leaves no thread behind
         # that would take the lock later.
         loop = asyncio.get_running_loop()
-        give_up_at = loop.time() + _LONGEST_LOCK_S
+        give_up_at = loop.time() + _MAX_LOCK_S
         while loop.time() < give_up_at:
             try:
                 self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class FileTokenStore:
                 return
             else:
                 return
-        _logger.warning("the token store stayed locked for %s s: going on without the lock", _LONGEST_LOCK_S)
+        _logger.warning("the token store stayed locked for %s s: going on without the lock", _MAX_LOCK_S)
 
     async def load(self, key: str) -> Token | None:
         """Return the token saved under `key`; None where there is none, or nothing that can be read."""
@@ -154,7 +155,7 @@ class FileTokenStore:
         """Read the file; what is missing, unreadable, too large or foreign is empty."""
         try:
             with self._path.open("rb") as file:
-                content = json.loads(file.read(_LARGEST_FILE))
+                content = json.loads(file.read(_MAX_FILE))
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podero_async._decode.error_body import explain_error
+from podero_async._decode.error_body import describe_error
 from podero_async._decode.outline import PageOutline, outline_page, stated_total
 from podero_async._decode.plain_json import decode_json, encode_json
 from podero_async._decode.responses import (
@@ -20,8 +20,8 @@ __all__ = [
     "decode_user",
     "decode_users",
     "decode_vehicles",
+    "describe_error",
     "encode_json",
-    "explain_error",
     "outline_page",
     "stated_total",
 ]

@@ -11,15 +11,15 @@ from urllib.parse import quote, quote_plus
 from podero_async._decode.plain_json import decode_json
 from podero_async.errors import DecodeError
 
-__all__ = ["explain_error"]
+__all__ = ["describe_error"]
 
-_MOST_WORDS = 300
+_MAX_WORDS = 300
 _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
 _MARKUP = _HTML | str.maketrans({'"': "&#34;", "'": "&#39;"})  # as other servers write them
 _WORD = re.compile(r"[^\s\"'<>]+")
 
 
-def explain_error(body: bytes, secrets: Iterable[str] = ()) -> tuple[str | None, str]:
+def describe_error(body: bytes, secrets: Iterable[str] = ()) -> tuple[str | None, str]:
     """Read an error's body: OAuth 2's error code, where there is one, and the server's words, made safe to log.
 
     Of a validation error only where and what is kept: its `input` would be the request's body, secrets included.
@@ -49,7 +49,7 @@ def _safe(words: str, secrets: Iterable[str]) -> str:
     forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
     if forms:
         words = re.sub("|".join(map(re.escape, forms)), "***", words, flags=re.IGNORECASE)
-    words = _WORD.sub(_mask_address, words)[:_MOST_WORDS]  # cut last: half an address is one, too
+    words = _WORD.sub(_mask_address, words)[:_MAX_WORDS]  # cut last: half an address is one, too
     return "".join(char if char.isprintable() else " " for char in words)
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """How msgspec refuses a body; bytes that are no UTF-8 it leaves to Python's own error."""
 
-_MOST_PLAIN_BYTES = 8 << 20
+_MAX_PLAIN_BYTES = 8 << 20
 """As plain values, JSON takes up to 25 times its room, and the interpreter is held until all are made."""
 
 
@@ -29,7 +29,7 @@ def decode_json(body: bytes) -> Any:
     A body that is none may be the fault of the way here, so its error is `retryable`; one that is too large to look at
     counts as none.
     """
-    if len(body) > _MOST_PLAIN_BYTES:
+    if len(body) > _MAX_PLAIN_BYTES:
         raise DecodeError("the body is not what was asked for, and too large to say why", retryable=True)
     try:
         return json.loads(body)

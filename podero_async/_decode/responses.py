@@ -22,7 +22,7 @@ class _CurrentWire(msgspec.Struct):
     session: ChargingSession | None
 
 
-_MOST_ROWS = 2000  # of a page that is read row by row: ten times what is asked for
+_MAX_ROWS = 2000  # of a page that is read row by row: ten times what is asked for
 
 _page = decoder_of(_PageWire, ChargingSession)
 _current = decoder_of(_CurrentWire, ChargingSession)
@@ -67,8 +67,8 @@ def decode_vehicles(body: bytes) -> list[ElectricVehicle]:
 def _page_row_by_row(body: bytes, first_index: int) -> SessionsPage:
     answer = expect(decode_json(body), dict, "$")
     rows = expect(field(answer, "items"), list, "$.items")
-    if len(rows) > _MOST_ROWS:
-        raise DecodeError(f"expected at most {_MOST_ROWS} rows, some of them cannot be read", "$.items")
+    if len(rows) > _MAX_ROWS:
+        raise DecodeError(f"expected at most {_MAX_ROWS} rows, some of them cannot be read", "$.items")
     items, rejected = [], []
     for index, row in enumerate(rows):
         try:

@@ -10,28 +10,23 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from uuid import UUID
 
-from podero_async._concurrency import as_completed
-from podero_async._flow.retry import Tally
-from podero_async._http.endpoints import Api
-from podero_async.errors import AuthenticationError, CompletenessError, ConfigurationError, PoderoError
+from podero_async._concurrency import map_as_completed
+from podero_async._flow.retry import RequestStats
+from podero_async._http.endpoints import Endpoints
+from podero_async.errors import CompletenessError, PoderoError
 from podero_async.models import User, VehicleFailure, VehicleRef
 
-__all__ = ["all_users", "discover", "would_fail_all"]
+__all__ = ["all_users", "discover"]
 
 _USERS_A_TURN = 500  # of the event loop
 
 
-def would_fail_all(error: PoderoError) -> bool:
-    """Say whether an error is no one vehicle's: every other would fail alike."""
-    return isinstance(error, AuthenticationError | ConfigurationError) or getattr(error, "is_for_all", False)
-
-
-async def all_users(api: Api, *, include_deleted: bool, tally: Tally) -> AsyncGenerator[User, None]:
+async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: RequestStats) -> AsyncGenerator[User, None]:
     """Yield the organization's users, each once, whether the server answers all at once or in pages."""
     seen: set[UUID] = set()
     offset = 0
     while True:
-        total, users = await api.users(offset=offset, include_deleted=include_deleted, tally=tally)
+        total, users = await endpoints.users(offset=offset, include_deleted=include_deleted, stats=stats)
         before = len(seen)
         for number, user in enumerate(users):
             if number % _USERS_A_TURN == 0:
@@ -46,30 +41,32 @@ async def all_users(api: Api, *, include_deleted: bool, tally: Tally) -> AsyncGe
             raise CompletenessError("the list of users makes no progress", len(seen), total)
 
 
-async def discover(api: Api, tally: Tally, *, ahead: int) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+async def discover(
+    endpoints: Endpoints, stats: RequestStats, *, ahead: int
+) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of all users, in no particular order; a user whose vehicles cannot be listed is a failure.
 
     Users without vehicles cost no request. At most `ahead` users are asked about at once.
     """
 
     async def vehicles_of(user: User) -> list[VehicleRef] | VehicleFailure:
-        own = Tally()
+        own = RequestStats()
         try:
-            vehicles = await api.electric_vehicles(user.id, own)
+            vehicles = await endpoints.electric_vehicles(user.id, own)
         except PoderoError as error:
-            if would_fail_all(error):
+            if endpoints.is_fatal(error):
                 raise
             return VehicleFailure(
                 user_id=user.id, vehicle=None, error=error, requests=own.requests, retries=own.retries
             )
         finally:
-            tally.requests += own.requests
-            tally.retries += own.retries
+            stats.requests += own.requests
+            stats.retries += own.retries
         return [VehicleRef(user_id=user.id, vehicle_id=vehicle.id) for vehicle in vehicles]
 
-    async with aclosing(all_users(api, include_deleted=False, tally=tally)) as users:
+    async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
         owners = (user async for user in users if user.num_electric_vehicles != 0)
-        async with aclosing(as_completed(vehicles_of, owners, ahead=ahead)) as answers:
+        async with aclosing(map_as_completed(vehicles_of, owners, ahead=ahead)) as answers:
             async for answer in answers:
                 if isinstance(answer, VehicleFailure):
                     yield answer

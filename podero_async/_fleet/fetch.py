@@ -11,13 +11,14 @@ from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterab
 from types import TracebackType
 from typing import Self
 
-from podero_async._fleet.discovery import discover, would_fail_all
-from podero_async._fleet.vehicle import Room, VehicleRead, fetch_vehicle
-from podero_async._fleet.worker_pool import FanOut, Result
-from podero_async._flow.limiter import Throttle
-from podero_async._flow.retry import Tally
-from podero_async._http.endpoints import Api
-from podero_async._paging.page import Window
+from podero_async._fleet.budget import MemoryBudget
+from podero_async._fleet.discovery import discover
+from podero_async._fleet.vehicle import UndecodedSessions, fetch_vehicle
+from podero_async._fleet.worker_pool import Outcome, WorkerPool
+from podero_async._flow.limiter import Limiter
+from podero_async._flow.retry import RequestStats
+from podero_async._http.endpoints import Endpoints
+from podero_async._paging.window import Window
 from podero_async.errors import PoderoError
 from podero_async.models import FleetSummary, VehicleFailure, VehicleRef, VehicleSessions
 
@@ -33,18 +34,18 @@ class FleetFetch:
 
     def __init__(
         self,
-        api: Api,
-        throttle: Throttle,
+        endpoints: Endpoints,
+        limiter: Limiter,
         window: Window,
         vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None,
     ) -> None:
-        self._api = api
-        self._throttle = throttle
+        self._endpoints = endpoints
+        self._limiter = limiter
         self._window = window
-        self._discovery = Tally()
-        self._outcomes = FanOut(self._items(vehicles), self._read, places=throttle.ceiling)
+        self._discovery = RequestStats()
+        self._outcomes = WorkerPool(self._items(vehicles), self._read, places=limiter.ceiling)
         self._counts: Counter[str] = Counter()  # the summary's own names
-        self._pauses_before = throttle.pauses
+        self._pauses_before = limiter.pauses
         self._started = self._ended = 0.0
 
     @property
@@ -53,7 +54,7 @@ class FleetFetch:
         now = self._ended or (asyncio.get_running_loop().time() if self._started else 0.0)
         counts = Counter(self._counts)
         counts.update(requests=self._discovery.requests, retries=self._discovery.retries)
-        pauses = self._throttle.pauses - self._pauses_before
+        pauses = self._limiter.pauses - self._pauses_before
         return FleetSummary(**counts, pauses=pauses, seconds=now - self._started)
 
     async def __aenter__(self) -> Self:
@@ -94,16 +95,16 @@ class FleetFetch:
         self._count(outcome)
         return outcome
 
-    async def _read(self, vehicle: VehicleRef | VehicleFailure, room: Room) -> VehicleRead | Result:
+    async def _read(self, vehicle: VehicleRef | VehicleFailure, room: MemoryBudget) -> UndecodedSessions | Outcome:
         if isinstance(vehicle, VehicleFailure):
             return vehicle  # the discovery's
-        return await fetch_or_fail(self._api, vehicle, self._window, room)
+        return await fetch_or_fail(self._endpoints, vehicle, self._window, room)
 
     def _items(
         self, vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
     ) -> AsyncGenerator[VehicleRef | VehicleFailure, None] | Iterator[VehicleRef | VehicleFailure]:
         if vehicles is None:
-            return discover(self._api, self._discovery, ahead=self._throttle.ceiling)
+            return discover(self._endpoints, self._discovery, ahead=self._limiter.ceiling)
         if isinstance(vehicles, AsyncIterable):
             return _all_checked(vehicles)
         return map(_checked, vehicles)
@@ -123,24 +124,26 @@ class FleetFetch:
         counts["retries"] += outcome.retries
 
 
-async def fetch_or_fail(api: Api, vehicle: VehicleRef, window: Window, room: Room) -> VehicleRead | Result:
+async def fetch_or_fail(
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, room: MemoryBudget
+) -> UndecodedSessions | Outcome:
     """Read one vehicle's list; what fails for it alone is a value.
 
     Raises:
         PoderoError: No other vehicle would go better.
     """
-    tally = Tally()
+    stats = RequestStats()
     try:
-        return await fetch_vehicle(api, vehicle, window, tally, room)
+        return await fetch_vehicle(endpoints, vehicle, window, stats, room)
     except PoderoError as error:
-        if would_fail_all(error):
+        if endpoints.is_fatal(error):
             raise
         return VehicleFailure(
             user_id=vehicle.user_id,
             vehicle=vehicle,
             error=error,
-            requests=tally.requests,
-            retries=tally.retries,
+            requests=stats.requests,
+            retries=stats.retries,
         )
 
 

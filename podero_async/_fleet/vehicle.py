@@ -12,11 +12,14 @@ from functools import partial
 
 import attrs
 
-from podero_async._flow.retry import Tally
-from podero_async._http.endpoints import MOST_PER_PAGE, Api
-from podero_async._paging.page import Page, Piece, Window
-from podero_async._paging.reader import ListReader
-from podero_async._redaction import without_frames
+from podero_async._fleet.budget import MemoryBudget
+from podero_async._flow.retry import RequestStats
+from podero_async._http.endpoints import Endpoints
+from podero_async._paging.page import NewRows, Page
+from podero_async._paging.reader import SessionListReader
+from podero_async._paging.window import Window
+from podero_async._redaction import strip_traceback
+from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import CompletenessError, DecodeError
 from podero_async.models import (
     ChargingSession,
@@ -28,43 +31,15 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["Room", "VehicleRead", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
+__all__ = ["UndecodedSessions", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
 
 _PAGES_AHEAD = 16  # of one list, asked for at once
 _STREAMED_AHEAD = 4  # the same, for a stream: they may wait long to be wanted
 _DECODED_AT_A_TIME_S = 0.005  # before the event loop gets its turn
 
 
-class Room:
-    """Bounds the pages of all lists that are under way at once; first come, first served.
-
-    A list that is larger than all there is waits until it is the only one.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
-        self._entrance = asyncio.Lock()
-        self._left = asyncio.Event()
-
-    async def enter(self, pages: int) -> int:
-        """Wait until there is room for so many pages, or for the most there can be; take it, and return how much it is."""
-        taken = min(pages, self._most)
-        async with self._entrance:
-            while self._taken + taken > self._most:
-                self._left.clear()
-                await self._left.wait()
-            self._taken += taken
-        return taken
-
-    def leave(self, pages: int) -> None:
-        """Give room back."""
-        self._taken -= pages
-        self._left.set()
-
-
 @attrs.frozen(eq=False)
-class VehicleRead:
+class UndecodedSessions:
     """A list of several pages that is in, as bytes: what is kept decoded, the collector walks over.
 
     It takes its room until it `leave`s.
@@ -72,9 +47,9 @@ class VehicleRead:
 
     _vehicle: VehicleRef
     _window: Window
-    _reader: ListReader
-    _pieces: list[Piece]
-    _tally: Tally
+    _reader: SessionListReader
+    _pieces: list[NewRows]
+    _tally: RequestStats
     leave: Callable[[], None]
 
     async def decode(self) -> VehicleSessions | VehicleFailure:
@@ -110,12 +85,12 @@ class VehicleRead:
 
 
 async def fetch_vehicle(
-    api: Api, vehicle: VehicleRef, window: Window, tally: Tally, room: Room
-) -> VehicleRead | VehicleSessions:
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats, room: MemoryBudget
+) -> UndecodedSessions | VehicleSessions:
     """Read one vehicle's list whole. Most lists are one page, which needs no reader."""
-    fetch = partial(_fetch_page, api, vehicle, tally)
+    fetch = partial(_fetch_page, endpoints, vehicle, stats)
     first = await fetch(window, 0)
-    if first.proves_itself:
+    if first.is_whole_and_distinct:
         page = first.decode()
         return VehicleSessions(
             vehicle=vehicle,
@@ -125,36 +100,38 @@ async def fetch_vehicle(
             completeness=Completeness.VERIFIED,
             total=first.total,
             rejected=page.rejected,
-            requests=tally.requests,
-            retries=tally.retries,
+            requests=stats.requests,
+            retries=stats.retries,
         )
-    reader = ListReader(fetch, window, first, ahead=_PAGES_AHEAD)
+    reader = SessionListReader(fetch, window, first, ahead=_PAGES_AHEAD)
     with ExitStack() as on_leaving:
         on_leaving.callback(room.leave, await room.enter(first.pages))
         async with aclosing(reader.pieces()) as pieces:
             taken = [piece async for piece in pieces]
-        return VehicleRead(vehicle, window, reader, taken, tally, on_leaving.pop_all().close)
+        return UndecodedSessions(vehicle, window, reader, taken, stats, on_leaving.pop_all().close)
 
 
-async def read_vehicle(api: Api, vehicle: VehicleRef, window: Window, tally: Tally) -> VehicleSessions:
+async def read_vehicle(
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats
+) -> VehicleSessions:
     """Read one vehicle's sessions whole."""
-    read = await fetch_vehicle(api, vehicle, window, tally, Room(1))
-    result = await read.decode() if isinstance(read, VehicleRead) else read
+    read = await fetch_vehicle(endpoints, vehicle, window, stats, MemoryBudget(1))
+    result = await read.decode() if isinstance(read, UndecodedSessions) else read
     if isinstance(result, VehicleFailure):
         raise result.error
     return result
 
 
 async def stream_vehicle(
-    api: Api, vehicle: VehicleRef, window: Window, on_rejected: Callable[[RejectedItem], None]
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, on_rejected: Callable[[RejectedItem], None]
 ) -> AsyncGenerator[ChargingSession, None]:
     """Yield one vehicle's sessions page by page, as they are proven.
 
     Raises:
         CompletenessError: After the last one, where the list could not be proven.
     """
-    fetch = partial(_fetch_page, api, vehicle, Tally())
-    reader = ListReader(fetch, window, await fetch(window, 0), ahead=_STREAMED_AHEAD)
+    fetch = partial(_fetch_page, endpoints, vehicle, RequestStats())
+    reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_STREAMED_AHEAD)
     delivered = 0
     async with aclosing(reader.pieces()) as pieces:
         async for piece in pieces:
@@ -168,20 +145,22 @@ async def stream_vehicle(
         raise CompletenessError(reader.doubt, delivered, reader.total)
 
 
-def _rows_of(piece: Piece) -> SessionsPage:
-    with without_frames():  # they hold the body
+def _rows_of(piece: NewRows) -> SessionsPage:
+    with strip_traceback():  # they hold the body
         return piece.decode()
 
 
-async def _fetch_page(api: Api, vehicle: VehicleRef, tally: Tally, part: Window, offset: int) -> Page:
+async def _fetch_page(
+    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, part: Window, offset: int
+) -> Page:
     """Fetch a page, as large as they come; one that may be the whole list is decoded at once."""
-    return await api.sessions(
+    return await endpoints.sessions(
         vehicle,
         part.from_date,
         part.to_date,
         include_hidden=part.include_hidden,
-        limit=MOST_PER_PAGE,
+        limit=MAX_PAGE_SIZE,
         offset=offset,
-        decode=partial(Page.outlined, offset) if offset else partial(Page.first, MOST_PER_PAGE),
-        tally=tally,
+        decode=partial(Page.outlined, offset) if offset else partial(Page.first, MAX_PAGE_SIZE),
+        stats=stats,
     )

@@ -15,17 +15,18 @@ from typing import Generic, Self, TypeVar
 import attrs
 
 from podero_async._concurrency import cancel_all
-from podero_async._fleet.vehicle import Room, VehicleRead
+from podero_async._fleet.budget import MemoryBudget
+from podero_async._fleet.vehicle import UndecodedSessions
 from podero_async.models import VehicleFailure, VehicleSessions
 
-__all__ = ["FanOut", "Result"]
+__all__ = ["Outcome", "WorkerPool"]
 
 T = TypeVar("T")
 
-Result = VehicleSessions | VehicleFailure
+Outcome = VehicleSessions | VehicleFailure
 
-_MOST_RESULTS = 16  # that wait for the consumer ...
-_MOST_SESSIONS = 100  # ... as long as they hold few sessions: what is kept decoded, the garbage collector walks over
+_MAX_RESULTS = 16  # that wait for the consumer ...
+_MAX_SESSIONS = 100  # ... as long as they hold few sessions: what is kept decoded, the garbage collector walks over
 _PAGES_A_PLACE = 2  # that lists may be under way with, for each request that may be: enough to keep all places taken
 
 
@@ -34,32 +35,32 @@ class _Ended:
     error: BaseException | None
 
 
-class _Buffer(asyncio.Queue[tuple[T, Result] | _Ended]):
+class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
     """The results that wait for the consumer, bounded by how many they are and by what they hold."""
 
     _sessions = 0
     has_ended = False  # the end itself always finds room: nobody may be there to make any
 
     def full(self) -> bool:
-        return not self.has_ended and (self.qsize() >= _MOST_RESULTS or self._sessions >= _MOST_SESSIONS)
+        return not self.has_ended and (self.qsize() >= _MAX_RESULTS or self._sessions >= _MAX_SESSIONS)
 
-    def _put(self, item: tuple[T, Result] | _Ended) -> None:
+    def _put(self, item: tuple[T, Outcome] | _Ended) -> None:
         super()._put(item)
         self._sessions += _weight(item)
 
-    def _get(self) -> tuple[T, Result] | _Ended:
-        item: tuple[T, Result] | _Ended = super()._get()
+    def _get(self) -> tuple[T, Outcome] | _Ended:
+        item: tuple[T, Outcome] | _Ended = super()._get()
         self._sessions -= _weight(item)
         return item
 
 
-def _weight(item: tuple[object, Result] | _Ended) -> int:
+def _weight(item: tuple[object, Outcome] | _Ended) -> int:
     if isinstance(item, _Ended) or isinstance(item[1], VehicleFailure):
         return 0
     return len(item[1].sessions)
 
 
-class FanOut(Generic[T]):
+class WorkerPool(Generic[T]):
     """Reads under way: an async context manager that is iterated for pairs of an item and its result.
 
     Pairs come in order of completion. A few wait in a buffer; when it is full, the reads wait for their consumer, and
@@ -74,7 +75,7 @@ class FanOut(Generic[T]):
     def __init__(
         self,
         items: AsyncGenerator[T, None] | Iterator[T],
-        read: Callable[[T, Room], Awaitable[VehicleRead | Result]],
+        read: Callable[[T, MemoryBudget], Awaitable[UndecodedSessions | Outcome]],
         *,
         places: int,
     ) -> None:
@@ -82,7 +83,7 @@ class FanOut(Generic[T]):
         self._read = read
         # A few more than may ask at once, so that a place never waits for a vehicle.
         self._workers = places + max(2, places // 8)
-        self._room = Room(places * _PAGES_A_PLACE)
+        self._room = MemoryBudget(places * _PAGES_A_PLACE)
         self._pulling = asyncio.Lock()
         self._handing_over = asyncio.Lock()  # one list at a time is decoded: the others wait for the consumer as bytes
         self._results: _Buffer[T] = _Buffer()
@@ -104,7 +105,7 @@ class FanOut(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> tuple[T, Result]:
+    async def __anext__(self) -> tuple[T, Outcome]:
         item = await self._results.get()
         if isinstance(item, _Ended):
             self._results.put_nowait(item)  # for whoever else is iterating
@@ -153,8 +154,8 @@ class FanOut(Generic[T]):
             except StopAsyncIteration:
                 raise _NoMoreError from None
 
-    async def _hand_over(self, item: T, result: VehicleRead | Result) -> None:
-        if not isinstance(result, VehicleRead):
+    async def _hand_over(self, item: T, result: UndecodedSessions | Outcome) -> None:
+        if not isinstance(result, UndecodedSessions):
             await self._results.put((item, result))
             return
         try:

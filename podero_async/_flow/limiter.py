@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 import attrs
 
-from podero_async._flow.rate import Pace
+from podero_async._flow.policies import ThrottlePolicy
+from podero_async._flow.rate import RateEstimator
 from podero_async.errors import ConfigurationError
 
-__all__ = ["NoPlaceError", "Throttle", "ThrottlePolicy"]
+__all__ = ["Limiter", "NoSlotError"]
 
 _FIRST_LIMIT = 32  # enough for a quick start, little enough for a server that bears less
 _CUT = 0.9  # one pushback costs a tenth; each further one of the same burst a place ...
@@ -25,37 +26,10 @@ _CAUTION = 20  # times the limit: good answers after a cut until the limit grows
 _BURST_S = 0.01  # how far a rate may catch up after a late timer
 _OUTAGE_AT = 10  # faults in a row, at the least
 _REFUSED_AT = 3  # bursts of pushbacks in a row: the first tells how much is borne, the third that nothing is
-_FIRST_PROBE_S, _LONGEST_PROBE_S = 0.25, 5.0
+_FIRST_PROBE_S, _MAX_PROBE_S = 0.25, 5.0
 
 
-@attrs.frozen(kw_only=True)
-class ThrottlePolicy:
-    """How hard the API may be asked; shared by everything that one client does.
-
-    Args:
-        max_concurrency: Most requests under way at once: a ceiling, the limit below it finds itself.
-        adaptive: Whether the limit moves under that ceiling with the server's answers (AIMD).
-        requests_per_second: Most requests started a second, evenly spaced; None for no such bound.
-    """
-
-    max_concurrency: int = attrs.field(default=64)
-    adaptive: bool = True
-    requests_per_second: float | None = attrs.field(default=None)
-
-    @max_concurrency.validator
-    def _check_concurrency(self, _: object, value: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigurationError("max_concurrency must be a whole number of at least 1")
-
-    @requests_per_second.validator
-    def _check_rate(self, _: object, value: float | None) -> None:
-        if value is None:
-            return
-        if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
-            raise ConfigurationError("requests_per_second must be a number above 0, or None")
-
-
-class NoPlaceError(Exception):
+class NoSlotError(Exception):
     """Nothing but faults came for as long as the waiter was ready to wait."""
 
 
@@ -66,7 +40,7 @@ class _Waiter:
     patience_s: float
 
 
-class Throttle:
+class Limiter:
     """Hand out places for requests: first come, first served.
 
     The limit grows by one for each good answer until the first pushback, from then on by at most one for every `limit`
@@ -78,7 +52,7 @@ class Throttle:
         self._ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         self._adaptive = policy.adaptive
         self._least_interval = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
-        self._pace = Pace()
+        self._pace = RateEstimator()
         self._limit = float(min(self._ceiling, _FIRST_LIMIT) if policy.adaptive else self._ceiling)
         self._threshold = math.inf  # below it the limit grows quickly
         self._in_flight = 0
@@ -132,7 +106,7 @@ class Throttle:
             patience_s: How many seconds of an outage are waited through.
 
         Raises:
-            NoPlaceError: It lasts longer. That is noticed with the next fault: a probe finds one every few seconds.
+            NoSlotError: It lasts longer. That is noticed with the next fault: a probe finds one every few seconds.
         """
         if place := self.take():
             return place
@@ -163,7 +137,7 @@ class Throttle:
             self._timer.cancel()
         self._turn_away(math.inf, lambda: ConfigurationError("the client is closed"))
 
-    def _turn_away(self, now: float, error: Callable[[], Exception] = NoPlaceError) -> None:
+    def _turn_away(self, now: float, error: Callable[[], Exception] = NoSlotError) -> None:
         """Tell those whose patience is at an end by then, each with an error of its own."""
         kept = deque[_Waiter]()
         for waiter in self._waiters:
@@ -187,7 +161,7 @@ class Throttle:
             self._limit = min(float(self._ceiling), self._limit + self._growth())
             self._hand_out()
 
-    def pushed_back(self, place: int, retry_after: float | None = None) -> None:
+    def throttled(self, place: int, retry_after: float | None = None) -> None:
         """Report an answer that says "too much" (429, or 503 with a time): the limit falls, and `retry_after` seconds pause all."""
         if place > self._cut_at_start:
             self._bursts_in_a_row += 1
@@ -202,7 +176,7 @@ class Throttle:
             self.pause(retry_after)
             if self._adaptive:
                 now = asyncio.get_running_loop().time()
-                self._pace.pushed_back(now, self._resume_at, tells_rate=self._bursts_in_a_row == 1)
+                self._pace.throttled(now, self._resume_at, tells_rate=self._bursts_in_a_row == 1)
         self._hand_out()  # a probe may be due at once
 
     def failed(self, place: int) -> None:
@@ -226,7 +200,7 @@ class Throttle:
             self._outage_since = asyncio.get_running_loop().time()
         if place > self._outage_until_place:
             self._outage_until_place = self._started  # what is under way already tells nothing new
-            wait_s = min(_LONGEST_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
+            wait_s = min(_MAX_PROBE_S, _FIRST_PROBE_S * 2.0 ** min(self._outage, 10))
             self._resume_at = max(self._resume_at, self._started_at + wait_s)  # to hang has been wait enough
             self._outage += 1
             self._turn_away(asyncio.get_running_loop().time())
@@ -290,7 +264,7 @@ class Throttle:
                 turn.set_result(self._hand_over())
 
     def _next_probe_s(self) -> float:
-        return self._started_at + _LONGEST_PROBE_S - asyncio.get_running_loop().time()
+        return self._started_at + _MAX_PROBE_S - asyncio.get_running_loop().time()
 
     def _set_timer(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()

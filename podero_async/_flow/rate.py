@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Pace"]
+__all__ = ["RateEstimator"]
 
-_LEAST_CUT = 0.04  # where the pace was right, and has just grown past what the server bears
+_MIN_CUT = 0.04  # where the pace was right, and has just grown past what the server bears
 _DOUBT = 3.5  # times the pause: starts that lasted longer tell the rate by themselves
 _HASTE = 0.5  # the square of what a guess may be wrong by, times this: how much a second it grows
 _SLOW_FOR_S = 25.0  # a step too far costs a pause, so what was borne is left slowly ...
 _FAST_GROWTH = 0.02  # ... and after that ever faster, since the server may bear more by now
 _FORGET_AT = 4.0  # times the pace after the last pushback: it bounds nothing any more
-_MOST_GROWN = 9.0  # a power of e, far beyond that: more might be no number any more
+_MAX_GROWN = 9.0  # a power of e, far beyond that: more might be no number any more
 _IDLE_S = 5.0  # without a start: what came before tells no rate
 
 
-class Pace:
+class RateEstimator:
     """Bound the rate of starts after the first pushback that named a time; before that there is no bound."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Pace:
         """Keep what is known now: a pushback after good answers comes, which may turn out to tell nothing."""
         self._before = self._rate, self._growth
 
-    def pushed_back(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
+    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
         """Take the rate since the last pause, less a cut, for what is borne; starts count anew from `resume_at`.
 
         Where starts lasted for a short time only, the server may have borne a supply that it had saved up, or counts within
@@ -63,7 +63,7 @@ class Pace:
             lasted = max(0.001, lasted)
             pause = max(0.001, resume_at - now)
             doubt = 0.5 * math.exp(-lasted / (_DOUBT * pause))
-            cut = max(_LEAST_CUT, 1 - (lasted / (lasted + pause)) ** doubt)
+            cut = max(_MIN_CUT, 1 - (lasted / (lasted + pause)) ** doubt)
             allowed, used = self._rate_at(now), self._starts / lasted
             roughness = cut if allowed == math.inf else max(cut, 1 - used / allowed)
             self._rate = max(0.1, min(allowed, used) * (1 - cut))
@@ -76,4 +76,4 @@ class Pace:
     def _rate_at(self, now: float) -> float:
         lasted = max(0.0, now - self._since)
         late = max(0.0, lasted - _SLOW_FOR_S)
-        return self._rate * (math.exp(min(_MOST_GROWN, self._growth * lasted)) + _FAST_GROWTH * (late / 5) ** 2)
+        return self._rate * (math.exp(min(_MAX_GROWN, self._growth * lasted)) + _FAST_GROWTH * (late / 5) ** 2)

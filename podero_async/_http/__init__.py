@@ -5,8 +5,8 @@ The only room that knows aiohttp's client. Knows no endpoint but the shape of an
 
 from __future__ import annotations
 
-from podero_async._http.probe import Look, Tls
+from podero_async._http.probe import ProbeResult, Tls
 from podero_async._http.timeouts import Timeouts
 from podero_async._http.transport import Transport
 
-__all__ = ["Look", "Timeouts", "Tls", "Transport"]
+__all__ = ["ProbeResult", "Timeouts", "Tls", "Transport"]

@@ -13,22 +13,22 @@ from urllib.parse import quote
 from uuid import UUID
 
 from podero_async._decode import decode_current_session, decode_user, decode_users, decode_vehicles
-from podero_async._flow.retry import Tally
+from podero_async._flow.retry import RequestStats
 from podero_async._http import Transport
+from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.models import ChargingSession, ElectricVehicle, User, VehicleRef
 
-__all__ = ["MOST_PER_PAGE", "Api"]
+__all__ = ["Endpoints"]
 
 T = TypeVar("T")
 
-MOST_PER_PAGE = 200
 
-
-class Api:
+class Endpoints:
     """The endpoints of one organization."""
 
     def __init__(self, transport: Transport, org_id: UUID) -> None:
         self._get = transport.get
+        self.is_fatal = transport.is_fatal
         self._root = f"/api/partners/v2.0/org/{org_id}/users"
 
     async def sessions(
@@ -41,36 +41,36 @@ class Api:
         limit: int,
         offset: int,
         decode: Callable[[bytes], T],
-        tally: Tally,
+        stats: RequestStats,
     ) -> T:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, as `decode` reads it."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self._sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
-        return await self._get(path, decode, tally)
+        return await self._get(path, decode, stats)
 
-    async def current_session(self, vehicle: VehicleRef, tally: Tally) -> ChargingSession | None:
+    async def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> ChargingSession | None:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
-        return await self._get(f"{self._sessions_path(vehicle)}/current", decode_current_session, tally)
+        return await self._get(f"{self._sessions_path(vehicle)}/current", decode_current_session, stats)
 
-    async def users(self, *, offset: int, include_deleted: bool, tally: Tally) -> tuple[int, list[User]]:
+    async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int, list[User]]:
         """GET .../users: users from `offset` on, and how many there are in all."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
-            query += f"&limit={MOST_PER_PAGE}&offset={offset}"
-        return await self._get(self._root + query, decode_users, tally)
+            query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
+        return await self._get(self._root + query, decode_users, stats)
 
-    async def user_by_external_id(self, external_id: str, *, include_deleted: bool, tally: Tally) -> User:
+    async def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> User:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self._root}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         shown = f"{path}***"  # the partner's own id may name a person
         return await self._get(
-            path + quote(external_id, safe="") + query, decode_user, tally, shown_path=shown, private=external_id
+            path + quote(external_id, safe="") + query, decode_user, stats, shown_path=shown, private=external_id
         )
 
-    async def electric_vehicles(self, user_id: UUID, tally: Tally) -> list[ElectricVehicle]:
+    async def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
         """GET .../users/{user_id}/electric-vehicles."""
-        return await self._get(f"{self._root}/{user_id}/electric-vehicles", decode_vehicles, tally)
+        return await self._get(f"{self._root}/{user_id}/electric-vehicles", decode_vehicles, stats)
 
     def _sessions_path(self, vehicle: VehicleRef) -> str:
         return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"

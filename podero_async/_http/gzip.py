@@ -11,7 +11,7 @@ from typing import Any
 __all__ = ["CorruptBodyError", "OversizedBodyError", "inflate"]
 
 _GZIP = 31  # a gzip header, and the largest window
-_MOST_MEMBERS = 64  # of one body: each costs a copy of what follows it
+_MAX_MEMBERS = 64  # of one body: each costs a copy of what follows it
 
 
 def _quickest() -> Any:
@@ -41,7 +41,7 @@ def inflate(body: bytes, most: int) -> bytes:
         OversizedBodyError: More than `most` bytes would come out; not more than that was allocated.
     """
     inflated: bytes = b""
-    for _ in range(_MOST_MEMBERS):
+    for _ in range(_MAX_MEMBERS):
         member = _zlib.decompressobj(_GZIP)
         try:
             # One byte past what may come, so that a body that fills the cap to the byte is told from one over it.

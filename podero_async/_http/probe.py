@@ -14,12 +14,12 @@ from time import monotonic, time
 import attrs
 from yarl import URL
 
-from podero_async._http.session import Exchange
+from podero_async._http.session import HttpSession
 from podero_async.errors import RequestTimeoutError, TransportError
 
-__all__ = ["Look", "Tls", "look_at", "shake_hands"]
+__all__ = ["ProbeResult", "Tls", "probe_origin", "tls_handshake"]
 
-_LONGEST_S = 10.0
+_MAX_S = 10.0
 _WHERE = ("CONNECT", "/")  # for errors
 
 
@@ -34,7 +34,7 @@ class Tls:
 
 
 @attrs.frozen
-class Look:
+class ProbeResult:
     """An answer of the origin, whatever it was."""
 
     status: int
@@ -43,7 +43,7 @@ class Look:
     """How far this machine's clock is ahead of the server's; None where the server does not tell the time."""
 
 
-async def shake_hands(host: str, port: int) -> Tls:
+async def tls_handshake(host: str, port: int) -> Tls:
     """Connect with TLS, as every request does, and leave again.
 
     Raises:
@@ -51,7 +51,7 @@ async def shake_hands(host: str, port: int) -> Tls:
     """
     context = await asyncio.to_thread(ssl.create_default_context)  # it reads a long file
     try:
-        async with asyncio.timeout(_LONGEST_S):
+        async with asyncio.timeout(_MAX_S):
             _, writer = await asyncio.open_connection(host, port, ssl=context)
     except TimeoutError:
         raise RequestTimeoutError("no answer in time", *_WHERE) from None
@@ -70,7 +70,7 @@ async def shake_hands(host: str, port: int) -> Tls:
     return Tls(made.version(), until)
 
 
-async def look_at(exchange: Exchange, origin: URL, headers: Mapping[str, str]) -> Look:
+async def probe_origin(exchange: HttpSession, origin: URL, headers: Mapping[str, str]) -> ProbeResult:
     """Ask for the root of the origin.
 
     Raises:
@@ -83,5 +83,5 @@ async def look_at(exchange: Exchange, origin: URL, headers: Mapping[str, str]) -
         # It is told in whole seconds, and somewhere on the way.
         there = parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5
     except (KeyError, ValueError, OverflowError):
-        return Look(answer.status, seconds, None)
-    return Look(answer.status, seconds, asked_at + seconds / 2 - there)
+        return ProbeResult(answer.status, seconds, None)
+    return ProbeResult(answer.status, seconds, asked_at + seconds / 2 - there)

@@ -11,7 +11,8 @@ from types import MappingProxyType
 import aiohttp
 import attrs
 
-from podero_async._decode import explain_error
+from podero_async._decode import describe_error
+from podero_async._failures import is_server_fault
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
 from podero_async._http.timeouts import Deadline
 from podero_async.errors import (
@@ -25,12 +26,11 @@ from podero_async.errors import (
     TransportError,
 )
 
-__all__ = ["SERVER_FAULTS", "Answer", "api_error", "body_error", "read_answer", "retry_after"]
+__all__ = ["Response", "api_error", "body_error", "read_response", "retry_after"]
 
-SERVER_FAULTS = 500
 _OK = 200
-_MOST_BYTES = 64 << 20  # of any answer, inflated: 100,000 users fit
-_MOST_ERROR_BYTES = 64 << 10
+_MAX_BYTES = 64 << 20  # of any answer, inflated: 100,000 users fit
+_MAX_ERROR_BYTES = 64 << 10
 _PLAIN, _GZIP = frozenset({"", "identity"}), frozenset({"gzip", "x-gzip"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
 _ERRORS: Mapping[int, type[ApiError]] = MappingProxyType(
@@ -50,7 +50,7 @@ class _UnaskedEncodingError(CorruptBodyError):
 
 
 @attrs.frozen(eq=False)
-class Answer:
+class Response:
     """Status, headers, and the body as it came: inflated only when it is its turn to be decoded."""
 
     status: int
@@ -72,7 +72,7 @@ class Answer:
         Raises:
             CorruptBodyError, OversizedBodyError: It is cut short, in no encoding that was asked for, or larger than `most` bytes, by default the cap.
         """
-        most = _MOST_BYTES if most is None else most
+        most = _MAX_BYTES if most is None else most
         raw = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         if self._encoding in _GZIP:
             return inflate(raw, most)
@@ -85,12 +85,12 @@ class Answer:
     def error_body(self) -> bytes:
         """Return an error's body, as far as it can be read: whatever is wrong with it, the status counts."""
         try:
-            return self.body(_MOST_ERROR_BYTES)
+            return self.body(_MAX_ERROR_BYTES)
         except (CorruptBodyError, OversizedBodyError):
             return b""
 
 
-async def read_answer(response: aiohttp.ClientResponse, deadline: Deadline) -> Answer:
+async def read_response(response: aiohttp.ClientResponse, deadline: Deadline) -> Response:
     """Read an answer whole; each piece is progress.
 
     Raises:
@@ -98,12 +98,12 @@ async def read_answer(response: aiohttp.ClientResponse, deadline: Deadline) -> A
     """
     encoding = response.headers.get("Content-Encoding", "").lower()
     if response.status == _OK:
-        return Answer(_OK, response.headers, await _read(response, _MOST_BYTES, deadline), encoding)
+        return Response(_OK, response.headers, await _read(response, _MAX_BYTES, deadline), encoding)
     try:
-        pieces = await _read(response, _MOST_ERROR_BYTES, deadline)
+        pieces = await _read(response, _MAX_ERROR_BYTES, deadline)
     except (aiohttp.ClientPayloadError, OversizedBodyError):
         pieces, encoding = [], ""
-    return Answer(response.status, response.headers, pieces, encoding)
+    return Response(response.status, response.headers, pieces, encoding)
 
 
 async def _read(response: aiohttp.ClientResponse, most: int, deadline: Deadline) -> list[bytes]:
@@ -133,10 +133,10 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
     return TransportError("the body was cut short", method, path)
 
 
-def api_error(answer: Answer, method: str, path: str, secrets: tuple[str, ...]) -> ApiError:
+def api_error(answer: Response, method: str, path: str, secrets: tuple[str, ...]) -> ApiError:
     status = answer.status
-    kind = _ERRORS.get(status, ServerError if status >= SERVER_FAULTS else ApiError)
-    _, words = explain_error(answer.error_body(), secrets)
+    kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
+    _, words = describe_error(answer.error_body(), secrets)
     if 300 <= status < 400:  # noqa: PLR2004
         words = "a redirect, which is never followed"
     request_id = answer.headers.get("X-Request-ID", "")

@@ -10,17 +10,17 @@ import aiohttp
 from yarl import URL
 
 from podero_async._http.gzip import OversizedBodyError
-from podero_async._http.response import Answer, body_error, read_answer
+from podero_async._http.response import Response, body_error, read_response
 from podero_async._http.timeouts import Deadline, Deadlines, Timeouts
 from podero_async.errors import ConfigurationError, RequestTimeoutError, TransportError
 
-__all__ = ["Exchange"]
+__all__ = ["HttpSession"]
 
 _KEPT = 1 << 20  # bytes
 _CLOSED = "the client is closed, or the session that it was lent"
 
 
-class Exchange:
+class HttpSession:
     """Send requests, each at most once, and read their answers whole."""
 
     def __init__(self, session: aiohttp.ClientSession | None, timeouts: Timeouts) -> None:
@@ -54,7 +54,7 @@ class Exchange:
 
     async def send(
         self, method: str, url: URL, path: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read its answer whole; nothing of it is left open afterwards.
 
         Raises:
@@ -74,7 +74,7 @@ class Exchange:
                     raise_for_status=False,
                     auto_decompress=False,
                 ) as response:
-                    return await read_answer(response, deadline)
+                    return await read_response(response, deadline)
         except asyncio.CancelledError:
             # aiohttp cancels who looks up a name, or waits in its pool, when the session is closed.
             if deadline.is_cancelled_from_outside or not (self._closed or session.closed):

@@ -13,16 +13,11 @@ from typing import Self
 
 import attrs
 
-from podero_async.errors import ConfigurationError
+from podero_async._validation import positive
 
 __all__ = ["Deadline", "Deadlines", "Timeouts"]
 
 _LATE_S = 0.05
-
-
-def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
-        raise ConfigurationError(f"{attribute.name} must be a number of seconds above 0")
 
 
 @attrs.frozen(kw_only=True)
@@ -36,9 +31,9 @@ class Timeouts:
         total: All of it, the last byte included.
     """
 
-    connect: float = attrs.field(default=10.0, validator=_positive)
-    read: float = attrs.field(default=30.0, validator=_positive)
-    total: float = attrs.field(default=60.0, validator=_positive)
+    connect: float = attrs.field(default=10.0, validator=positive)
+    read: float = attrs.field(default=30.0, validator=positive)
+    total: float = attrs.field(default=60.0, validator=positive)
 
 
 class Deadlines:

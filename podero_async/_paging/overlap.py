@@ -10,29 +10,30 @@ from contextlib import aclosing
 from math import ceil
 from typing import Any, NoReturn
 
-from podero_async._concurrency import in_order
-from podero_async._paging.page import Order, Page, joins, order_of, runs
+from podero_async._concurrency import map_in_order
+from podero_async._paging.page import Page
+from podero_async._paging.proof import Order, joins, order_of, runs
 from podero_async.errors import CompletenessError
 
-__all__ = ["Chain"]
+__all__ = ["OverlapReader"]
 
 _OVERLAP = 5  # rows that neighbours share; fewer cost repairs under change, more cost requests
-_LEAST_OVERLAP = 2  # a single shared row might be one of several of the same time
-_LEAST_EVIDENCE = 50  # rows on the first page, or on later ones: a few rows may look sorted by chance
-_MOST_REREADS = 8  # at one gap
-_MOST_IDLE = 50  # pages in a row with nothing new
-_MOST_STALLS = 3  # answers in a row with the first page's rows, before the list is taken to ignore the offset
+_MIN_OVERLAP = 2  # a single shared row might be one of several of the same time
+_MIN_EVIDENCE = 50  # rows on the first page, or on later ones: a few rows may look sorted by chance
+_MAX_REREADS = 8  # at one gap
+_MAX_IDLE = 50  # pages in a row with nothing new
+_MAX_STALLS = 3  # answers in a row with the first page's rows, before the list is taken to ignore the offset
 
 
 class _BrokenError(Exception):
     """Overlapping pages will not prove this list."""
 
 
-class Chain:
+class OverlapReader:
     """Overlapping pages from the first to the one that reaches the end of the list.
 
     `last` is the page up to whose end nothing is missing. When `pages` ended, `is_proven` says whether that is all;
-    if not, `doubt` says why: `is_disordered` where the list has no order, and `is_lied_to` where the server
+    if not, `doubt` says why: `is_unordered` where the list has no order, and `is_inconsistent` where the server
     contradicted itself, so that no other way of asking will prove it either.
     """
 
@@ -43,7 +44,7 @@ class Chain:
         self._size = first.count  # what the server gives for a page; it may be less than it is asked for
         self._overlap = min(_OVERLAP, first.count - 1)
         self._step = max(0, first.count - self._overlap)
-        total = 0 if first.contradicts_itself else first.total
+        total = 0 if first.is_inconsistent else first.total
         self._planned = range(self._step, total - self._overlap, self._step) if self._step else range(0)
         self._rereads_left = 8 + len(self._planned) // 2
         self._requests_left = 16 + 2 * len(self._planned)
@@ -52,8 +53,8 @@ class Chain:
         self._evidence = 0
         self.last = first
         self.is_proven = first.is_whole
-        self.is_lied_to = False
-        self.is_disordered = False
+        self.is_inconsistent = False
+        self.is_unordered = False
         self.was_repaired = False
         self.doubt = ""
 
@@ -68,7 +69,7 @@ class Chain:
             return
         try:
             order = self._usable_order()
-            async with aclosing(in_order(self._fetch, self._planned, ahead=self._ahead)) as planned:
+            async with aclosing(map_in_order(self._fetch, self._planned, ahead=self._ahead)) as planned:
                 idle = 0
                 async for page in planned:
                     before = self.last
@@ -92,22 +93,22 @@ class Chain:
         for _ in range(self._requests_left + ceil(max(0, self.last.total - offset) / max(1, self._step))):
             page = await self._fetch(offset)
             idle = idle + 1 if known.issuperset(page.ids) else 0
-            if not page.count or idle > _MOST_IDLE:
+            if not page.count or idle > _MAX_IDLE:
                 return
             known.update(page.ids)
             self._count_stall(page)
             yield page
             offset = page.end
-            if page.end == page.total and not self.is_lied_to:
+            if page.end == page.total and not self.is_inconsistent:
                 return
 
     def _usable_order(self) -> Order:
-        if self.last.contradicts_itself:
-            self.is_lied_to = True
+        if self.last.is_inconsistent:
+            self.is_inconsistent = True
             raise _BrokenError("the server's total contradicts its rows")
         if self._order is None:
             self._break_for_disorder()
-        if self._overlap < _LEAST_OVERLAP:
+        if self._overlap < _MIN_OVERLAP:
             raise _BrokenError("the server's pages are too short to overlap")
         return self._order
 
@@ -119,7 +120,7 @@ class Chain:
         rereads = 0
         while not joins(self.last, page, order):
             rereads += 1
-            if rereads > _MOST_REREADS:
+            if rereads > _MAX_REREADS:
                 raise _BrokenError("the list changes faster than it can be read")
             if page.count and not self._is_ahead(page, order):
                 return found  # the list moved so far that this page lies before the end of the last
@@ -163,26 +164,26 @@ class Chain:
         return await self._fetch(offset)
 
     def _check(self, page: Page, order: Order) -> None:
-        if page.contradicts_itself:
-            self.is_lied_to = True
+        if page.is_inconsistent:
+            self.is_inconsistent = True
             raise _BrokenError("the server's total contradicts its rows")
         if not runs(page, order):
             self._break_for_disorder()
         self._count_stall(page)
 
     def _check_idle(self, pages: int) -> None:
-        if pages > _MOST_IDLE:
+        if pages > _MAX_IDLE:
             raise _BrokenError("page after page, the list shows nothing new")
 
     def _break_for_disorder(self) -> NoReturn:
-        self.is_disordered = True
+        self.is_unordered = True
         raise _BrokenError("the list has no order by plug-in time")
 
     def _count_stall(self, page: Page) -> None:
         first = self._first  # a few rows may come again by chance
         if page.count > _OVERLAP and page.offset >= first.end and (page.ids, page.total) == (first.ids, first.total):
             self._stalls += 1
-            if self._stalls == _MOST_STALLS:
+            if self._stalls == _MAX_STALLS:
                 raise CompletenessError("the list makes no progress", first.count, first.total)
         else:
             self._stalls = 0
@@ -198,7 +199,7 @@ class Chain:
             # A short page at the end says twice that it is the end. A full one says so only by its total, and is
             # read once more from its end: a total that lies must not cut the list short.
             self.is_proven = page.count < self._size
-            if self.is_proven and max(self._first.count, self._evidence) < _LEAST_EVIDENCE:
+            if self.is_proven and max(self._first.count, self._evidence) < _MIN_EVIDENCE:
                 self.is_proven = False
                 raise _BrokenError("the list is too short to show its order")
         else:

@@ -10,20 +10,21 @@ from contextlib import aclosing
 from math import ceil
 from typing import Any
 
-from podero_async._paging.overlap import Chain
-from podero_async._paging.page import Page, Piece, Window
+from podero_async._paging.overlap import OverlapReader
+from podero_async._paging.page import NewRows, Page
+from podero_async._paging.window import Window
 from podero_async.models import Completeness
 
-__all__ = ["Fetch", "ListReader"]
+__all__ = ["Fetch", "SessionListReader"]
 
 Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetch the page of a window that starts at an offset."""
 
-_MOST_GROWTH = 1000  # rows that a list may gain while it is read by days
+_MAX_GROWTH = 1000  # rows that a list may gain while it is read by days
 _FILL = 0.7  # how full a window of days is planned, so that few have to be halved again
 
 
-class ListReader:
+class SessionListReader:
     """Read the sessions of one vehicle in a window of days, each once.
 
     After `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
@@ -41,19 +42,19 @@ class ListReader:
         self.total = 0
         self.doubt = ""
 
-    async def pieces(self) -> AsyncGenerator[Piece, None]:
+    async def pieces(self) -> AsyncGenerator[NewRows, None]:
         """Yield the list's rows, page by page as they are proven; what cannot be proven comes last.
 
         Raises:
             CompletenessError: The list makes no progress, whatever the offset.
         """
-        if self._first.proves_itself:
+        if self._first.is_whole_and_distinct:
             self.total = self._first.total
-            yield Piece(self._first, None)
+            yield NewRows(self._first, None)
             return
         async with aclosing(self._from(self._window, self._first)) as pages:
             async for page in pages:
-                piece = Piece.of(page, self._seen)
+                piece = NewRows.of(page, self._seen)
                 if not piece.is_empty:
                     yield piece
 
@@ -63,7 +64,7 @@ class ListReader:
             self.total += first.total
             yield first
             return
-        if part_of and window.days > 1 and first.count == part_of.count and not first.contradicts_itself:
+        if part_of and window.days > 1 and first.count == part_of.count and not first.is_inconsistent:
             # A full page: there is more. A shorter one that claims more is a server that miscounts.
             rest = self._read_by_days(window, first)
         else:
@@ -73,20 +74,20 @@ class ListReader:
                 yield page
 
     async def _read_by_overlap(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
-        chain = Chain(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
+        chain = OverlapReader(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
         async with aclosing(chain.pages()) as pages:
             async for page in pages:
                 yield page
         if chain.was_repaired:
             self._repaired()
         self._trusted_order |= chain.is_proven
-        self._saw_disorder |= chain.is_disordered
+        self._saw_disorder |= chain.is_unordered
         if self._trusted_order and self._saw_disorder:
             self._doubt("an order that a part of the list was proven by did not last")
         if chain.is_proven:
             self.total += chain.last.total
             return
-        if chain.is_lied_to or window.days == 1:
+        if chain.is_inconsistent or window.days == 1:
             self._doubt(chain.doubt)
             self.total += chain.last.total
             rest = chain.rest()
@@ -104,7 +105,7 @@ class ListReader:
             async with aclosing(self._from(part, await self._fetch(part, 0), part_of=first)) as pages:
                 async for page in pages:
                     yield page
-            if self.total - before > 2 * first.total + _MOST_GROWTH:
+            if self.total - before > 2 * first.total + _MAX_GROWTH:
                 self._doubt("windows of days list more than the whole: the server takes no note of them")
                 self._days_are_ignored = True
             if self._days_are_ignored:  # then the largest window has it all

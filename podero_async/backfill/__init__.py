@@ -6,7 +6,8 @@ Needs the extra `backfill` (DuckDB and Arrow) once a store is opened.
 from podero_async.backfill._backfill import backfill
 from podero_async.backfill._planner import BackfillPlan, plan_backfill
 from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
-from podero_async.backfill._vehicle_files import Shard, read_vehicle_refs
+from podero_async.backfill._sharding import Shard
+from podero_async.backfill._vehicle_files import read_vehicle_refs
 from podero_async.backfill._verify import Difference, VerifyReport, verify
 from podero_async.backfill.errors import (
     ApiDownError,
@@ -40,3 +41,8 @@ __all__ = [
     "read_vehicle_refs",
     "verify",
 ]
+
+for _name in __all__:
+    _public = globals()[_name]
+    if callable(_public):
+        _public.__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

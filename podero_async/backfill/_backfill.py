@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._concurrency import ends_before
-from podero_async._fleet.worker_pool import Result
-from podero_async.backfill._client_access import is_down, is_outage, reads, throttle_of
+from podero_async._concurrency import run_until
+from podero_async._failures import is_outage_sign
+from podero_async._fleet.worker_pool import Outcome
+from podero_async.backfill._client_access import is_down, limiter_of, reads
 from podero_async.backfill._planner import Planning, Vehicles, check_window, utc_now
 from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
-from podero_async.backfill._task import Task
-from podero_async.backfill._values import Run
-from podero_async.backfill._vehicle_files import Shard
+from podero_async.backfill._sharding import Shard
+from podero_async.backfill._values import Run, WorkItem
 from podero_async.backfill.errors import ApiDownError, StoreError
 from podero_async.backfill.store._session_store import SessionStore
 from podero_async.errors import PoderoError
@@ -38,10 +38,10 @@ async def backfill(
     store: SessionStore,
     from_date: date,
     to_date: date,
+    *,
     vehicles: Vehicles = None,
     include_hidden: bool = False,
     refresh_days: int = 7,
-    *,
     shard: Shard | None = None,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
@@ -84,7 +84,7 @@ async def backfill(
         from_date, to_date, include_hidden=include_hidden, refresh_days=refresh_days, today=started.date()
     )
     progress = progress or Progress()
-    progress.watch(throttle_of(client))
+    progress.watch(limiter_of(client))
     planning = Planning(client, store, window, refresh_days, shard, progress, started)
     return await _Backfill(planning, now).run(vehicles, stop)
 
@@ -106,7 +106,7 @@ class _Backfill:
         try:
             try:
                 reading = asyncio.create_task(self._read_all(vehicles), name="podero_async backfill")
-                is_through = await ends_before(stop or asyncio.Event(), reading)
+                is_through = await run_until(stop or asyncio.Event(), reading)
             except PoderoError as error:
                 if not isinstance(error, StoreError):
                     await self._drain()
@@ -140,7 +140,7 @@ class _Backfill:
                 if self.is_down:
                     return
 
-    async def _tasks(self, run: Run) -> AsyncGenerator[Task, None]:
+    async def _tasks(self, run: Run) -> AsyncGenerator[WorkItem, None]:
         from podero_async.backfill.store.duckdb.runs import next_tasks, open_tasks  # noqa: PLC0415
 
         call, place = self.planning.store.call, 0
@@ -150,7 +150,7 @@ class _Backfill:
                 yield task
             place += len(piece)
 
-    def _count(self, task: Task, result: Result) -> None:
+    def _count(self, task: WorkItem, result: Outcome) -> None:
         progress = self.planning.progress
         progress.received += 1
         progress.requests += result.requests
@@ -159,7 +159,7 @@ class _Backfill:
             progress.count_read(task.vehicle, result.completeness, len(result.sessions))
             self.failures_in_a_row = 0
             return
-        in_outage = is_outage(result.error)
+        in_outage = is_outage_sign(result.error)
         progress.count_failure(FailedVehicle.of(result), is_outage=in_outage)
         progress.answered += not in_outage
         self.failures_in_a_row = self.failures_in_a_row + 1 if in_outage else 0

@@ -1,26 +1,24 @@
 """Before the first session is read: which vehicles, and which days of them."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, date, datetime
 
 import attrs
 
-from podero_async import _validation as arguments
 from podero_async._client import PoderoClient
-from podero_async._flow.retry import Tally
-from podero_async._paging.page import Window
-from podero_async.backfill._client_access import discovered, is_outage, source_of
+from podero_async._failures import is_outage_sign
+from podero_async._flow.retry import RequestStats
+from podero_async._paging.window import Window
+from podero_async.backfill._client_access import discovered, owner_of_client
 from podero_async.backfill._report import FailedVehicle, Progress
-from podero_async.backfill._source import check_owner
-from podero_async.backfill._values import FLEET, Run, RunSettings
-from podero_async.backfill._vehicle_files import Shard
+from podero_async.backfill._sharding import Shard
+from podero_async.backfill._values import FLEET, Run, RunSettings, StoreOwner
+from podero_async.backfill.errors import ForeignStoreError
 from podero_async.backfill.store._session_store import SessionStore
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["BackfillPlan", "Planning", "Vehicles", "check_window", "plan_backfill", "utc_now"]
+__all__ = ["BackfillPlan", "Planning", "Vehicles", "check_owner", "check_window", "plan_backfill", "utc_now"]
 
 Vehicles = Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
 
@@ -57,7 +55,7 @@ def check_window(from_date: date, to_date: date, *, include_hidden: bool, refres
     Raises:
         ValueError: They name none, or one that lies in the future.
     """
-    window = arguments.window(from_date, to_date, include_hidden=include_hidden)
+    window = Window.of(from_date, to_date, include_hidden=include_hidden)
     if window.from_date > today:
         raise ValueError(f"from_date is {from_date}, today is {today} (UTC): nothing of this window has happened yet")
     if isinstance(refresh_days, bool) or not isinstance(refresh_days, int) or refresh_days < 0:
@@ -65,15 +63,28 @@ def check_window(from_date: date, to_date: date, *, include_hidden: bool, refres
     return window
 
 
+async def check_owner(store: SessionStore, source: StoreOwner) -> None:
+    """See to it that the store is for nobody else.
+
+    Raises:
+        ForeignStoreError: It is. It was not touched.
+    """
+    from podero_async.backfill.store.duckdb.owner import owner_of  # noqa: PLC0415
+
+    owner = await store.call(owner_of)
+    if owner is not None and owner != source:
+        raise ForeignStoreError(f"the store is for {owner}, not for {source}", store.path)
+
+
 async def plan_backfill(
     client: PoderoClient,
     store: SessionStore,
     from_date: date,
     to_date: date,
+    *,
     vehicles: Vehicles = None,
     include_hidden: bool = False,
     refresh_days: int = 7,
-    *,
     shard: Shard | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> BackfillPlan:
@@ -120,7 +131,7 @@ class Planning:
         from podero_async.backfill.store.duckdb.runs import found_before, start_run  # noqa: PLC0415
 
         settings, run = await self.find(vehicles)
-        await self.store.call(claim, source_of(self.client))
+        await self.store.call(claim, owner_of_client(self.client))
         if run is None:
             run = await self.store.call(start_run, settings, self.started)
         else:
@@ -135,7 +146,7 @@ class Planning:
         """
         from podero_async.backfill.store.duckdb.runs import resume_run, roster_digest  # noqa: PLC0415
 
-        await check_owner(self.store, source_of(self.client))  # before anything is sent
+        await check_owner(self.store, owner_of_client(self.client))  # before anything is sent
         share = f", share {self.shard}" if self.shard else ""
         settings = RunSettings(self.window, self.refresh_days, FLEET + share)
         if vehicles is not None:
@@ -148,12 +159,12 @@ class Planning:
 
     async def _discover(self) -> None:
         self.progress.phase = "discovering"
-        tally = Tally()
+        stats = RequestStats()
         try:
-            await self._fill_roster(discovered(self.client, tally))
+            await self._fill_roster(discovered(self.client, stats))
         finally:
-            self.progress.requests += tally.requests
-            self.progress.retries += tally.retries
+            self.progress.requests += stats.requests
+            self.progress.retries += stats.retries
 
     async def _fill_roster(self, found: AsyncGenerator[VehicleRef | VehicleFailure, None]) -> None:
         from podero_async.backfill.store.duckdb.runs import add_to_roster, clear_roster  # noqa: PLC0415
@@ -165,7 +176,7 @@ class Planning:
             async for each in found:
                 if isinstance(each, VehicleFailure):
                     failures.append(each)
-                    self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage(each.error))
+                    self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage_sign(each.error))
                 elif self.shard is None or self.shard.holds(each.vehicle_id):
                     vehicles.append(each)
                     self.progress.vehicles += 1

@@ -1,18 +1,16 @@
 """What a backfill says of itself: while it runs, and at its end. Knows neither the store nor the client."""
 
-from __future__ import annotations
-
 from datetime import date
 from typing import Literal, Self
 
 import attrs
 
-from podero_async._flow.limiter import Throttle
+from podero_async._flow.limiter import Limiter
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
 __all__ = ["BackfillReport", "FailedVehicle", "Progress", "Written"]
 
-_MOST_LISTED = 100
+_MAX_LISTED = 100
 """Failed and unproven vehicles that a report names; the counts are of all, and so is the store."""
 
 
@@ -126,7 +124,7 @@ class Progress:
     """Vehicles that an interrupted call of this run left unproven."""
     rejected_before: int = 0
     """Rows that it could not read."""
-    _throttle: Throttle | None = attrs.field(default=None, alias="throttle")
+    _throttle: Limiter | None = attrs.field(default=None, alias="throttle")
 
     @property
     def in_flight(self) -> int:
@@ -150,7 +148,7 @@ class Progress:
             return not self.answered
         return not self.vehicles and 0 < self.failed == self.outages
 
-    def watch(self, throttle: Throttle) -> None:
+    def watch(self, throttle: Limiter) -> None:
         """Take `in_flight`, `limit` and `pauses` from there."""
         self._throttle = throttle
 
@@ -158,7 +156,7 @@ class Progress:
         """Note a failure."""
         self.failed += 1
         self.outages += is_outage
-        if len(self.failures) < _MOST_LISTED:
+        if len(self.failures) < _MAX_LISTED:
             self.failures.append(failed)
 
     def count_read(self, vehicle: VehicleRef, verdict: Completeness, sessions: int) -> None:
@@ -178,7 +176,7 @@ class Progress:
             self._list_unproven(vehicle)
 
     def _list_unproven(self, vehicle: VehicleRef) -> None:
-        if len(self.unproven_vehicles) < _MOST_LISTED:
+        if len(self.unproven_vehicles) < _MAX_LISTED:
             self.unproven_vehicles.append(vehicle)
 
     def count_commit(self, written: Written) -> None:

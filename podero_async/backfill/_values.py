@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, timedelta
+from hashlib import sha256
+from uuid import UUID
 
 import attrs
 
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
+from podero_async.models import VehicleRef
 
-__all__ = ["FLEET", "Days", "Draft", "Run", "RunSettings", "days_needed", "merged"]
+__all__ = [
+    "FLEET",
+    "Days",
+    "Draft",
+    "Run",
+    "RunSettings",
+    "StoreOwner",
+    "WorkItem",
+    "days_needed",
+    "digest_of",
+    "merged",
+]
 
 Days = tuple[date, date]
 """Inclusive days, from and to."""
@@ -17,6 +31,26 @@ Days = tuple[date, date]
 FLEET = "the fleet"
 """The scope of a run over all that is discovered."""
 _DAY = timedelta(days=1)
+
+
+@attrs.frozen
+class StoreOwner:
+    """An organization, and where it is asked for: production and the sandbox are not the same."""
+
+    org_id: str
+    origin: str
+
+    def __str__(self) -> str:
+        return f"organization {self.org_id} at {self.origin}"
+
+
+@attrs.frozen
+class WorkItem:
+    """One window of one vehicle to read, by its number in the run."""
+
+    number: int
+    vehicle: VehicleRef
+    window: Window
 
 
 @attrs.frozen
@@ -86,3 +120,8 @@ def days_needed(window: Days, held: Iterable[Days], refresh_days: int) -> list[D
         again = min(refresh_days - 1, (newest - first).days)
         needed.append((newest - again * _DAY, newest))
     return merged(needed)
+
+
+def digest_of(ids: Iterable[UUID]) -> str:
+    """Return the digest of a receipt, which no order changes: of SHA-256 over the ids' texts, sorted, the first half."""
+    return sha256("".join(sorted(map(str, set(ids)))).encode()).hexdigest()[:32]

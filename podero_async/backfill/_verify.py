@@ -1,24 +1,22 @@
 """Ask the API again, and hold what it says against the receipts and the rows of the store."""
 
-from __future__ import annotations
-
 from datetime import date
 from uuid import UUID
 
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._fleet.worker_pool import Result
-from podero_async.backfill._client_access import reads, source_of
+from podero_async._fleet.worker_pool import Outcome
+from podero_async.backfill._client_access import owner_of_client, reads
+from podero_async.backfill._planner import check_owner
 from podero_async.backfill._report import FailedVehicle
-from podero_async.backfill._source import check_owner
-from podero_async.backfill._task import Task, digest_of
+from podero_async.backfill._values import WorkItem, digest_of
 from podero_async.backfill.store._session_store import SessionStore
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
 __all__ = ["Difference", "VerifyReport", "verify"]
 
-_MOST_LISTED = 100
+_MAX_LISTED = 100
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +76,7 @@ async def verify(client: PoderoClient, store: SessionStore, sample: int | None =
 
     if sample is not None and sample < 1:
         raise ValueError("sample must be at least 1")
-    await check_owner(store, source_of(client))
+    await check_owner(store, owner_of_client(client))
     drawn = await store.call(sample_receipts, sample)
     digests = {task.number: digest for task, digest in drawn}
     checking = _Checking(store, digests)
@@ -100,7 +98,7 @@ class _Checking:
     differences: list[Difference] = attrs.field(factory=list)
     failures: list[FailedVehicle] = attrs.field(factory=list)
 
-    async def take(self, task: Task, result: Result) -> None:
+    async def take(self, task: WorkItem, result: Outcome) -> None:
         from podero_async.backfill.store.duckdb.queries import held_ids  # noqa: PLC0415
 
         self.requests += result.requests
@@ -119,8 +117,8 @@ class _Checking:
                 self.differing += 1
                 self._differ(task, missing=shown - held, surplus=held - shown)
 
-    def _differ(self, task: Task, *, missing: set[UUID], surplus: set[UUID]) -> None:
-        if len(self.differences) < _MOST_LISTED:
+    def _differ(self, task: WorkItem, *, missing: set[UUID], surplus: set[UUID]) -> None:
+        if len(self.differences) < _MAX_LISTED:
             difference = Difference(
                 vehicle=task.vehicle,
                 from_date=task.window.from_date,

@@ -9,17 +9,17 @@ import asyncio
 from collections.abc import Callable
 from datetime import date, datetime
 
-from podero_async._fleet.worker_pool import Result
+from podero_async._fleet.worker_pool import Outcome
 from podero_async.backfill._report import Progress
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store._session_store import SessionStore
-from podero_async.backfill.store.duckdb.columns import ROWS_AT_ONCE, Batch, SessionPiece
+from podero_async.backfill.store.duckdb.columns import ROWS_AT_ONCE, Batch, SessionColumns
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from podero_async.models import VehicleFailure, VehicleSessions
 
 __all__ = ["BatchWriter"]
 
-_LONGEST_WAIT_S = 1.0  # that an outcome waits for its batch to fill
+_MAX_WAIT_S = 1.0  # that an outcome waits for its batch to fill
 
 
 class BatchWriter:
@@ -40,7 +40,7 @@ class BatchWriter:
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def put(self, task: Task, result: Result, taken: Callable[[], object] = lambda: None) -> None:
+    async def put(self, task: WorkItem, result: Outcome, taken: Callable[[], object] = lambda: None) -> None:
         """Take a task's result; wait, where two batches are full.
 
         Args:
@@ -60,7 +60,7 @@ class BatchWriter:
             took_long = self._batch.add(task, result, built, result.sessions[len(built) * ROWS_AT_ONCE :], at)
         taken()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_LONGEST_WAIT_S, self._on_timer)
+            self._timer = asyncio.get_running_loop().call_later(_MAX_WAIT_S, self._on_timer)
         if took_long:
             await asyncio.sleep(0)
         if self._batch.is_full:
@@ -80,12 +80,12 @@ class BatchWriter:
             await asyncio.wait([self._writing])
             self._writing.exception()  # taken note of: whoever leaves early does not ask
 
-    async def _built_ahead(self, task: Task, result: VehicleSessions) -> list[SessionPiece]:
+    async def _built_ahead(self, task: WorkItem, result: VehicleSessions) -> list[SessionColumns]:
         """Build the columns of a long list piece by piece, and let others have their turns in between."""
         built = []
         for start in range(0, len(result.sessions) - ROWS_AT_ONCE, ROWS_AT_ONCE):
             rows = result.sessions[start : start + ROWS_AT_ONCE]
-            built.append(SessionPiece.of([(task.number, row) for row in rows]))
+            built.append(SessionColumns.of([(task.number, row) for row in rows]))
             await asyncio.sleep(0)
         return built
 
@@ -112,7 +112,7 @@ class BatchWriter:
         if self._writing is None or (self._writing.done() and self._writing.exception() is None):
             self._begin()
         else:  # it is being written still: look again soon
-            self._timer = asyncio.get_running_loop().call_later(_LONGEST_WAIT_S / 10, self._on_timer)
+            self._timer = asyncio.get_running_loop().call_later(_MAX_WAIT_S / 10, self._on_timer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

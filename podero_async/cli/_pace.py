@@ -10,7 +10,7 @@ from podero_async.cli import _options as types
 __all__ = ["add_pace", "paced_client"]
 
 _RETRY = RetryPolicy()
-_MOST_AT_ONCE = 64
+_MAX_AT_ONCE = 64
 
 
 def add_pace(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def add_pace(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-concurrency",
         type=types.whole_number(1, 10_000),
-        default=_MOST_AT_ONCE,
+        default=_MAX_AT_ONCE,
         metavar="N",
-        help=f"most requests under way at once; fewer where the API pushes back (default: {_MOST_AT_ONCE})",
+        help=f"most requests under way at once; fewer where the API pushes back (default: {_MAX_AT_ONCE})",
     )
     parser.add_argument(
         "--requests-per-second", type=types.rate, metavar="R", help="most requests a second (default: no such bound)"

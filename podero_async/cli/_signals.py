@@ -15,7 +15,7 @@ from podero_async.cli._runtime import Exit, say
 
 __all__ = ["StopWish", "ends_on_ctrl_c", "wishes_to_stop"]
 
-_LONGEST_S = 4.5
+_MAX_S = 4.5
 """That the work may take to end: whoever sent the signal waits five seconds, and then kills."""
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 
@@ -33,7 +33,7 @@ class StopWish:
         if not self.event.is_set():
             self.event.set()
             self.exit = _EXITS[number]
-            self._timer = asyncio.get_running_loop().call_later(_LONGEST_S, self._give_up)
+            self._timer = asyncio.get_running_loop().call_later(_MAX_S, self._give_up)
         elif number is signal.SIGINT:
             _leave("stopped at once; what was committed stays", Exit.INTERRUPTED)
 

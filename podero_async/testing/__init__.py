@@ -13,3 +13,8 @@ from podero_async.testing._simulator import PoderoSimulator
 from podero_async.testing._stats import Counts, RequestRecord
 
 __all__ = ["Counts", "Fault", "PageRequest", "PoderoSimulator", "RequestRecord", "parse_fault", "rows_from_jsonl"]
+
+for _name in __all__:
+    _public = globals()[_name]
+    if callable(_public):
+        _public.__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

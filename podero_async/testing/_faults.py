@@ -1,7 +1,5 @@
 """The script of what goes wrong: which fault, at which requests. Decides only; playing it is the server's business."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Any, Literal, get_args
@@ -66,8 +64,8 @@ def _numbers(value: int | Iterable[int] | None) -> frozenset[int] | None:
     return frozenset({value} if isinstance(value, int) else value)
 
 
-def _one_of(*values: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def check(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
+def _one_of(*values: str) -> "Callable[[object, attrs.Attribute[Any], object], None]":
+    def check(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
         if value is not None and value not in values:
             raise ValueError(f"{attribute.name} is {' or '.join(values)}, not {value!r}")
 

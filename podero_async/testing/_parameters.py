@@ -1,7 +1,5 @@
 """What a request asks for: path and query parameters read as the contract has them, or refused as django-ninja does."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Callable
@@ -14,7 +12,7 @@ from aiohttp import web
 from podero_async.models import VehicleRef
 from podero_async.testing._responses import Answer, RefusedError
 
-MOST_ROWS = 200
+MAX_ROWS = 200
 
 _T = TypeVar("_T")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -114,7 +112,7 @@ class Parameters:
         return self.query(name, _boolean, default=False)
 
     def limit(self) -> int:
-        return self.query("limit", _integer(1, MOST_ROWS), 50)
+        return self.query("limit", _integer(1, MAX_ROWS), 50)
 
     def offset(self) -> int:
         return self.query("offset", _integer(0), 0)

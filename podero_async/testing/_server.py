@@ -18,7 +18,7 @@ from podero_async.testing._faults import Call, Fault, FaultScript, Plan
 from podero_async.testing._responses import Answer, Pause, RefusedError, deliver, pause_until, reset
 from podero_async.testing._stats import Counts, RequestRecord
 
-_MOST_RECORDS = 1000
+_MAX_RECORDS = 1000
 _UNAUTHORIZED = Answer.detail(401, "Unauthorized")
 
 _Respond = Callable[[web.Request, Plan], Awaitable[Answer]]
@@ -34,7 +34,7 @@ class Server:
     counts: Counts
     clock: Callable[[], float]
     latency_s: float
-    requests: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=_MOST_RECORDS), init=False)
+    requests: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=_MAX_RECORDS), init=False)
     tokens_seen: set[str] = attrs.field(factory=set, init=False)
     _pause: Pause = attrs.field(init=False)
     _closing: asyncio.Future[None] = attrs.field(init=False)

@@ -48,7 +48,7 @@ class PoderoSimulator:
         latency_s: The wait before each answer, in seconds. The answer is made after it.
         token_lifetime_s: How long an access token is good, in seconds of `clock`.
         users_as_pages: Whether users come as `{"total", "items"}` with `limit` and `offset`, or as a bare array.
-        token_ways: What the token endpoint speaks: "json" (`/api/partners/v2.0/auth/token`), "form" (the same path,
+        token_endpoints: What the token endpoint speaks: "json" (`/api/partners/v2.0/auth/token`), "form" (the same path,
             form-encoded), "basic" (`/oauth2/token/`: HTTP Basic and JSON).
         json_grants: The grant types of the way "json".
         refuse_with: The status of the answer to a way or grant that is not spoken.
@@ -70,7 +70,7 @@ class PoderoSimulator:
         latency_s: float = 0.0,
         token_lifetime_s: float = 36000,
         users_as_pages: bool = False,
-        token_ways: Collection[TokenWay] = WAYS,
+        token_endpoints: Collection[TokenWay] = WAYS,
         json_grants: Collection[Grant] = GRANTS,
         refuse_with: Refusal = 422,
         before_answer: Callable[[PageRequest], None] | None = None,
@@ -96,7 +96,7 @@ class PoderoSimulator:
             client_secret=self.client_secret,
             username=self.username,
             password=self.password,
-            ways=frozenset(token_ways),
+            ways=frozenset(token_endpoints),
             json_grants=frozenset(json_grants),
             refuse_with=refuse_with,
             lifetime_s=token_lifetime_s,

@@ -1,7 +1,5 @@
 """What the simulator saw and did, for tests to look at. Knows nothing of HTTP."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

@@ -17,7 +17,7 @@ async def main(
     path: str, url: str, org_id: str, client_id: str, client_secret: str, first: str, last: str, wait_s: str
 ) -> None:
     """Go on with the backfill, and print how many vehicles this call read."""
-    writer._LONGEST_WAIT_S = float(wait_s)
+    writer._MAX_WAIT_S = float(wait_s)
     throttle = ThrottlePolicy(max_concurrency=CONCURRENCY, adaptive=False)
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.01, budget=1_000_000)
     async with (

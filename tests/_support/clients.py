@@ -12,7 +12,7 @@ from aiohttp import web
 from yarl import URL
 
 from podero_async import ClientCredentials, PoderoClient, RetryPolicy, StaticToken
-from podero_async._http.response import Answer
+from podero_async._http.response import Response
 from podero_async.testing import PoderoSimulator
 
 QUICK = RetryPolicy(backoff_initial=0.001, backoff_max=0.002)
@@ -31,13 +31,13 @@ def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
 
 
 def around_sending(
-    client: PoderoClient, around: Callable[[str, URL, Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
+    client: PoderoClient, around: Callable[[str, URL, Callable[[], Awaitable[Response]]], Awaitable[Response]]
 ) -> None:
     """Have each request of a client sent by `around`, which is given its method, its URL, and what sends it."""
     exchange = client._transport._exchange
     send = exchange.send
 
-    def sent(method: str, url: URL, *rest: Any) -> Awaitable[Answer]:
+    def sent(method: str, url: URL, *rest: Any) -> Awaitable[Response]:
         return around(method, url, lambda: send(method, url, *rest))
 
     exchange.send = sent  # type: ignore[assignment, method-assign]

@@ -12,8 +12,9 @@ import attrs
 
 from podero_async import Completeness, SessionsPage
 from podero_async._decode import PageOutline
-from podero_async._paging.page import Page, Window
-from podero_async._paging.reader import ListReader
+from podero_async._paging.page import Page
+from podero_async._paging.reader import SessionListReader
+from podero_async._paging.window import Window
 
 FIRST_DAY = date(2026, 1, 1)
 DAYS = 90
@@ -23,7 +24,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 Row = tuple[datetime, str]
 
 
-def in_order(rows: list[Row], rng: random.Random) -> list[Row]:
+def map_in_order(rows: list[Row], rng: random.Random) -> list[Row]:
     return rows
 
 
@@ -115,7 +116,7 @@ class Result:
 
 async def read(moving: MovingList, *, ahead: int = 16, window: Window = WINDOW) -> Result:
     """Read a list whole, and say what was lost of what existed throughout."""
-    reader = ListReader(moving.fetch, window, await moving.fetch(window, 0), ahead=ahead)
+    reader = SessionListReader(moving.fetch, window, await moving.fetch(window, 0), ahead=ahead)
     names = []
     async for piece in reader.pieces():
         fresh = piece.is_fresh or [True] * piece.page.count

@@ -59,7 +59,7 @@ PRELOADED = ["aiohttp.web", "cattrs", "duckdb", "hypothesis.stateful", "msgspec"
 """What no mutant needs to import anew."""
 
 SURVIVED, HUNG = 0, {-signal.SIGKILL, -signal.SIGALRM}
-LEAST_LIMIT_S, LONGEST_S, MOST_MEMORY = 60.0, 600.0, 4 << 30
+MIN_LIMIT_S, MAX_S, MAX_MEMORY = 60.0, 600.0, 4 << 30
 
 
 class _Hurry:
@@ -113,7 +113,7 @@ def fate_of(name: str, path: Path, text: str, limit_s: float) -> int:
 
 def _run_tests(name: str, path: Path, text: str, limit_s: float) -> int:
     os.setpgid(0, 0)
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
     silence = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(silence, stream)
@@ -146,9 +146,9 @@ def try_module(name: str, every: int) -> None:
     """Try the mutants of a module, and print what survived and how many were killed."""
     path = ROOT / "podero_async" / f"{name.replace('.', '/')}.py"
     started = time.monotonic()
-    if fate_of(name, path, path.read_text(), LONGEST_S) != SURVIVED:
+    if fate_of(name, path, path.read_text(), MAX_S) != SURVIVED:
         sys.exit(f"{name}: its tests fail as it is")
-    limit_s = max(LEAST_LIMIT_S, 10 * (time.monotonic() - started))
+    limit_s = max(MIN_LIMIT_S, 10 * (time.monotonic() - started))
     mutants = mutants_of(path)[::every]
     fates = []
     for mutant in mutants:

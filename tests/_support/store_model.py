@@ -13,7 +13,7 @@ import attrs
 
 from podero_async import Completeness
 from podero_async.backfill._report import Written
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 
 Record = tuple[Any, ...]
 
@@ -29,7 +29,7 @@ class Listed:
     energy_kwh: float
     is_hidden: bool
 
-    def is_in(self, task: Task) -> bool:
+    def is_in(self, task: WorkItem) -> bool:
         window = task.window
         return (
             self.vehicle_id == task.vehicle.vehicle_id
@@ -42,7 +42,7 @@ class Listed:
 class Outcome:
     """How the read of a window ended."""
 
-    task: Task
+    task: WorkItem
     at: datetime
     completeness: Completeness | None
     """None where it failed."""

@@ -27,7 +27,7 @@ from podero_async import (
     TransportError,
 )
 from podero_async._auth.cache import TokenCache
-from podero_async._auth.credentials import TokenRequest
+from podero_async._auth.grants import TokenRequest
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import USER, client_of, serving
 from tests._support.fake_clock import run_by_clockwork

@@ -25,7 +25,7 @@ from podero_async import (
     TransportError,
 )
 from podero_async._auth.cache import TokenCache
-from podero_async._auth.credentials import TokenRequest
+from podero_async._auth.grants import TokenRequest
 from tests._support.fake_clock import LoopMachine, run_machine
 
 _PATH = TokenEndpoint("/token", form=False)

@@ -160,7 +160,7 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytes
 def test_a_store_shows_its_path_only(tmp_path: Path) -> None:
     """A logged store would tell more than where it is."""
     assert repr(FileTokenStore(tmp_path / "t")) == f"FileTokenStore({str(tmp_path / 't')!r})"
-    assert _token_store._LARGEST_FILE == 1 << 20
+    assert _token_store._MAX_FILE == 1 << 20
 
 
 WORKER = """

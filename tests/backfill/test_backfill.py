@@ -22,7 +22,7 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill import (
     ApiDownError,
     Progress,
@@ -33,8 +33,8 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
-from podero_async.backfill._task import Task
-from podero_async.backfill.store.duckdb.columns import Batch, SessionPiece
+from podero_async.backfill._values import WorkItem
+from podero_async.backfill.store.duckdb.columns import Batch, SessionColumns
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests._support.clients import client_of, wire_row
 from tests._support.expected_rows import held_by, truth_of, utc
@@ -71,7 +71,7 @@ async def test_a_run_that_was_stopped_goes_on_where_it_stood(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was committed costs no request again, not even the fleet's discovery."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_answer = lambda asked: stop.set() if asked.number == 7 else None
     async with SessionStore(path) as store:
@@ -96,7 +96,7 @@ async def test_a_resumed_run_remembers_what_it_found_wrong(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that was interrupted would end clean, although a user was not listed and a vehicle not proven."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 1)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 1)
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     stop = asyncio.Event()
@@ -127,11 +127,19 @@ async def test_another_run_makes_nobody_forget_who_was_not_listed(
     async with SessionStore(path) as store:
         assert not (await backfill(client, store, FIRST, LAST, stop=stop, now=clock)).finished
         sim.before_answer = None
-        await backfill(client, store, FIRST, LAST, None if discovers else sim.vehicles[:1], discovers, now=clock)
+        await backfill(
+            client,
+            store,
+            FIRST,
+            LAST,
+            vehicles=None if discovers else sim.vehicles[:1],
+            include_hidden=discovers,
+            now=clock,
+        )
         fleet = await backfill(client, store, FIRST, LAST, now=clock)
         assert (fleet.finished, fleet.resumed, fleet.failed) == (True, True, 1)
         assert not fleet.is_clean
-        await backfill(client, store, FIRST, LAST, sim.vehicles[:1], now=clock)
+        await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles[:1], now=clock)
         assert (await store.status()).failures == 1, "a run over given vehicles does not list users"
         assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
         assert (await store.status()).failures == 0
@@ -147,13 +155,13 @@ async def test_a_stop_in_the_middle_of_a_long_list_counts_what_is_committed(
         client_of(sim) as client,
         SessionStore(path) as store,
     ):
-        build = SessionPiece.of
+        build = SessionColumns.of
 
-        def stopping(rows: Any) -> SessionPiece:
+        def stopping(rows: Any) -> SessionColumns:
             stop.set()
             return build(rows)
 
-        monkeypatch.setattr(SessionPiece, "of", stopping)
+        monkeypatch.setattr(SessionColumns, "of", stopping)
         report = await backfill(client, store, sim.first_day, sim.last_day, stop=stop, now=clock)
         assert (report.finished, report.done, report.verified) == (False, 0, 0)
         assert (await store.status()).receipts == 0
@@ -173,7 +181,7 @@ async def test_a_cancelled_run_leaves_nothing_behind_and_goes_on(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bot's or a scheduler's cancellation is a crash of the gentle kind."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     async with SessionStore(path) as store:
         running = asyncio.create_task(backfill(client, store, FIRST, LAST, now=clock))
 
@@ -216,11 +224,11 @@ async def test_a_wider_window_costs_what_is_new(
     """Adding a month before, or a night behind, must not read the year again; nor may a new vehicle miss a day."""
     middle = date(2026, 6, 10), date(2026, 6, 20)
     async with SessionStore(path) as store:
-        await backfill(client, store, *middle, sim.vehicles[:11], now=clock)
+        await backfill(client, store, *middle, vehicles=sim.vehicles[:11], now=clock)
         windows: dict[VehicleRef, set[tuple[date, date]]] = {}
         sim.before_answer = lambda asked: windows.setdefault(asked.vehicle, set()).add((asked.from_date, asked.to_date))
-        plan = await plan_backfill(client, store, FIRST, LAST, sim.vehicles, refresh_days=3, now=clock)
-        report = await backfill(client, store, FIRST, LAST, sim.vehicles, refresh_days=3, now=clock)
+        plan = await plan_backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, refresh_days=3, now=clock)
+        report = await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, refresh_days=3, now=clock)
         assert windows.pop(sim.vehicles[11]) == {(FIRST, LAST)}
         assert len(windows) == 11
         for asked in windows.values():
@@ -281,7 +289,7 @@ async def test_an_unfinished_run_is_not_resumed_on_a_day_that_has_more_to_show(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A window that reaches into the future means more tomorrow: vehicles that were done must be read again."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_answer = lambda asked: stop.set() if asked.number == 7 else None
     future = date(2027, 1, 1)
@@ -515,11 +523,11 @@ async def test_refused_credentials_end_the_run_and_keep_what_came(
         async with client_of(sim, credentials=StaticToken(token)) as brief:
             sim.before_answer = lambda asked: sim.revoke_tokens() if asked.number == 8 else None
             with pytest.raises(AuthenticationError):
-                await backfill(brief, store, FIRST, LAST, sim.vehicles, now=clock)
+                await backfill(brief, store, FIRST, LAST, vehicles=sim.vehicles, now=clock)
         kept = len(await store.query("SELECT * FROM receipts"))
         assert kept > 0
         sim.before_answer = None
-        report = await backfill(client, store, FIRST, LAST, sim.vehicles, now=clock)
+        report = await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, now=clock)
         assert report.resumed
         assert report.skipped == kept
 
@@ -632,7 +640,7 @@ async def test_a_vehicle_that_is_listed_twice_is_read_once(
             yield vehicle
 
     async with SessionStore(path) as store:
-        report = await backfill(client, store, FIRST, LAST, listed(), now=clock)
+        report = await backfill(client, store, FIRST, LAST, vehicles=listed(), now=clock)
         assert (report.vehicles, report.done) == (3, 3)
         assert sim.counts.requests["sessions"] == 3
 
@@ -642,7 +650,7 @@ def test_a_row_too_deep_to_be_written_is_rejected_all_the_same() -> None:
     raw: Any = None
     for _ in range(5000):
         raw = [raw]
-    task = Task(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
+    task = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
     item = RejectedItem(index=0, path="$", reason="expected an object, got an array", raw=raw)
     whole = VehicleSessions(
         vehicle=task.vehicle,
@@ -665,9 +673,9 @@ async def test_a_session_that_moved_to_a_vehicle_read_alone_is_held_once(
     """The old vehicle need not be read again for its sessions to be found elsewhere."""
     old = sim.vehicles[0]
     async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, [old], now=clock)
+        await backfill(client, store, FIRST, LAST, vehicles=[old], now=clock)
         new = sim.add_vehicle(rows=sim.truth(old))
-        await backfill(client, store, FIRST, LAST, [new], now=clock)
+        await backfill(client, store, FIRST, LAST, vehicles=[new], now=clock)
         held = await held_by(store)
         assert {vehicle for vehicle, _ in held} == {str(new.vehicle_id)}
         assert len(held) == len(sim.truth(new, FIRST, LAST))
@@ -752,7 +760,7 @@ async def test_an_outcome_waits_a_second_at_most_for_its_commit(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A slow fetch must not keep what it has in memory: the batch is committed though it is not full."""
-    monkeypatch.setattr("podero_async.backfill._writer._LONGEST_WAIT_S", 0.02)
+    monkeypatch.setattr("podero_async.backfill._writer._MAX_WAIT_S", 0.02)
     progress = Progress()
     sim.add_fault(Fault(kind="hang", seconds=0.3, endpoint="sessions", nth=12))
     committed_early = asyncio.Event()

@@ -40,7 +40,7 @@ async def test_a_stop_at_every_step_leaves_a_store_that_goes_on(
         async with client_of(sim, throttle=one_by_one) as client, SessionStore(path) as store:
 
             async def bring(vehicle: VehicleRef) -> BackfillReport:
-                return await backfill(client, store, sim.first_day, sim.last_day, [vehicle], now=clock)
+                return await backfill(client, store, sim.first_day, sim.last_day, vehicles=[vehicle], now=clock)
 
             await bring(sim.vehicles[0])
             before = await calm()
@@ -131,7 +131,7 @@ def fleet_size(soak_scale: float) -> int:
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commit often."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MOST_OUTCOMES", 2)
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
 
 
 @pytest.mark.soak

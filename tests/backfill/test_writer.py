@@ -9,17 +9,17 @@ from typing import Any, cast
 import pytest
 
 from podero_async import VehicleRef
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill import Progress, SessionStore
 from podero_async.backfill._report import Written
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill._writer import BatchWriter
 from podero_async.errors import TransportError
 from podero_async.models import VehicleFailure
 from tests._support.clients import USER, VEHICLE
 
 DAY = date(2026, 1, 1)
-TASK = Task(1, VehicleRef(user_id=USER, vehicle_id=VEHICLE), Window(DAY, DAY))
+TASK = WorkItem(1, VehicleRef(user_id=USER, vehicle_id=VEHICLE), Window(DAY, DAY))
 FAILURE = VehicleFailure(
     user_id=USER, vehicle=TASK.vehicle, error=TransportError("the connection was lost", "GET", "/sessions")
 )

@@ -187,7 +187,7 @@ async def test_a_resumed_run_tells_of_all_sessions_that_could_not_be_read(
     for number, field in ((1, "id"), (3, "plug_in_time"), (5, "id"), (9, "is_at_home")):
         served.add_fault(Fault(kind="malformed_row", field=field, damage="missing", nth=number))
     async with client_of(served, throttle=ThrottlePolicy(max_concurrency=1)) as client, SessionStore(path) as store:
-        assert (await backfill(client, store, *window, served.vehicles[:1])).rejected == 1  # of another run
+        assert (await backfill(client, store, *window, vehicles=served.vehicles[:1])).rejected == 1  # of another run
         served.before_answer = lambda asked: stop.set() if asked.number == 7 else None
         first = await backfill(client, store, *window, stop=stop)
     assert (first.finished, first.rejected) == (False, 2)
@@ -396,7 +396,7 @@ async def test_without_the_extra(
     call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """Without the extra there would be a traceback instead of the name of what to install."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == missing or "._store_" in name]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing or ".store.duckdb." in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     for argv in (whole_fleet(served, path), ["status", f"--store={path}"], ["demo", "--vehicles=1"]):

@@ -18,7 +18,7 @@ from podero_async.testing import Fault, PoderoSimulator
 from tests.cli.conftest import Call, Ended, end_of, run_on_pty, start, start_on_small_disk, whole_fleet
 
 _SLOW_END = "import asyncio, podero_async.backfill._writer as w; w.BatchWriter.drain = lambda self: asyncio.sleep(60)"
-_IMPATIENT = "; import podero_async.cli._signals as s; s._LONGEST_S = 0.3"
+_IMPATIENT = "; import podero_async.cli._signals as s; s._MAX_S = 0.3"
 _LINE_EVERY = "import podero_async.cli._output.text as p; p.EVERY_S = 0.2"
 
 

@@ -16,7 +16,7 @@ import podero_async.cli
 from podero_async.backfill import Progress
 from podero_async.cli._output import text as _plain
 from podero_async.cli._output.progress import Watch, display_on, watched
-from podero_async.cli._output.snapshot import Look, Show
+from podero_async.cli._output.snapshot import Show, Snapshot
 
 
 def test_speeds_are_those_of_the_last_half_minute() -> None:
@@ -58,12 +58,12 @@ class _Display:
     SHOWS_END = True
 
     def __init__(self) -> None:
-        self.looks: list[Look] = []
+        self.looks: list[Snapshot] = []
 
     def progress(self, stream: TextIO) -> AbstractContextManager[Show]:
         return nullcontext(self.show)
 
-    def show(self, look: Look) -> None:
+    def show(self, look: Snapshot) -> None:
         self.looks.append(look)
 
     print_pairs = staticmethod(_plain.print_pairs)
@@ -72,7 +72,7 @@ class _Display:
 class _Broken(_Display):
     SHOWS_END = False
 
-    def show(self, look: Look) -> None:
+    def show(self, look: Snapshot) -> None:
         super().show(look)
         raise BrokenPipeError
 

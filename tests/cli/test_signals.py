@@ -55,7 +55,7 @@ async def test_patience_ends(
     left: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A pod would be killed in the middle of its last words; or a timer would end a process that is done."""
-    monkeypatch.setattr(_signals, "_LONGEST_S", 0.02)
+    monkeypatch.setattr(_signals, "_MAX_S", 0.02)
     with wishes_to_stop() as wish:
         wish.take(signal.SIGTERM)
         await asyncio.sleep(0.05)

@@ -19,7 +19,7 @@ from podero_async._decode import (
     decode_user,
     decode_users,
     decode_vehicles,
-    explain_error,
+    describe_error,
     outline_page,
     stated_total,
 )
@@ -308,7 +308,7 @@ def test_a_large_list_of_users_is_decoded_in_slices(
 def test_a_large_list_is_never_read_as_plain_values(extra: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Users with a list of their own would take 25 times the list's room, and hold up the event loop as they do."""
     monkeypatch.setattr(_users, "_SLICE_BYTES", 1000)
-    monkeypatch.setattr(_plain, "_MOST_PLAIN_BYTES", 5000)
+    monkeypatch.setattr(_plain, "_MAX_PLAIN_BYTES", 5000)
     rows = [
         USER_ROW | {"id": str(uuid.UUID(int=number)), "joined_at": "2026-01-01T00:00:00"} | extra
         for number in range(99)
@@ -320,7 +320,7 @@ def test_a_large_list_is_never_read_as_plain_values(extra: dict[str, Any], monke
 
 def test_a_large_page_of_users_is_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that answers in pages, and with all users at once, could not be read."""
-    monkeypatch.setattr(_plain, "_MOST_PLAIN_BYTES", 5000)
+    monkeypatch.setattr(_plain, "_MAX_PLAIN_BYTES", 5000)
     rows = [USER_ROW | {"id": str(uuid.UUID(int=number))} for number in range(99)]
     total, users = decode_users(json.dumps({"total": 100, "items": rows}).encode())
     assert (total, len(users)) == (100, 99)
@@ -454,16 +454,16 @@ def test_an_outline_names_rows_that_cannot_be_read() -> None:
 )
 def test_an_errors_words_are_safe_to_log(body: bytes, code: str | None, words: str) -> None:
     """A server that echoes its input would put secrets and addresses into logs."""
-    assert explain_error(body, ["s3cret"]) == (code, words)
+    assert describe_error(body, ["s3cret"]) == (code, words)
 
 
 @pytest.mark.parametrize("written", ['s3/cr +"t', "s3%2Fcr%20%2B%22t", "s3%2fcr+%2b%22t", 's3/cr +\\"t'])
 def test_a_secret_is_masked_however_the_request_wrote_it(written: str) -> None:
     """A server that repeats a form, a URL or a JSON object would put the secret of it into logs."""
     body = json.dumps({"detail": f"no: client_secret={written}&user=a%40example.com"}).encode()
-    assert explain_error(body, ['s3/cr +"t'])[1] == "no: ***"
+    assert describe_error(body, ['s3/cr +"t'])[1] == "no: ***"
     body = json.dumps({"detail": f"no: <{written}>"}).encode()
-    assert explain_error(body, ['s3/cr +"t'])[1] == "no: <***>"
+    assert describe_error(body, ['s3/cr +"t'])[1] == "no: <***>"
 
 
 @pytest.mark.parametrize(
@@ -479,12 +479,12 @@ def test_a_secret_is_masked_however_the_request_wrote_it(written: str) -> None:
 )
 def test_a_secret_is_masked_however_a_server_writes_it(written: str) -> None:
     """A page that names the path that was not found, or what was sent, would put the secret of it into logs."""
-    assert explain_error(json.dumps({"detail": f"no: <{written}>"}).encode(), ["s/ö &\"t'"])[1] == "no: <***>"
+    assert describe_error(json.dumps({"detail": f"no: <{written}>"}).encode(), ["s/ö &\"t'"])[1] == "no: <***>"
 
 
 def test_an_errors_words_are_bounded() -> None:
     """A verbose server would fill the log."""
-    assert len(explain_error(json.dumps({"detail": "x" * 5000}).encode())[1]) == 300
+    assert len(describe_error(json.dumps({"detail": "x" * 5000}).encode())[1]) == 300
 
 
 # --- anything at all --------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from podero_async._decode import (
     decode_user,
     decode_users,
     decode_vehicles,
-    explain_error,
+    describe_error,
     outline_page,
 )
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
@@ -32,7 +32,7 @@ from tests._support.clients import USER, page_body, serving, static_client, wire
 
 CAP = 64 << 20
 ONCE = RetryPolicy(max_attempts=1)
-LONGEST_S = 2.0  # of one small body
+MAX_S = 2.0  # of one small body
 
 
 def outline_and_page(body: bytes) -> None:
@@ -51,7 +51,7 @@ DECODERS: tuple[Callable[[bytes], object], ...] = (
     decode_vehicles,
     decode_current_session,
     decode_json,
-    explain_error,
+    describe_error,
     lambda body: inflate(body, 1 << 20),
     lambda body: retry_after({"Retry-After": body.decode("latin-1")}),
 )
@@ -143,7 +143,7 @@ def fuzz(count: int, seed: int) -> str:
             refused += 1
         except Exception as error:
             raise AssertionError(f"seed {seed}, body {number}: {type(error).__name__} of {body[:200]!r}") from error
-        assert time.thread_time() - began < LONGEST_S, f"seed {seed}, body {number} took too long"
+        assert time.thread_time() - began < MAX_S, f"seed {seed}, body {number} took too long"
     gc.unfreeze()
     assert 0 < refused < count
     return f"{count:,} bodies (seed {seed}): {refused:,} refused, 0 other errors"

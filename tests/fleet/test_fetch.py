@@ -475,7 +475,7 @@ async def test_a_password_client_reads_a_fleet(simulator: PoderoSimulator) -> No
 async def test_every_documented_way_to_a_token_works(way: Any, refuse_with: Any) -> None:
     """A server that speaks only one of them could not be used."""
     async with PoderoSimulator(
-        users=1, vehicles=1, sessions_per_vehicle=1, token_ways={way}, refuse_with=refuse_with
+        users=1, vehicles=1, sessions_per_vehicle=1, token_endpoints={way}, refuse_with=refuse_with
     ) as simulator:
         async with client_of(simulator) as client:
             hold(simulator, await outcomes_of(simulator, client))

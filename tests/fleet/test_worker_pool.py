@@ -11,8 +11,9 @@ from datetime import date
 import pytest
 
 from podero_async import Completeness, VehicleRef, VehicleSessions
-from podero_async._fleet.vehicle import Room, VehicleRead
-from podero_async._fleet.worker_pool import FanOut, Result
+from podero_async._fleet.budget import MemoryBudget
+from podero_async._fleet.vehicle import UndecodedSessions
+from podero_async._fleet.worker_pool import Outcome, WorkerPool
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import ORG, USER, client_of
 
@@ -28,7 +29,7 @@ def sessions() -> VehicleSessions:
 
 async def test_room_is_given_first_come_first_served_and_never_over_its_bound() -> None:
     """Long lists would fill the memory, or a large one would wait behind small ones for ever."""
-    room = Room(10)
+    room = MemoryBudget(10)
     entered: list[int] = []
 
     async def enter(pages: int) -> None:
@@ -46,7 +47,7 @@ async def test_room_is_given_first_come_first_served_and_never_over_its_bound() 
 
 async def test_a_list_larger_than_all_the_room_gets_all_of_it() -> None:
     """A vehicle with more pages than may be held would hang its fleet."""
-    room = Room(10)
+    room = MemoryBudget(10)
     await room.enter(1)
     large = asyncio.create_task(room.enter(1000))
     await asyncio.sleep(0.001)
@@ -59,7 +60,7 @@ async def test_a_list_larger_than_all_the_room_gets_all_of_it() -> None:
 
 async def test_who_is_cancelled_while_it_waits_for_room_takes_none() -> None:
     """Each cancelled read would leave less room, until nothing is read any more."""
-    room = Room(2)
+    room = MemoryBudget(2)
     await room.enter(2)
     waiting = [asyncio.create_task(room.enter(1)) for _ in range(3)]
     await asyncio.sleep(0.001)
@@ -75,14 +76,14 @@ async def test_no_result_outlives_its_hand_over() -> None:
     handed_over: list[weakref.ref[VehicleSessions]] = []
     never = asyncio.Event()
 
-    async def read(item: int, _: Room) -> VehicleRead | Result:
+    async def read(item: int, _: MemoryBudget) -> UndecodedSessions | Outcome:
         if item >= 3:
             await never.wait()
         result = sessions()
         handed_over.append(weakref.ref(result))
         return result
 
-    async with FanOut(iter(range(100)), read, places=2) as stream:
+    async with WorkerPool(iter(range(100)), read, places=2) as stream:
         for _ in range(3):
             await anext(stream)
         await asyncio.sleep(0)
@@ -105,11 +106,11 @@ async def test_items_are_pulled_only_as_there_is_somebody_to_read_them(kind: str
         for number in items():
             yield number
 
-    async def read(_: int, __: Room) -> VehicleRead | Result:
+    async def read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
         return sessions()
 
     source = items() if kind == "iterator" else stream_of_items()
-    async with FanOut(source, read, places=4) as stream:
+    async with WorkerPool(source, read, places=4) as stream:
         await asyncio.sleep(0.01)
         assert pulled <= 4 + 2 + 16, "the workers, and what waits in the buffer"
         assert len([item async for item, _ in stream]) == 1000
@@ -118,15 +119,15 @@ async def test_items_are_pulled_only_as_there_is_somebody_to_read_them(kind: str
 async def test_long_lists_are_under_way_with_few_pages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fleet of long lists would be in memory with as many of them as requests may be under way."""
     most = 0
-    plain = Room.enter
+    plain = MemoryBudget.enter
 
-    async def watched(self: Room, pages: int) -> int:
+    async def watched(self: MemoryBudget, pages: int) -> int:
         nonlocal most
         taken = await plain(self, pages)
         most = max(most, self._taken)
         return taken
 
-    monkeypatch.setattr(Room, "enter", watched)
+    monkeypatch.setattr(MemoryBudget, "enter", watched)
     async with PoderoSimulator(users=5, vehicles=40, sessions_per_vehicle=900, seed=4) as simulator:
         async with client_of(simulator) as client:
             async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
@@ -136,7 +137,7 @@ async def test_long_lists_are_under_way_with_few_pages_at_a_time(monkeypatch: py
     assert 100 < most <= 128
 
 
-async def endless(_: int, __: Room) -> VehicleRead | Result:
+async def endless(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
     return sessions()
 
 
@@ -152,7 +153,7 @@ async def test_leaving_does_not_wait_for_room_that_nobody_makes() -> None:
             raise OSError("the cursor is closed")
 
     async with asyncio.timeout(5):
-        async with FanOut(items(), endless, places=64) as stream:
+        async with WorkerPool(items(), endless, places=64) as stream:
             await anext(stream)
             await asyncio.sleep(0.01)  # all is pulled, and the buffer is full
 
@@ -160,11 +161,11 @@ async def test_leaving_does_not_wait_for_room_that_nobody_makes() -> None:
 async def test_everybody_who_iterates_is_told_of_the_end() -> None:
     """A second consumer would wait for ever once the first has left."""
 
-    async def never(_: int, __: Room) -> VehicleRead | Result:
+    async def never(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
         await asyncio.Event().wait()
         return sessions()
 
-    stream = FanOut(iter(range(3)), never, places=2)
+    stream = WorkerPool(iter(range(3)), never, places=2)
     async with stream:
         second = asyncio.create_task(anext(stream, None))
         await asyncio.sleep(0.001)
@@ -179,7 +180,7 @@ async def test_an_iterator_that_raises_the_end_of_another_kind_is_an_error() -> 
         yield 1
         raise StopAsyncIteration
 
-    async with FanOut(items(), endless, places=1) as stream:
+    async with WorkerPool(items(), endless, places=1) as stream:
         await anext(stream)
         with pytest.raises(RuntimeError):
             await anext(stream)

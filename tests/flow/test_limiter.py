@@ -9,13 +9,13 @@ import random
 import pytest
 
 from podero_async import ConfigurationError, ThrottlePolicy
-from podero_async._flow.limiter import NoPlaceError, Throttle
+from podero_async._flow.limiter import Limiter, NoSlotError
 
 pytestmark = pytest.mark.leaping
 
 
-def fixed(most: int) -> Throttle:
-    return Throttle(ThrottlePolicy(max_concurrency=most, adaptive=False))
+def fixed(most: int) -> Limiter:
+    return Limiter(ThrottlePolicy(max_concurrency=most, adaptive=False))
 
 
 async def test_no_more_than_the_limit_are_under_way() -> None:
@@ -98,7 +98,7 @@ async def test_a_pause_may_grow_while_it_is_waited_for() -> None:
 
 async def test_the_rate_is_kept_and_used() -> None:
     """A caller who promised 50 requests a second would send more, or far fewer."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=1000, requests_per_second=50))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=1000, requests_per_second=50))
     loop = asyncio.get_running_loop()
     starts = []
 
@@ -115,7 +115,7 @@ async def test_the_rate_is_kept_and_used() -> None:
 
 async def test_the_limit_grows_while_answers_are_good_and_it_is_used() -> None:
     """A client would stay slow on a server that bears more."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
     assert throttle.limit == 32
     for _ in range(100):
         while throttle.in_flight < throttle.limit:
@@ -128,7 +128,7 @@ async def test_the_limit_grows_while_answers_are_good_and_it_is_used() -> None:
 @pytest.mark.parametrize(("in_flight", "limit"), [(1, 32), (15, 32), (16, 33)])
 async def test_a_limit_that_is_not_half_used_does_not_grow(in_flight: int, limit: int) -> None:
     """A trickle of requests would open the gate for a storm."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
     for _ in range(in_flight):
         await throttle.acquire()
     throttle.succeeded()
@@ -137,8 +137,8 @@ async def test_a_limit_that_is_not_half_used_does_not_grow(in_flight: int, limit
 
 async def test_after_a_cut_the_limit_grows_slowly_and_then_by_one_a_round() -> None:
     """A server that was just overloaded would be stormed again, or one that bears more since then be left half idle."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=128))
-    throttle.pushed_back(await throttle.acquire())
+    throttle = Limiter(ThrottlePolicy(max_concurrency=128))
+    throttle.throttled(await throttle.acquire())
     limits = {}
     for good in range(1, 2501):
         while throttle.take():
@@ -151,27 +151,27 @@ async def test_after_a_cut_the_limit_grows_slowly_and_then_by_one_a_round() -> N
 
 async def test_one_burst_of_pushbacks_halves_the_limit_at_most() -> None:
     """One second of overload would bring the client to a crawl."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=16))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=16))
     places = [await throttle.acquire() for _ in range(16)]
-    throttle.pushed_back(places[0])
+    throttle.throttled(places[0])
     assert throttle.limit == 14
-    throttle.pushed_back(places[1])
+    throttle.throttled(places[1])
     assert throttle.limit == 13
     for place in places[2:]:
-        throttle.pushed_back(place)
+        throttle.throttled(place)
     assert throttle.limit == 8
     for _ in places:
         throttle.release()
-    throttle.pushed_back(await throttle.acquire())
+    throttle.throttled(await throttle.acquire())
     assert throttle.limit == 7
 
 
 async def test_the_limit_never_falls_below_one() -> None:
     """The client would stop for good."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=2))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=2))
     for _ in range(20):
         place = await throttle.acquire()
-        throttle.pushed_back(place)
+        throttle.throttled(place)
         throttle.release()
     assert throttle.limit == 1
     place = await throttle.acquire()
@@ -182,13 +182,13 @@ async def test_the_limit_never_falls_below_one() -> None:
 async def test_a_fixed_limit_stays() -> None:
     """`adaptive=False` would not be what it says; the pause is the server's word and still holds."""
     throttle = fixed(8)
-    throttle.pushed_back(await throttle.acquire(), 3)
+    throttle.throttled(await throttle.acquire(), 3)
     assert (throttle.limit, throttle.pauses) == (8, 1)
 
 
 async def test_an_outage_leaves_few_probes_and_ends_quickly() -> None:
     """A server that is down would be stormed, or one that is back be left idle."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
     for _ in range(200):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -203,10 +203,10 @@ async def test_an_outage_leaves_few_probes_and_ends_quickly() -> None:
 
 async def test_a_server_that_refuses_everything_is_probed_like_one_that_is_down() -> None:
     """A minute of 429 without a time would be answered with hundreds of requests, and spend the retries of a fleet."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
     began, asked = loop.time(), 0
     while loop.time() < began + 60:
-        throttle.pushed_back(await throttle.acquire())
+        throttle.throttled(await throttle.acquire())
         throttle.release()
         asked += 1
     assert asked < 30
@@ -222,7 +222,7 @@ async def test_a_server_that_refuses_everything_is_probed_like_one_that_is_down(
 @pytest.mark.parametrize(("most", "faults"), [(4, 10), (64, 16)])
 async def test_bad_luck_is_no_outage_yet(most: int, faults: int) -> None:
     """A few faults in a row would bring a fleet to a crawl, or an outage be noticed late."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=most))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=most))
     for number in range(1, faults + 1):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -231,16 +231,16 @@ async def test_bad_luck_is_no_outage_yet(most: int, faults: int) -> None:
 
 async def test_the_third_burst_of_pushbacks_in_a_row_is_an_outage() -> None:
     """A server that is merely busy would be left idle, or one that refuses everything be stormed."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
     for number in range(1, 4):
-        throttle.pushed_back(await throttle.acquire())
+        throttle.throttled(await throttle.acquire())
         throttle.release()
         assert throttle.is_in_outage == (number == 3)
 
 
 async def test_only_the_time_of_an_outage_wears_a_waiters_patience() -> None:
     """Who has waited for long behind a busy fleet would be turned away by the first faults."""
-    loop, throttle = asyncio.get_running_loop(), Throttle(ThrottlePolicy(max_concurrency=1))
+    loop, throttle = asyncio.get_running_loop(), Limiter(ThrottlePolicy(max_concurrency=1))
     place = await throttle.acquire()
     waiting = [asyncio.create_task(throttle.acquire(patience)) for patience in (7.0, 30.0, math.inf)]
     await asyncio.sleep(60)
@@ -252,7 +252,7 @@ async def test_only_the_time_of_an_outage_wears_a_waiters_patience() -> None:
     assert not any(waiter.done() for waiter in waiting)
     await asyncio.sleep(8)
     throttle.failed(throttle._started + 1)
-    with pytest.raises(NoPlaceError):
+    with pytest.raises(NoSlotError):
         await asyncio.wait_for(waiting[0], 1)
     assert loop.time() - began == pytest.approx(8, abs=0.1)
     throttle.succeeded()
@@ -264,7 +264,7 @@ async def test_only_the_time_of_an_outage_wears_a_waiters_patience() -> None:
 
 async def test_the_waits_of_an_outage_double_up_to_five_seconds() -> None:
     """A server that was away for a moment would be left idle for long, or one that is away for an hour be stormed."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=4)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=4)), asyncio.get_running_loop()
     for _ in range(10):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -280,7 +280,7 @@ async def test_the_waits_of_an_outage_double_up_to_five_seconds() -> None:
 
 async def test_faults_of_what_was_under_way_make_nobody_wait_longer() -> None:
     """A server that hiccups once under many requests would be left idle as if it had failed again and again."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=12)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=12)), asyncio.get_running_loop()
     began, places = loop.time(), [await throttle.acquire() for _ in range(12)]
     for place in places:
         throttle.failed(place)
@@ -291,11 +291,11 @@ async def test_faults_of_what_was_under_way_make_nobody_wait_longer() -> None:
 
 async def test_an_outage_with_pushbacks_among_its_faults_ends_quickly_too() -> None:
     """One 429 from a balancer that is just restarting would leave a fleet at a crawl for minutes."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=64))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
     for number in range(40):
         place = await throttle.acquire()
         if number in {20, 39}:
-            throttle.pushed_back(place)
+            throttle.throttled(place)
         else:
             throttle.failed(place)
         throttle.release()
@@ -309,7 +309,7 @@ async def test_an_outage_with_pushbacks_among_its_faults_ends_quickly_too() -> N
 
 async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
     """A server that is back would be left idle until a request ran into its timeout."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
     for _ in range(64):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -331,7 +331,7 @@ async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
 
 async def test_probes_that_hang_take_no_more_than_the_caller_allowed() -> None:
     """A server that answers nothing would be asked more and more at once."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=2))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=2))
     for _ in range(10):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -344,7 +344,7 @@ async def test_probes_that_hang_take_no_more_than_the_caller_allowed() -> None:
 
 async def test_a_probe_that_hung_is_followed_by_the_next_at_once() -> None:
     """After half a minute without an answer, a client would sit out another wait."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=1)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=1)), asyncio.get_running_loop()
     for _ in range(20):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -359,7 +359,7 @@ async def test_a_probe_that_hung_is_followed_by_the_next_at_once() -> None:
 
 async def test_a_minute_of_refusals_with_a_time_leaves_the_pace() -> None:
     """A fleet would be read at a crawl for minutes after it."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
 
     async def good_within(seconds: float) -> int:
         began, good = loop.time(), 0
@@ -373,7 +373,7 @@ async def test_a_minute_of_refusals_with_a_time_leaves_the_pace() -> None:
 
     before, began = await good_within(3) / 3, loop.time()
     while loop.time() < began + 60:
-        throttle.pushed_back(await throttle.acquire(), 1.0)
+        throttle.throttled(await throttle.acquire(), 1.0)
         throttle.release()
     await throttle.acquire()
     throttle.succeeded()
@@ -383,7 +383,7 @@ async def test_a_minute_of_refusals_with_a_time_leaves_the_pace() -> None:
 
 async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
     """A server that names no time at first would be stormed again, each time as if nothing were known of it."""
-    throttle, loop = Throttle(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
+    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
 
     async def starts_within(seconds: float) -> int:
         end, starts = loop.time() + seconds, 0
@@ -396,11 +396,11 @@ async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
         return starts
 
     await starts_within(5)
-    throttle.pushed_back(await throttle.acquire(), 1.0)
+    throttle.throttled(await throttle.acquire(), 1.0)
     throttle.release()
     await starts_within(2)
     for wait_s in (None, 1.0, 1.0):
-        throttle.pushed_back(await throttle.acquire(), wait_s)
+        throttle.throttled(await throttle.acquire(), wait_s)
         throttle.release()
     await starts_within(2)
     assert throttle._pace.started(loop.time()) > 0, "it is bounded still"
@@ -409,15 +409,15 @@ async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
 @pytest.mark.parametrize("wait_s", [None, 30.0])
 async def test_an_outage_that_is_noticed_late_is_probed_at_once_unless_a_time_is_named(wait_s: float | None) -> None:
     """Whoever waits would do so until a request is given back that tells nothing any more; or ask before the time."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=4))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=4))
     for _ in range(2):
-        throttle.pushed_back(await throttle.acquire())
+        throttle.throttled(await throttle.acquire())
         throttle.release()
     places = [await throttle.acquire() for _ in range(throttle.limit)]
     waiting = asyncio.create_task(throttle.acquire())
     await asyncio.sleep(6)
     assert not waiting.done()
-    throttle.pushed_back(places[0], wait_s)
+    throttle.throttled(places[0], wait_s)
     await asyncio.sleep(0)
     assert throttle.is_in_outage
     assert waiting.done() is (wait_s is None)
@@ -430,22 +430,22 @@ async def test_an_outage_that_is_noticed_late_is_probed_at_once_unless_a_time_is
 
 async def test_an_old_pushback_after_an_outage_leaves_the_limit_where_it_is() -> None:
     """A server that has just come back would be met with half of all there is at once."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=40))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=40))
     old = [await throttle.acquire() for _ in range(2)]
-    throttle.pushed_back(old.pop())
+    throttle.throttled(old.pop())
     for _ in range(20):
         throttle.failed(old[0])
     assert throttle.is_in_outage
     throttle.succeeded()
     before = throttle.limit
     assert before < 5
-    throttle.pushed_back(old[0])
+    throttle.throttled(old[0])
     assert throttle.limit <= before
 
 
 async def test_a_timer_is_brought_forward() -> None:
     """After an outage, places would be handed out once in five seconds."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
     for _ in range(16):
         throttle.failed(await throttle.acquire())
         throttle.release()
@@ -463,7 +463,7 @@ def test_the_shortest_waits_are_no_trouble_on_uvloop() -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def requests() -> None:
-        throttle = Throttle(ThrottlePolicy(max_concurrency=100, requests_per_second=5000))
+        throttle = Limiter(ThrottlePolicy(max_concurrency=100, requests_per_second=5000))
 
         async def request() -> None:
             await throttle.acquire()
@@ -477,7 +477,7 @@ def test_the_shortest_waits_are_no_trouble_on_uvloop() -> None:
 
 async def test_single_faults_leave_the_limit() -> None:
     """A server with one fault in twenty would be asked at a crawl."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=16))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=16))
     for number in range(400):
         place = await throttle.acquire()
         if number % 5 == 0:
@@ -492,15 +492,13 @@ async def test_single_faults_leave_the_limit() -> None:
 async def test_no_place_is_ever_lost(seed: int) -> None:
     """After a day of cancellations the client would stand still."""
     rng = random.Random(seed)
-    throttle = Throttle(
-        ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0]))
-    )
+    throttle = Limiter(ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0])))
 
     async def request() -> None:
         place = await throttle.acquire()
         try:
             await asyncio.sleep(rng.random())
-            rng.choice([throttle.succeeded, lambda: throttle.pushed_back(place, 0.1), lambda: throttle.failed(place)])()
+            rng.choice([throttle.succeeded, lambda: throttle.throttled(place, 0.1), lambda: throttle.failed(place)])()
         finally:
             throttle.release()
 
@@ -538,7 +536,7 @@ def test_the_least_that_is_allowed_is_taken() -> None:
 
 async def test_who_is_cancelled_as_the_client_closes_gives_back_no_place() -> None:
     """What is in flight would be counted below nothing."""
-    throttle = Throttle(ThrottlePolicy(max_concurrency=1))
+    throttle = Limiter(ThrottlePolicy(max_concurrency=1))
     await throttle.acquire()
     waiting = asyncio.create_task(throttle.acquire())
     await asyncio.sleep(0)

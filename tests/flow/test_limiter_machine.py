@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from podero_async import ConfigurationError, ThrottlePolicy
-from podero_async._flow.limiter import Throttle
-from podero_async._flow.rate import Pace
+from podero_async._flow.limiter import Limiter
+from podero_async._flow.rate import RateEstimator
 from tests._support.fake_clock import LoopMachine, run_machine
 
 _MOMENT_S = 1e-6  # that a timer may be early, and no caller notices
 _BURST_S = 0.01  # that a rate may catch up
-_LONGEST_PROBE_S = 5.0  # that an outage makes everybody wait after the last start
+_MAX_PROBE_S = 5.0  # that an outage makes everybody wait after the last start
 _OUTAGE_AT, _REFUSED_AT = 10, 3  # faults, and pushbacks, in a row: what is fewer is bad luck
-_LONGEST_INTERVAL_S = 10.0  # that a pace asks for
-_LONGEST_PAUSE_S = 30.0
+_MAX_INTERVAL_S = 10.0  # that a pace asks for
+_MAX_PAUSE_S = 30.0
 
 _WHICH = st.integers(0, 63)
 _COUNT = st.sampled_from([1, 1, 3, 12])
-_SECONDS = st.sampled_from([0.001, 0.02, 0.25, 1.0, 6.0, _LONGEST_PAUSE_S])
+_SECONDS = st.sampled_from([0.001, 0.02, 0.25, 1.0, 6.0, _MAX_PAUSE_S])
 
 
 @attrs.define(eq=False)
@@ -37,7 +37,7 @@ class Ticket:
     """Whether it was seen to wait: from then on it has its turn."""
 
 
-class WatchedPace(Pace):
+class WatchedPace(RateEstimator):
     """The pace of a throttle, with a look at every start: each place that is handed out is counted here."""
 
     def __init__(self, check_start: Callable[[float, float], None]) -> None:
@@ -47,14 +47,14 @@ class WatchedPace(Pace):
 
     def started(self, now: float) -> float:
         interval = super().started(now)
-        assert 0 <= interval <= _LONGEST_INTERVAL_S + _MOMENT_S
+        assert 0 <= interval <= _MAX_INTERVAL_S + _MOMENT_S
         assert self._was_pushed_back or not interval, "a pace that no server asked for"
         self._check_start(now, interval)
         return interval
 
-    def pushed_back(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
+    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
         self._was_pushed_back = True
-        super().pushed_back(now, resume_at, tells_rate=tells_rate)
+        super().throttled(now, resume_at, tells_rate=tells_rate)
 
 
 class ThrottleMachine(LoopMachine):
@@ -69,7 +69,7 @@ class ThrottleMachine(LoopMachine):
     )
     def make(self, most: int, adaptive: bool, rate: float | None, pool: int | None, ends_closed: bool) -> None:
         policy = ThrottlePolicy(max_concurrency=most, adaptive=adaptive, requests_per_second=rate)
-        self.throttle = Throttle(policy, ceiling=pool)
+        self.throttle = Limiter(policy, ceiling=pool)
         self.throttle._pace = WatchedPace(self._check_start)
         self.ceiling = min(most, pool or most)
         self.adaptive = adaptive
@@ -149,7 +149,7 @@ class ThrottleMachine(LoopMachine):
     def push_back(self, which: int, count: int, is_hasty: bool, seconds: float | None) -> None:
         def report(place: int) -> None:
             before, was_in_outage = self.throttle.limit, self.throttle.is_in_outage
-            self.throttle.pushed_back(place, seconds)
+            self.throttle.throttled(place, seconds)
             self.pushbacks += 1
             assert self.throttle.limit <= before
             if not was_in_outage and self.pushbacks < _REFUSED_AT:
@@ -224,7 +224,7 @@ class ThrottleMachine(LoopMachine):
         assert not self.tickets or not (self._has_place() or self._is_probe_due()) or self._must_wait(), "forgotten"
         assert 1 <= self.throttle.limit <= self.ceiling == self.throttle.ceiling
         assert self.adaptive or self.throttle.limit == self.ceiling
-        held_until = self.started_at + _LONGEST_PROBE_S if self.adaptive else -math.inf
+        held_until = self.started_at + _MAX_PROBE_S if self.adaptive else -math.inf
         assert self.told_until <= self.throttle._resume_at <= max(self.told_until, held_until)
 
     def _check_turns(self) -> None:
@@ -243,7 +243,7 @@ class ThrottleMachine(LoopMachine):
 
     def _is_probe_due(self) -> bool:
         """Say whether one may be sent beside those that hang, to see whether the server is back."""
-        is_time = self.loop.time() > self.started_at + _LONGEST_PROBE_S - _MOMENT_S
+        is_time = self.loop.time() > self.started_at + _MAX_PROBE_S - _MOMENT_S
         return self.throttle.is_in_outage and is_time and self.throttle.in_flight < self.ceiling
 
     def _must_wait(self) -> bool:
@@ -269,7 +269,7 @@ class ThrottleMachine(LoopMachine):
                 with self.loop.at_once():
                     self.throttle.release()
             self.held.clear()
-            self.wait(_LONGEST_PAUSE_S + _LONGEST_INTERVAL_S)
+            self.wait(_MAX_PAUSE_S + _MAX_INTERVAL_S)
         assert (self.throttle.in_flight, self.tickets) == (0, [])
 
     def _close(self) -> None:

@@ -10,12 +10,12 @@ from typing import Protocol
 import pytest
 
 from podero_async import ThrottlePolicy
-from podero_async._flow.limiter import Throttle
-from podero_async._flow.rate import Pace
+from podero_async._flow.limiter import Limiter
+from podero_async._flow.rate import RateEstimator
 from tests._support.fake_clock import run_by_clockwork
 
 
-def starts_within(pace: Pace, now: float, seconds: float) -> int:
+def starts_within(pace: RateEstimator, now: float, seconds: float) -> int:
     """Start as often as the pace allows; return how often that was."""
     end, count = now + seconds, 0
     while now < end:
@@ -26,43 +26,43 @@ def starts_within(pace: Pace, now: float, seconds: float) -> int:
 
 def test_without_a_pushback_there_is_no_bound() -> None:
     """A quick server would be asked slowly."""
-    pace = Pace()
+    pace = RateEstimator()
     assert {pace.started(now / 100) for now in range(1000)} == {0.0}
 
 
 def test_a_late_pushback_costs_a_twenty_fifth_and_an_early_one_more() -> None:
     """Each pushback would halve the rate, or none would be learned from."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 10.0)  # 1,000 a second
-    pace.pushed_back(10.0, 11.0)
+    pace.throttled(10.0, 11.0)
     assert 1 / pace.started(11.0) == pytest.approx(960, rel=0.005)
-    pace.pushed_back(10.9, 11.9)
+    pace.throttled(10.9, 11.9)
     assert 1 / pace.started(11.0) == pytest.approx(960, rel=0.005), "one more answer to the same burst"
-    pace.pushed_back(11.1, 12.0)
+    pace.throttled(11.1, 12.0)
     assert 1 / pace.started(12.0) < 800
 
 
 def test_a_server_that_bears_nothing_tells_no_rate() -> None:
     """After a minute of refusals, each with a time, a fleet would be read at a crawl for minutes."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 5.0)  # 1,000 a second
-    pace.pushed_back(5.0, 6.0)
+    pace.throttled(5.0, 6.0)
     assert starts_within(pace, 6.0, 4.0) == pytest.approx(3800, rel=0.05), "it was a rate"
     pace.remember()
-    pace.pushed_back(10.0, 11.0)
+    pace.throttled(10.0, 11.0)
     for moment in range(11, 71):
         pace.started(moment)
-        pace.pushed_back(moment + 0.5, moment + 1.0, tells_rate=False)
+        pace.throttled(moment + 0.5, moment + 1.0, tells_rate=False)
     assert starts_within(pace, 71.0, 5.0) == pytest.approx(4750, rel=0.05), "that which good answers followed"
-    pace.pushed_back(76.0, 77.0)
+    pace.throttled(76.0, 77.0)
     assert 1 / pace.started(77.0) > 850, "of the time since, not of the minute before"
 
 
 def test_a_pace_is_left_slowly_and_then_for_good() -> None:
     """The client would run into the limit again at once, or never find out that it is gone."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 10.0)
-    pace.pushed_back(10.0, 11.0)
+    pace.throttled(10.0, 11.0)
     assert starts_within(pace, 30.0, 1.0) == pytest.approx(1000, rel=0.05)
     pace.started(200.0)
     assert pace.started(200.0) == 0.0
@@ -70,9 +70,9 @@ def test_a_pace_is_left_slowly_and_then_for_good() -> None:
 
 def test_a_pace_is_left_ever_faster_and_forgotten_after_a_minute_and_a_half() -> None:
     """One bad moment would slow a client down for a day, or be forgotten before the server has recovered."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 10.0)  # 1,000 a second
-    pace.pushed_back(10.0, 11.0)
+    pace.throttled(10.0, 11.0)
     assert 1 / pace.started(36.0) == pytest.approx(980, rel=0.01)
     assert 1 / pace.started(61.0) == pytest.approx(1480, rel=0.02)
     pace.started(93.0)
@@ -84,21 +84,21 @@ def test_a_pace_is_left_ever_faster_and_forgotten_after_a_minute_and_a_half() ->
 @pytest.mark.parametrize(("lasted", "rate", "a_second_later"), [(0.1, 312, 394), (1.0, 771, 791)])
 def test_what_a_short_burst_tells_is_doubted(lasted: float, rate: float, a_second_later: float) -> None:
     """What a server had saved up would be taken for what it bears, or a fleet be read at a tenth of that."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, lasted)  # 1,000 a second, and with the pause of a second less than a tenth, or a half
-    pace.pushed_back(lasted, lasted + 1)
+    pace.throttled(lasted, lasted + 1)
     assert 1 / pace.started(lasted + 1) == pytest.approx(rate, rel=0.02)
     assert 1 / pace.started(lasted + 2) == pytest.approx(a_second_later, rel=0.02)
 
 
 def test_a_pace_that_was_not_used_up_is_left_soon() -> None:
     """A fleet that was held back by something else would be read at that speed for half a minute more."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 10.0)  # 1,000 a second
-    pace.pushed_back(10.0, 11.0)
+    pace.throttled(10.0, 11.0)
     for tenth in range(100):
         pace.started(11 + tenth / 10)  # 10 a second
-    pace.pushed_back(21.0, 22.0)
+    pace.throttled(21.0, 22.0)
     assert 1 / pace.started(22.0) == pytest.approx(9.6, rel=0.01)
     assert 1 / pace.started(24.0) == pytest.approx(26, rel=0.05)
 
@@ -106,36 +106,36 @@ def test_a_pace_that_was_not_used_up_is_left_soon() -> None:
 @pytest.mark.parametrize("rest_s", [600, 3600, 10**6])
 def test_a_pace_outlives_a_long_rest(rest_s: float) -> None:
     """Every call after a quiet night would fail, since a number was too large."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 10.0)
-    pace.pushed_back(10.0, 11.0)
+    pace.throttled(10.0, 11.0)
     pace.started(11.0)
-    pace.pushed_back(21.0, 22.0)  # a rough guess, which grows quickly
+    pace.throttled(21.0, 22.0)  # a rough guess, which grows quickly
     pace.started(22.0 + rest_s)
     assert pace.started(22.1 + rest_s) == 0, "forgotten"
-    pace.pushed_back(22.2 + 2 * rest_s, 23.2 + 2 * rest_s)
+    pace.throttled(22.2 + 2 * rest_s, 23.2 + 2 * rest_s)
     assert pace.started(24 + 2 * rest_s) > 0
 
 
 @pytest.mark.parametrize("is_known", [False, True])
 def test_what_was_asked_before_a_rest_tells_no_rate(is_known: bool) -> None:
     """A poller of every hour would crawl for a minute and a half after one pushback."""
-    pace = Pace()
+    pace = RateEstimator()
     starts_within(pace, 0.0, 5.0)  # 1,000 a second
     if is_known:
-        pace.pushed_back(5.0, 6.0)
+        pace.throttled(5.0, 6.0)
         starts_within(pace, 6.0, 1.0)
     starts_within(pace, 3600.0, 1.0)
-    pace.pushed_back(3601.0, 3602.0)
+    pace.throttled(3601.0, 3602.0)
     assert 1 / pace.started(3602.0) > 500
 
 
 def test_the_slowest_pace_is_one_start_in_ten_seconds() -> None:
     """A server that refuses each request would not be asked again for hours."""
-    pace = Pace()
+    pace = RateEstimator()
     for began in (0.0, 1000.0, 2000.0):
         pace.started(began)
-        pace.pushed_back(began + 0.1, began + 1000)
+        pace.throttled(began + 0.1, began + 1000)
     assert pace.started(3000) == pytest.approx(10)
 
 
@@ -200,7 +200,7 @@ class Places:
 async def share_used(serve: Callable[[], Server], possible: float) -> tuple[float, float]:
     """Ask with all might for 40 s; return the share of what is possible that was used after 10 s, and of refusals."""
     answer = serve().answer
-    throttle = Throttle(ThrottlePolicy())
+    throttle = Limiter(ThrottlePolicy())
     loop = asyncio.get_running_loop()
     rng = random.Random(1)
     began, good, refused = loop.time(), 0, 0
@@ -215,7 +215,7 @@ async def share_used(serve: Callable[[], Server], possible: float) -> tuple[floa
                 throttle.succeeded()
                 good += is_counted
             else:
-                throttle.pushed_back(place, wait_s)
+                throttle.throttled(place, wait_s)
                 refused += is_counted
             throttle.release()
             if wait_s is not None:

@@ -22,7 +22,7 @@ from podero_async import (
     ServerError,
     TransportError,
 )
-from podero_async._flow.retry import Call, Retrier, Tally
+from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 
 pytestmark = pytest.mark.leaping
 
@@ -49,9 +49,9 @@ def longest_wait(_: float, ceiling: float) -> float:
 
 async def test_a_good_answer_is_one_attempt() -> None:
     """Requests would be made twice."""
-    tally = Tally()
-    assert await Retrier(RetryPolicy()).run(failing(), tally) == "answer"
-    assert tally == Tally(requests=0, retries=0), "requests are counted by who sends them"
+    stats = RequestStats()
+    assert await Retrier(RetryPolicy()).run(failing(), stats) == "answer"
+    assert stats == RequestStats(requests=0, retries=0), "requests are counted by who sends them"
 
 
 def test_the_policy_is_the_documented_one() -> None:
@@ -73,9 +73,9 @@ def test_the_policy_is_the_documented_one() -> None:
 )
 async def test_what_may_end_better_is_tried_again(error: Exception) -> None:
     """A passing fault would cost a vehicle."""
-    tally = Tally()
-    assert await Retrier(RetryPolicy()).run(failing(error, error), tally) == "answer"
-    assert tally.retries == 2
+    stats = RequestStats()
+    assert await Retrier(RetryPolicy()).run(failing(error, error), stats) == "answer"
+    assert stats.retries == 2
 
 
 @pytest.mark.parametrize(
@@ -92,41 +92,44 @@ async def test_what_may_end_better_is_tried_again(error: Exception) -> None:
 )
 async def test_nothing_else_is_tried_again(error: Exception) -> None:
     """A wrong request would be repeated eight times; an error of the caller's own would be hidden."""
-    tally = Tally()
+    stats = RequestStats()
     with pytest.raises(type(error)):
-        await Retrier(RetryPolicy()).run(failing(error), tally)
-    assert tally.retries == 0
+        await Retrier(RetryPolicy()).run(failing(error), stats)
+    assert stats.retries == 0
 
 
 async def test_a_retry_may_end_in_what_is_not_tried_again() -> None:
     """A vehicle that is gone would be asked for eight times, if only the first answer was a fault."""
-    tally = Tally()
+    stats = RequestStats()
     with pytest.raises(NotFoundError) as caught:
-        await Retrier(RetryPolicy()).run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), tally)
-    assert (caught.value.attempts, tally.retries) == (2, 1)
+        await Retrier(RetryPolicy()).run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), stats)
+    assert (caught.value.attempts, stats.retries) == (2, 1)
 
 
 async def test_the_attempts_of_a_request_within_a_call_do_not_multiply() -> None:
     """A token endpoint that is down would be asked 64 times for one call."""
-    token_requests = Tally()
+    token_requests = RequestStats()
     retrier = Retrier(RetryPolicy(max_attempts=3))
 
     async def attempt(_: Call) -> str:
-        return await retrier.run(failing(*[unavailable() for _ in range(9)]), token_requests)
+        try:
+            return await retrier.run(failing(*[unavailable() for _ in range(9)]), token_requests)
+        except ServerError as error:
+            raise NotRetriedError(error) from None
 
     with pytest.raises(ServerError) as caught:
-        await retrier.run(attempt, Tally())
+        await retrier.run(attempt, RequestStats())
     assert (caught.value.attempts, token_requests.retries) == (3, 2)
 
 
 async def test_attempts_are_bounded_and_counted_on_the_error() -> None:
     """A dead server would be asked for ever, or nobody would know how often it was."""
-    tally = Tally()
+    stats = RequestStats()
     with pytest.raises(ServerError) as caught:
-        await Retrier(RetryPolicy(max_attempts=3)).run(failing(*[unavailable() for _ in range(9)]), tally)
-    assert (caught.value.attempts, tally.retries) == (3, 2)
+        await Retrier(RetryPolicy(max_attempts=3)).run(failing(*[unavailable() for _ in range(9)]), stats)
+    assert (caught.value.attempts, stats.retries) == (3, 2)
     with pytest.raises(ServerError) as caught:
-        await Retrier(RetryPolicy(max_attempts=1)).run(failing(unavailable()), tally)
+        await Retrier(RetryPolicy(max_attempts=1)).run(failing(unavailable()), stats)
     assert caught.value.attempts == 1
 
 
@@ -141,7 +144,7 @@ async def test_backoff_doubles_up_to_its_bound() -> None:
 
     policy = RetryPolicy(max_attempts=6, backoff_initial=1, backoff_max=4)
     with pytest.raises(ServerError):
-        await Retrier(policy, random_between=longest_wait).run(attempt, Tally())
+        await Retrier(policy, random_between=longest_wait).run(attempt, RequestStats())
     waits = [round(later - earlier) for earlier, later in pairwise(starts)]
     assert waits == [1, 2, 4, 4, 4]
 
@@ -155,7 +158,7 @@ async def test_jitter_covers_the_whole_wait() -> None:
         return least
 
     await Retrier(RetryPolicy(backoff_initial=0.5), random_between=draw).run(
-        failing(unavailable(), unavailable()), Tally()
+        failing(unavailable(), unavailable()), RequestStats()
     )
     assert drawn == [(0.0, 0.5), (0.0, 1.0)]
 
@@ -164,7 +167,9 @@ async def test_a_retry_after_is_waited_for_with_jitter_on_top() -> None:
     """The server's own word would be ignored, or all callers return in the same instant."""
     loop = asyncio.get_running_loop()
     started = loop.time()
-    await Retrier(RetryPolicy(backoff_initial=0.5), random_between=longest_wait).run(failing(unavailable(30)), Tally())
+    await Retrier(RetryPolicy(backoff_initial=0.5), random_between=longest_wait).run(
+        failing(unavailable(30)), RequestStats()
+    )
     assert loop.time() - started == pytest.approx(30.5, abs=0.1)
 
 
@@ -174,7 +179,7 @@ async def test_a_retry_after_past_its_cap_is_an_error_with_the_time() -> None:
     started = loop.time()
     error = RateLimitError(429, "x", "GET", "/x", None, 3600.0)
     with pytest.raises(RateLimitError) as caught:
-        await Retrier(RetryPolicy()).run(failing(error), Tally())
+        await Retrier(RetryPolicy()).run(failing(error), RequestStats())
     assert caught.value.retry_after == 3600
     assert loop.time() - started < 1
 
@@ -182,7 +187,7 @@ async def test_a_retry_after_past_its_cap_is_an_error_with_the_time() -> None:
 async def test_a_retry_after_up_to_its_cap_is_slept_and_the_cap_is_for_nothing_else() -> None:
     """Who accepts no long waits would have no retries at all."""
     policy = RetryPolicy(retry_after_max=0.5)
-    assert await Retrier(policy).run(failing(unavailable(), unavailable(0.5)), Tally()) == "answer"
+    assert await Retrier(policy).run(failing(unavailable(), unavailable(0.5)), RequestStats()) == "answer"
 
 
 async def test_elapsed_time_is_bounded_and_no_wait_is_begun_in_vain() -> None:
@@ -191,7 +196,9 @@ async def test_elapsed_time_is_bounded_and_no_wait_is_begun_in_vain() -> None:
     started = loop.time()
     policy = RetryPolicy(max_attempts=100, max_elapsed=11.5, backoff_initial=4, backoff_max=4)
     with pytest.raises(ServerError) as caught:
-        await Retrier(policy, random_between=longest_wait).run(failing(*[unavailable() for _ in range(99)]), Tally())
+        await Retrier(policy, random_between=longest_wait).run(
+            failing(*[unavailable() for _ in range(99)]), RequestStats()
+        )
     assert caught.value.attempts == 3
     assert loop.time() - started == pytest.approx(8, abs=0.1)
 
@@ -206,7 +213,7 @@ async def test_waiting_for_a_place_does_not_count() -> None:
             raise unavailable()
         return "answer"
 
-    assert await Retrier(RetryPolicy(max_elapsed=10)).run(attempt, Tally()) == "answer"
+    assert await Retrier(RetryPolicy(max_elapsed=10)).run(attempt, RequestStats()) == "answer"
 
 
 async def test_a_spent_budget_ends_the_retries_of_all() -> None:
@@ -221,7 +228,7 @@ async def test_a_spent_budget_ends_the_retries_of_all() -> None:
 
     for _ in range(10):
         with pytest.raises(ServerError):
-            await retrier.run(attempt, Tally())
+            await retrier.run(attempt, RequestStats())
     assert attempts == 10 + 20 // 5
     assert retrier.is_spent
 
@@ -230,12 +237,12 @@ async def test_good_answers_fill_the_budget_again() -> None:
     """After an outage nothing would ever be retried again."""
     retrier = Retrier(RetryPolicy(budget=5))
     with pytest.raises(NotFoundError):
-        await retrier.run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), Tally())
+        await retrier.run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), RequestStats())
     assert retrier.is_spent
     for answers in range(1, 21):
-        await retrier.run(failing(), Tally())
+        await retrier.run(failing(), RequestStats())
         assert retrier._budget == min(answers, 5), "one good answer pays for a fifth of a retry"
-    assert await retrier.run(failing(unavailable()), Tally()) == "answer"
+    assert await retrier.run(failing(unavailable()), RequestStats()) == "answer"
     assert retrier._budget == 5, "a retry that helped gives back what it took"
 
 
@@ -251,14 +258,14 @@ async def test_cancellation_is_never_retried() -> None:
     started = loop.time()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(20):
-            await Retrier(RetryPolicy()).run(attempt, Tally())
+            await Retrier(RetryPolicy()).run(attempt, RequestStats())
     assert loop.time() - started == pytest.approx(20, abs=0.1)
 
 
 async def test_a_retry_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Nobody would see why a fetch is slow."""
     with caplog.at_level(logging.INFO, "podero_async"):
-        await Retrier(RetryPolicy(), random_between=longest_wait).run(failing(unavailable(30)), Tally())
+        await Retrier(RetryPolicy(), random_between=longest_wait).run(failing(unavailable(30)), RequestStats())
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("podero_async", "INFO")
     assert record.getMessage() == "attempt 1 failed, again in 30.5 s: HTTP 503: down (GET /x)"

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from podero_async import DecodeError, NotFoundError, RateLimitError, RetryPolicy, ServerError, TransportError
-from podero_async._flow.retry import Call, Retrier, Tally
+from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from tests._support.fake_clock import LoopMachine, run_machine
 
 _COST = 5
-_LONGEST_RETRY_AFTER_S = 16.0
+_MAX_RETRY_AFTER_S = 16.0
 
 # All seconds are multiples of a power of two, so that the model's sums are the retrier's to the last bit.
 _WHICH = st.integers(0, 63)
@@ -24,8 +24,8 @@ _SECONDS = st.sampled_from([0.0, 0.0, 0.25, 1.0, 4.0, 16.0])
 _MAKE_RETRYABLE: list[Callable[[], Exception]] = [
     lambda: ServerError(503, "down", "GET", "/x"),
     lambda: ServerError(503, "down", "GET", "/x", None, 2.0),
-    lambda: RateLimitError(429, "slowly", "GET", "/x", None, _LONGEST_RETRY_AFTER_S),
-    lambda: RateLimitError(429, "much later", "GET", "/x", None, _LONGEST_RETRY_AFTER_S + 0.25),
+    lambda: RateLimitError(429, "slowly", "GET", "/x", None, _MAX_RETRY_AFTER_S),
+    lambda: RateLimitError(429, "much later", "GET", "/x", None, _MAX_RETRY_AFTER_S + 0.25),
     lambda: TransportError("lost", "GET", "/x"),
     lambda: DecodeError("no JSON", retryable=True),
 ]
@@ -34,8 +34,8 @@ _MAKE_RETRYABLE: list[Callable[[], Exception]] = [
 def _given_up() -> Exception:
     """Make the error of a call's own token request, which has had its attempts."""
     error = TransportError("lost", "POST", "/token")
-    error.is_final, error.attempts = True, 7
-    return error
+    error.attempts = 7
+    return NotRetriedError(error)
 
 
 _MAKE_FINAL: list[Callable[[], Exception]] = [
@@ -52,7 +52,7 @@ class Watched:
     """A call, and where the model has it."""
 
     started_at: float
-    tally: Tally = attrs.field(factory=Tally)
+    stats: RequestStats = attrs.field(factory=RequestStats)
     call: Call | None = None
     task: asyncio.Task[str] | None = None
     attempt: asyncio.Future[str] | None = None
@@ -77,7 +77,7 @@ class RetryMachine(LoopMachine):
             max_elapsed=max_elapsed,
             backoff_initial=0.5,
             backoff_max=4.0,
-            retry_after_max=_LONGEST_RETRY_AFTER_S,
+            retry_after_max=_MAX_RETRY_AFTER_S,
             budget=budget,
         )
         self.retrier = Retrier(self.policy, is_outage=lambda: self.is_outage, random_between=self._draw)
@@ -97,7 +97,7 @@ class RetryMachine(LoopMachine):
     def begin(self, count: int) -> None:
         for _ in range(count):
             watched = Watched(self.loop.time())
-            watched.task = self.loop.create_task(self.retrier.run(self._attempt(watched), watched.tally))
+            watched.task = self.loop.create_task(self.retrier.run(self._attempt(watched), watched.stats))
             self.calls.append(watched)
         self.wait(0.0)
 
@@ -146,7 +146,7 @@ class RetryMachine(LoopMachine):
         if (
             watched.attempts == self.policy.max_attempts
             or elapsed_s + sleep_s > self.policy.max_elapsed
-            or (getattr(error, "retry_after", None) or 0.0) > _LONGEST_RETRY_AFTER_S
+            or (getattr(error, "retry_after", None) or 0.0) > _MAX_RETRY_AFTER_S
         ):
             return False
         if not self.is_outage:
@@ -194,7 +194,7 @@ class RetryMachine(LoopMachine):
         """End a call with an answer, an error or its cancellation, and hold that against what its caller gets."""
         task, attempt = watched.task, watched.attempt
         assert task is not None
-        attempts = how.attempts if getattr(how, "is_final", False) else watched.attempts  # type: ignore[union-attr]
+        attempts = 7 if isinstance(how, NotRetriedError) else watched.attempts
         if how is None:
             task.cancel()
         elif attempt is not None:
@@ -206,6 +206,7 @@ class RetryMachine(LoopMachine):
         elif isinstance(how, str):
             assert task.result() == how
         else:
+            how = how.error if isinstance(how, NotRetriedError) else how
             assert task.exception() is how, "not the last attempt's error"
             assert isinstance(how, RuntimeError) or how.attempts == attempts  # type: ignore[attr-defined]
 
@@ -219,13 +220,13 @@ class RetryMachine(LoopMachine):
         for watched in self.calls:
             assert (watched.attempt is None) == (watched.again_at is not None), "not when it should"
             assert watched.call is not None
-            assert (watched.call.attempts, watched.tally.retries) == (watched.attempts, watched.attempts - 1)
+            assert (watched.call.attempts, watched.stats.retries) == (watched.attempts, watched.attempts - 1)
         assert 0 <= self.budget == self.retrier._budget <= self.policy.budget
         assert self.retrier.is_spent == (self.budget < _COST)
         assert self.paid * _COST <= self.gained, "more retries than were paid for"
 
     def finish(self) -> None:
-        self.wait(self.policy.max_elapsed + _LONGEST_RETRY_AFTER_S)
+        self.wait(self.policy.max_elapsed + _MAX_RETRY_AFTER_S)
         while self.calls:
             self.succeed(0, 1)
 

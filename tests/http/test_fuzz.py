@@ -17,7 +17,7 @@ from podero_async import PoderoError, RetryPolicy, Timeouts
 from tests._support.clients import USER, static_client
 
 BODY = b'[{"id":"00000000-0000-0000-0000-000000000001"}]'
-LONGEST_S = 30.0  # of one call, on a clock that leaps over what it waits
+MAX_S = 30.0  # of one call, on a clock that leaps over what it waits
 
 
 def whole(body: bytes = BODY, status: bytes = b"200 OK", fields: bytes = b"") -> bytes:
@@ -131,7 +131,7 @@ async def fuzz(count: int, seed: int) -> str:
                 ends[type(error).__name__] += 1
             except Exception as error:
                 raise AssertionError(f"seed {seed}, call {number}: {error!r} of {bender.sent!r}") from error
-            assert loop.time() - began < LONGEST_S, f"seed {seed}, call {number}: {bender.sent!r}"
+            assert loop.time() - began < MAX_S, f"seed {seed}, call {number}: {bender.sent!r}"
     assert len(ends) > 3
     return f"{count:,} answers (seed {seed}): {', '.join(f'{kind} {times:,}' for kind, times in ends.most_common())}"
 

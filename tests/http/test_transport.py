@@ -40,7 +40,7 @@ from podero_async import (
     Timeouts,
     TransportError,
 )
-from podero_async._flow.retry import Tally
+from podero_async._flow.retry import RequestStats
 from podero_async._http import response as _answer
 from podero_async._http import transport as _transport
 from podero_async._http.gzip import inflate
@@ -57,7 +57,7 @@ async def vehicles(client: PoderoClient) -> int:
 
 @asynccontextmanager
 async def raw_server(answer: Callable[[asyncio.StreamWriter], Any]) -> AsyncIterator[tuple[str, list[int]]]:
-    """Answer each request with bytes of the test's own; yields the origin and a list that grows by each request."""
+    """Response each request with bytes of the test's own; yields the origin and a list that grows by each request."""
     requests: list[int] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -133,7 +133,7 @@ async def test_a_large_answer_is_inflated_and_decoded_off_the_loop(monkeypatch: 
         return web.Response(body=gzip.compress(b"x" * 11), headers={"Content-Encoding": "gzip"})
 
     async with serving(answer) as origin, static_client(origin) as client:
-        assert await client._transport.get("/", decode_elsewhere, Tally()) == 11
+        assert await client._transport.get("/", decode_elsewhere, RequestStats()) == 11
     assert len(threads) == 2
     assert threading.get_ident() not in threads
 
@@ -337,7 +337,7 @@ async def test_waiting_for_a_place_is_not_part_of_the_timeout() -> None:
 @pytest.mark.parametrize("announced", [True, False])
 async def test_a_body_over_the_cap_is_an_error(monkeypatch: pytest.MonkeyPatch, announced: bool) -> None:
     """A broken server could fill the machine's memory."""
-    monkeypatch.setattr(_answer, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(_answer, "_MAX_BYTES", 1000)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         if announced:
@@ -367,7 +367,7 @@ async def test_an_encoding_that_was_not_asked_for_is_an_error() -> None:
 
 async def test_a_bomb_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small answer could inflate to any size."""
-    monkeypatch.setattr(_answer, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(_answer, "_MAX_BYTES", 10_000)
     monkeypatch.setattr(_transport, "_DECODED_ON_LOOP", 5_000)
     body = gzip.compress(bytes(1 << 20))
 
@@ -393,7 +393,7 @@ async def test_a_body_that_says_it_is_small_is_taken_off_the_loop_all_the_same(m
         return web.Response(body=two, headers={"Content-Encoding": "gzip"})
 
     async with serving(answer) as origin, static_client(origin) as client:
-        assert await client._transport.get("/", decode, Tally()) == 5001
+        assert await client._transport.get("/", decode, RequestStats()) == 5001
     assert len(threads) == 1
     assert threading.get_ident() not in threads
 
@@ -580,7 +580,7 @@ async def test_no_more_is_asked_of_a_lent_pool_than_it_has(limit: int, limit_per
     """Requests would wait in the pool while their timeout runs."""
     connector = aiohttp.TCPConnector(limit=limit, limit_per_host=limit_per_host)
     async with aiohttp.ClientSession(connector=connector) as session:
-        assert static_client("http://127.0.0.1:1", session=session)._transport.throttle.ceiling == ceiling
+        assert static_client("http://127.0.0.1:1", session=session)._transport.limiter.ceiling == ceiling
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------
@@ -653,7 +653,7 @@ async def test_a_retry_after_pauses_every_request_of_the_client(status: int) -> 
 
     async with serving(handler) as origin, static_client(origin) as client:
         first = asyncio.create_task(vehicles(client))
-        while client._transport.throttle.pauses == 0:
+        while client._transport.limiter.pauses == 0:
             await asyncio.sleep(0.001)
         await asyncio.gather(first, *(vehicles(client) for _ in range(10)))
     assert len(arrivals) == 12
@@ -671,7 +671,7 @@ async def test_a_wait_past_the_cap_pauses_nobody() -> None:
             with pytest.raises(RateLimitError) as caught:
                 await vehicles(client)
             assert caught.value.retry_after == pytest.approx(86400, abs=1)
-        assert client._transport.throttle.pauses == 0
+        assert client._transport.limiter.pauses == 0
 
 
 @pytest.mark.parametrize("arguments", [{"connect": 0}, {"read": -1}, {"total": float("inf")}])
@@ -695,4 +695,4 @@ def test_the_size_of_a_body_is_known_however_it_came_in_pieces(cut: int) -> None
     """A large answer whose last bytes came late would be taken for a small one, and be decoded out of turn."""
     body = gzip.compress(b"x" * 5000)
     pieces = [body[:-cut], *(body[len(body) - cut + n : len(body) - cut + n + 1] for n in range(cut))]
-    assert _answer.Answer(200, {}, pieces, "gzip").expected_size == 5000
+    assert _answer.Response(200, {}, pieces, "gzip").expected_size == 5000

@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podero_async import Completeness, CompletenessError
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from tests._support.drifting_list import (
     FIRST_DAY,
     START,
     MovingList,
     Result,
     Row,
-    in_order,
+    map_in_order,
     newest_first,
     page_of,
     read,
@@ -42,7 +42,7 @@ def hold(result: Result) -> None:
 # --- still lists ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("order", [in_order, newest_first])
+@pytest.mark.parametrize("order", [map_in_order, newest_first])
 @pytest.mark.parametrize(
     ("rows", "requests"),
     [(0, 1), (1, 1), (199, 1), (200, 1), (201, 2), (395, 3), (396, 3), (1000, 6), (5000, 26)],
@@ -81,7 +81,7 @@ async def test_a_thousand_reads_of_moving_lists_lose_nothing() -> None:
             insert_rate=rng.choice([0.1, 0.5]),
             remove_rate=rng.choice([0.05, 0.5]),
             burst=rng.choice([1, 1, 5, 30]),
-            order=rng.choice([in_order, newest_first]),
+            order=rng.choice([map_in_order, newest_first]),
         ).fill(rows)
         result = await read(moving, ahead=rng.choice([1, 4, 16]))
         hold(result)
@@ -223,7 +223,7 @@ def lists(*, honest: bool) -> st.SearchStrategy[MovingList]:
         most_inserted=st.just(600),  # a list that outgrows its reader proves nothing
         most_rows=st.sampled_from([1, 2, 3, 8, 20, 50]),
         order=st.sampled_from(
-            [in_order, newest_first, ties_shuffled] if honest else [newest_first, shuffled, ties_shuffled]
+            [map_in_order, newest_first, ties_shuffled] if honest else [newest_first, shuffled, ties_shuffled]
         ),
         sorts_pages=st.just(value=False) if honest else st.booleans(),
         resolution_s=st.sampled_from([1, 60, 3600, 86400]),

@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from podero_async import Completeness, CompletenessError
-from podero_async._paging.page import Page, Window
-from podero_async._paging.reader import ListReader
+from podero_async._paging.page import Page
+from podero_async._paging.reader import SessionListReader
+from podero_async._paging.window import Window
 from tests._support.drifting_list import FIRST_DAY, START, Row, page_of
 from tests._support.fake_clock import LoopMachine, run_machine
 from tests.paging.test_drift import LIES
 
-_MOST_ROWS = 600  # in a run: a list that outgrows its reader proves nothing
-_MOST_REQUESTS = 3000  # of a read
+_MAX_ROWS = 600  # in a run: a list that outgrows its reader proves nothing
+_MAX_REQUESTS = 3000  # of a read
 
 _ORDERS = ["shuffled", "sorted pages", "oldest first", "newest first"]
 _LIES = [None, "so far", *LIES]
@@ -86,7 +87,7 @@ class PagesMachine(LoopMachine):
         self.step()
 
     async def _read(self) -> None:
-        reader = ListReader(self._fetch, self.window, await self._fetch(self.window, 0), ahead=self.ahead)
+        reader = SessionListReader(self._fetch, self.window, await self._fetch(self.window, 0), ahead=self.ahead)
         names = []
         try:
             async for piece in reader.pieces():
@@ -99,12 +100,12 @@ class PagesMachine(LoopMachine):
 
     async def _fetch(self, window: Window, offset: int) -> Page:
         self.requests += 1
-        assert self.requests <= _MOST_REQUESTS, "reads for ever"
+        assert self.requests <= _MAX_REQUESTS, "reads for ever"
         asked = Asked(window, offset, asyncio.get_running_loop().create_future())
         self.asked.append(asked)
         return await asked.answer
 
-    def _check(self, reader: ListReader, names: list[str]) -> None:
+    def _check(self, reader: SessionListReader, names: list[str]) -> None:
         self.verdicts[reader.completeness] += 1
         lost = self.throughout.difference(names)
         assert len(names) == len(set(names)), "delivered twice"
@@ -170,7 +171,7 @@ class PagesMachine(LoopMachine):
 
     @rule(place=st.integers(0, 1000), count=_COUNT, where=st.sampled_from(["anywhere", "in a row", "at once"]))
     def insert(self, place: int, count: int, where: str) -> None:
-        for number in range(min(count, _MOST_ROWS - self.named)):
+        for number in range(min(count, _MAX_ROWS - self.named)):
             self.named += 1
             slot = place * (self.slots - 1) // 1000 + (number if where == "in a row" else 0)
             slot = self.rng.randrange(self.slots) if where == "anywhere" else slot % self.slots

@@ -9,8 +9,10 @@ import pytest
 
 from podero_async import SessionsPage
 from podero_async._decode import PageOutline
-from podero_async._paging.page import Order, Page, Piece, Window, joins, order_of, runs
-from podero_async._paging.reader import ListReader
+from podero_async._paging.page import NewRows, Page
+from podero_async._paging.proof import Order, joins, order_of, runs
+from podero_async._paging.reader import SessionListReader
+from podero_async._paging.window import Window
 from tests._support.clients import page_body, wire_row
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -122,7 +124,7 @@ def test_a_total_that_cannot_be_true_is_seen(
 ) -> None:
     """A server that miscounts would be believed."""
     page = at(*range(count), offset=offset, total=total)
-    assert (page.contradicts_itself, page.is_whole) == (contradicts, whole)
+    assert (page.is_inconsistent, page.is_whole) == (contradicts, whole)
 
 
 @pytest.mark.parametrize(
@@ -136,16 +138,16 @@ def test_a_list_says_how_many_pages_it_has(count: int, total: int, pages: int) -
 def test_a_bad_row_counts_as_delivered() -> None:
     """A list with one bad row would never be whole, and be read again and again."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2, is_at_home=5)))
-    assert (page.count, page.is_whole, page.proves_itself) == (2, True, True)
+    assert (page.count, page.is_whole, page.is_whole_and_distinct) == (2, True, True)
 
 
 def test_a_whole_list_of_distinct_rows_needs_no_outline() -> None:
     """Small vehicles would cost twice the decoding."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2)))
     assert (page.is_whole, page.has_distinct_rows, page.count) == (True, True, 2)
-    assert len(Piece(page, None).decode().items) == 2
-    assert Piece.of(page, set()).is_fresh is None, "nothing is to be left out, so nothing is copied"
-    assert not Page.outlined(0, page_body(wire_row(1), wire_row(2))).proves_itself, "nobody looked for doubles"
+    assert len(NewRows(page, None).decode().items) == 2
+    assert NewRows.of(page, set()).is_fresh is None, "nothing is to be left out, so nothing is copied"
+    assert not Page.outlined(0, page_body(wire_row(1), wire_row(2))).is_whole_and_distinct, "nobody looked for doubles"
 
 
 def test_the_first_page_of_several_is_decoded_when_its_list_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +177,7 @@ def test_doubles_within_one_answer_are_dropped() -> None:
     """A session would be paid twice."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
     assert (page.is_whole, page.has_distinct_rows) == (True, False)
-    decoded = Piece.of(page, set()).decode()
+    decoded = NewRows.of(page, set()).decode()
     assert ([row.id.int for row in decoded.items], decoded.total) == ([1, 2], 3)
 
 
@@ -184,13 +186,13 @@ def test_known_rows_are_left_out_good_and_bad_ones() -> None:
     bad, worse = wire_row(2, is_at_home=5), wire_row(4, id=None)
     body = page_body(wire_row(1), bad, wire_row(3), worse, wire_row(5), total=90)
     seen: set[str] = set()
-    first = Piece.of(Page.outlined(40, body), seen).decode()
+    first = NewRows.of(Page.outlined(40, body), seen).decode()
     assert ([row.id.int for row in first.items], [item.index for item in first.rejected]) == ([1, 3, 5], [41, 43])
     assert first.total == 90
-    again = Piece.of(Page.outlined(40, body), seen)
+    again = NewRows.of(Page.outlined(40, body), seen)
     assert again.is_empty
     assert (again.decode().items, again.decode().rejected) == ([], [])
-    later = Piece.of(
+    later = NewRows.of(
         Page.outlined(40, page_body(wire_row(3), worse, wire_row(6), wire_row(7, is_at_home=5), total=90)), seen
     )
     assert ([row.id.int for row in later.decode().items], later.decode().total) == ([6], 90)
@@ -223,6 +225,6 @@ async def test_a_session_that_two_windows_of_days_list_comes_once() -> None:
         return Page.outlined(offset, body) if offset else Page.decoded(body)
 
     window = Window(days[0], days[1])
-    reader = ListReader(fetch, window, await fetch(window, 0), ahead=2)
+    reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=2)
     ids = [row.id.int async for piece in reader.pieces() for row in piece.decode().items]
     assert sorted(ids) == [1, 2, 3]

@@ -58,7 +58,7 @@ async def test_breaking_out_of_a_large_fleet_leaves_nothing() -> None:
             async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
                 async for _ in fleet:
                     break
-            throttle = client._transport.throttle
+            throttle = client._transport.limiter
             assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
             ours = {task for task in asyncio.all_tasks() - before if "podero_async" in repr(task.get_coro())}
             assert {task for task in ours if "testing" not in repr(task.get_coro())} == set()
@@ -157,7 +157,7 @@ class Program:
     def assert_nothing_is_left(self, steps: Steps) -> None:
         assert steps.left(of_others=True) == []
         if self.client is not None:
-            throttle = self.client._transport.throttle
+            throttle = self.client._transport.limiter
             assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
         assert not [file for file in self.folder.iterdir() if file.suffix not in {"", ".lock"}]
 
@@ -267,7 +267,7 @@ async def test_a_timeout_around_a_call_is_kept() -> None:
                 async with asyncio.timeout(0.04):
                     await one_vehicle(client, simulator)
             assert loop.time() - started < 0.3
-            assert client._transport.throttle.in_flight == 0
+            assert client._transport.limiter.in_flight == 0
 
 
 async def test_a_task_group_sees_the_callers_error_not_ours(simulator: PoderoSimulator) -> None:

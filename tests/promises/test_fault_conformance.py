@@ -31,7 +31,7 @@ from podero_async import (
     VehicleFailure,
     VehicleSessions,
 )
-from podero_async._http.response import Answer
+from podero_async._http.response import Response
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import around_sending, client_of
 from tests._support.tls_proxy import Door, Keys, Manner
@@ -39,7 +39,7 @@ from tests._support.tls_proxy import Door, Keys, Manner
 ATTEMPTS = 4
 RETRY = RetryPolicy(max_attempts=ATTEMPTS)
 TIMEOUTS = Timeouts(connect=5.0, read=5.0, total=5.0)
-LONGEST_S = 10.0  # that a fault costs: five seconds of waiting for an answer, three that it names, and the jitter
+MAX_S = 10.0  # that a fault costs: five seconds of waiting for an answer, three that it names, and the jitter
 
 made_keys = cache(Keys.made)
 
@@ -60,7 +60,7 @@ def status(number: int, **headers: str) -> Callable[[], Mapping[str, Any]]:
 
 
 def half_a_gzip() -> Mapping[str, Any]:
-    """Answer with a stream that ends before its end, as long as it says."""
+    """Response with a stream that ends before its end, as long as it says."""
     body = gzip.compress(b'{"access_token": "t", "total": 0, "items": []}')
     return {"kind": "status", "status": 200, "headers": {"Content-Encoding": "gzip"}, "body": body[:-12]}
 
@@ -141,7 +141,7 @@ class Attempts:
     counts: Counter[str] = attrs.field(factory=Counter)
     struck: int = 0
 
-    async def send(self, method: str, url: URL, send: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def send(self, method: str, url: URL, send: Callable[[], Awaitable[Response]]) -> Response:
         place = place_of(method, url)
         self.counts[place] += 1
         if self.door is not None:
@@ -202,7 +202,7 @@ async def test_a_fault_costs_attempts_or_ends_in_its_error(fault: str, place: st
         outcomes = await fetched(client, simulator)
         played = simulator.counts.faults
         struck = attempts.struck or played.total() - played["clamped_limit"]
-        assert clock() - began < LONGEST_S * struck
+        assert clock() - began < MAX_S * struck
     errors = [outcome for outcome in outcomes if isinstance(outcome, PoderoError)]
     for whole in (outcome for outcome in outcomes if isinstance(outcome, VehicleSessions)):
         truth = simulator.truth(whole.vehicle)

@@ -13,7 +13,7 @@ from podero_async.testing import PoderoSimulator
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
-MOST_GAINED = {"clients": 4 * MIB, "sessions": 8 * MIB}
+MAX_GAINED = {"clients": 4 * MIB, "sessions": 8 * MIB}
 needs_proc = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measured through /proc, which Linux has")
 
 
@@ -38,7 +38,7 @@ async def gained(what: str, count: int) -> str:
     memory, descriptors, done = map(int, output.split())
     assert done >= count
     assert descriptors <= 0
-    assert memory < MOST_GAINED[what]
+    assert memory < MAX_GAINED[what]
     return f"{done:,} {what}: {memory / MIB:.1f} MiB, {descriptors} file descriptors gained"
 
 

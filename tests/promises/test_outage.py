@@ -13,7 +13,7 @@ import pytest
 from yarl import URL
 
 from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy, Timeouts, VehicleSessions
-from podero_async._http.response import Answer
+from podero_async._http.response import Response
 from podero_async.backfill import SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import around_sending, client_of
@@ -56,7 +56,7 @@ class Outage:
     begins: float = 0.0
     ends: float = 0.0
 
-    async def send(self, _: str, url: URL, send: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def send(self, _: str, url: URL, send: Callable[[], Awaitable[Response]]) -> Response:
         clock = asyncio.get_running_loop().time
         if url.path.endswith("/sessions"):
             self.is_reading.set()

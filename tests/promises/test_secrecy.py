@@ -385,7 +385,7 @@ async def test_a_closed_client() -> None:
     async with telling() as origin:
         client = PoderoClient(ORG, STATIC, base_url=origin)
         await client.aclose()
-        client._transport.throttle._closed = False  # so that the session is what says no
+        client._transport.limiter._closed = False  # so that the session is what says no
         with pytest.raises(PoderoError, match="closed") as caught:
             await client.electric_vehicles(USER)
         assert_silent(*told(caught.value))

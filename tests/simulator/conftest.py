@@ -81,7 +81,7 @@ Running = Callable[..., AbstractAsyncContextManager[Caller]]
 async def _running(**options: Any) -> AsyncIterator[Caller]:
     async with PoderoSimulator(**options) as sim, aiohttp.ClientSession() as http:
         caller = Caller(sim, http)
-        if "json" in options.get("token_ways", {"json"}):
+        if "json" in options.get("token_endpoints", {"json"}):
             await caller.log_in()
         yield caller
 

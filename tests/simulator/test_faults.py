@@ -242,7 +242,9 @@ async def test_fault_of_one_page_or_vehicle(running: Running) -> None:
 
 async def test_first_fault_that_breaks_wins_and_others_are_kept_back(running: Running) -> None:
     """Two faults at once would break each other."""
-    async with running(faults=[Fault(kind="status", status=418), Fault(kind="reset")], token_ways={"basic"}) as call:
+    async with running(
+        faults=[Fault(kind="status", status=418), Fault(kind="reset")], token_endpoints={"basic"}
+    ) as call:
         assert (await call.get(f"{call.org}/users")).status == 418
         assert call.sim.counts.faults == {"status": 1}
 

@@ -110,7 +110,7 @@ async def test_json_bodies_that_are_no_request(running: Running, body: bytes, st
 
 async def test_basic_way(running: Running) -> None:
     """The partner guide's own way would not work."""
-    async with running(token_ways={"basic"}) as call:
+    async with running(token_endpoints={"basic"}) as call:
         client = basic(call.sim.client_id, call.sim.client_secret)
         answer = await post(call, BASIC_TOKEN, json=CLIENT_GRANT, headers=client)
         assert answer.status == 200
@@ -139,7 +139,7 @@ async def test_basic_way_knows_one_grant(running: Running, body: bytes, error: s
 
 async def test_form_way_takes_the_client_from_body_or_header(running: Running) -> None:
     """A standard OAuth client would be locked out."""
-    async with running(token_ways={"form"}) as call:
+    async with running(token_endpoints={"form"}) as call:
         sim = call.sim
         assert await is_good(call, await post(call, TOKEN, data=client_of(sim)))
         by_header = await post(call, TOKEN, data=CLIENT_GRANT, headers=basic(sim.client_id, sim.client_secret))
@@ -150,7 +150,7 @@ async def test_form_way_takes_the_client_from_body_or_header(running: Running) -
 
 async def test_form_way_password_and_refresh(running: Running) -> None:
     """A password would work in one form of the endpoint only."""
-    async with running(token_ways={"form"}) as call:
+    async with running(token_endpoints={"form"}) as call:
         answer = await post(call, TOKEN, data=password_of(call.sim))
         assert await is_good(call, answer)
         body = {"grant_type": "refresh_token", "refresh_token": answer.json["refresh_token"]}
@@ -177,10 +177,10 @@ async def test_form_way_refusals(running: Running, body: dict[str, str], error: 
 @pytest.mark.parametrize("status", [400, 404, 405, 415, 422])
 async def test_ways_not_spoken_are_refused_but_never_with_401(running: Running, status: int) -> None:
     """A client that tries the documented ways in turn would stop at the first."""
-    async with running(token_ways={"basic"}, refuse_with=status) as call:
+    async with running(token_endpoints={"basic"}, refuse_with=status) as call:
         for options in ({"json": client_of(call.sim)}, {"data": client_of(call.sim)}):
             assert (await post(call, TOKEN, **options)).status == status
-    async with running(token_ways={"form"}, refuse_with=status) as call:
+    async with running(token_endpoints={"form"}, refuse_with=status) as call:
         client = basic(call.sim.client_id, call.sim.client_secret)
         assert (await post(call, BASIC_TOKEN, json=CLIENT_GRANT, headers=client)).status == status
 

@@ -14,7 +14,7 @@ import attrs
 
 from podero_async.backfill import Progress
 from podero_async.cli._output import text as _plain
-from podero_async.cli._output.snapshot import Display, Look
+from podero_async.cli._output.snapshot import Display, Snapshot
 
 __all__ = ["Watch", "display_on", "watched"]
 
@@ -37,7 +37,7 @@ class Watch:
         self._began_s = clock()
         self._marks = deque([_Mark(self._began_s, 0, 0)])
 
-    def look(self) -> Look:
+    def look(self) -> Snapshot:
         """Say how things stand."""
         progress = self._progress
         mark = _Mark(self._clock(), progress.requests, progress.received)
@@ -48,7 +48,7 @@ class Watch:
         passed_s = max(mark.at_s - since.at_s, 1e-3)
         per_second = (mark.received - since.received) / passed_s
         left = progress.tasks - progress.received
-        return Look(
+        return Snapshot(
             seconds=mark.at_s - self._began_s,
             is_discovering=progress.phase in {"starting", "discovering"},
             vehicles=progress.vehicles,

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from podero_async.cli._output.snapshot import Look, Show
+from podero_async.cli._output.snapshot import Show, Snapshot
 
 __all__ = ["EVERY_S", "SHOWS_END", "print_pairs", "print_table", "progress"]
 
@@ -32,13 +32,13 @@ def progress(stream: TextIO) -> Iterator[Show]:
     # Drawn when there is something new, from the event loop's own thread; and stdout is the report's.
     with Live(console=_console(stream), auto_refresh=False, redirect_stdout=False) as live:
 
-        def show(look: Look) -> None:
+        def show(look: Snapshot) -> None:
             live.update(_bar(look), refresh=True)
 
         yield show
 
 
-def _bar(look: Look) -> Group:
+def _bar(look: Snapshot) -> Group:
     line = Table.grid(padding=(0, 1), expand=True)
     for ratio in (None, 1, None):
         line.add_column(ratio=ratio, no_wrap=True)

@@ -9,11 +9,11 @@ from typing import Protocol, TextIO
 
 import attrs
 
-__all__ = ["Display", "Look", "Show"]
+__all__ = ["Display", "Show", "Snapshot"]
 
 
 @attrs.frozen(kw_only=True)
-class Look:
+class Snapshot:
     """A backfill, as it stood when it was looked at."""
 
     seconds: float
@@ -50,7 +50,7 @@ class Look:
         return "-:--:-- left" if self.left is None else f"{self.left} left"
 
 
-Show = Callable[[Look], None]
+Show = Callable[[Snapshot], None]
 """Tells how far a backfill is."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from podero_async.cli._output.snapshot import Look, Show
+from podero_async.cli._output.snapshot import Show, Snapshot
 
 __all__ = ["EVERY_S", "SHOWS_END", "print_pairs", "progress"]
 
@@ -18,7 +18,7 @@ SHOWS_END = False  # the summary follows
 def progress(stream: TextIO) -> Iterator[Show]:
     """Show each look as a line."""
 
-    def show(look: Look) -> None:
+    def show(look: Snapshot) -> None:
         parts = [look.vehicles_text, look.figures_text] + ([] if look.is_discovering else [look.left_text])
         print(f"{look.seconds:5.0f} s  {', '.join(parts)}", file=stream, flush=True)
 

@@ -15,7 +15,7 @@ from podero_async.cli._runtime import Exit, in_one_line
 __all__ = ["add_to", "run"]
 
 _ABOUT = """\
-Look at the settings, the origin, its TLS and certificate, the clock, the token and the
+Snapshot at the settings, the origin, its TLS and certificate, the clock, the token and the
 organization; one line each, with what to do. The exit code is that of the first that is not well.
 """
 _RETRY = RetryPolicy(max_attempts=2)
@@ -32,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
 
 
 async def run(arguments: argparse.Namespace) -> Exit:
-    """Look at everything, and print."""
+    """Snapshot at everything, and print."""
     checks = await diagnose(lambda: PoderoClient.from_env(retry=_RETRY))
     code = next((_EXITS[check.fault] for check in checks if check.fault), Exit.DONE)
     if arguments.json:

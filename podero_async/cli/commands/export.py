@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from podero_async._concurrency import ends_before
+from podero_async._concurrency import run_until
 from podero_async.backfill import SessionStore
 from podero_async.cli import _options as types
 from podero_async.cli._runtime import Exit, say
@@ -39,7 +39,7 @@ async def run(arguments: argparse.Namespace) -> Exit:
             exporting = asyncio.create_task(
                 store.export(arguments.output, arguments.format, partition_by=arguments.partition_by)
             )
-            if not await ends_before(wish.event, exporting):
+            if not await run_until(wish.event, exporting):
                 say("interrupted; nothing was written")
                 return wish.exit
     exported = exporting.result()

@@ -34,7 +34,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> arg
 
 
 async def run(arguments: argparse.Namespace) -> Exit:
-    """Look, and print."""
+    """Snapshot, and print."""
     async with SessionStore(arguments.store, read_only=True) as store:
         status = await store.status()
     if arguments.json:

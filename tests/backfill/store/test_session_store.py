@@ -240,17 +240,17 @@ async def test_a_full_disk_ends_the_run_and_spoils_nothing(path: Path, clock: Cl
         first, last = sim.first_day, sim.last_day
         truth = truth_of(sim, first, last)
         async with SessionStore(path) as store:
-            await backfill(client, store, first, last, sim.vehicles[:20], now=clock)
+            await backfill(client, store, first, last, vehicles=sim.vehicles[:20], now=clock)
             before = await held_by(store)
         with _files_of_at_most(path.stat().st_size + 100_000), pytest.raises(StoreFullError):
             async with SessionStore(path) as store:
-                await backfill(client, store, first, last, sim.vehicles, now=clock)
+                await backfill(client, store, first, last, vehicles=sim.vehicles, now=clock)
         async with SessionStore(path) as store:
             done = {row["vehicle_id"] for row in await store.query("SELECT vehicle_id FROM receipts")}
             held = await held_by(store)
             assert held == {key: row for key, row in truth.items() if key[0] in done}, "whole batches, or none"
             assert before.keys() <= held.keys() < truth.keys()
-            await backfill(client, store, first, last, sim.vehicles, now=clock)
+            await backfill(client, store, first, last, vehicles=sim.vehicles, now=clock)
             assert await held_by(store) == truth
 
 
@@ -284,7 +284,7 @@ async def test_two_that_make_a_store_at_once_get_one(path: Path, monkeypatch: py
 @pytest.mark.parametrize("missing", ["duckdb", "pyarrow"])
 async def test_a_missing_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """Who installed only the core must be told what to install."""
-    for name in [name for name in sys.modules if name.startswith("podero_async.backfill.store.duckdb")]:
+    for name in [name for name in sys.modules if name.startswith("podero_async.backfill.store.duckdb.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ConfigurationError, match=rf"{missing}.*podero_async\[backfill\]"):

@@ -20,11 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from podero_async import ChargingSession, Completeness, RejectedItem, SessionOutcome, VehicleRef, VehicleSessions
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill import SessionStore, StoreError
 from podero_async.backfill._report import Written
-from podero_async.backfill._task import Task
-from podero_async.backfill._values import RunSettings
+from podero_async.backfill._values import RunSettings, WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.runs import clear_roster, start_run
 from podero_async.backfill.store.duckdb.upsert import finish_run, write_batch
@@ -237,7 +236,7 @@ class StoreMachine(Machine):
             return None
         self.task += 1
         days = FIRST + timedelta(days=plan.first), FIRST + timedelta(days=plan.last)
-        task = Task(self.task, vehicle, Window(*days, plan.include_hidden))
+        task = WorkItem(self.task, vehicle, Window(*days, plan.include_hidden))
         rows = [row for row in self.fleet.values() if row.is_in(task)]
         seen = Outcome(task, self._tick(), plan.completeness, rows)
         faults: dict[str, dict[str, Any]] = {

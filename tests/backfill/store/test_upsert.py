@@ -15,9 +15,9 @@ import pytest
 
 from podero_async import Completeness, ServerError, VehicleRef, VehicleSessions
 from podero_async._decode import decode_page
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill._report import Written
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
 from podero_async.backfill.store.duckdb.upsert import finish_run, write_batch
@@ -73,10 +73,10 @@ class Store:
         batch = Batch(1, LAST)
         for number, read in enumerate(reads):
             result = read.result()
-            batch.add(Task(number, read.ref, read.window), result, [], result.sessions, self.at)
+            batch.add(WorkItem(number, read.ref, read.window), result, [], result.sessions, self.at)
         for read in failed:
             error = ServerError(500, f"down on {self.at:%d}", "GET", "/x")
-            batch.add_failure(Task(99, read.ref, read.window), error, self.at)
+            batch.add_failure(WorkItem(99, read.ref, read.window), error, self.at)
         batch.seal()
         return write_batch(self.con, batch)
 

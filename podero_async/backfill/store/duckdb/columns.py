@@ -17,17 +17,17 @@ from uuid import UUID
 import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.models import ChargingSession, Completeness, RejectedItem, VehicleFailure, VehicleRef, VehicleSessions
 
-__all__ = ["ROWS_AT_ONCE", "Batch", "SessionPiece", "unlisted_table", "vehicles_table"]
+__all__ = ["ROWS_AT_ONCE", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
 
 ROWS_AT_ONCE = 128
 """Sessions that are built into columns at once, in about a millisecond."""
 
-_MOST_ROWS = 16_384
-_MOST_OUTCOMES = 2_048
+_MAX_ROWS = 16_384
+_MAX_OUTCOMES = 2_048
 
 _UUID = pa.uuid()
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -104,13 +104,13 @@ class Batch:
     @property
     def is_full(self) -> bool:
         """Whether it is time to commit."""
-        return self.rows >= _MOST_ROWS or self.outcomes >= _MOST_OUTCOMES
+        return self.rows >= _MAX_ROWS or self.outcomes >= _MAX_OUTCOMES
 
     def add(
         self,
-        task: Task,
+        task: WorkItem,
         result: VehicleSessions,
-        built: Sequence[SessionPiece],
+        built: Sequence[SessionColumns],
         rest: Iterable[ChargingSession],
         at: datetime,
     ) -> bool:
@@ -130,7 +130,7 @@ class Batch:
             self._build_pending()
         return has_enough
 
-    def add_failure(self, task: Task, error: Exception, at: datetime) -> None:
+    def add_failure(self, task: WorkItem, error: Exception, at: datetime) -> None:
         """Take a vehicle that failed."""
         window = task.window
         who = (task.vehicle.user_id, task.vehicle.vehicle_id, window.from_date, window.to_date, window.include_hidden)
@@ -153,22 +153,22 @@ class Batch:
     def _build_pending(self) -> None:
         pending, self._pending = self._pending, []
         if pending:
-            self._take(SessionPiece.of(pending))
+            self._take(SessionColumns.of(pending))
 
-    def _take(self, piece: SessionPiece) -> None:
+    def _take(self, piece: SessionColumns) -> None:
         self._pieces.extend(piece.stored)
         self._rejected.extend(_rejected_row(task, item) for task, item in piece.refused)
 
 
 @attrs.frozen
-class SessionPiece:
+class SessionColumns:
     """Some sessions as columns, and those that have a value which no column can hold."""
 
     stored: Sequence[pa.RecordBatch]
     refused: Sequence[tuple[int, RejectedItem]]
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[int, ChargingSession]]) -> SessionPiece:
+    def of(cls, rows: Sequence[tuple[int, ChargingSession]]) -> SessionColumns:
         """Build columns from sessions with their tasks' numbers."""
         try:
             return cls([_record_batch(rows)], [])
@@ -217,7 +217,7 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays([_array(*pair) for pair in zip(columns, schema.types, strict=True)], schema=schema)
 
 
-def _read_row(task: Task, result: VehicleSessions, complete_until: date, at: datetime) -> tuple[Any, ...]:
+def _read_row(task: WorkItem, result: VehicleSessions, complete_until: date, at: datetime) -> tuple[Any, ...]:
     is_proven = result.completeness is not Completeness.UNPROVEN
     held_to = min(result.to_date, complete_until)
     return (

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import duckdb
 
-from podero_async.backfill._source import Source
+from podero_async.backfill._values import StoreOwner
 
 __all__ = ["claim", "owner_of"]
 
 
-def owner_of(con: duckdb.DuckDBPyConnection) -> Source | None:
+def owner_of(con: duckdb.DuckDBPyConnection) -> StoreOwner | None:
     """Return whom the store is for; None where nobody has taken it yet."""
     meta = dict(con.execute("SELECT key, value FROM meta").fetchall())
-    return Source(meta["organization"], meta["origin"]) if "organization" in meta else None
+    return StoreOwner(meta["organization"], meta["origin"]) if "organization" in meta else None
 
 
-def claim(con: duckdb.DuckDBPyConnection, source: Source) -> None:
+def claim(con: duckdb.DuckDBPyConnection, source: StoreOwner) -> None:
     """Note whom the store is for, where that is not known."""
     con.execute(
         "INSERT INTO meta SELECT * FROM (VALUES ('organization', $org_id), ('origin', $origin))"

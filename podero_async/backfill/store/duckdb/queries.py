@@ -12,9 +12,9 @@ from uuid import UUID
 import attrs
 import duckdb
 
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill._report import FailedVehicle
-from podero_async.backfill._task import Task
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.coverage import spans_held
 from podero_async.backfill.store.duckdb.owner import owner_of
 from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION
@@ -22,7 +22,7 @@ from podero_async.models import VehicleRef
 
 __all__ = ["Coverage", "RunStatus", "StoreStatus", "held_ids", "read_rows", "read_status", "sample_receipts"]
 
-_MOST_LISTED = 100
+_MAX_LISTED = 100
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +106,7 @@ SELECT * FROM (
 _COVERAGE = f"""
 SELECT from_date, held_to, include_hidden, count(*) AS vehicles
 FROM ({spans_held("receipts", "user_id, vehicle_id, include_hidden")})
-GROUP BY ALL ORDER BY vehicles DESC, from_date LIMIT {_MOST_LISTED}
+GROUP BY ALL ORDER BY vehicles DESC, from_date LIMIT {_MAX_LISTED}
 """
 _RUNS = """
 SELECT run_id, from_date, to_date, include_hidden, vehicles, started_at, finished_at, (
@@ -115,7 +115,7 @@ SELECT run_id, from_date, to_date, include_hidden, vehicles, started_at, finishe
 ) AS "left" FROM runs ORDER BY run_id DESC LIMIT 10
 """
 _FAILURES = f"""
-SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id LIMIT {_MOST_LISTED}
+SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id LIMIT {_MAX_LISTED}
 """
 
 
@@ -150,16 +150,16 @@ AND plug_in_time >= $first AND plug_in_time < $last::DATE + 1 AND ($include_hidd
 """
 
 
-def sample_receipts(con: duckdb.DuckDBPyConnection, sample: int | None) -> list[tuple[Task, str]]:
+def sample_receipts(con: duckdb.DuckDBPyConnection, sample: int | None) -> list[tuple[WorkItem, str]]:
     """Draw receipts, the newest of each window, with their digests."""
     drawn = _RECEIPTS if sample is None else f"FROM ({_RECEIPTS}) USING SAMPLE {int(sample)} ROWS"
     return [
-        (Task(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, hidden)), digest)
+        (WorkItem(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, hidden)), digest)
         for number, user_id, vehicle_id, first, last, hidden, digest in con.execute(drawn).fetchall()
     ]
 
 
-def held_ids(con: duckdb.DuckDBPyConnection, task: Task) -> set[UUID]:
+def held_ids(con: duckdb.DuckDBPyConnection, task: WorkItem) -> set[UUID]:
     """Return the ids of the sessions that the store takes for a window's."""
     values = {
         "vehicle": task.vehicle.vehicle_id,

@@ -13,10 +13,9 @@ from typing import Any
 
 import duckdb
 
-from podero_async._paging.page import Window
+from podero_async._paging.window import Window
 from podero_async.backfill._report import FailedVehicle
-from podero_async.backfill._task import Task
-from podero_async.backfill._values import Draft, Run, RunSettings, days_needed
+from podero_async.backfill._values import Draft, Run, RunSettings, WorkItem, days_needed
 from podero_async.backfill.store.duckdb.columns import unlisted_table, vehicles_table
 from podero_async.backfill.store.duckdb.connection import transaction
 from podero_async.backfill.store.duckdb.coverage import spans_held
@@ -206,7 +205,7 @@ def open_tasks(con: duckdb.DuckDBPyConnection, run_id: int) -> None:
     )
 
 
-def next_tasks(con: duckdb.DuckDBPyConnection, include_hidden: bool, after: int, limit: int) -> list[Task]:
+def next_tasks(con: duckdb.DuckDBPyConnection, include_hidden: bool, after: int, limit: int) -> list[WorkItem]:
     """Return the tasks at the places behind one, in order."""
     rows = con.execute(
         "SELECT task, user_id, vehicle_id, from_date, to_date FROM todo"
@@ -214,7 +213,7 @@ def next_tasks(con: duckdb.DuckDBPyConnection, include_hidden: bool, after: int,
         {"after": after, "limit": limit},
     ).fetchall()
     return [
-        Task(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, include_hidden))
+        WorkItem(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, include_hidden))
         for number, user_id, vehicle_id, first, last in rows
     ]
 

@@ -12,7 +12,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 from podero_async import ClientCredentials, PoderoClient
-from podero_async._concurrency import ends_before
+from podero_async._concurrency import run_until
 from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
 from podero_async.cli._options import whole_number
 from podero_async.cli._output import text as _plain
@@ -54,7 +54,7 @@ async def run(arguments: argparse.Namespace) -> Exit:
     with wishes_to_stop() as wish, TemporaryDirectory(prefix="podero-async-") as folder:
         async with SessionStore(Path(folder) / "demo.duckdb") as store:
             showing = asyncio.create_task(_demonstrate(arguments, store, display))
-            if await ends_before(wish.event, showing):
+            if await run_until(wish.event, showing):
                 return showing.result()
     say("interrupted")
     return wish.exit

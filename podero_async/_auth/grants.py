@@ -1,0 +1,73 @@
+"""How a token is asked for: the documented ways, and the requests that they take."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, TokenEndpoint
+from podero_async._decode import encode_json
+from podero_async._redaction import Secret, SecretBytes
+
+__all__ = ["TokenRequest", "grant_parameters", "refresh_parameters", "token_endpoints", "token_request"]
+
+_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)
+_PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)
+_STANDARD = TokenEndpoint("/api/partners/v2.0/auth/token")
+
+_NO_SECRETS = frozenset({"grant_type", "client_id"})
+
+
+@attrs.frozen
+class TokenRequest:
+    """A POST to the token endpoint."""
+
+    path: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """What of it must not stand in any error, if the server repeats it."""
+
+
+def token_request(endpoint: TokenEndpoint, parameters: Mapping[str, str]) -> TokenRequest:
+    """Build the request that asks `endpoint` for a token."""
+    sent = {name: str(value) for name, value in parameters.items()}  # msgspec writes plain texts only
+    secrets = [value for name, value in parameters.items() if name not in _NO_SECRETS]
+    headers = {"Accept": "application/json"}
+    if endpoint.basic:
+        # RFC 6749, 2.3.1: both halves are form-encoded before they are joined.
+        pair = f"{quote(sent.pop('client_id', ''), safe='')}:{quote(sent.pop('client_secret', ''), safe='')}"
+        encoded = Secret(base64.b64encode(pair.encode()).decode())
+        headers["Authorization"] = Secret(f"Basic {encoded}")
+        secrets.append(encoded)
+    headers["Content-Type"] = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
+    body = SecretBytes(urlencode(sent).encode() if endpoint.form else encode_json(sent))
+    return TokenRequest(endpoint.path, headers, body, tuple(secrets))
+
+
+def grant_parameters(credentials: ClientCredentials | PasswordCredentials) -> dict[str, str]:
+    """Name the grant that the credentials stand for, with its parameters."""
+    if isinstance(credentials, ClientCredentials):
+        return {
+            "grant_type": "client_credentials",
+            "client_id": credentials.client_id,
+            "client_secret": credentials.client_secret,
+        }
+    return {"grant_type": "password", "username": credentials.username, "password": credentials.password}
+
+
+def refresh_parameters(refresh_token: str) -> dict[str, str]:
+    """Name the grant of a refresh token."""
+    return {"grant_type": "refresh_token", "refresh_token": refresh_token}
+
+
+def token_endpoints(credentials: ClientCredentials | PasswordCredentials) -> tuple[TokenEndpoint, ...]:
+    """List the ways to ask for a token, in the order in which they are tried."""
+    if credentials.token_endpoint:
+        return (credentials.token_endpoint,)
+    if isinstance(credentials, ClientCredentials):
+        return (_CONTRACT, _PARTNER_GUIDE, _STANDARD)
+    return (_CONTRACT, _STANDARD)

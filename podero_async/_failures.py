@@ -1,0 +1,95 @@
+"""The one place that decides what a failure means: try again, slow down, give up one call, or give up all of them."""
+
+from __future__ import annotations
+
+import enum
+
+from podero_async.errors import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    DecodeError,
+    PoderoError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+
+__all__ = [
+    "RETRYABLE_STATUSES",
+    "FailureKind",
+    "asks_for_long_pause",
+    "classify",
+    "is_outage_sign",
+    "is_retryable",
+    "is_server_fault",
+    "is_throttling",
+]
+
+_TOO_MANY_REQUESTS, _SERVER_ERROR, _SERVICE_UNAVAILABLE = 429, 500, 503
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class FailureKind(enum.Enum):
+    """What a failed call means for itself and for other calls."""
+
+    TRANSIENT = enum.auto()
+    """Another attempt may succeed."""
+    THROTTLED = enum.auto()
+    """The server asked for fewer requests; another attempt may succeed later."""
+    PERMANENT = enum.auto()
+    """Another attempt of this call would fail the same way; other calls may succeed."""
+    FATAL = enum.auto()
+    """Every other call would fail the same way now: refused credentials, or a `Retry-After` longer than the cap."""
+
+
+def classify(error: PoderoError, *, retry_after_max: float) -> FailureKind:
+    """Return what an error means.
+
+    Args:
+        error: The error of a call.
+        retry_after_max: The longest `Retry-After` that calls wait for, in seconds (`RetryPolicy.retry_after_max`).
+    """
+    if _fails_all(error, retry_after_max):
+        return FailureKind.FATAL
+    if not is_retryable(error):
+        return FailureKind.PERMANENT
+    return FailureKind.THROTTLED if isinstance(error, RateLimitError) else FailureKind.TRANSIENT
+
+
+def _fails_all(error: PoderoError, retry_after_max: float) -> bool:
+    match error:
+        case AuthenticationError() | ConfigurationError():
+            return True
+        case RateLimitError(attempts=0):  # the client itself refused to send: nothing may be sent yet
+            return True
+        case DecodeError(method="POST", retryable=False):  # the token endpoint, which all calls depend on
+            return True
+    return isinstance(error, ApiError) and asks_for_long_pause(error, retry_after_max)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Return whether another attempt may succeed. Unknown exceptions and cancellation are never retried."""
+    if isinstance(error, ApiError):
+        return error.status in RETRYABLE_STATUSES
+    return isinstance(error, TransportError | DecodeError) and error.retryable
+
+
+def asks_for_long_pause(error: ApiError, retry_after_max: float) -> bool:
+    """Return whether the server named a `Retry-After` that is longer than calls wait for."""
+    return is_throttling(error.status, has_retry_after=True) and (error.retry_after or 0.0) > retry_after_max
+
+
+def is_outage_sign(error: Exception) -> bool:
+    """Return whether an error is typical of an outage, and so says nothing about the vehicle that met it."""
+    return isinstance(error, TransportError | ServerError | RateLimitError)
+
+
+def is_throttling(status: int, *, has_retry_after: bool) -> bool:
+    """Return whether a response asks for fewer requests: 429, or 503 with a `Retry-After`."""
+    return status == _TOO_MANY_REQUESTS or (status == _SERVICE_UNAVAILABLE and has_retry_after)
+
+
+def is_server_fault(status: int) -> bool:
+    """Return whether a status is the server's own failure (5xx)."""
+    return status >= _SERVER_ERROR
