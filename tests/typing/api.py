@@ -1,0 +1,119 @@
+"""The types that callers see. Only type checkers read this module: `mypy` and `pyright tests/typing`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import date, datetime
+from typing import assert_never, assert_type
+from uuid import UUID
+
+from podero_async import (
+    ApiError,
+    ChargingSession,
+    ClientCredentials,
+    Completeness,
+    ElectricVehicle,
+    FileTokenStore,
+    FleetFetch,
+    FleetSummary,
+    HiddenReason,
+    PasswordCredentials,
+    PoderoClient,
+    PoderoError,
+    RejectedItem,
+    RetryPolicy,
+    SessionOutcome,
+    SessionsPage,
+    StaticToken,
+    ThrottlePolicy,
+    Timeouts,
+    User,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
+from podero_async.backfill import (
+    BackfillPlan,
+    BackfillReport,
+    SessionStore,
+    VerifyReport,
+    backfill,
+    plan_backfill,
+    verify,
+)
+from podero_async.testing import PoderoSimulator
+
+FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
+
+
+async def calls(client: PoderoClient, user_id: UUID, vehicle_id: str) -> None:
+    """Each call returns what its documentation names; ids may be uuids or text."""
+    assert_type(await client.list_sessions(user_id, vehicle_id, FIRST, LAST, limit=200, offset=0), SessionsPage)
+    assert_type(client.sessions(user_id, vehicle_id, FIRST, LAST), AsyncGenerator[ChargingSession, None])
+    assert_type(await client.vehicle_sessions(user_id, vehicle_id, FIRST, LAST), VehicleSessions)
+    assert_type(await client.current_session(user_id, vehicle_id), ChargingSession | None)
+    assert_type(await client.user_by_external_id("customer_12345"), User)
+    assert_type(await client.electric_vehicles(user_id), list[ElectricVehicle])
+    async for user in client.users():
+        assert_type(user, User)
+    async for vehicle in client.discover_vehicles():
+        assert_type(vehicle, VehicleRef)
+
+
+async def fleet(client: PoderoClient) -> None:
+    """A `match` over the two kinds of outcome is exhaustive."""
+    async with client.fetch_fleet(FIRST, LAST, include_hidden=True) as fetch:
+        assert_type(fetch, FleetFetch)
+        async for outcome in fetch:
+            match outcome:
+                case VehicleSessions(sessions=sessions, completeness=completeness, rejected=rejected):
+                    assert_type(sessions, list[ChargingSession])
+                    assert_type(completeness, Completeness)
+                    assert_type(rejected, list[RejectedItem])
+                case VehicleFailure(vehicle=vehicle, error=error):
+                    assert_type(vehicle, VehicleRef | None)
+                    assert_type(error, PoderoError)
+                case _:
+                    assert_never(outcome)
+        assert_type(fetch.summary, FleetSummary)
+
+
+def models(session: ChargingSession, error: ApiError) -> None:
+    """Fields have the types of the API's description."""
+    assert_type(session.id, UUID)
+    assert_type(session.plug_in_time, datetime)
+    assert_type(session.unplug_time, datetime | None)
+    assert_type(session.energy_charged_kwh, float | None)
+    assert_type(session.session_outcome, SessionOutcome)
+    assert_type(session.hidden_reason, HiddenReason | None)
+    assert_type(session.reachable_soc_pct, int | None)
+    assert_type(error.status, int)
+    assert_type(error.detail, str)
+    assert_type(error.retry_after, float | None)
+
+
+def clients(org_id: UUID) -> None:
+    """Every kind of credentials and every policy is accepted."""
+    for credentials in (
+        ClientCredentials("id", "secret"),
+        PasswordCredentials("name", "password"),
+        StaticToken("token"),
+    ):
+        client = PoderoClient(
+            org_id,
+            credentials,
+            base_url="https://sandbox-app.podero.com",
+            retry=RetryPolicy(max_attempts=3),
+            throttle=ThrottlePolicy(requests_per_second=20),
+            timeouts=Timeouts(total=30),
+            token_store=FileTokenStore("token.json"),
+        )
+        assert_type(client, PoderoClient)
+    assert_type(PoderoClient.from_env(), PoderoClient)
+
+
+async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSimulator) -> None:
+    """A backfill, its plan and its verification return their reports."""
+    assert_type(await backfill(client, store, FIRST, LAST, refresh_days=7), BackfillReport)
+    assert_type(await plan_backfill(client, store, FIRST, LAST, vehicles=simulator.vehicles), BackfillPlan)
+    assert_type(await verify(client, store, sample=100), VerifyReport)
