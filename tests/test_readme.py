@@ -88,3 +88,11 @@ def test_every_linked_file_exists() -> None:
     for document in (ROOT / "README.md", ROOT / ".github" / "CONTRIBUTING.md", ROOT / ".github" / "SECURITY.md"):
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text(encoding="utf-8")):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_test_that_reliability_names_exists() -> None:
+    """RELIABILITY.md names existing test files."""
+    table = (ROOT / "tests" / "RELIABILITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)`", table)
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
