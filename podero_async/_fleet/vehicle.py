@@ -106,7 +106,7 @@ async def fetch_vehicle(
     reader = SessionListReader(fetch, window, first, ahead=_PAGES_AHEAD)
     with ExitStack() as on_leaving:
         on_leaving.callback(room.leave, await room.enter(first.pages))
-        async with aclosing(reader.pieces()) as pieces:
+        async with aclosing(reader.new_rows()) as pieces:
             taken = [piece async for piece in pieces]
         return UndecodedSessions(vehicle, window, reader, taken, stats, on_leaving.pop_all().close)
 
@@ -133,7 +133,7 @@ async def stream_vehicle(
     fetch = partial(_fetch_page, endpoints, vehicle, RequestStats())
     reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_STREAMED_AHEAD)
     delivered = 0
-    async with aclosing(reader.pieces()) as pieces:
+    async with aclosing(reader.new_rows()) as pieces:
         async for piece in pieces:
             page = _rows_of(piece)
             for item in page.rejected:
@@ -142,7 +142,7 @@ async def stream_vehicle(
                 yield session
             delivered += len(page.items)
     if reader.completeness is Completeness.UNPROVEN:
-        raise CompletenessError(reader.doubt, delivered, reader.total)
+        raise CompletenessError(reader.reason, delivered, reader.total)
 
 
 def _rows_of(piece: NewRows) -> SessionsPage:

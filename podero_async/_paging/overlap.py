@@ -1,7 +1,4 @@
-"""Read a list by overlapping pages: each joined to the one before, re-read where it does not, until the end is proven.
-
-Knows how to ask for a page, through a function given to it; what pages prove is `_pages`' business.
-"""
+"""Read a list by overlapping pages, and read parts of it again until every page overlaps the next."""
 
 from __future__ import annotations
 
@@ -12,57 +9,65 @@ from typing import Any, NoReturn
 
 from podero_async._concurrency import map_in_order
 from podero_async._paging.page import Page
-from podero_async._paging.proof import Order, joins, order_of, runs
+from podero_async._paging.proof import Order, fits, order_of, overlaps
 from podero_async.errors import CompletenessError
 
 __all__ = ["OverlapReader"]
 
-_OVERLAP = 5  # rows that neighbours share; fewer cost repairs under change, more cost requests
-_MIN_OVERLAP = 2  # a single shared row might be one of several of the same time
-_MIN_EVIDENCE = 50  # rows on the first page, or on later ones: a few rows may look sorted by chance
-_MAX_REREADS = 8  # at one gap
-_MAX_IDLE = 50  # pages in a row with nothing new
-_MAX_STALLS = 3  # answers in a row with the first page's rows, before the list is taken to ignore the offset
+_OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
+_MIN_OVERLAP_ROWS = 2  # the time of a single shared row may be the time of other rows, too
+_MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
+_MAX_REREADS_PER_GAP = 8  # a gap that survives them shows that the list changes faster than it can be read
+_MAX_PAGES_WITHOUT_PROGRESS = 50  # in a row; more come from a server that repeats itself
+_MAX_REPEATS_OF_FIRST_PAGE = 3  # in a row; as many show that the server ignores the offset
 
 
-class _BrokenError(Exception):
-    """Overlapping pages will not prove this list."""
+class _UnprovableError(Exception):
+    """Overlapping pages cannot prove that this list is complete."""
 
 
 class OverlapReader:
-    """Overlapping pages from the first to the one that reaches the end of the list.
+    """Reads overlapping pages from the first one to the end of the list.
 
-    `last` is the page up to whose end nothing is missing. When `pages` ended, `is_proven` says whether that is all;
-    if not, `doubt` says why: `is_unordered` where the list has no order, and `is_inconsistent` where the server
-    contradicted itself, so that no other way of asking will prove it either.
+    The pages up to `last` are joined: no session is missing between them. After `pages` has ended, `is_proven` says
+    whether they are the whole list. If not, `reason` says why. `is_unordered` is then true if the list is not sorted by
+    plug-in time, and `is_inconsistent` if a `total` contradicts its page, so that no other strategy can prove the list.
+    `was_repaired` is true if parts of the list were read again.
+
+    Args:
+        fetch: Fetches the page at an offset.
+        first: The page at offset 0.
+        ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
     """
 
     def __init__(self, fetch: Callable[[int], Coroutine[Any, Any, Page]], first: Page, *, ahead: int) -> None:
         self._fetch = fetch
         self._ahead = ahead
         self._order = order_of(first)
-        self._size = first.count  # what the server gives for a page; it may be less than it is asked for
-        self._overlap = min(_OVERLAP, first.count - 1)
+        self._page_size = first.count  # a server may return fewer rows than requested
+        self._overlap = min(_OVERLAP_ROWS, first.count - 1)
         self._step = max(0, first.count - self._overlap)
         total = 0 if first.is_inconsistent else first.total
         self._planned = range(self._step, total - self._overlap, self._step) if self._step else range(0)
+        # A list that keeps changing costs at most about three requests per page, the planned ones included.
         self._rereads_left = 8 + len(self._planned) // 2
         self._requests_left = 16 + 2 * len(self._planned)
         self._first = first
-        self._stalls = 0
-        self._evidence = 0
+        self._first_page_repeats = 0
+        self._pages_without_progress = 0
+        self._joined_rows = 0
         self.last = first
         self.is_proven = first.is_whole
         self.is_inconsistent = False
         self.is_unordered = False
         self.was_repaired = False
-        self.doubt = ""
+        self.reason = ""
 
     async def pages(self) -> AsyncGenerator[Page, None]:
-        """Yield the pages of the chain in the list's order, until it is proven or broken.
+        """Yield pages in the order of the list, each once it is joined, until the list is proven or cannot be.
 
         Raises:
-            CompletenessError: The list makes no progress, whatever the offset.
+            CompletenessError: The server returns the first page for every offset.
         """
         yield self._first
         if self._first.is_whole:
@@ -70,139 +75,150 @@ class OverlapReader:
         try:
             order = self._usable_order()
             async with aclosing(map_in_order(self._fetch, self._planned, ahead=self._ahead)) as planned:
-                idle = 0
                 async for page in planned:
                     before = self.last
-                    for joined in await self._lead_to(page, order):
+                    for joined in await self._join(page, order):
                         yield joined
                     if self.is_proven:
                         return
-                    idle = idle + 1 if self.last is before else 0
-                    self._check_idle(idle)
+                    self._check_progress(before)
             while not self.is_proven:
-                for joined in await self._follow(order):
+                for joined in await self._read_on(order):
                     yield joined
-        except _BrokenError as broken:
-            self.doubt = str(broken)
+        except _UnprovableError as error:
+            self.reason = str(error)
 
     async def rest(self) -> AsyncGenerator[Page, None]:
-        """Yield what follows the broken chain, as far as the server gives rows; it proves nothing."""
+        """Yield the pages after `last` by plain offset paging, as far as the server returns rows. They prove nothing."""
         offset = self.last.end
         known: set[str] = set()
-        idle = 0
+        idle_pages = 0
         for _ in range(self._requests_left + ceil(max(0, self.last.total - offset) / max(1, self._step))):
             page = await self._fetch(offset)
-            idle = idle + 1 if known.issuperset(page.ids) else 0
-            if not page.count or idle > _MAX_IDLE:
+            idle_pages = idle_pages + 1 if known.issuperset(page.ids) else 0
+            if not page.count or idle_pages > _MAX_PAGES_WITHOUT_PROGRESS:
                 return
             known.update(page.ids)
-            self._count_stall(page)
+            self._check_offset_works(page)
             yield page
             offset = page.end
             if page.end == page.total and not self.is_inconsistent:
                 return
 
     def _usable_order(self) -> Order:
-        if self.last.is_inconsistent:
-            self.is_inconsistent = True
-            raise _BrokenError("the server's total contradicts its rows")
+        self._check_total(self._first)
         if self._order is None:
-            self._break_for_disorder()
-        if self._overlap < _MIN_OVERLAP:
-            raise _BrokenError("the server's pages are too short to overlap")
+            self._fail_unordered()
+        if self._overlap < _MIN_OVERLAP_ROWS:
+            raise _UnprovableError("the server's pages are too short to overlap")
         return self._order
 
-    async def _lead_to(self, page: Page, order: Order) -> list[Page]:
-        """Return the pages that continue the chain up to `page`: itself, and bridges where it leaves a gap."""
-        found: list[Page] = []
-        self._check(page, order)
-        offset = self.last.end - self._size // 2
-        rereads = 0
-        while not joins(self.last, page, order):
-            rereads += 1
-            if rereads > _MAX_REREADS:
-                raise _BrokenError("the list changes faster than it can be read")
-            if page.count and not self._is_ahead(page, order):
-                return found  # the list moved so far that this page lies before the end of the last
-            bridge = await self._reread(max(0, offset), order)
-            if bridge.count and not self._is_ahead(bridge, order):
-                offset += self._step
-            elif joins(self.last, bridge, order):
-                found.append(bridge)
-                self._accept(bridge, order)
-                if self.is_proven:
-                    return found
-                offset = bridge.end - self._size // 2
-            else:
-                offset -= self._step
-        found.append(page)
-        self._accept(page, order)
-        return found
+    async def _join(self, page: Page, order: Order) -> list[Page]:
+        """Return the pages that join `page` to the last one: re-read pages that close a gap, then `page` itself.
 
-    async def _follow(self, order: Order) -> list[Page]:
-        """Read on from the last page: the list has grown, or a full page said that it ends there."""
+        There are three cases:
+
+        1. `page` overlaps the last page. It is accepted.
+        2. `page` ends before the last page does, since sessions were added before it. It has nothing new.
+        3. There is a gap, since sessions were removed. The list is read again around the end of the last page, until
+           one of the other cases holds.
+        """
+        joined: list[Page] = []
+        self._check(page, order)
+        offset = self.last.end - self._page_size // 2
+        rereads = 0
+        while not overlaps(self.last, page, order):
+            rereads += 1
+            if rereads > _MAX_REREADS_PER_GAP:
+                raise _UnprovableError("the list changes faster than it can be read")
+            if page.count and not self._extends(page, order):
+                return joined
+            # The re-read page has the same three cases.
+            reread = await self._reread(max(0, offset), order)
+            if reread.count and not self._extends(reread, order):
+                offset += self._step  # it ends before the last page does: read further on
+            elif overlaps(self.last, reread, order):
+                joined.append(reread)
+                self._accept(reread, order)
+                if self.is_proven:
+                    return joined
+                offset = reread.end - self._page_size // 2  # the gap is smaller now, or closed
+            else:
+                offset -= self._step  # it leaves a gap, too: read further back
+        joined.append(page)
+        self._accept(page, order)
+        return joined
+
+    async def _read_on(self, order: Order) -> list[Page]:
+        """Read on after the planned pages. The list has grown, or its last page is full and its end is unconfirmed."""
         before = self.last
-        found = await self._lead_to(await self._ask(before.end - self._overlap), order)
+        joined = await self._join(await self._request(before.end - self._overlap), order)
         if self.last is before and not self.is_proven:
-            self._check(await self._ask(before.end), order)  # rows that are counted, but never shown?
-            raise _BrokenError("the list changes faster than it can be read")
-        return found
+            self._check(await self._request(before.end), order)  # `total` may count sessions that no page shows
+            raise _UnprovableError("the list changes faster than it can be read")
+        return joined
 
     async def _reread(self, offset: int, order: Order) -> Page:
         self._rereads_left -= 1
         if self._rereads_left < 0:
-            raise _BrokenError("the list changes faster than it can be read")
+            raise _UnprovableError("the list changes faster than it can be read")
         self.was_repaired = True
-        page = await self._ask(offset)
+        page = await self._request(offset)
         self._check(page, order)
         return page
 
-    async def _ask(self, offset: int) -> Page:
+    async def _request(self, offset: int) -> Page:
         self._requests_left -= 1
         if self._requests_left < 0:
-            raise _BrokenError("the list grows faster than it can be read")
+            raise _UnprovableError("the list grows faster than it can be read")
         return await self._fetch(offset)
 
+    def _accept(self, page: Page, order: Order) -> None:
+        self._joined_rows += page.count
+        if page.end < page.total:
+            self._page_size = min(self._page_size, page.count)
+        elif page.count < self._page_size:
+            # A page that is not full and ends at `total` shows the end twice. A full page shows it by `total` alone, so
+            # `_read_on` reads once more from its end: a wrong total must not cut the list short.
+            if max(self._first.count, self._joined_rows) < _MIN_ROWS_TO_SHOW_ORDER:
+                raise _UnprovableError("the list has too few sessions to show its order")
+            self.is_proven = True
+        if self._extends(page, order):
+            self.last = page
+
+    def _extends(self, page: Page, order: Order) -> bool:
+        """Return whether a page reaches further than the last one does. It must fit the order."""
+        last_time, time = self.last.times[-1], page.times[-1]
+        return last_time is not None and time is not None and order.precedes(last_time, time)
+
     def _check(self, page: Page, order: Order) -> None:
+        self._check_total(page)
+        if not fits(page, order):
+            self._fail_unordered()
+        self._check_offset_works(page)
+
+    def _check_total(self, page: Page) -> None:
         if page.is_inconsistent:
             self.is_inconsistent = True
-            raise _BrokenError("the server's total contradicts its rows")
-        if not runs(page, order):
-            self._break_for_disorder()
-        self._count_stall(page)
+            found = f"{page.count} rows at offset {page.offset}"
+            raise _UnprovableError(f"the server's total of {page.total} cannot be true with {found}")
 
-    def _check_idle(self, pages: int) -> None:
-        if pages > _MAX_IDLE:
-            raise _BrokenError("page after page, the list shows nothing new")
+    def _check_progress(self, before: Page) -> None:
+        self._pages_without_progress = self._pages_without_progress + 1 if self.last is before else 0
+        if self._pages_without_progress > _MAX_PAGES_WITHOUT_PROGRESS:
+            raise _UnprovableError(f"{self._pages_without_progress} pages in a row have no new sessions")
 
-    def _break_for_disorder(self) -> NoReturn:
+    def _fail_unordered(self) -> NoReturn:
         self.is_unordered = True
-        raise _BrokenError("the list has no order by plug-in time")
+        raise _UnprovableError("the list is not sorted by plug-in time")
 
-    def _count_stall(self, page: Page) -> None:
-        first = self._first  # a few rows may come again by chance
-        if page.count > _OVERLAP and page.offset >= first.end and (page.ids, page.total) == (first.ids, first.total):
-            self._stalls += 1
-            if self._stalls == _MAX_STALLS:
-                raise CompletenessError("the list makes no progress", first.count, first.total)
-        else:
-            self._stalls = 0
-
-    def _is_ahead(self, page: Page, order: Order) -> bool:
-        """Say whether a page that fits the order reaches further than the chain does."""
-        start, end = self.last.times[-1], page.times[-1]
-        return start is not None and end is not None and order.precedes(start, end)
-
-    def _accept(self, page: Page, order: Order) -> None:
-        self._evidence += page.count
-        if page.end == page.total:
-            # A short page at the end says twice that it is the end. A full one says so only by its total, and is
-            # read once more from its end: a total that lies must not cut the list short.
-            self.is_proven = page.count < self._size
-            if self.is_proven and max(self._first.count, self._evidence) < _MIN_EVIDENCE:
-                self.is_proven = False
-                raise _BrokenError("the list is too short to show its order")
-        else:
-            self._size = min(self._size, page.count)
-        if self._is_ahead(page, order):
-            self.last = page
+    def _check_offset_works(self, page: Page) -> None:
+        first = self._first
+        has_rows_of_first = page.count > _OVERLAP_ROWS and (page.ids, page.total) == (first.ids, first.total)
+        if not has_rows_of_first or page.offset < first.end:  # a list of few rows may repeat them by chance
+            self._first_page_repeats = 0
+            return
+        self._first_page_repeats += 1
+        if self._first_page_repeats == _MAX_REPEATS_OF_FIRST_PAGE:
+            reason = "the list makes no progress: every offset returns its first page"
+            raise CompletenessError(reason, first.count, first.total)

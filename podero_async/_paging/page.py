@@ -1,4 +1,4 @@
-"""One page of a list, and the rows of it that were not on an earlier page."""
+"""One page of a list, as one response showed it, and the rows on it that no earlier page had."""
 
 from __future__ import annotations
 
@@ -11,46 +11,47 @@ from math import ceil
 import attrs
 
 from podero_async._decode import PageOutline, decode_page, outline_page, stated_total
-from podero_async.models import SessionsPage
+from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 
 __all__ = ["NewRows", "Page"]
 
-_MAX_SESSIONS = 1_000_000  # of one vehicle: a plug-in every five minutes for nine years
-_MAX_OUTLINED = 256 << 10  # bytes: a page is decoded later only where that holds the event loop up for no long time
+_MAX_CREDIBLE_TOTAL = 1_000_000  # sessions of one vehicle: a plug-in every five minutes for nine years
+_MAX_OUTLINED_BYTES = 256 << 10  # rows are decoded later on the event loop, which a larger body would block
 
 
 @attrs.define(eq=False)
 class Page:
-    """One answer. What is not needed yet stays bytes: decoded rows are what the garbage collector walks over again."""
+    """One page of a list. Its rows stay bytes until they are needed, so that the garbage collector need not scan them."""
 
     offset: int
     total: int
     count: int
-    """Rows on it, the unreadable ones included."""
-    decode: Callable[[], SessionsPage] = attrs.field(repr=False)  # they hold the body
-    read_outline: Callable[[], PageOutline] = attrs.field(repr=False)
+    """Number of rows on the page, including unreadable ones."""
+    decode: Callable[[], SessionsPage] = attrs.field(repr=False)  # holds the body
+    read_outline: Callable[[], PageOutline] = attrs.field(repr=False)  # holds the body
     has_distinct_rows: bool = False
-    """Whether it is known that no row stands on it twice."""
+    """True if the page was checked and lists no row twice."""
 
     @classmethod
     def outlined(cls, offset: int, body: bytes) -> Page:
-        """Read only the outline of a page."""
+        """Read the ids and times of a page, and leave its rows undecoded."""
         outline = outline_page(body)
         decode = partial(decode_page, body, first_index=offset)
         return cls(offset, outline.total, len(outline.ids), decode, lambda: outline)
 
     @classmethod
-    def first(cls, most: int, body: bytes) -> Page:
-        """Read the first page of a list, of at most `most` rows: decode it where it may be the whole list, as it mostly is.
+    def first(cls, limit: int, body: bytes) -> Page:
+        """Read the first page of a list, from the response to a request for `limit` rows.
 
-        And where its text may be broken: an outline does not show that, and nobody would ask for the page again.
+        The page is decoded at once if it may be the whole list, as most are. So is a page that is not pure ASCII: only
+        decoding shows broken text, and only now would the request be repeated.
         """
-        is_outlined = len(body) <= _MAX_OUTLINED and stated_total(body) > most and body.isascii()
-        return cls.outlined(0, body) if is_outlined else cls.decoded(body)
+        may_wait = len(body) <= _MAX_OUTLINED_BYTES and stated_total(body) > limit and body.isascii()
+        return cls.outlined(0, body) if may_wait else cls.decoded(body)
 
     @classmethod
     def decoded(cls, body: bytes) -> Page:
-        """Decode a page that may be a whole list: then nobody asks for its outline."""
+        """Decode a first page. A page that is the whole list needs no outline, so the outline is read on demand."""
         page = decode_page(body)
         are_distinct = len({row.id.int for row in page.items}) == len(page.items)
         count = len(page.items) + len(page.rejected)
@@ -62,83 +63,78 @@ class Page:
 
     @property
     def ids(self) -> list[str]:
-        """The rows' ids, as text: comparing uuids costs Python code."""
+        """Ids of the rows, as text, because text compares faster than `uuid.UUID`."""
         return self._outline.ids
 
     @property
     def times(self) -> list[datetime | None]:
-        """When the rows were plugged in; None where that cannot be read."""
+        """Plug-in times of the rows; None if a time is unreadable."""
         return self._outline.times
 
     @property
     def end(self) -> int:
-        """The offset behind its last row."""
+        """Offset of the row after the last one on the page."""
         return self.offset + self.count
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the whole list: one atomic answer, which needs no other proof."""
+        """True if the page is the whole list. One response shows one moment, so it needs no further proof."""
         return self.offset == 0 and self.count == self.total
 
     @property
     def is_whole_and_distinct(self) -> bool:
-        """Whether nothing more needs to be known of it: it is the whole list, and no row stands on it twice."""
+        """True if the page is the whole list and lists no row twice, so its outline is never needed."""
         return self.has_distinct_rows and self.is_whole
 
     @property
     def pages(self) -> int:
-        """How many such pages the list has, by its own word; 1 where that cannot be true."""
+        """Number of pages of this size in the list, according to `total`; 1 if `total` cannot be true."""
         return 1 if self.is_inconsistent else ceil(self.total / max(1, self.count))
 
     @property
     def is_inconsistent(self) -> bool:
-        """Whether its total cannot be true, however the list moved."""
-        if self.total > _MAX_SESSIONS:
+        """True if `total` contradicts the page, so that no change of the list can explain it."""
+        if self.total > _MAX_CREDIBLE_TOTAL:
             return True
-        return self.total < self.end if self.count else self.total < 0 or self.offset < self.total
+        if self.count:
+            return self.total < self.end
+        return self.total < 0 or self.offset < self.total
 
 
 @attrs.frozen(eq=False)
 class NewRows:
-    """A page, and which of its rows were not on an earlier one."""
+    """A page, and a mark on each row that no earlier page had."""
 
     page: Page
-    is_fresh: list[bool] | None
-    """None where all are."""
+    is_new: list[bool] | None
+    """One mark per row; None if all rows are new."""
 
     @classmethod
     def of(cls, page: Page, seen: set[str]) -> NewRows:
-        """Mark the rows of a page whose ids are not among the `seen`, and add them there."""
-        ids = page.ids
-        if len(set(ids)) == len(ids):
-            is_fresh = [row_id not in seen for row_id in ids]
-            seen.update(ids)
-        else:
-            is_fresh = []
-            for row_id in ids:
-                is_fresh.append(row_id not in seen)
-                seen.add(row_id)
-        return cls(page, None if all(is_fresh) else is_fresh)
+        """Mark the rows whose ids are not in `seen`, and add these ids to it."""
+        is_new = []
+        for row_id in page.ids:
+            is_new.append(row_id not in seen)
+            seen.add(row_id)
+        return cls(page, None if all(is_new) else is_new)
 
     @property
     def is_empty(self) -> bool:
-        """Whether it brings nothing new."""
-        return self.page.count == 0 or (self.is_fresh is not None and not any(self.is_fresh))
+        """True if no row is new."""
+        return self.page.count == 0 or (self.is_new is not None and not any(self.is_new))
 
     def decode(self) -> SessionsPage:
-        """Decode the page, and leave out what is not fresh."""
+        """Decode the page, and drop the rows that are not new."""
         page = self.page.decode()
-        if self.is_fresh is None:
+        if self.is_new is None:
             return page
         if not page.rejected:
-            return SessionsPage(total=page.total, items=list(compress(page.items, self.is_fresh)))
-        rejected = {item.index: item for item in page.rejected}
-        items = iter(page.items)
-        kept = SessionsPage(total=page.total, items=[])
-        for index, is_fresh in enumerate(self.is_fresh, self.page.offset):
-            if index in rejected:
-                kept.rejected.extend([rejected[index]] if is_fresh else [])
-            else:
-                row = next(items)
-                kept.items.extend([row] if is_fresh else [])
-        return kept
+            return SessionsPage(total=page.total, items=list(compress(page.items, self.is_new)))
+        rejected, items = {item.index: item for item in page.rejected}, iter(page.items)
+        rows = [rejected.get(index) or next(items) for index in range(self.page.offset, self.page.end)]
+        new = list(compress(rows, self.is_new))
+        return SessionsPage(
+            total=page.total,
+            items=[row for row in new if isinstance(row, ChargingSession)],
+            rejected=[row for row in new if isinstance(row, RejectedItem)],
+        )

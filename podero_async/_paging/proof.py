@@ -1,82 +1,93 @@
-"""Pages of a list that moves while it is read, and when they prove that nothing of it was missed.
+"""Decide from the rows of pages whether a session may be missing between them. Pure functions, no I/O.
 
-Pure: no I/O here. The list is paged by offset, so a row inserted or removed between two requests shifts every later
-row. A page, though, is a contiguous piece of the list as it stood at one moment. Where the list is sorted by plug-in
-time, a page therefore holds *every* session that existed at that moment between its first time and its last. If the
-spans of the pages overlap, from the start of the list to its end, then every session that existed throughout the read
-is on one of them, whatever moved, and in whatever order the pages were read.
+The argument:
+
+1. The server cuts each page out of the list at one moment, so a page holds consecutive rows.
+2. If the list is sorted by plug-in time, a page holds every session that existed at that moment and was plugged in
+   between the page's first time and its last. At these two times themselves, other sessions of the same time may have
+   been cut off.
+3. So if a page starts strictly before the previous page ended, no time between the two is left out.
+4. The first page starts at offset 0 and the last page ends at `total`, so no session lies before or after the pages.
+5. A session that existed throughout the read existed at the moment of every page. Its plug-in time lies within at least
+   one page, so it is on that page, however the list moved and in whichever order the pages were read.
+
+The pages show only their own rows, so sentence 2 rests on two pieces of evidence: the rows of each page are sorted
+(`order_of`, `fits`), and neighbouring pages agree about their overlap (`overlaps`).
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import takewhile
 
 from podero_async._paging.page import Page
 
-__all__ = ["Order", "joins", "order_of", "runs"]
+__all__ = ["Order", "fits", "order_of", "overlaps"]
 
-_MAX_SHIFT = 0.1  # of a page: how far a list may move between two reads and still be taken for one list
+_MAX_SHIFT = (
+    0.1  # fraction of a page by which a list may move between two requests and still be taken for the same list
+)
 
 
 class Order(enum.Enum):
-    """Which way a list runs by plug-in time."""
+    """The direction in which a list is sorted by plug-in time."""
 
     OLDEST_FIRST = enum.auto()
     NEWEST_FIRST = enum.auto()
 
     def precedes(self, one: datetime, other: datetime) -> bool:
-        """Say whether a session of the one time stands strictly before one of the other."""
+        """Return whether a session plugged in at `one` comes strictly before a session plugged in at `other`."""
         return one < other if self is Order.OLDEST_FIRST else one > other
 
 
 def order_of(page: Page) -> Order | None:
-    """Return the order of a page's rows; None where they have none, or too few different times to tell."""
+    """Return the order of a page's rows; None if they are unsorted, have one time only, or have an unreadable time."""
     times = [time for time in page.times if time is not None]
-    if len(times) < len(page.times) or not times or times[0] == times[-1]:
+    if not times or len(times) < len(page.times):
         return None
-    ascending = times[0] < times[-1]
-    is_sorted = times == sorted(times, reverse=not ascending)
-    if not is_sorted:
-        return None
-    return Order.OLDEST_FIRST if ascending else Order.NEWEST_FIRST
+    if times[0] < times[-1] and times == sorted(times):
+        return Order.OLDEST_FIRST
+    if times[0] > times[-1] and times == sorted(times, reverse=True):
+        return Order.NEWEST_FIRST
+    return None
 
 
-def runs(page: Page, order: Order) -> bool:
-    """Say whether a page fits the order: one of a single time fits any."""
+def fits(page: Page, order: Order) -> bool:
+    """Return whether a page may come from a list of this order. Rows of a single time fit every order."""
     return order_of(page) is order or (None not in page.times and len(set(page.times)) <= 1)
 
 
-def joins(before: Page, after: Page, order: Order) -> bool:
-    """Say whether two pages leave no gap between them: the later one starts within the span of the earlier one.
+def overlaps(before: Page, after: Page, order: Order) -> bool:
+    """Return whether two pages overlap, so that no session is missing between them. Both pages must fit the order.
 
-    Both must fit the order. A page's first and last time themselves may be cut, where several sessions share them. So
-    a page is only held to cover what is strictly between them, and spans that merely touch do not join.
+    Three conditions have to hold:
 
-    Two more signs tell pieces of one list from pages of a list that is cut in some other order and then sorted: where
-    they overlap they list mostly the same rows, and they overlap about as far as their offsets say.
+    1. `after` starts strictly before `before` ends. If they only touch, another session of that time may be on neither.
+    2. In the overlap, both pages list mostly the same rows.
+    3. The overlap is about as long as the two offsets say.
+
+    The second and third condition reject pages of an unsorted list that the server sorts one by one.
     """
     if not before.count or not after.count:
         return False
     start, end = after.times[0], before.times[-1]
     if start is None or end is None or not order.precedes(start, end):
         return False
-    tail, head = _rows_from(start, before, order), _rows_up_to(end, after, order)
+    last_rows = zip(reversed(before.ids), reversed(before.times), strict=True)
+    tail = _rows_while(lambda time: not order.precedes(time, start), last_rows)
+    head = _rows_while(lambda time: not order.precedes(end, time), zip(after.ids, after.times, strict=True))
     shared = tail.keys() & head.keys()
-    only_before = [row for row in tail.keys() - shared if tail[row] != start]
-    only_after = [row for row in head.keys() - shared if head[row] != end]
+    # Rows at the first or last time of the overlap may be cut off one page, so they do not show that the list changed.
+    removed = sum(tail[row] != start for row in tail.keys() - shared)
+    added = sum(head[row] != end for row in head.keys() - shared)
     shift = abs(len(tail) - (before.end - after.offset))
-    return len(shared) >= max(1, len(only_before) + len(only_after)) and shift <= max(1, before.count * _MAX_SHIFT)
+    return len(shared) >= max(1, removed + added) and shift <= max(1, before.count * _MAX_SHIFT)
 
 
-def _rows_from(start: datetime, page: Page, order: Order) -> dict[str, datetime | None]:
-    """Return the last rows of a page, from a time on; they are few."""
-    rows = zip(reversed(page.ids), reversed(page.times), strict=True)
-    return dict(takewhile(lambda row: row[1] is not None and not order.precedes(row[1], start), rows))
-
-
-def _rows_up_to(end: datetime, page: Page, order: Order) -> dict[str, datetime | None]:
-    """Return the first rows of a page, up to a time; they are few."""
-    rows = zip(page.ids, page.times, strict=True)
-    return dict(takewhile(lambda row: row[1] is not None and not order.precedes(end, row[1]), rows))
+def _rows_while(
+    is_inside: Callable[[datetime], bool], rows: Iterable[tuple[str, datetime | None]]
+) -> dict[str, datetime | None]:
+    """Return the rows before the first one with a time outside. An overlap is short, so this looks at few rows."""
+    return dict(takewhile(lambda row: row[1] is not None and is_inside(row[1]), rows))

@@ -1,7 +1,4 @@
-"""Read one vehicle's list whole, and say whether it was proven: in one answer, by overlapping pages, or day by day.
-
-Knows how to ask for a page, through a function given to it; what pages prove is `_pages`' business.
-"""
+"""Read one vehicle's list completely, in one page, by overlapping pages or day by day, and give the verdict."""
 
 from __future__ import annotations
 
@@ -18,17 +15,23 @@ from podero_async.models import Completeness
 __all__ = ["Fetch", "SessionListReader"]
 
 Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
-"""Fetch the page of a window that starts at an offset."""
+"""Fetches the page of a window that starts at an offset."""
 
-_MAX_GROWTH = 1000  # rows that a list may gain while it is read by days
-_FILL = 0.7  # how full a window of days is planned, so that few have to be halved again
+_TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
+_MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
 
 
 class SessionListReader:
-    """Read the sessions of one vehicle in a window of days, each once.
+    """Reads the sessions of one vehicle in a window of days, each once.
 
-    After `pieces` ended, `completeness` is the verdict, `total` the server's count as last seen, and `doubt` what
-    stands against the proof where there is none. At most `ahead` pages are asked for or kept ahead of the taker.
+    After `new_rows` has ended, `completeness` is the verdict, `total` the server's last count of the sessions, and
+    `reason` says why the list is UNPROVEN.
+
+    Args:
+        fetch: Fetches the page of a window at an offset.
+        window: The days to read.
+        first: The window's page at offset 0.
+        ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
     """
 
     def __init__(self, fetch: Fetch, window: Window, first: Page, *, ahead: int) -> None:
@@ -37,85 +40,91 @@ class SessionListReader:
         self._first = first
         self._ahead = ahead
         self._seen: set[str] = set()
-        self._trusted_order = self._saw_disorder = self._days_are_ignored = False
+        self._has_proven_order = self._has_met_disorder = self._ignores_days = False
         self.completeness = Completeness.VERIFIED
         self.total = 0
-        self.doubt = ""
+        self.reason = ""
 
-    async def pieces(self) -> AsyncGenerator[NewRows, None]:
-        """Yield the list's rows, page by page as they are proven; what cannot be proven comes last.
+    async def new_rows(self) -> AsyncGenerator[NewRows, None]:
+        """Yield the new rows of each page, first those that are proven.
+
+        Close the generator (`contextlib.aclosing`): that cancels the requests under way.
 
         Raises:
-            CompletenessError: The list makes no progress, whatever the offset.
+            CompletenessError: The server returns the first page for every offset.
         """
         if self._first.is_whole_and_distinct:
             self.total = self._first.total
             yield NewRows(self._first, None)
             return
-        async with aclosing(self._from(self._window, self._first)) as pages:
+        async with aclosing(self._pages(self._window, self._first)) as pages:
             async for page in pages:
-                piece = NewRows.of(page, self._seen)
-                if not piece.is_empty:
-                    yield piece
+                rows = NewRows.of(page, self._seen)
+                if not rows.is_empty:
+                    yield rows
 
-    async def _from(self, window: Window, first: Page, part_of: Page | None = None) -> AsyncGenerator[Page, None]:
-        """Yield a window's pages, of which the first is in."""
+    def _pages(self, window: Window, first: Page, *, split_from: Page | None = None) -> AsyncGenerator[Page, None]:
+        """Return the pages of a window, of which the first is given. There are three cases:
+
+        1. The first page is the whole list. It proves itself.
+        2. The window comes from a split, and its first page is as full as before the split. It is split again. (A
+           shorter page with a higher total comes from a server that miscounts.)
+        3. Else the window is read by overlapping pages.
+        """
         if first.is_whole:
-            self.total += first.total
-            yield first
-            return
-        if part_of and window.days > 1 and first.count == part_of.count and not first.is_inconsistent:
-            # A full page: there is more. A shorter one that claims more is a server that miscounts.
-            rest = self._read_by_days(window, first)
-        else:
-            rest = self._read_by_overlap(window, first)
-        async with aclosing(rest) as pages:
-            async for page in pages:
-                yield page
+            return self._read_one(first)
+        if split_from and window.days > 1 and first.count == split_from.count and not first.is_inconsistent:
+            return _flatten(self._read_by_days(window, first))
+        return _flatten(self._read_by_overlap(window, first))
 
-    async def _read_by_overlap(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
-        chain = OverlapReader(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
-        async with aclosing(chain.pages()) as pages:
-            async for page in pages:
-                yield page
-        if chain.was_repaired:
-            self._repaired()
-        self._trusted_order |= chain.is_proven
-        self._saw_disorder |= chain.is_unordered
-        if self._trusted_order and self._saw_disorder:
-            self._doubt("an order that a part of the list was proven by did not last")
-        if chain.is_proven:
-            self.total += chain.last.total
-            return
-        if chain.is_inconsistent or window.days == 1:
-            self._doubt(chain.doubt)
-            self.total += chain.last.total
-            rest = chain.rest()
-        else:
-            rest = self._read_by_days(window, first)
-        async with aclosing(rest) as pages:
-            async for page in pages:
-                yield page
+    async def _read_one(self, page: Page) -> AsyncGenerator[Page, None]:
+        self.total += page.total
+        yield page
 
-    async def _read_by_days(self, window: Window, first: Page) -> AsyncGenerator[Page, None]:
-        self._repaired()
+    async def _read_by_overlap(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        reader = OverlapReader(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
+        yield reader.pages()
+        if reader.was_repaired:
+            self._mark_repaired()
+        self._has_proven_order |= reader.is_proven
+        self._has_met_disorder |= reader.is_unordered
+        if self._has_proven_order and self._has_met_disorder:
+            self._mark_unproven("only a part of the list is sorted by plug-in time")
+        if reader.is_proven:
+            self.total += reader.last.total
+        elif reader.is_inconsistent or window.days == 1:  # days would prove nothing more, or cannot be split
+            self._mark_unproven(reader.reason)
+            self.total += reader.last.total
+            yield reader.rest()
+        else:
+            yield _flatten(self._read_by_days(window, first))
+
+    async def _read_by_days(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        self._mark_repaired()
         before = self.total
-        parts = ceil(first.total / (_FILL * max(1, first.count)))
+        parts = ceil(first.total / (_TARGET_FILL * max(1, first.count)))
         for part in window.split(min(window.days, max(2, parts))):
-            async with aclosing(self._from(part, await self._fetch(part, 0), part_of=first)) as pages:
-                async for page in pages:
-                    yield page
-            if self.total - before > 2 * first.total + _MAX_GROWTH:
-                self._doubt("windows of days list more than the whole: the server takes no note of them")
-                self._days_are_ignored = True
-            if self._days_are_ignored:  # then the largest window has it all
+            yield self._pages(part, await self._fetch(part, 0), split_from=first)
+            if self.total - before > 2 * first.total + _MAX_ROWS_GAINED:
+                self._mark_unproven("windows of days list more sessions than the whole: the server ignores the days")
+                self._ignores_days = True
+            if self._ignores_days:  # then each window has listed all sessions
                 self.total = before + first.total
                 return
 
-    def _repaired(self) -> None:
+    def _mark_repaired(self) -> None:
         if self.completeness is Completeness.VERIFIED:
             self.completeness = Completeness.REPAIRED
 
-    def _doubt(self, doubt: str) -> None:
+    def _mark_unproven(self, reason: str) -> None:
         self.completeness = Completeness.UNPROVEN
-        self.doubt = self.doubt or doubt
+        self.reason = self.reason or reason
+
+
+async def _flatten(sources: AsyncGenerator[AsyncGenerator[Page, None], None]) -> AsyncGenerator[Page, None]:
+    """Yield the pages of each source in turn. Leaving early closes the current source, then `sources`."""
+    async with aclosing(sources):
+        async for source in sources:
+            async with aclosing(source) as pages:
+                async for page in pages:
+                    yield page

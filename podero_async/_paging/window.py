@@ -1,4 +1,4 @@
-"""Which days of a vehicle are asked for."""
+"""The days of a vehicle that a read covers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Window"]
 
 @attrs.frozen
 class Window:
-    """Which sessions of a vehicle are asked for: inclusive UTC days, and whether hidden ones count."""
+    """Inclusive UTC days, and whether hidden sessions are included."""
 
     from_date: date
     to_date: date
@@ -31,17 +31,17 @@ class Window:
 
     @property
     def days(self) -> int:
-        """How many days it spans."""
+        """Number of days in the window."""
         return (self.to_date - self.from_date).days + 1
 
     def split(self, parts: int) -> list[Window]:
-        """Divide it into so many disjoint windows of about the same length, the newest first, as the list has them."""
+        """Divide the window into disjoint windows of about the same length, the newest first."""
         bounds = [self.days * part // parts for part in range(parts + 1)]
         windows = [
             attrs.evolve(
                 self,
                 from_date=self.from_date + timedelta(days=start),
-                to_date=self.from_date + timedelta(days=end - 1),  # never the day after: the calendar may end here
+                to_date=self.from_date + timedelta(days=end - 1),  # `end` itself may lie after `date.max`
             )
             for start, end in pairwise(bounds)
         ]

@@ -118,8 +118,8 @@ async def read(moving: MovingList, *, ahead: int = 16, window: Window = WINDOW) 
     """Read a list whole, and say what was lost of what existed throughout."""
     reader = SessionListReader(moving.fetch, window, await moving.fetch(window, 0), ahead=ahead)
     names = []
-    async for piece in reader.pieces():
-        fresh = piece.is_fresh or [True] * piece.page.count
+    async for piece in reader.new_rows():
+        fresh = piece.is_new or [True] * piece.page.count
         names += [name for name, is_fresh in zip(piece.page.ids, fresh, strict=True) if is_fresh]
     lost = moving.throughout - set(names)
-    return Result(reader.completeness, names, lost, moving.requests, reader.doubt, reader.total)
+    return Result(reader.completeness, names, lost, moving.requests, reader.reason, reader.total)

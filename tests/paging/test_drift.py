@@ -111,7 +111,7 @@ async def test_one_day_over_a_page_without_an_order_stays_unproven() -> None:
     moving.rows = [(START + timedelta(minutes=minute), str(minute)) for minute in range(500)]
     result = await read(moving, window=window)
     hold(result)
-    assert (result.completeness, result.doubt) == (UNPROVEN, "the list has no order by plug-in time")
+    assert (result.completeness, result.doubt) == (UNPROVEN, "the list is not sorted by plug-in time")
     assert len(result.names) > 300
 
 

@@ -90,8 +90,8 @@ class PagesMachine(LoopMachine):
         reader = SessionListReader(self._fetch, self.window, await self._fetch(self.window, 0), ahead=self.ahead)
         names = []
         try:
-            async for piece in reader.pieces():
-                fresh = piece.is_fresh or [True] * piece.page.count
+            async for piece in reader.new_rows():
+                fresh = piece.is_new or [True] * piece.page.count
                 names += [name for name, is_fresh in zip(piece.page.ids, fresh, strict=True) if is_fresh]
         except CompletenessError:
             assert not self.is_sound, "given up for no reason"
@@ -112,7 +112,7 @@ class PagesMachine(LoopMachine):
         if reader.completeness is not Completeness.UNPROVEN:
             assert not lost, f"{reader.completeness} lost {len(lost)}"
         elif self.is_sound:
-            assert not self.fits_days, f"not proven for no reason: {reader.doubt}"
+            assert not self.fits_days, f"not proven for no reason: {reader.reason}"
 
     # --- the server ---
 

@@ -10,7 +10,7 @@ import pytest
 from podero_async import SessionsPage
 from podero_async._decode import PageOutline
 from podero_async._paging.page import NewRows, Page
-from podero_async._paging.proof import Order, joins, order_of, runs
+from podero_async._paging.proof import Order, overlaps, order_of, fits
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from tests._support.clients import page_body, wire_row
@@ -54,11 +54,11 @@ def test_an_order_is_seen_only_where_there_is_one(page: Page, order: Order | Non
 def test_a_page_of_one_time_fits_any_order() -> None:
     """The last page of a list, with one row on it, would break the proof."""
     for order in Order:
-        assert runs(at(1), order)
-        assert runs(at(1, 1), order)
-        assert runs(at(), order)
-        assert not runs(at(None), order)
-    assert not runs(at(1, 2), Order.NEWEST_FIRST)
+        assert fits(at(1), order)
+        assert fits(at(1, 1), order)
+        assert fits(at(), order)
+        assert not fits(at(None), order)
+    assert not fits(at(1, 2), Order.NEWEST_FIRST)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -93,13 +93,13 @@ def test_pages_join_only_where_nothing_fits_between(before: Page, after: Page, j
             page_with(page.offset, page.total, page.ids, [START - (time - START) for time in page.times if time])
             for page in (before, after)
         )
-    assert joins(before, after, order) is joined
+    assert overlaps(before, after, order) is joined
 
 
 def test_pages_with_a_time_that_cannot_be_read_do_not_join() -> None:
     """A row whose place nobody knows would be taken for proof."""
-    assert not joins(at(1, 2, None), at(2, 3, 4, offset=1), Order.OLDEST_FIRST)
-    assert not joins(at(1, 2, 3), at(None, 3, 4, offset=1), Order.OLDEST_FIRST)
+    assert not overlaps(at(1, 2, None), at(2, 3, 4, offset=1), Order.OLDEST_FIRST)
+    assert not overlaps(at(1, 2, 3), at(None, 3, 4, offset=1), Order.OLDEST_FIRST)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_whole_list_of_distinct_rows_needs_no_outline() -> None:
     page = Page.decoded(page_body(wire_row(1), wire_row(2)))
     assert (page.is_whole, page.has_distinct_rows, page.count) == (True, True, 2)
     assert len(NewRows(page, None).decode().items) == 2
-    assert NewRows.of(page, set()).is_fresh is None, "nothing is to be left out, so nothing is copied"
+    assert NewRows.of(page, set()).is_new is None, "nothing is to be left out, so nothing is copied"
     assert not Page.outlined(0, page_body(wire_row(1), wire_row(2))).is_whole_and_distinct, "nobody looked for doubles"
 
 
@@ -226,5 +226,5 @@ async def test_a_session_that_two_windows_of_days_list_comes_once() -> None:
 
     window = Window(days[0], days[1])
     reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=2)
-    ids = [row.id.int async for piece in reader.pieces() for row in piece.decode().items]
+    ids = [row.id.int async for piece in reader.new_rows() for row in piece.decode().items]
     assert sorted(ids) == [1, 2, 3]
