@@ -1,20 +1,21 @@
-"""Every error that this library raises, in one tree.
-
-They pickle, they copy, and none of them ever holds a secret, a token, a request or response body, or a personal field.
+"""All errors that this library raises, in one tree.
 
 PoderoError
  +-- ConfigurationError        an argument of the client or an environment variable is wrong (also a ValueError)
- +-- TransportError            no usable answer came: connection, TLS, a body cut short or over the cap
- |    +-- RequestTimeoutError  no answer in time (also a TimeoutError)
- +-- ApiError                  the server answered with an error status
+ +-- TransportError            no usable response: connection, TLS, or a body that is cut short or too large
+ |    +-- RequestTimeoutError  no response in time (also a TimeoutError)
+ +-- ApiError                  the server responded with an error status
  |    +-- AuthenticationError    401, or the token endpoint refused the credentials
  |    +-- PermissionDeniedError  403
  |    +-- NotFoundError          404
  |    +-- InvalidRequestError    400, 422
  |    +-- RateLimitError         429
  |    +-- ServerError            5xx
- +-- DecodeError               an answer, or one row of it, is not what the contract says
- +-- CompletenessError         a list was read to its end, but could not be proven complete
+ +-- DecodeError               a response, or one row of it, does not follow the API's contract
+ +-- CompletenessError         a list was read, but its completeness could not be proven
+
+Errors that another attempt may cure are raised after the last attempt that `RetryPolicy` allows. All errors can be
+pickled and copied. No error holds a secret, a token, a request or response body, or a personal field.
 """
 
 from __future__ import annotations
@@ -37,32 +38,44 @@ __all__ = [
 
 
 class PoderoError(Exception):
-    """The root of every error that this library raises on purpose."""
+    """The root of all errors of this library. Catch it to handle them all."""
 
 
 class ConfigurationError(PoderoError, ValueError):
-    """An argument of the client, a credential or an environment variable is missing, wrong or contradictory."""
+    """An argument of the client, a credential or an environment variable is missing or wrong.
+
+    Raised before any request is sent. The message names the arguments and variables to correct.
+    """
 
 
 class _RequestError(PoderoError):
-    """What all errors of one HTTP call share.
+    """The data that all errors of one API call have.
 
-    The subclasses hand all their data to `Exception.__init__` positionally, which is what makes them pickle.
+    Subclasses pass all their data to `Exception.__init__` by position, so that they can be pickled.
     """
 
     method: str
+    """The HTTP method."""
     path: str
-    """The URL's path; what a caller chose freely (an external id) is masked in it."""
+    """The path of the URL. An external user id in it is masked."""
     attempts: int = 1
-    """How many requests the call sent, the last one included; 0 if the client refused to send any."""
+    """Number of requests that the call sent, including the last; 0 if the client sent none."""
 
-    def _where(self) -> str:
-        tries = f", {self.attempts} attempts" if self.attempts > 1 else ""
-        return f"({self.method} {self.path}{tries})"
+    def _request(self) -> str:
+        attempts = f", {self.attempts} attempts" if self.attempts > 1 else ""
+        return f"({self.method} {self.path}{attempts})"
 
 
 class TransportError(_RequestError):
-    """No usable answer arrived: the connection failed, or the body was cut short, over the cap or unreadable."""
+    """No usable response arrived: the connection failed, or the body was cut short, too large or unreadable.
+
+    Check the network and the client's `base_url` (`podero-async doctor` does both), or try again later.
+    """
+
+    reason: str
+    """The cause."""
+    retryable: bool
+    """True if a later attempt may succeed."""
 
     def __init__(self, reason: str, method: str, path: str, retryable: bool = True) -> None:
         super().__init__(reason, method, path, retryable)
@@ -72,15 +85,24 @@ class TransportError(_RequestError):
         self.retryable = retryable
 
     def __str__(self) -> str:
-        return f"{self.reason} {self._where()}"
+        return f"{self.reason} {self._request()}"
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """No answer arrived within the bounds of `Timeouts`."""
+    """No response arrived within the limits of `Timeouts`. Try again later, or allow more time."""
 
 
 class ApiError(_RequestError):
-    """The server answered, with a status that is not a success."""
+    """The server responded with a status that is not a success. Statuses without a class of their own raise this one."""
+
+    status: int
+    """The HTTP status."""
+    detail: str
+    """The server's message, shortened, with addresses and secrets masked."""
+    request_id: str | None
+    """The response's `X-Request-ID`. The vendor's support can find the request by it."""
+    retry_after: float | None
+    """Seconds until the next request, if the response had a `Retry-After`."""
 
     def __init__(
         self,
@@ -99,51 +121,56 @@ class ApiError(_RequestError):
         self.request_id = request_id
         self.retry_after = retry_after
 
-    status: int
-    detail: str
-    """The server's message, shortened, with addresses and secrets masked."""
-    request_id: str | None
-    """The `X-Request-ID` of the answer, to name to the vendor's support."""
-    retry_after: float | None
-    """Seconds that the server asked to wait, where it said so."""
-
     def __str__(self) -> str:
         request_id = f" [request {self.request_id}]" if self.request_id else ""
-        return f"HTTP {self.status}: {self.detail} {self._where()}{request_id}"
+        return f"HTTP {self.status}: {self.detail} {self._request()}{request_id}"
 
 
 class AuthenticationError(ApiError):
-    """The credentials or the token were refused (401, or any final refusal of the token endpoint)."""
+    """The server refused the token (401), or the token endpoint refused the credentials. Check the credentials.
+
+    Every other call would fail the same way, so it ends a fleet fetch.
+    """
 
 
 class PermissionDeniedError(ApiError):
-    """The credentials are known, but may not see this (403)."""
+    """The credentials are valid but lack permission (403). Check the organization's id, or ask Podero for access."""
 
 
 class NotFoundError(ApiError):
-    """There is no such organization, user or vehicle (404)."""
+    """The organization, user or vehicle does not exist (404). Check the ids in `path`."""
 
 
 class InvalidRequestError(ApiError):
-    """The server does not accept the request's parameters (400, 422)."""
+    """The server rejected the parameters of the request (400, 422). `detail` says which, if the server does."""
 
 
 class RateLimitError(ApiError):
-    """Too many requests (429), still after the retries, or with a wait longer than the policy sleeps.
+    """The server asked for fewer requests (429), or for a longer pause than `RetryPolicy` allows.
 
-    `retry_after` says in how many seconds the server expects to answer again.
+    If `retry_after` is set, call again after that many seconds. If `attempts` is 0, the client itself refused the call,
+    because the pause that the server asked for has not passed.
     """
 
 
 class ServerError(ApiError):
-    """The server failed (5xx), still after the retries."""
+    """The server failed (5xx). Try again later, after `retry_after` seconds if it is set."""
 
 
 class DecodeError(_RequestError):
-    """An answer is no JSON, not the object that the contract describes, or has a row that cannot be read.
+    """A response is not JSON, not the object that the API's contract describes, or has an unreadable row.
 
-    `json_path` says where (`$.items[3].plug_in_time`), `index` which row, where it is one row.
+    To keep unreadable rows instead of raising, pass `keep_rejected` to `list_sessions`, or `on_rejected` to `sessions`.
     """
+
+    reason: str
+    """The problem, without the value that caused it."""
+    json_path: str
+    """The position of the problem (`$.items[3].plug_in_time`)."""
+    index: int | None
+    """The row's position in the list, if the problem is in one row."""
+    retryable: bool
+    """True if the response may have been damaged on its way, so that a later attempt may succeed."""
 
     def __init__(
         self,
@@ -163,15 +190,23 @@ class DecodeError(_RequestError):
         self.path = path
 
     def __str__(self) -> str:
-        where = f" {self._where()}" if self.path else ""
-        return f"{self.reason} - at {self.json_path}{where}"
+        request = f" {self._request()}" if self.path else ""
+        return f"{self.reason} - at {self.json_path}{request}"
 
 
 class CompletenessError(PoderoError):
-    """A list was read to its end, but nothing proves that the rows are all of them.
+    """A list was read as far as the server returned rows, but its completeness could not be proven.
 
-    `delivered` rows were handed over; `total` is the server's own count, as last seen.
+    `PoderoClient.sessions` raises it after the last session, so the sessions before it can be used. Other calls raise
+    it only if the list makes no progress. Read the list again later, or by shorter windows of days.
     """
+
+    reason: str
+    """The reason for the missing proof."""
+    delivered: int
+    """Number of sessions delivered before the error, or of users for a list of users."""
+    total: int
+    """The server's last count of the list."""
 
     def __init__(self, reason: str, delivered: int, total: int) -> None:
         super().__init__(reason, delivered, total)
@@ -180,4 +215,4 @@ class CompletenessError(PoderoError):
         self.total = total
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.delivered} sessions delivered, the server counts {self.total}"
+        return f"{self.reason}: {self.delivered} rows delivered, the server counts {self.total}"

@@ -1,6 +1,11 @@
-"""What the API speaks of, as values: charging sessions, users, vehicles, and what a fetch of a fleet yields.
+"""The values that this library returns: charging sessions, users, vehicles, and the outcomes of a fleet fetch.
 
-Plain attrs classes with the wire's own field names. They know nothing of JSON, HTTP or how they were fetched.
+All classes are frozen attrs classes with keyword-only arguments, and fields have the names of the API's JSON. Times are
+aware datetimes; a time without an offset is read as UTC. A field is None if the server sent null or left it out. The
+API's contract names most fields without describing them, so their descriptions here follow from the names.
+
+An enum may gain values after this release. An unknown text becomes an unnamed member that keeps it: its `value` is the
+text, and its `name` is None. It equals every member of the same text. Iterating over the enum does not show it.
 """
 
 import enum
@@ -31,18 +36,14 @@ __all__ = [
 
 
 class _OpenEnum(enum.StrEnum):
-    """An enum that the server may extend: an unknown text becomes an unnamed member that keeps it.
-
-    An unnamed member has its text as `value`, no `name`, equals every member of the same text, and does not show
-    when the class is iterated.
-    """
+    """An enum that the server may extend, as the module's docstring says."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
         member = str.__new__(cls, value)
-        member._name_ = None  # type: ignore[assignment]  # as enum.Flag's own unnamed members
+        member._name_ = None  # type: ignore[assignment]  # as for unnamed members of enum.Flag
         member._value_ = value
         return member
 
@@ -51,7 +52,7 @@ class _OpenEnum(enum.StrEnum):
 
 
 class SessionOutcome(_OpenEnum):
-    """Why a charging session went as it did. The server's list grows: see `_OpenEnum` for texts not listed here."""
+    """The course of a charging session, or the reason for it. An unknown text becomes an unnamed member that keeps it."""
 
     NOT_AT_HOME = "not_at_home"
     NOT_AUTHENTICATED = "not_authenticated"
@@ -74,206 +75,263 @@ class SessionOutcome(_OpenEnum):
 
 
 class HiddenReason(_OpenEnum):
-    """Why the server's classifier hid a session."""
+    """The reason why the server hid a session. An unknown text becomes an unnamed member that keeps it."""
 
     SHORT_DURATION = "short_duration"
-    """A plug-in of under five minutes: a blip, not a charge."""
+    """The vehicle was plugged in for less than five minutes."""
 
 
 class Completeness(enum.StrEnum):
-    """What is known of a read: were these all the sessions that existed throughout it?"""
+    """The verdict on a list of sessions: does it hold every session that existed throughout the read?"""
 
     VERIFIED = "verified"
-    """Proven complete at the first reading."""
+    """Yes. The first read proved it."""
     REPAIRED = "repaired"
-    """Proven complete, after the list had moved or had no order: parts were read again, or day by day."""
+    """Yes. The list changed or had no order, so parts of it were read again, or its days were read one by one."""
     UNPROVEN = "unproven"
-    """Read to the end, but nothing proves that no session is missing."""
+    """Perhaps not. The sessions are those that the server returned, and nothing proves that they are all."""
 
 
 @attrs.frozen(kw_only=True)
 class ChargingSession:
-    """One charging session of one vehicle, from plug-in to unplug: the description's `SessionItem`.
+    """One charging session of one vehicle, from plug-in to unplug (`SessionItem` in the API's contract).
 
-    Times are aware datetimes. State of charge (SoC) is in percent of the battery, 0 to 100.
+    A state of charge (SoC) is in percent of the battery's capacity, 0 to 100. The server may change a session later.
     """
 
     id: uuid.UUID
+    """The session's id. It is unique among all sessions."""
     plug_in_time: datetime
-    """When the vehicle was plugged in."""
+    """Time when the vehicle was plugged in."""
     unplug_time: datetime | None
-    """When it was unplugged; None while it is plugged in, or where no unplugging was seen."""
+    """Time when the vehicle was unplugged; None if it is still plugged in, or if the server did not see it unplugged."""
     inferred_session_end: datetime | None
-    """Where no unplugging was seen: when the session must have ended, as the server infers it."""
+    """End of the session as the server infers it, if it did not see the vehicle unplugged."""
     desired_charging_start_time: datetime | None
+    """Desired start of charging."""
     desired_charging_end_time: datetime | None
+    """Desired end of charging."""
     charge_deadline: datetime | None
-    """When the vehicle had to be ready."""
+    """Time by which the vehicle had to be charged."""
     target_soc_pct: float | None
+    """State of charge to reach, in percent."""
     initial_soc_pct: float | None
+    """State of charge at plug-in, in percent."""
     final_soc_pct: float | None
+    """State of charge at the end of the session, in percent."""
     energy_charged_kwh: float | None
+    """Energy charged, in kWh."""
     avg_charge_power_kw: float | None
+    """Average charging power, in kW."""
     peak_charge_power_kw: float | None
+    """Highest charging power, in kW."""
     actual_cost_eur: float | None
+    """Cost of the energy, in euros."""
     expected_savings_eur: float | None
-    """Savings against charging at once, as they were planned; in euros."""
+    """Savings that the server planned, compared with charging at once, in euros."""
     actual_savings_eur: float | None
-    """Savings against charging at once, as they came about; in euros, computed some time after the session."""
+    """Savings achieved, compared with charging at once, in euros. The server computes them after the session."""
     is_at_home: bool
+    """True if the vehicle was at its user's home."""
     session_outcome: SessionOutcome
+    """Course of the session."""
     is_hidden: bool = False
-    """True where the server's classifier holds the session for a blip; listed only with `include_hidden`."""
+    """True if the server hid the session, as it does with very short ones. Listed only with `include_hidden`."""
     hidden_reason: HiddenReason | None = None
+    """Reason why the session is hidden; None if it is not."""
     target_reachable: bool | None = None
-    """Whether the target could be reached before the deadline."""
+    """True if the target could be reached before the deadline."""
     reachable_soc_pct: int | None = None
-    """The state of charge that could be reached before the deadline, in whole percent."""
+    """State of charge that could be reached before the deadline, in whole percent."""
 
 
 @attrs.frozen(kw_only=True)
 class RejectedItem:
-    """A row of a page that could not be read; the rows around it were."""
+    """A row of a page that could not be read. The other rows of the page are not affected."""
 
     index: int
-    """The row's place in the list as it was served: 0 is the first row at offset 0."""
+    """The row's position in the list, counted from 0 at offset 0."""
     path: str
-    """Where in the row, as a JSON path (`$.plug_in_time`)."""
+    """JSON path of the unreadable value in the row (`$.plug_in_time`)."""
     reason: str
-    """What was expected there, without the value."""
+    """The type that was expected there. The value itself is only in `raw`."""
     raw: Any = attrs.field(repr=False)
-    """The row as the server sent it, as plain Python values."""
+    """The row as the server sent it, parsed from JSON."""
 
 
 @attrs.frozen(kw_only=True)
 class SessionsPage:
-    """One page of a vehicle's completed charging sessions, as the server answered it."""
+    """One page of a vehicle's completed charging sessions, as the server returned it."""
 
     total: int
     """The server's count of all sessions in the window, not only of this page."""
     items: list[ChargingSession]
+    """The sessions of the page, in the server's order."""
     rejected: list[RejectedItem] = attrs.field(factory=list)
-    """Rows that could not be read; only where the call was asked to keep them."""
+    """Rows that could not be read; empty unless `list_sessions` was called with `keep_rejected`."""
 
 
 @attrs.frozen(kw_only=True)
 class User:
-    """A user of the organization, as far as a fleet needs it. Personal fields do not show in the repr."""
+    """A user of the organization, with the fields that a fleet needs. Personal fields are left out of the repr."""
 
     id: uuid.UUID
+    """The user's id."""
     organization_id: uuid.UUID | None = None
+    """The id of the user's organization."""
     role: str | None = None
     """`admin`, `staff`, `user` or `guest`."""
     num_electric_vehicles: int | None = None
-    """None where the server does not say; 0 means that there is nothing to ask for."""
+    """Number of vehicles; None if unknown. `fetch_fleet` sends no request for a user with 0 vehicles."""
     external_user_id: str | None = attrs.field(default=None, repr=False)
-    """The partner's own id of this user."""
+    """The partner's own id for the user."""
     email: str | None = attrs.field(default=None, repr=False)
+    """E-mail address."""
     first_name: str | None = attrs.field(default=None, repr=False)
+    """First name."""
     last_name: str | None = attrs.field(default=None, repr=False)
+    """Last name."""
     is_onboarded: bool | None = None
+    """True if the user has completed the onboarding."""
     joined_at: datetime | None = None
+    """Time when the user joined."""
     last_login: datetime | None = None
+    """Time of the last login."""
 
 
 @attrs.frozen(kw_only=True)
 class DeviceModel:
-    """What a vehicle is."""
+    """The model of a vehicle."""
 
     manufacturer: str | None = None
+    """Name of the manufacturer."""
     model: str | None = None
+    """Name of the model."""
     year: int | None = None
+    """Model year."""
 
 
 @attrs.frozen(kw_only=True)
 class VehicleOwner:
-    """Whose a vehicle is."""
+    """The owner of a vehicle."""
 
     id: uuid.UUID | None = None
+    """The user's id."""
     external_id: str | None = attrs.field(default=None, repr=False)
-    """The partner's own id of the user."""
+    """The partner's own id for the user."""
 
 
 @attrs.frozen(kw_only=True)
 class ElectricVehicle:
-    """A user's vehicle, as far as a fleet needs it."""
+    """A user's vehicle, with the fields that a fleet needs."""
 
     id: uuid.UUID
+    """The vehicle's id."""
     device_model: DeviceModel | None = None
+    """Manufacturer, model and year."""
     owner: VehicleOwner | None = None
+    """The user who owns the vehicle."""
     lifecycle_state: str | None = None
+    """The server's state of the vehicle (`active`)."""
     is_authenticated: bool | None = None
-    """Whether the vehicle's manufacturer still lets the server in."""
+    """True if the server still has access to the vehicle at its manufacturer."""
     is_smart_optimization_active: bool | None = None
+    """True if the server optimizes when the vehicle charges."""
     price_zone: str | None = None
+    """Electricity price zone (`AT`)."""
     created_at: datetime | None = None
+    """Time when the vehicle was added."""
     updated_at: datetime | None = None
+    """Time of the last change."""
     deleted_at: datetime | None = None
+    """Time when the vehicle was deleted; None if it was not."""
 
 
 def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
     if isinstance(value, uuid.UUID):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"a uuid or its text is wanted, not {type(value).__name__}")  # noqa: TRY004
+        raise ValueError(f"expected a uuid or its text, got {type(value).__name__}")  # noqa: TRY004
     return uuid.UUID(value)
 
 
 @attrs.frozen(kw_only=True)
 class VehicleRef:
-    """Which vehicle of which user. Ids may be given as text; what is no uuid is a `ValueError`."""
+    """The ids of a vehicle and its user. They may be passed as text.
+
+    Raises:
+        ValueError: An id is not a uuid.
+    """
 
     user_id: uuid.UUID = attrs.field(converter=_as_uuid)
+    """The id of the vehicle's user."""
     vehicle_id: uuid.UUID = attrs.field(converter=_as_uuid)
+    """The vehicle's id."""
 
 
 @attrs.frozen(kw_only=True)
 class VehicleSessions:
-    """All sessions of one vehicle in a window of days, each once, and the verdict on their completeness."""
+    """All sessions of one vehicle in a window of days, each once, with the verdict on their completeness."""
 
     vehicle: VehicleRef
+    """The vehicle that was read."""
     from_date: date
+    """First day of the window, in UTC, inclusive."""
     to_date: date
-    """Both days are inclusive, in UTC."""
+    """Last day of the window, in UTC, inclusive."""
     sessions: list[ChargingSession] = attrs.field(repr=lambda rows: f"<{len(rows)} sessions>")
-    """In the server's order where it has one (`VERIFIED`), else by window of days."""
+    """The sessions, in the server's order. If the window was split by days, the order follows the split."""
     completeness: Completeness
+    """The verdict."""
     total: int
-    """The server's own count of the window, as last seen."""
+    """The server's last count of the sessions in the window."""
     rejected: list[RejectedItem] = attrs.field(factory=list)
-    """Rows that arrived but could not be read. They count as delivered in `completeness`."""
+    """Rows that arrived but could not be read. For `completeness` they count as delivered."""
     requests: int = 0
-    """HTTP requests that this vehicle cost, retries included."""
+    """Number of HTTP requests for this vehicle, retries included."""
     retries: int = 0
+    """Number of requests that repeated a failed one."""
 
 
 @attrs.frozen(kw_only=True)
 class VehicleFailure:
-    """A vehicle whose sessions could not be fetched, or a user whose vehicles could not be listed (`vehicle` is None)."""
+    """The failure of one vehicle in a fleet fetch, or of one user, whose vehicles could not be listed."""
 
     user_id: uuid.UUID
+    """The user's id."""
     vehicle: VehicleRef | None
+    """The vehicle; None if the user's vehicles could not be listed."""
     error: PoderoError
+    """The error that a call for this vehicle or user alone would raise."""
     requests: int = 0
+    """Number of HTTP requests for this vehicle or user, retries included."""
     retries: int = 0
+    """Number of requests that repeated a failed one."""
 
 
 @attrs.frozen(kw_only=True)
 class FleetSummary:
-    """What a fetch of a fleet did so far. The counts are of outcomes that were handed over."""
+    """The counts of a fleet fetch so far. Vehicles, failures and sessions count once the caller has received them."""
 
     vehicles: int = 0
-    """Vehicles whose sessions were fetched: `verified + repaired + unproven`."""
+    """Vehicles with sessions fetched: the sum of `verified`, `repaired` and `unproven`."""
     failures: int = 0
+    """Vehicles, and users, that failed."""
     sessions: int = 0
+    """Sessions received."""
     rejected: int = 0
+    """Rows that could not be read."""
     verified: int = 0
+    """Vehicles with the verdict `VERIFIED`."""
     repaired: int = 0
+    """Vehicles with the verdict `REPAIRED`."""
     unproven: int = 0
+    """Vehicles with the verdict `UNPROVEN`."""
     requests: int = 0
-    """HTTP requests for sessions and, where the fleet was discovered, for users and vehicles; retries included."""
+    """HTTP requests for sessions, and for users and vehicles if the fleet was discovered; retries included."""
     retries: int = 0
+    """Requests that repeated a failed one."""
     pauses: int = 0
-    """How often the server asked the whole client to wait."""
+    """Number of times that the server asked the client to pause."""
     seconds: float = 0.0
-    """Wall time from the start of the fetch to now, or to its end."""
+    """Seconds from the start of the fetch until now, or until its end."""

@@ -10,7 +10,7 @@ import pytest
 from podero_async import SessionsPage
 from podero_async._decode import PageOutline
 from podero_async._paging.page import NewRows, Page
-from podero_async._paging.proof import Order, overlaps, order_of, fits
+from podero_async._paging.proof import Order, fits, order_of, overlaps
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from tests._support.clients import page_body, wire_row
