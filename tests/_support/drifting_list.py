@@ -1,4 +1,4 @@
-"""A list that moves while it is read, and a reader's result held against what existed throughout."""
+"""A list that changes while it is read, and the outcome of a read compared with the sessions that existed throughout."""
 
 from __future__ import annotations
 
@@ -22,9 +22,13 @@ WINDOW = Window(FIRST_DAY, FIRST_DAY + timedelta(days=DAYS - 1))
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 Row = tuple[datetime, str]
+"""A session's plug-in time and id."""
+
+Ordering = Callable[[list[Row], random.Random], list[Row]]
+"""Puts rows, which are sorted by time, into the order of the served list."""
 
 
-def map_in_order(rows: list[Row], rng: random.Random) -> list[Row]:
+def oldest_first(rows: list[Row], rng: random.Random) -> list[Row]:
     return rows
 
 
@@ -37,89 +41,102 @@ def shuffled(rows: list[Row], rng: random.Random) -> list[Row]:
 
 
 def ties_shuffled(rows: list[Row], rng: random.Random) -> list[Row]:
-    """Sorted by time, but rows of the same time stand anyhow."""
+    """Sort by time, with rows of the same time in random order."""
     return sorted(rows, key=lambda row: (row[0], rng.random()), reverse=True)
+
+
+MISCOUNTS: dict[str, Callable[[int, random.Random], int]] = {
+    "negative": lambda _, __: -1,
+    "too small": lambda total, _: max(0, total - 7),
+    "too large": lambda total, _: total + 7,
+    "far too large": lambda total, _: total * 3 + 1000,
+    "changing": lambda total, rng: total + rng.randint(-20, 20),
+    "zero": lambda _, __: 0,
+}
+"""Wrong totals, by name, from the right ones."""
 
 
 @attrs.define
 class MovingList:
-    """Serves pages of a list in which rows come and go before each answer."""
+    """Serves pages of a list. Rows are added and removed before each page."""
 
     rng: random.Random
     insert_rate: float = 0.0
     remove_rate: float = 0.0
     burst: int = 1
     most_rows: int = 200
-    order: Callable[[list[Row], random.Random], list[Row]] = newest_first
+    order: Ordering = newest_first
     sorts_pages: bool = False
-    """Whether a page is sorted after it was cut, which makes any list look sorted."""
+    """Whether each page is sorted on its own, so that any list looks sorted."""
     resolution_s: int = 1
-    """Times are multiples of it: a coarse one makes ties."""
-    lie: Callable[[int, random.Random], int] | None = None
+    """Times are multiples of it, so a coarse one makes ties."""
+    miscount: Callable[[int, random.Random], int] | None = None
     rows: list[Row] = attrs.field(factory=list)
     throughout: set[str] = attrs.field(factory=set)
-    most_inserted: int = 10**9
+    max_inserted: int = 10**9
     requests: int = 0
-    _named: int = 0
+    _inserted: int = 0
 
     def fill(self, count: int) -> MovingList:
         for _ in range(count):
             self.insert()
-        self.throughout = {name for _, name in self.rows}
+        self.throughout = {row_id for _, row_id in self.rows}
         return self
 
     def insert(self) -> None:
-        if self._named >= self.most_inserted:
+        if self._inserted >= self.max_inserted:
             return
-        self._named += 1
+        self._inserted += 1
         second = self.rng.randrange(DAYS * 86400 // self.resolution_s) * self.resolution_s
-        bisect.insort(self.rows, (START + timedelta(seconds=second), str(self._named)))
+        bisect.insort(self.rows, (START + timedelta(seconds=second), str(self._inserted)))
 
     def remove(self) -> None:
         if self.rows:
-            _, name = self.rows.pop(self.rng.randrange(len(self.rows)))
-            self.throughout.discard(name)
+            _, row_id = self.rows.pop(self.rng.randrange(len(self.rows)))
+            self.throughout.discard(row_id)
 
     async def fetch(self, window: Window, offset: int) -> Page:
         self.requests += 1
         for _ in range(self.rng.randrange(4)):
-            await asyncio.sleep(0)  # so that pages asked for at once are cut in any order
-        if self.rng.random() < self.insert_rate:
-            for _ in range(self.rng.randint(1, self.burst)):
-                self.insert()
-        if self.rng.random() < self.remove_rate:
-            for _ in range(self.rng.randint(1, self.burst)):
-                self.remove()
+            await asyncio.sleep(0)  # so that concurrent pages are cut in any order
+        for change, rate in ((self.insert, self.insert_rate), (self.remove, self.remove_rate)):
+            if self.rng.random() < rate:
+                for _ in range(self.rng.randint(1, self.burst)):
+                    change()
         rows = self.order([row for row in self.rows if window.from_date <= row[0].date() <= window.to_date], self.rng)
-        cut = rows[offset : offset + self.most_rows]
+        page = rows[offset : offset + self.most_rows]
         if self.sorts_pages:
-            cut.sort()
-        total = self.lie(len(rows), self.rng) if self.lie else len(rows)
-        return page_of(offset, total, cut)
+            page.sort()
+        return page_of(offset, self.miscount(len(rows), self.rng) if self.miscount else len(rows), page)
 
 
-def page_of(offset: int, total: int, rows: Sequence[Row]) -> Page:
-    names, times = [name for _, name in rows], [time for time, _ in rows]
-    outline = PageOutline(total, names, list(times))
-    return Page(offset, total, len(rows), lambda: SessionsPage(total=total, items=[]), lambda: outline)
+def page_of(offset: int, total: int, rows: Sequence[tuple[datetime | None, str]]) -> Page:
+    """Make a page that decodes to the ids of its rows."""
+    ids = [row_id for _, row_id in rows]
+    outline = PageOutline(total, ids, [time for time, _ in rows])
+    decoded = SessionsPage(total=total, items=ids)  # type: ignore[arg-type]
+    return Page(offset, total, len(rows), lambda: decoded, lambda: outline)
+
+
+async def ids_of(reader: SessionListReader) -> list[str]:
+    """Read a list of such pages completely, and return the ids as they are delivered."""
+    return [str(row_id) async for rows in reader.new_rows() for row_id in rows.decode().items]
 
 
 @attrs.frozen
 class Result:
     completeness: Completeness
-    names: list[str]
+    ids: list[str]
     lost: set[str]
+    """Ids that existed throughout the read and were not delivered."""
     requests: int
-    doubt: str
+    reason: str
     total: int
 
 
 async def read(moving: MovingList, *, ahead: int = 16, window: Window = WINDOW) -> Result:
-    """Read a list whole, and say what was lost of what existed throughout."""
+    """Read a list completely."""
     reader = SessionListReader(moving.fetch, window, await moving.fetch(window, 0), ahead=ahead)
-    names = []
-    async for piece in reader.new_rows():
-        fresh = piece.is_new or [True] * piece.page.count
-        names += [name for name, is_fresh in zip(piece.page.ids, fresh, strict=True) if is_fresh]
-    lost = moving.throughout - set(names)
-    return Result(reader.completeness, names, lost, moving.requests, reader.reason, reader.total)
+    ids = await ids_of(reader)
+    lost = moving.throughout.difference(ids)
+    return Result(reader.completeness, ids, lost, moving.requests, reader.reason, reader.total)
