@@ -1,11 +1,11 @@
 """The values that this library returns: charging sessions, users, vehicles, and the outcomes of a fleet fetch.
 
 All classes are frozen attrs classes with keyword-only arguments, and fields have the names of the API's JSON. Times are
-aware datetimes; a time without an offset is read as UTC. A field is None if the server sent null or left it out. The
-API's contract names most fields without describing them, so their descriptions here follow from the names.
+aware datetimes; a time without an offset is read as UTC. A field has the value None if the server sent null or left
+it out. The API's contract names most fields without describing them, so their descriptions here follow from the names.
 
 An enum may gain values after this release. An unknown text becomes an unnamed member that keeps it: its `value` is the
-text, and its `name` is None. It equals every member of the same text. Iterating over the enum does not show it.
+text and its `name` None. It equals every member of the same text. Iterating over the enum does not show it.
 """
 
 import enum

@@ -63,7 +63,7 @@ async def test_a_list_that_does_not_change_costs_few_extra_requests(rows: int, r
 
 @pytest.mark.parametrize("page_size", [4, 7, 50])
 async def test_pages_smaller_than_the_limit_are_read_in_smaller_steps(page_size: int) -> None:
-    """A server that returns fewer rows than requested is read completely, in steps of the pages that it returns."""
+    """If a server returns fewer rows than requested, its list is read completely, in steps of its own page size."""
     result = await read(MovingList(random.Random(1), most_rows=page_size).fill(300))
     check_promise(result)
     assert (result.completeness, len(result.ids)) == (VERIFIED, 300)
@@ -103,7 +103,7 @@ async def test_a_thousand_reads_of_moving_lists_lose_nothing() -> None:
 
 
 async def test_a_list_without_order_is_proven_by_days() -> None:
-    """A list in a different order at each request is REPAIRED, and complete."""
+    """If a list comes in another order at each request, it is REPAIRED, and complete."""
     for seed in range(30):
         rng = random.Random(seed)
         moving = MovingList(rng, insert_rate=0.1, remove_rate=0.1, order=shuffled).fill(rng.randint(201, 1500))
@@ -113,7 +113,7 @@ async def test_a_list_without_order_is_proven_by_days() -> None:
 
 
 async def test_a_day_of_several_pages_without_order_stays_unproven() -> None:
-    """A single day cannot be split, so without an order there is no proof, and `reason` says so."""
+    """If one day has several pages and no order, nothing proves it complete, and `reason` says why."""
     result = await read(busy_day(shuffled), window=ONE_DAY)
     check_promise(result)
     assert (result.completeness, result.reason) == (UNPROVEN, "the list is not sorted by plug-in time")
@@ -121,13 +121,13 @@ async def test_a_day_of_several_pages_without_order_stays_unproven() -> None:
 
 
 async def test_a_day_of_several_pages_with_an_order_is_proven() -> None:
-    """A sorted list needs no split by days."""
+    """If one day has several pages and an order, overlapping pages prove it complete."""
     result = await read(busy_day(newest_first), window=ONE_DAY)
     assert (result.completeness, len(result.ids)) == (VERIFIED, 500)
 
 
 async def test_pages_sorted_one_by_one_are_not_taken_for_a_sorted_list() -> None:
-    """A server that sorts each page of an unsorted list gets no false verdict."""
+    """If a server sorts each page of an unsorted list, no verdict is false."""
     for seed in range(150):
         rng = random.Random(seed)
         moving = MovingList(rng, insert_rate=0.2, remove_rate=0.2, order=shuffled, sorts_pages=True)
@@ -136,7 +136,7 @@ async def test_pages_sorted_one_by_one_are_not_taken_for_a_sorted_list() -> None
 
 @pytest.mark.parametrize("resolution_s", [600, 86400 // 4])
 async def test_a_page_that_ends_among_rows_of_one_time_loses_none(resolution_s: int) -> None:
-    """Sessions of the same plug-in time may be in any order."""
+    """If sessions have the same plug-in time, they may be in any order on the pages."""
     for seed in range(60):
         rng = random.Random(seed)
         moving = MovingList(
@@ -147,7 +147,7 @@ async def test_a_page_that_ends_among_rows_of_one_time_loses_none(resolution_s: 
 
 @pytest.mark.parametrize("page_size", [1, 2])
 async def test_pages_too_short_to_overlap_are_not_verified(page_size: int) -> None:
-    """Pages of one or two rows are proven by days, or not at all."""
+    """If pages have one or two rows, the list is proven by days, or not at all."""
     moving = MovingList(random.Random(3), insert_rate=0.3, remove_rate=0.3, most_rows=page_size).fill(40)
     result = await read(moving)
     check_promise(result)
@@ -171,7 +171,7 @@ async def test_a_wrong_total_never_shortens_a_list_unnoticed(miscount: Callable[
 
 @pytest.mark.parametrize("total", [395, 400, 1000])
 async def test_a_server_that_ignores_the_offset_is_an_error(total: int) -> None:
-    """The read ends with `CompletenessError` after a few requests."""
+    """If every offset returns the first page, the read ends with `CompletenessError` after a few requests."""
 
     class Stuck(MovingList):
         async def fetch(self, window: Window, offset: int) -> Page:
@@ -185,7 +185,7 @@ async def test_a_server_that_ignores_the_offset_is_an_error(total: int) -> None:
 
 
 async def test_a_read_of_an_endless_list_ends() -> None:
-    """A list with more rows behind every page ends the read as UNPROVEN within 100 requests."""
+    """If every page says that more rows follow, the read ends as UNPROVEN within 100 requests."""
 
     class Endless(MovingList):
         async def fetch(self, window: Window, offset: int) -> Page:

@@ -92,7 +92,7 @@ def test_pages_overlap_only_if_no_session_fits_between(before: Page, after: Page
 
 
 def test_pages_with_an_unreadable_time_at_the_edge_do_not_overlap() -> None:
-    """The position of such a row is unknown, so it is no evidence."""
+    """If the time of a page's first or last row is unreadable, the page proves nothing about its neighbour."""
     assert not overlaps(at(1, 2, None), at(2, 3, 4, offset=1), Order.OLDEST_FIRST)
     assert not overlaps(at(1, 2, 3), at(None, 3, 4, offset=1), Order.OLDEST_FIRST)
 
@@ -131,7 +131,7 @@ def test_the_number_of_pages_follows_from_the_total(count: int, total: int, page
 
 
 def test_an_unreadable_row_counts_as_delivered() -> None:
-    """A list with one unreadable row is whole."""
+    """A list is whole even if one row of it is unreadable."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2, is_at_home=5)))
     assert (page.count, page.is_whole, page.is_whole_and_distinct) == (2, True, True)
 
@@ -167,7 +167,7 @@ def test_a_first_page_is_decoded_later_if_more_pages_follow(body: bytes, is_deco
 
 
 def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
-    """The error is raised during the request, which can be retried, and not when the page is decoded."""
+    """The error is raised when the page arrives, so that the request can be retried."""
     with pytest.raises(DecodeError) as caught:
         Page.first(2, FIRST_OF_SEVERAL.replace(b"optimized", b"\xff"))
     assert caught.value.retryable

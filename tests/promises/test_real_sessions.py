@@ -1,46 +1,38 @@
-"""Real sessions of real residents, through the whole path."""
+"""Sessions as residents charge, through the whole path."""
 
 from __future__ import annotations
 
-import csv
-from datetime import UTC, datetime
-from itertools import chain
+from collections import Counter
+from datetime import UTC
+from pathlib import Path
 
 from podero_async import Completeness, VehicleSessions
-from podero_async.testing import PoderoSimulator
+from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import client_of
-from tests._support.real_sessions import TRONDHEIM, needs_trondheim, read_trondheim
+from tests._support.real_sessions import for_each_report_file, read_reports, rows_by_vehicle
 
 
-@needs_trondheim
-async def test_the_real_sessions_of_trondheim_arrive_field_by_field() -> None:
-    """What holds for generated rows would not hold for a winter of real charging."""
-    rows = read_trondheim()
-    assert len(rows) == 97
-    assert sum(map(len, rows.values())) == 6878
-    async with PoderoSimulator(rows=rows) as simulator, client_of(simulator) as client:
-        async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
-            outcomes = [outcome async for outcome in fleet]
-    assert fleet.summary.sessions == 6878
-    assert {outcome.vehicle for outcome in outcomes} == set(rows)
-    assert sum(len(wire) > 200 for wire in rows.values()) > 3, "several vehicles have more than one page"
+@for_each_report_file
+async def test_reported_sessions_arrive_field_by_field(report_file: Path) -> None:
+    """Every reported session arrives once, with its times and its energy, and no list is UNPROVEN."""
+    reports = read_reports(report_file)
+    page_size = min(200, len(reports) // 3)
+    assert max(Counter(report.vehicle for report in reports).values()) > page_size, "a list has more than one page"
+    small_pages = Fault(kind="clamped_limit", limit=page_size)
+    async with PoderoSimulator(rows=rows_by_vehicle(reports), faults=[small_pages]) as simulator:
+        async with client_of(simulator) as client:
+            async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
+                outcomes = [outcome async for outcome in fleet]
+    assert fleet.summary.sessions == len(reports)
+    assert {outcome.vehicle for outcome in outcomes} == {report.vehicle for report in reports}
     for outcome in outcomes:
         assert isinstance(outcome, VehicleSessions)
         assert outcome.completeness is not Completeness.UNPROVEN
-        wire = {row["id"]: row for row in rows[outcome.vehicle]}
-        assert len(outcome.sessions) == len(wire)
-        for session in outcome.sessions:
-            row = wire[str(session.id)]
-            assert session.plug_in_time == _time(row["plug_in_time"])
+        sessions = {session.id: session for session in outcome.sessions}
+        expected = [report for report in reports if report.vehicle == outcome.vehicle]
+        assert len(outcome.sessions) == len(sessions) == len(expected)
+        for report in expected:
+            session = sessions[report.session_id]
+            assert (session.plug_in_time, session.unplug_time) == (report.plug_in, report.plug_out)
             assert session.plug_in_time.utcoffset() == UTC.utcoffset(None)
-            assert session.unplug_time == _time(row["unplug_time"])
-            assert session.energy_charged_kwh == row["energy_charged_kwh"]
-    # The figures straight from the file, past the converter above.
-    with TRONDHEIM.open(encoding="utf-8", newline="") as file:
-        energies = [float(report["El_kWh"].replace(",", ".")) for report in csv.DictReader(file, delimiter=";")]
-    sessions = chain.from_iterable(outcome.sessions for outcome in outcomes if isinstance(outcome, VehicleSessions))
-    assert sorted(session.energy_charged_kwh or 0.0 for session in sessions) == sorted(energies)
-
-
-def _time(text: str | None) -> datetime | None:
-    return None if text is None else datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+            assert session.energy_charged_kwh == report.energy_kwh
