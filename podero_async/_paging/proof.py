@@ -6,7 +6,8 @@ The argument:
 2. If the list is sorted by plug-in time, a page holds every session that existed at that moment and was plugged in
    between the page's first time and its last. At these two times themselves, other sessions of the same time may have
    been cut off.
-3. So if a page starts strictly before the previous page ended, no time between the two is left out.
+3. So if a page starts strictly before the previous page ended, the two together hold every session between the start of
+   the first and the end of the second.
 4. The first page starts at offset 0 and the last page ends at `total`, so no session lies before or after the pages.
 5. A session that existed throughout the read existed at the moment of every page. Its plug-in time lies within at least
    one page, so it is on that page, however the list moved and in whichever order the pages were read.
