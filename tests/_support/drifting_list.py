@@ -64,7 +64,7 @@ class MovingList:
     insert_rate: float = 0.0
     remove_rate: float = 0.0
     burst: int = 1
-    most_rows: int = 200
+    page_size: int = 200
     order: Ordering = newest_first
     sorts_pages: bool = False
     """Whether each page is sorted on its own, so that any list looks sorted."""
@@ -104,7 +104,7 @@ class MovingList:
                 for _ in range(self.rng.randint(1, self.burst)):
                     change()
         rows = self.order([row for row in self.rows if window.from_date <= row[0].date() <= window.to_date], self.rng)
-        page = rows[offset : offset + self.most_rows]
+        page = rows[offset : offset + self.page_size]
         if self.sorts_pages:
             page.sort()
         return page_of(offset, self.miscount(len(rows), self.rng) if self.miscount else len(rows), page)

@@ -64,7 +64,7 @@ async def test_a_list_that_does_not_change_costs_few_extra_requests(rows: int, r
 @pytest.mark.parametrize("page_size", [4, 7, 50])
 async def test_pages_smaller_than_the_limit_are_read_in_smaller_steps(page_size: int) -> None:
     """If a server returns fewer rows than requested, its list is read completely, in steps of its own page size."""
-    result = await read(MovingList(random.Random(1), most_rows=page_size).fill(300))
+    result = await read(MovingList(random.Random(1), page_size=page_size).fill(300))
     check_promise(result)
     assert (result.completeness, len(result.ids)) == (VERIFIED, 300)
     assert result.requests <= 2 + ceil(300 / max(1, page_size - min(5, page_size - 1)))
@@ -140,7 +140,7 @@ async def test_a_page_that_ends_among_rows_of_one_time_loses_none(resolution_s: 
     for seed in range(60):
         rng = random.Random(seed)
         moving = MovingList(
-            rng, insert_rate=0.2, remove_rate=0.2, order=ties_shuffled, resolution_s=resolution_s, most_rows=20
+            rng, insert_rate=0.2, remove_rate=0.2, order=ties_shuffled, resolution_s=resolution_s, page_size=20
         )
         check_promise(await read(moving.fill(rng.randint(0, 200))))
 
@@ -148,7 +148,7 @@ async def test_a_page_that_ends_among_rows_of_one_time_loses_none(resolution_s: 
 @pytest.mark.parametrize("page_size", [1, 2])
 async def test_pages_too_short_to_overlap_are_not_verified(page_size: int) -> None:
     """If pages have one or two rows, the list is proven by days, or not at all."""
-    moving = MovingList(random.Random(3), insert_rate=0.3, remove_rate=0.3, most_rows=page_size).fill(40)
+    moving = MovingList(random.Random(3), insert_rate=0.3, remove_rate=0.3, page_size=page_size).fill(40)
     result = await read(moving)
     check_promise(result)
     assert result.completeness is not VERIFIED
@@ -162,7 +162,7 @@ async def test_a_wrong_total_never_shortens_a_list_unnoticed(miscount: Callable[
     """All rows of a still list are delivered despite a wrong total, and a read that lost rows is UNPROVEN."""
     for seed in range(40):
         rng = random.Random(seed)
-        moving = MovingList(rng, miscount=miscount, most_rows=50, insert_rate=rng.choice([0, 0.3]))
+        moving = MovingList(rng, miscount=miscount, page_size=50, insert_rate=rng.choice([0, 0.3]))
         result = await read(moving.fill(rng.randint(51, 400)))
         assert result.completeness is UNPROVEN or not result.lost
         assert result.requests < 200
@@ -211,7 +211,7 @@ def lists(*, sound: bool) -> st.SearchStrategy[MovingList]:
         remove_rate=st.sampled_from([0, 0.1, 0.5, 1]),
         burst=st.sampled_from([1, 3, 30]),
         max_inserted=st.just(600),  # a list that grows without end is never proven
-        most_rows=st.sampled_from([1, 2, 3, 8, 20, 50]),
+        page_size=st.sampled_from([1, 2, 3, 8, 20, 50]),
         order=st.sampled_from([oldest_first if sound else shuffled, newest_first, ties_shuffled]),
         sorts_pages=st.just(value=False) if sound else st.booleans(),
         resolution_s=st.sampled_from([1, 60, 3600, 86400]),

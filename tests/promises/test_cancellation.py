@@ -202,7 +202,7 @@ async def test_a_stop_at_every_step_of_a_read_that_is_repaired_comes_out(way: Wa
     """A list that moves would keep its reader asking for pages after its caller has gone."""
     results: list[Result] = []
     for steps in (sweep := Sweep()):
-        moving = MovingList(Random(3), insert_rate=0.8, burst=10, most_rows=60).fill(300)
+        moving = MovingList(Random(3), insert_rate=0.8, burst=10, page_size=60).fill(300)
         await way(read_whole(moving, results), steps)
         assert steps.left(of_others=True) == []
     assert results[-1].completeness is Completeness.REPAIRED
