@@ -36,7 +36,7 @@ class OverlapReader:
 
     Args:
         fetch: Fetches the page at an offset.
-        first: The page at offset 0.
+        first: The page at offset 0. It is not the whole list.
         ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
     """
 
@@ -57,7 +57,7 @@ class OverlapReader:
         self._pages_without_progress = 0
         self._joined_rows = 0
         self.last = first
-        self.is_proven = first.is_whole
+        self.is_proven = False
         self.is_inconsistent = False
         self.is_unordered = False
         self.was_repaired = False
@@ -70,8 +70,6 @@ class OverlapReader:
             CompletenessError: The server returns the first page for every offset.
         """
         yield self._first
-        if self._first.is_whole:
-            return
         try:
             order = self._usable_order()
             async with aclosing(map_in_order(self._fetch, self._planned, ahead=self._ahead)) as planned:

@@ -12,7 +12,7 @@ from podero_async._paging.page import NewRows, Page
 from podero_async._paging.window import Window
 from podero_async.models import Completeness
 
-__all__ = ["Fetch", "SessionListReader"]
+__all__ = ["SessionListReader"]
 
 Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
