@@ -1,4 +1,4 @@
-"""Lets errors out without the frames they came through: tracebacks are shown with locals, and those hold secrets."""
+"""Secret strings, and errors without the tracebacks that would show secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["Secret", "SecretBytes", "as_secret", "strip_traceback"]
 
 
 class Secret(str):
-    """A text that no repr shows, and so no traceback with locals, whose ever; written or formatted it is what it is."""
+    """A `str` with the `repr` `'***'`, so that secrets stay out of reprs and tracebacks.
+
+    `str()`, formatting and JSON encoding give the real value.
+    """
 
     __slots__ = ()
 
@@ -22,6 +25,8 @@ class Secret(str):
 
 
 class SecretBytes(bytes):
+    """The same for `bytes`, if a request body holds credentials."""
+
     __slots__ = ()
 
     def __repr__(self) -> str:
@@ -29,16 +34,16 @@ class SecretBytes(bytes):
 
 
 def as_secret(value: str) -> str:
-    """Hide a text; what is none will be refused."""
+    """Wrap a string as a `Secret`; leave any other value for the validator to reject."""
     return Secret(value) if isinstance(value, str) else value
 
 
-class strip_traceback:  # noqa: N801  # it reads as what it does
-    """Whatever fails inside, its error comes out without the frames below, this function's own included.
+class strip_traceback:  # noqa: N801  # used like a function, as `contextlib.suppress` is
+    """Strip the traceback from any `PoderoError` or `CancelledError` that is raised inside the block.
 
-    Tokens, headers and bodies are locals there, ours and aiohttp's, and of the errors that an error was made from. What
-    its caller was handling stays its context. A cancellation comes out bare, too, since a timeout makes it a cause.
-    Of what was not foreseen the frames are kept: they say where the defect is.
+    If an error report shows local variables, the inner frames (ours and aiohttp's) show tokens, headers and bodies.
+    A cancellation is stripped because `asyncio.timeout` makes it the cause of its `TimeoutError`. If the caller was
+    handling an exception, this one stays the context. Other exceptions keep their frames, since these locate a defect.
     """
 
     __slots__ = ("_handled",)
@@ -51,7 +56,7 @@ class strip_traceback:  # noqa: N801  # it reads as what it does
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, PoderoError | asyncio.CancelledError):
-            # With what remains the interpreter goes on: the frame that the `with` stands in is not added again.
+            # The interpreter re-raises the error as it is left here, without adding the current frame again.
             error.__traceback__ = error.__cause__ = None
             error.__context__ = self._handled
-            error.__suppress_context__ = False  # which setting a cause has changed
+            error.__suppress_context__ = False  # assigning the cause has set it
