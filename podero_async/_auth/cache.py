@@ -1,6 +1,6 @@
-"""The one token that all calls of a client share: asked for once, renewed early, kept in a store where there is one.
+"""The token cache: one token for all calls of a client, requested once, renewed early, and shared through a store.
 
-Knows when a token is needed, not how a request travels: a `send` function is given to it.
+The cache decides when a token is needed; the `send` function that it is given makes the HTTP request.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, cast
+from typing import cast
 
 from podero_async._auth.credentials import (
     ClientCredentials,
@@ -24,7 +24,7 @@ from podero_async._auth.credentials import (
 )
 from podero_async._auth.grants import TokenRequest, grant_parameters, refresh_parameters, token_endpoints, token_request
 from podero_async._auth.store import Token, TokenStore
-from podero_async._decode import decode_json, describe_error
+from podero_async._decode import decode_json, oauth_error_code
 from podero_async.errors import AuthenticationError, ConfigurationError, DecodeError, PoderoError
 
 __all__ = ["TokenCache"]
@@ -32,19 +32,19 @@ __all__ = ["TokenCache"]
 _logger = logging.getLogger("podero_async")
 
 _OK = 200
-_TRY_ANOTHER_WAY = frozenset({400, 404, 405, 415, 422})  # how a server refuses a way that it does not speak
-_CREDENTIALS_ARE_WRONG = frozenset({"invalid_client", "invalid_grant"})  # ... and how it says that it does
-_CLOCK_MARGIN_S = 20.0  # two clocks may disagree ...
-_CLOCK_MARGIN = 0.05  # ... but a short-lived token must outlast its renewal
-_RENEW_AT = (0.8, 0.9)  # of a token's life, with jitter: a fleet of processes must not renew in step
-_EARLY_RETRY_S = 5.0  # after an early renewal that failed
+_UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 415, 422})  # the server may not support this token endpoint style ...
+_WRONG_CREDENTIALS = frozenset({"invalid_client", "invalid_grant"})  # ... but with these error codes it does
+_MAX_CLOCK_SKEW_S = 20.0  # between the server's clock and ours
+_MAX_SKEW_SHARE = 0.05  # of a token's life, so that a short-lived token stays usable
+_RENEW_AT_SHARE = (0.8, 0.9)  # of a token's life, drawn at random, so that processes do not renew all at once
+_EARLY_RETRY_S = 5.0  # after a failed renewal, if the old token is still usable
 
 
 class TokenCache:
-    """One token for all, asked for once however many wait for it, and renewed before it expires.
+    """Hold one token, request it once for all waiting callers, and renew it before it expires.
 
-    A token is renewed in the background at 80 to 90 % of its life, so that no call waits; while that fails, it serves
-    on until it expires. A caller that is cancelled cancels nobody else: the request is the cache's own task.
+    The renewal runs in the background after 80 to 90 % of the token's life, so calls do not wait for it. If it fails,
+    the old token is used until it expires. The renewal is a task of the cache, so a cancelled caller does not cancel it.
     """
 
     def __init__(
@@ -63,17 +63,38 @@ class TokenCache:
         self._now = now
         self._token: Token | None = None
         self._refresh_token: str | None = None
-        self._can_refresh = isinstance(credentials, PasswordCredentials)  # a client asks again, as it did at first
-        self._refused: str | None = None  # the store may still hold a token that was answered with 401 ...
-        self._refused_refresh_token: str | None = None  # ... and a refresh token that was refused
-        self._way: TokenEndpoint | None = None
+        self._can_refresh = isinstance(credentials, PasswordCredentials)  # RFC 6749, 4.4.3: never for a client's grant
+        # The store may still hold tokens that the server has refused.
+        self._refused_token: str | None = None
+        self._refused_refresh_token: str | None = None
+        self._endpoint: TokenEndpoint | None = None
         self._renewal: asyncio.Task[Token] | None = None
         self._next_early_renewal = 0.0
         if isinstance(credentials, StaticToken):
             self._token = Token(value=credentials.token)
 
+    def __repr__(self) -> str:
+        times = ""
+        if self._token is not None:
+            now = self._now()
+            times = f"renews_in_s={self._token.renew_at - now:.0f}, expires_in_s={self._token.usable_until - now:.0f}, "
+        return (
+            f"TokenCache(has_token={self._token is not None}, {times}is_renewing={self._renewal is not None}, "
+            f"endpoint={str(self._endpoint) if self._endpoint else None!r})"
+        )
+
+    @property
+    def endpoint(self) -> TokenEndpoint | None:
+        """The token endpoint that gave the last token; None if none has been asked yet."""
+        return self._endpoint
+
+    @property
+    def replays(self) -> int:
+        """How often a call may be sent again after a 401: twice with a store, because its token may be revoked, too."""
+        return 1 if self._store is None else 2
+
     def current(self) -> str | None:
-        """Return the token if one is usable now, without waiting; start its renewal where that is due."""
+        """Return the token if it is usable now; start its renewal in the background if that is due."""
         token = self._token
         if token is None:
             return None
@@ -86,12 +107,13 @@ class TokenCache:
         return token.value
 
     async def get(self) -> str:
-        """Return a usable token, waiting for one where there is none.
+        """Return a usable token, or wait for the one token request that all callers share.
 
         Raises:
-            AuthenticationError: The credentials were refused.
+            AuthenticationError: The server refused the credentials.
             TransportError: The token endpoint could not be reached.
-            DecodeError: Its answer held no token.
+            DecodeError: The response holds no token.
+            ConfigurationError: The client was closed.
         """
         token = self.current()
         if token is not None:
@@ -100,7 +122,7 @@ class TokenCache:
         try:
             return (await asyncio.shield(renewal)).value
         except PoderoError as error:
-            raise copy.copy(error) from None  # every waiter gets its own: a shared one would collect their tracebacks
+            raise copy.copy(error) from None  # a shared error would collect the tracebacks of all callers
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if renewal.cancelled() and not (task and task.cancelling()):
@@ -108,26 +130,16 @@ class TokenCache:
             raise
 
     def invalidate(self, value: str) -> bool:
-        """Drop the token that was answered with 401, unless it has been replaced; say whether another can be had."""
+        """Drop the token that a 401 refused, unless it was replaced already; return whether another can be requested."""
         if isinstance(self._credentials, StaticToken):
             return False
         if self._token is not None and self._token.value == value:
             self._token = None
-            self._refused = value
+            self._refused_token = value
         return True
 
-    @property
-    def replays(self) -> int:
-        """How often a call may be sent again after a 401: a token of a store may be as dead as the one before."""
-        return 1 if self._store is None else 2
-
-    @property
-    def endpoint(self) -> TokenEndpoint | None:
-        """The way that gave the token; None before one was asked for."""
-        return self._way
-
     async def aclose(self) -> None:
-        """Cancel a renewal under way, and wait for its end."""
+        """Cancel a renewal that is under way, and wait for its end."""
         if self._renewal is not None:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
@@ -141,7 +153,7 @@ class TokenCache:
         self._renewal = None
         if not renewal.cancelled() and (error := renewal.exception()) is not None:
             self._next_early_renewal = self._now() + _EARLY_RETRY_S
-            _logger.warning("no new token: %s", error)
+            _logger.warning("token request failed: %s", error)
 
     async def _renew(self) -> Token:
         if self._store is None:
@@ -149,63 +161,59 @@ class TokenCache:
             return self._token
         async with self._store.lock(self._store_key):
             token = await self._store.load(self._store_key)
-            if token is not None:  # whoever renewed it last knows best, even that there is no refresh token any more
+            if token is not None:  # another process may have rotated the refresh token, or lost it
                 is_refused = token.refresh_token == self._refused_refresh_token
                 self._refresh_token = None if is_refused else token.refresh_token
-            if token is None or not self._is_news(token):
+            if token is None or not self._is_new(token):
                 token = await self._request()
                 await self._store.save(self._store_key, token)
         self._token = token
         return token
 
-    def _is_news(self, stored: Token) -> bool:
-        """Say whether another process has renewed the token already."""
-        known = {self._refused, self._token.value if self._token else None}
+    def _is_new(self, stored: Token) -> bool:
+        """Return whether another process has renewed the token already."""
+        known = {self._refused_token, self._token.value if self._token else None}
         return stored.value not in known and self._now() < stored.usable_until
 
     async def _request(self) -> Token:
-        """Ask the server: with the refresh token where there is one, else with the credentials."""
+        """Request a token: with the refresh token if there is one, otherwise with the credentials."""
         credentials = cast("ClientCredentials | PasswordCredentials", self._credentials)  # a static token never expires
-        ways = sorted(token_endpoints(credentials), key=lambda way: way != self._way)  # what worked last time, first
+        endpoints = sorted(token_endpoints(credentials), key=lambda endpoint: endpoint != self._endpoint)
         if self._refresh_token:
-            status, body = await self._send(token_request(ways[0], refresh_parameters(self._refresh_token)))
+            status, body = await self._send(token_request(endpoints[0], refresh_parameters(self._refresh_token)))
             if status == _OK:
-                return self._read(body)
-            self._refused_refresh_token, self._refresh_token = self._refresh_token, None  # the password still stands
+                return self._decode(body)
+            self._refused_refresh_token, self._refresh_token = self._refresh_token, None
         grant = grant_parameters(credentials)
         refusals = []
-        for way in ways:
-            request = token_request(way, grant)
-            status, body = await self._send(request)
+        for endpoint in endpoints:
+            status, body = await self._send(token_request(endpoint, grant))
             if status == _OK:
-                self._way = way
-                return self._read(body)
-            code, words = describe_error(body, request.secrets)
-            refusals.append(f"{way}: {words}")
-            if status not in _TRY_ANOTHER_WAY or code in _CREDENTIALS_ARE_WRONG:
+                self._endpoint = endpoint
+                return self._decode(body)
+            code = oauth_error_code(body)
+            refusals.append(f"{endpoint}: {code or f'HTTP {status}'}")
+            if status not in _UNSUPPORTED_STATUSES or code in _WRONG_CREDENTIALS:
                 refusals = refusals[-1:]
                 break
-        raise AuthenticationError(status, f"no token from {'; '.join(refusals)}", "POST", way.path)
+        raise AuthenticationError(status, f"no token from {'; '.join(refusals)}", "POST", endpoint.path)
 
-    def _read(self, body: bytes) -> Token:
-        answer = decode_json(body)
-        value = answer.get("access_token") if isinstance(answer, Mapping) else None
+    def _decode(self, body: bytes) -> Token:
+        fields = decode_json(body)
+        value = fields.get("access_token") if isinstance(fields, Mapping) else None
         if not isinstance(value, str) or not is_header_safe(value):
             raise DecodeError("expected a token", "$.access_token", method="POST")
-        refresh_token = answer.get("refresh_token")
+        refresh_token = fields.get("refresh_token")
         if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
             self._refresh_token = refresh_token
-        return self._with_life(value, answer.get("expires_in"))
-
-    def _with_life(self, value: str, expires_in: Any) -> Token:
         try:
-            life_s = max(0.0, float(expires_in))
+            life_s = max(0.0, float(fields.get("expires_in")))
         except (TypeError, ValueError, OverflowError):
-            return Token(value=value, refresh_token=self._refresh_token)  # it lives until a 401 says otherwise
+            return Token(value=value, refresh_token=self._refresh_token)  # without a life, used until a 401
         now = self._now()
         return Token(
             value=value,
             refresh_token=self._refresh_token,
-            renew_at=now + life_s * random.uniform(*_RENEW_AT),
-            usable_until=now + life_s - min(_CLOCK_MARGIN_S, life_s * _CLOCK_MARGIN),
+            renew_at=now + life_s * random.uniform(*_RENEW_AT_SHARE),
+            usable_until=now + life_s - min(_MAX_CLOCK_SKEW_S, life_s * _MAX_SKEW_SHARE),
         )

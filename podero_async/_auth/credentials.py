@@ -1,7 +1,4 @@
-"""Who the client is: the credentials, and the token endpoint that they name.
-
-Values only: nothing here sends or remembers anything.
-"""
+"""Credentials, and the token endpoint that they may name: frozen values, which send nothing."""
 
 from __future__ import annotations
 
@@ -23,31 +20,31 @@ __all__ = [
 ]
 
 
-def _filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+def _check_filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not isinstance(value, str) or not value.strip():
-        raise ConfigurationError(f"{attribute.name} must be a text that is not empty")
-    if any("\ud800" <= char <= "\udfff" for char in value):  # what Python makes of bytes that are no UTF-8
+        raise ConfigurationError(f"{attribute.name} must be a non-empty string")
+    if any("\ud800" <= char <= "\udfff" for char in value):  # Python decodes other bytes of the environment to these
         raise ConfigurationError(f"{attribute.name} must be UTF-8")
 
 
 def is_header_safe(token: str) -> bool:
-    """Say whether a token can stand in a header: what cannot would be a way to smuggle one in."""
+    """Return whether a token can be sent in a header; one with a line break could inject another header."""
     return token.isascii() and token.isprintable() and " " not in token and bool(token)
 
 
-def _header_safe(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+def _check_header_safe(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not is_header_safe(value):
         raise ConfigurationError(f"{attribute.name} must be printable ASCII without spaces")
 
 
 @attrs.frozen
 class TokenEndpoint:
-    """One way to ask for a token.
+    """A token endpoint, and the style in which it wants the request.
 
     Args:
-        path: The path on the client's origin; secrets go nowhere else.
-        form: Whether the parameters are form-encoded, as RFC 6749 has it, or a JSON object.
-        basic: Whether client id and secret go into an HTTP Basic header instead of the parameters.
+        path: A path on the client's origin. Credentials are never sent to another origin.
+        form: If true, the parameters are form-encoded (RFC 6749); if false, they are a JSON object.
+        basic: If true, an HTTP Basic header carries the client id and secret instead of the parameters.
     """
 
     path: str = attrs.field()
@@ -71,12 +68,12 @@ def _as_endpoint(value: TokenEndpoint | str | None) -> TokenEndpoint | None:
 class ClientCredentials:
     """The OAuth 2 client credentials of a partner.
 
-    `token_endpoint` names the one way to ask for a token (a path means RFC 6749's form); without it the documented
-    ways are tried in order, and the one that worked is remembered.
+    If `token_endpoint` is set, only this endpoint is asked for a token (a plain path means a form-encoded request, as in
+    RFC 6749). If not, the documented token endpoint styles are tried in order, and the first that works is kept.
     """
 
-    client_id: str = attrs.field(validator=_filled)
-    client_secret: str = attrs.field(validator=_filled, converter=as_secret, repr=False)
+    client_id: str = attrs.field(validator=_check_filled)
+    client_secret: str = attrs.field(validator=_check_filled, converter=as_secret, repr=False)
     token_endpoint: TokenEndpoint | None = attrs.field(default=None, converter=_as_endpoint, kw_only=True)
 
     def __init__(
@@ -88,13 +85,13 @@ class ClientCredentials:
 
 @attrs.frozen(init=False)
 class PasswordCredentials:
-    """A partner's user name and password; the refresh token that comes with the first token is used and rotated.
+    """A partner's user name and password; later tokens are requested with the refresh token, if the server gives one.
 
-    `token_endpoint` is that of `ClientCredentials`.
+    `token_endpoint` works as in `ClientCredentials`.
     """
 
-    username: str = attrs.field(validator=_filled, converter=as_secret, repr=False)
-    password: str = attrs.field(validator=_filled, converter=as_secret, repr=False)
+    username: str = attrs.field(validator=_check_filled, converter=as_secret, repr=False)
+    password: str = attrs.field(validator=_check_filled, converter=as_secret, repr=False)
     token_endpoint: TokenEndpoint | None = attrs.field(default=None, converter=_as_endpoint, kw_only=True)
 
     def __init__(self, username: str, password: str, *, token_endpoint: TokenEndpoint | str | None = None) -> None:
@@ -104,9 +101,9 @@ class PasswordCredentials:
 
 @attrs.frozen(init=False)
 class StaticToken:
-    """A token that somebody else takes care of. When the server refuses it, there is no other."""
+    """An access token that the caller obtains and renews. If the server refuses it, the call fails."""
 
-    token: str = attrs.field(validator=[_filled, _header_safe], converter=as_secret, repr=False)
+    token: str = attrs.field(validator=[_check_filled, _check_header_safe], converter=as_secret, repr=False)
 
     def __init__(self, token: str) -> None:
         with strip_traceback():
@@ -117,7 +114,7 @@ Credentials = ClientCredentials | PasswordCredentials | StaticToken
 
 
 def store_key(origin: str, credentials: Credentials) -> str:
-    """Name the token of these credentials at this origin, without telling who they are."""
+    """Return the key of these credentials' token in a store: a hash, which reveals neither them nor the origin."""
     match credentials:
         case ClientCredentials():
             identity = f"client\0{credentials.client_id}"

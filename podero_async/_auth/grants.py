@@ -1,4 +1,4 @@
-"""How a token is asked for: the documented ways, and the requests that they take."""
+"""Token requests: the documented token endpoint styles and the OAuth 2 grants that a client sends to them."""
 
 from __future__ import annotations
 
@@ -14,42 +14,35 @@ from podero_async._redaction import Secret, SecretBytes
 
 __all__ = ["TokenRequest", "grant_parameters", "refresh_parameters", "token_endpoints", "token_request"]
 
-_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)
+_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API description
 _PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)
-_STANDARD = TokenEndpoint("/api/partners/v2.0/auth/token")
+_RFC_6749 = TokenEndpoint("/api/partners/v2.0/auth/token")
 
-_NO_SECRETS = frozenset({"grant_type", "client_id"})
+_PUBLIC_PARAMETERS = frozenset({"grant_type", "client_id"})
 
 
 @attrs.frozen
 class TokenRequest:
-    """A POST to the token endpoint."""
+    """A POST to a token endpoint."""
 
     path: str
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
-    """What of it must not stand in any error, if the server repeats it."""
+    """The secrets in the headers and the body, which no error may repeat."""
 
 
-def token_request(endpoint: TokenEndpoint, parameters: Mapping[str, str]) -> TokenRequest:
-    """Build the request that asks `endpoint` for a token."""
-    sent = {name: str(value) for name, value in parameters.items()}  # msgspec writes plain texts only
-    secrets = [value for name, value in parameters.items() if name not in _NO_SECRETS]
-    headers = {"Accept": "application/json"}
-    if endpoint.basic:
-        # RFC 6749, 2.3.1: both halves are form-encoded before they are joined.
-        pair = f"{quote(sent.pop('client_id', ''), safe='')}:{quote(sent.pop('client_secret', ''), safe='')}"
-        encoded = Secret(base64.b64encode(pair.encode()).decode())
-        headers["Authorization"] = Secret(f"Basic {encoded}")
-        secrets.append(encoded)
-    headers["Content-Type"] = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
-    body = SecretBytes(urlencode(sent).encode() if endpoint.form else encode_json(sent))
-    return TokenRequest(endpoint.path, headers, body, tuple(secrets))
+def token_endpoints(credentials: ClientCredentials | PasswordCredentials) -> tuple[TokenEndpoint, ...]:
+    """Return the token endpoint styles to try, in order."""
+    if credentials.token_endpoint:
+        return (credentials.token_endpoint,)
+    if isinstance(credentials, ClientCredentials):
+        return (_CONTRACT, _PARTNER_GUIDE, _RFC_6749)
+    return (_CONTRACT, _RFC_6749)
 
 
 def grant_parameters(credentials: ClientCredentials | PasswordCredentials) -> dict[str, str]:
-    """Name the grant that the credentials stand for, with its parameters."""
+    """Return the parameters of the credentials' own grant."""
     if isinstance(credentials, ClientCredentials):
         return {
             "grant_type": "client_credentials",
@@ -60,14 +53,21 @@ def grant_parameters(credentials: ClientCredentials | PasswordCredentials) -> di
 
 
 def refresh_parameters(refresh_token: str) -> dict[str, str]:
-    """Name the grant of a refresh token."""
+    """Return the parameters of the refresh token grant."""
     return {"grant_type": "refresh_token", "refresh_token": refresh_token}
 
 
-def token_endpoints(credentials: ClientCredentials | PasswordCredentials) -> tuple[TokenEndpoint, ...]:
-    """List the ways to ask for a token, in the order in which they are tried."""
-    if credentials.token_endpoint:
-        return (credentials.token_endpoint,)
-    if isinstance(credentials, ClientCredentials):
-        return (_CONTRACT, _PARTNER_GUIDE, _STANDARD)
-    return (_CONTRACT, _STANDARD)
+def token_request(endpoint: TokenEndpoint, parameters: Mapping[str, str]) -> TokenRequest:
+    """Build the request that asks `endpoint` for a token."""
+    sent = {name: str(value) for name, value in parameters.items()}  # msgspec encodes no subclass of `str`
+    secrets = [value for name, value in parameters.items() if name not in _PUBLIC_PARAMETERS]
+    headers = {"Accept": "application/json"}
+    if endpoint.basic:
+        # RFC 6749, 2.3.1: the id and the secret are form-encoded before they are joined.
+        pair = f"{quote(sent.pop('client_id', ''), safe='')}:{quote(sent.pop('client_secret', ''), safe='')}"
+        encoded = Secret(base64.b64encode(pair.encode()).decode())
+        headers["Authorization"] = Secret(f"Basic {encoded}")
+        secrets.append(encoded)
+    headers["Content-Type"] = "application/x-www-form-urlencoded" if endpoint.form else "application/json"
+    body = SecretBytes(urlencode(sent).encode() if endpoint.form else encode_json(sent))
+    return TokenRequest(endpoint.path, headers, body, tuple(secrets))

@@ -1,18 +1,19 @@
-"""From bytes to values. Knows nothing of HTTP, and is the only room that knows msgspec and cattrs."""
+"""Response bodies to models, or to a message if they are errors; the only package that imports msgspec and cattrs.
+
+Import direction: `responses`, `users` and `outline` import `structure`, `converter`, `timestamps` and `plain_json`, in
+this order; `error_body` imports `plain_json`.
+"""
 
 from __future__ import annotations
 
-from podero_async._decode.error_body import describe_error
+from podero_async._decode.error_body import NO_EXPLANATION, describe_error, oauth_error_code
 from podero_async._decode.outline import PageOutline, outline_page, stated_total
 from podero_async._decode.plain_json import decode_json, encode_json
-from podero_async._decode.responses import (
-    decode_current_session,
-    decode_page,
-    decode_vehicles,
-)
+from podero_async._decode.responses import decode_current_session, decode_page, decode_vehicles
 from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
+    "NO_EXPLANATION",
     "PageOutline",
     "decode_current_session",
     "decode_json",
@@ -22,6 +23,7 @@ __all__ = [
     "decode_vehicles",
     "describe_error",
     "encode_json",
+    "oauth_error_code",
     "outline_page",
     "stated_total",
 ]

@@ -1,20 +1,20 @@
-"""A row's values to a model's types, by cattrs: strict about kinds, lenient only where no reading could be wrong.
+"""A row's fields to a model's types, by cattrs: strict about JSON types, lenient only if the value is unambiguous.
 
-cattrs alone would make "None" of None and True of "false". A naive timestamp is UTC, and 80.0 is the integer 80.
-The import takes some 8 ms, and no row that is as it should be needs it: it is imported for the first that is not.
+cattrs alone would read None as "None" and "false" as True. A naive timestamp is UTC, and 80.0 is the integer 80.
 """
 
 from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
+from enum import Enum
 from typing import Any, TypeVar
 
 import cattrs
 
-from podero_async._decode.plain_json import JSON_NAMES, json_name
+from podero_async._decode.plain_json import JSON_TYPES, json_type
 from podero_async._decode.timestamps import to_datetime
 from podero_async.errors import DecodeError
 from podero_async.models import HiddenReason, SessionOutcome
@@ -28,28 +28,28 @@ def read_fields(row: dict[str, Any], model: type[T], path: str, index: int | Non
     """Read a row's fields.
 
     Raises:
-        DecodeError: One cannot be read; the error names the first.
+        DecodeError: A field is unreadable; the error names the first.
     """
     try:
         return _converter.structure(row, model)
     except cattrs.BaseValidationError as errors:
-        where, reason = _first_fault(errors)
-        raise DecodeError(reason, path + where, index) from None  # the cause would carry the row into a traceback
+        location, reason = _first_fault(errors)
+        raise DecodeError(reason, path + location, index) from None  # the cause holds the row
 
 
-def _first_fault(errors: BaseException, where: str = "") -> tuple[str, str]:
-    """Find the first fault of an exception tree, as a JSON path and words that hold no value of the row."""
+def _first_fault(errors: BaseException, location: str = "") -> tuple[str, str]:
+    """Return the first fault of an exception tree, as a JSON path and a reason that holds no value of the row."""
     if isinstance(errors, cattrs.BaseValidationError):
         error = errors.exceptions[0]
         notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, cattrs.AttributeValidationNote)]
-        return _first_fault(error, where + "".join(f".{note.name}" for note in notes))
+        return _first_fault(error, location + "".join(f".{note.name}" for note in notes))
     if isinstance(errors, KeyError):
-        return where, "a required field is missing"
-    return where, str(errors)
+        return location, "a required field is missing"
+    return location, str(errors)
 
 
 def _refuse(expected: str, value: Any) -> ValueError:
-    return ValueError(f"expected {expected}, got {json_name(value)}")
+    return ValueError(f"expected {expected}, got {json_type(value)}")
 
 
 def _to_uuid(value: Any, _: Any) -> uuid.UUID:
@@ -58,62 +58,48 @@ def _to_uuid(value: Any, _: Any) -> uuid.UUID:
     try:
         return uuid.UUID(value)
     except ValueError:
-        raise ValueError("expected a uuid, got another text") from None
+        raise ValueError("expected a uuid, got another string") from None
 
 
 def _to_float(value: Any, _: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _refuse("a number", value)
     try:
-        read = float(value)
+        number = float(value)
     except OverflowError:
-        read = math.inf
-    if not math.isfinite(read):
+        number = math.inf
+    if not math.isfinite(number):
         raise ValueError("expected a number, got one out of range")
-    return read
+    return number
 
 
 def _to_int(value: Any, _: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _refuse("an integer", value)
-    if isinstance(value, float) and not value.is_integer():
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole:
         raise _refuse("an integer", value)
     return int(value)
 
 
-def _exactly(kind: type[T]) -> Callable[[Any, Any], T]:
-    def check(value: Any, _: Any) -> T:
-        if isinstance(value, kind):
-            return value
-        raise _refuse(JSON_NAMES[kind], value)
-
-    return check
+def _expect(value: Any, kind: type[T]) -> T:
+    if isinstance(value, kind):
+        return value
+    raise _refuse(JSON_TYPES[kind], value)
 
 
-def _to_outcome(value: Any, _: Any) -> SessionOutcome:
-    return SessionOutcome(_exactly(str)(value, str))
+def _to_enum(value: Any, kind: type[Enum]) -> Enum:
+    return kind(_expect(value, str))
 
 
-def _to_hidden_reason(value: Any, _: Any) -> HiddenReason:
-    return HiddenReason(_exactly(str)(value, str))
-
-
-def _build_converter(hooks: Iterable[tuple[Any, Callable[[Any, Any], Any]]]) -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=True)
-    for kind, hook in hooks:
-        converter.register_structure_hook(kind, hook)
-    return converter
-
-
-_converter = _build_converter(
-    (
-        (datetime, to_datetime),
-        (uuid.UUID, _to_uuid),
-        (float, _to_float),
-        (int, _to_int),
-        (str, _exactly(str)),
-        (bool, _exactly(bool)),
-        (SessionOutcome, _to_outcome),
-        (HiddenReason, _to_hidden_reason),
-    ),
-)
+_HOOKS: dict[type, Callable[[Any, Any], Any]] = {
+    datetime: to_datetime,
+    uuid.UUID: _to_uuid,
+    float: _to_float,
+    int: _to_int,
+    str: _expect,
+    bool: _expect,
+    SessionOutcome: _to_enum,
+    HiddenReason: _to_enum,
+}
+_converter = cattrs.Converter(detailed_validation=True)
+for _kind, _hook in _HOOKS.items():
+    _converter.register_structure_hook(_kind, _hook)

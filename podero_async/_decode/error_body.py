@@ -1,63 +1,71 @@
-"""An error's body to words that are safe to log: no secret, no address, no echo of the request."""
+"""Error bodies to messages that are safe to log: without secrets, addresses, or an echo of the request."""
 
 from __future__ import annotations
 
-import json
+import html
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote
 
 from podero_async._decode.plain_json import decode_json
 from podero_async.errors import DecodeError
 
-__all__ = ["describe_error"]
+__all__ = ["NO_EXPLANATION", "describe_error", "oauth_error_code"]
 
-_MAX_WORDS = 300
-_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
-_MARKUP = _HTML | str.maketrans({'"': "&#34;", "'": "&#39;"})  # as other servers write them
+NO_EXPLANATION = "no explanation"
+
+_MAX_DETAIL_CHARS = 300
+_OAUTH_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
 _WORD = re.compile(r"[^\s\"'<>]+")
 
 
-def describe_error(body: bytes, secrets: Iterable[str] = ()) -> tuple[str | None, str]:
-    """Read an error's body: OAuth 2's error code, where there is one, and the server's words, made safe to log.
+def oauth_error_code(body: bytes) -> str | None:
+    """Return the `error` code of a refused token request (RFC 6749, 5.2), if it is a plain one.
 
-    Of a validation error only where and what is kept: its `input` would be the request's body, secrets included.
+    No error reports anything else of such a body, because a server may repeat the credentials in its free text.
     """
+    code = _fields(body).get("error")
+    return code if isinstance(code, str) and _OAUTH_ERROR_CODE.fullmatch(code) else None
+
+
+def describe_error(body: bytes, secrets: Iterable[str] = ()) -> str:
+    """Return the server's message in an error body, shortened, with `secrets` and addresses masked.
+
+    Of a validation error, only locations and messages are kept, because its `input` repeats the request.
+    """
+    fields = _fields(body)
+    detail = fields.get("detail") or fields.get("error_description") or fields.get("error")
+    if isinstance(detail, list):
+        detail = "; ".join(_describe_fault(fault) for fault in detail)
+    return _mask(detail, secrets) if isinstance(detail, str) else NO_EXPLANATION
+
+
+def _fields(body: bytes) -> dict[str, Any]:
     try:
-        answer = decode_json(body)
+        value = decode_json(body)
     except DecodeError:
-        return None, "no explanation"
-    fields = answer if isinstance(answer, dict) else {}
-    code = fields.get("error") if isinstance(fields.get("error"), str) else None
-    words = fields.get("detail") or fields.get("error_description") or code
-    if isinstance(words, list):
-        words = "; ".join(_explain_fault(fault) for fault in words)
-    # Anything but words might be the request's own body, come back.
-    return code, _safe(words, secrets) if isinstance(words, str) else "no explanation"
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
-def _explain_fault(fault: Any) -> str:
+def _describe_fault(fault: Any) -> str:
     if not isinstance(fault, dict):
-        return fault if isinstance(fault, str) else "no explanation"
-    where, words = fault.get("loc"), fault.get("msg")
-    path = ".".join(str(part) for part in where) if isinstance(where, list) else ""
-    return f"{path}: {words if isinstance(words, str) else 'no explanation'}"
+        return fault if isinstance(fault, str) else NO_EXPLANATION
+    location, message = fault.get("loc"), fault.get("msg")
+    path = ".".join(str(part) for part in location) if isinstance(location, list) else ""
+    return f"{path}: {message if isinstance(message, str) else NO_EXPLANATION}"
 
 
-def _safe(words: str, secrets: Iterable[str]) -> str:
-    forms = sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True)
+def _mask(detail: str, secrets: Iterable[str]) -> str:
+    forms = {
+        form for secret in secrets for form in (secret, quote(secret), quote(secret, safe=""), html.escape(secret))
+    }
     if forms:
-        words = re.sub("|".join(map(re.escape, forms)), "***", words, flags=re.IGNORECASE)
-    words = _WORD.sub(_mask_address, words)[:_MAX_WORDS]  # cut last: half an address is one, too
-    return "".join(char if char.isprintable() else " " for char in words)
-
-
-def _forms(secret: str) -> tuple[str, ...]:
-    """List how a secret is written: as it is, in a URL, in a path, in a form, in JSON, and on a page (two ways each)."""
-    in_json = [json.dumps(secret, ensure_ascii=is_ascii)[1:-1] for is_ascii in (False, True)]
-    on_a_page = [secret.translate(entities) for entities in (_HTML, _MARKUP)]
-    return secret, quote(secret, safe=""), quote(secret), quote_plus(secret), *in_json, *on_a_page
+        longest_first = sorted(forms, key=len, reverse=True)
+        detail = re.sub("|".join(map(re.escape, longest_first)), "***", detail, flags=re.IGNORECASE)
+    detail = _WORD.sub(_mask_address, detail)[:_MAX_DETAIL_CHARS]  # cut last, so that no address is cut before its @
+    return "".join(char if char.isprintable() else " " for char in detail)
 
 
 def _mask_address(word: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the pager needs to know of a page that is kept as bytes: its total, and its rows' ids and times."""
+"""The outline of a page that is kept as bytes: its total, and its rows' ids and times, which the pager needs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import attrs
 import msgspec
 
-from podero_async._decode.plain_json import REFUSED, decode_json, expect, field, total_of
+from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
 from podero_async._decode.timestamps import Aware, to_datetime
 
 __all__ = ["PageOutline", "outline_page", "stated_total"]
 
 _TOTAL = re.compile(rb'"total"\s*:\s*(\d{1,9})')
-_EDGE = 64  # bytes
+_EDGE_BYTES = 64
 
 
 class _RowOutline(msgspec.Struct, gc=False):
@@ -34,9 +34,9 @@ _outline = msgspec.json.Decoder(_PageOutlineWire)
 
 @attrs.frozen
 class PageOutline:
-    """Which rows a page holds, and since when they were plugged in; nothing else of them.
+    """The ids and plug-in times of a page's rows.
 
-    A row without a readable id or time stands with its own text as id, or with None as time.
+    The JSON of a row replaces an unreadable id, and None an unreadable time.
     """
 
     total: int
@@ -45,35 +45,35 @@ class PageOutline:
 
 
 def outline_page(body: bytes) -> PageOutline:
-    """Read the outline of a page, at a third of the cost of its rows.
+    """Read the outline of a page, at a third of the cost of decoding its rows.
 
     Raises:
-        DecodeError: The body is no JSON (`retryable`), or no page.
+        DecodeError: The body is not JSON (`retryable`), or not a page.
     """
     try:
         page = _outline.decode(body)
         return PageOutline(page.total, [row.id for row in page.items], [row.plug_in_time for row in page.items])
-    except REFUSED:
-        answer = expect(decode_json(body), dict, "$")
-    rows = [_outline_of(row) for row in expect(field(answer, "items"), list, "$.items")]
-    return PageOutline(total_of(answer), [row[0] for row in rows], [row[1] for row in rows])
+    except MSGSPEC_ERRORS:
+        fields = expect(decode_json(body), dict, "$")
+    rows = [_outline_row(row) for row in expect(required(fields, "items"), list, "$.items")]
+    return PageOutline(total_of(fields), [row_id for row_id, _ in rows], [time for _, time in rows])
 
 
 def stated_total(body: bytes) -> int:
-    """Read a page's total off its first or last bytes, where a server writes it; 0 where it stands elsewhere.
+    """Read a page's total from its first or last bytes; 0 if it is not there.
 
-    A hint, which nothing was checked for.
+    This is a hint: the body is not checked to be a page.
     """
-    found = _TOTAL.search(body, 0, _EDGE) or _TOTAL.search(body, max(0, len(body) - _EDGE))
+    found = _TOTAL.search(body, 0, _EDGE_BYTES) or _TOTAL.search(body, max(0, len(body) - _EDGE_BYTES))
     return int(found[1]) if found else 0
 
 
-def _outline_of(row: Any) -> tuple[str, datetime | None]:
+def _outline_row(row: Any) -> tuple[str, datetime | None]:
     fields = row if isinstance(row, dict) else {}
-    row_id, plugged_in = fields.get("id"), fields.get("plug_in_time")
+    row_id = fields.get("id")
     if not isinstance(row_id, str):
         row_id = json.dumps(row)
     try:
-        return row_id, to_datetime(plugged_in)
+        return row_id, to_datetime(fields.get("plug_in_time"))
     except ValueError:
         return row_id, None

@@ -1,4 +1,4 @@
-"""Timestamps: msgspec decoders that take aware ones only, and the slow path, to which a naive one is UTC."""
+"""Timestamps: msgspec decoders that refuse naive ones, and a slow path that reads naive ones as UTC."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated, Any, get_args, get_type_hints
 import attrs
 import msgspec
 
-from podero_async._decode.plain_json import json_name
+from podero_async._decode.plain_json import json_type
 
-__all__ = ["Aware", "decoder_of", "to_datetime"]
+__all__ = ["Aware", "build_decoder", "to_datetime"]
 
 Aware = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-def decoder_of(decoded: type, *models: type[attrs.AttrsInstance]) -> msgspec.json.Decoder[Any]:
+def build_decoder(decoded: type, *models: type[attrs.AttrsInstance]) -> msgspec.json.Decoder[Any]:
     """Build a decoder for `decoded` that refuses naive timestamps in `models`.
 
-    The models must not know msgspec, and msgspec reads a class's annotations once, when its first decoder is built.
-    So the requirement stands in them only for that moment.
+    The models do not know msgspec, so the requirement is added to their annotations only while msgspec reads them,
+    which it does once per class, when it builds the first decoder.
     """
     plain = {model: dict(model.__annotations__) for model in models}
     try:
@@ -39,15 +39,15 @@ def _aware(hint: Any) -> Any:
 
 
 def to_datetime(value: Any, _: Any = None) -> datetime:
-    """Read a timestamp of any kind.
+    """Read a timestamp; a naive one is UTC.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is not a timestamp.
     """
     if not isinstance(value, str):
-        raise ValueError(f"expected a timestamp, got {json_name(value)}")  # noqa: TRY004 - as any value that is refused
+        raise ValueError(f"expected a timestamp, got {json_type(value)}")  # noqa: TRY004 - as for any refused value
     try:
-        read = datetime.fromisoformat(value)
+        timestamp = datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError("expected a timestamp, got another text") from None
-    return read if read.tzinfo else read.replace(tzinfo=UTC)
+        raise ValueError("expected a timestamp, got another string") from None
+    return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import aiohttp
 import attrs
 
-from podero_async._decode import describe_error
+from podero_async._decode import NO_EXPLANATION, describe_error, oauth_error_code
 from podero_async._failures import is_server_fault
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
 from podero_async._http.timeouts import Deadline
@@ -136,7 +136,9 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
 def api_error(answer: Response, method: str, path: str, secrets: tuple[str, ...]) -> ApiError:
     status = answer.status
     kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
-    _, words = describe_error(answer.error_body(), secrets)
+    body = answer.error_body()
+    # The only POST is a token request, and its response may repeat the credentials in any form.
+    words = (oauth_error_code(body) or NO_EXPLANATION) if method == "POST" else describe_error(body, secrets)
     if 300 <= status < 400:  # noqa: PLR2004
         words = "a redirect, which is never followed"
     request_id = answer.headers.get("X-Request-ID", "")

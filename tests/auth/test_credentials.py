@@ -1,4 +1,4 @@
-"""Credentials from arguments and from the environment: what is wrong is named, and nothing else is told."""
+"""Credentials from arguments and from the environment: errors name the faulty ones and hold no secret."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TOKEN = {"PODERO_TOKEN": "t0ken"}
     ],
 )
 def test_an_unusable_credential_is_named(kind: Any, arguments: tuple[Any, ...], name: str) -> None:
-    """An empty variable of a deployment would show as a puzzling 401."""
+    """An empty or unprintable credential is a `ConfigurationError` that names the argument."""
     with pytest.raises(ConfigurationError, match=name) as caught:
         kind(*arguments)
     assert "s3cret" not in str(caught.value)
@@ -46,13 +46,13 @@ def test_an_unusable_credential_is_named(kind: Any, arguments: tuple[Any, ...], 
 
 @pytest.mark.parametrize("path", ["https://elsewhere.example/token", "//elsewhere.example/token", "token", 5])
 def test_a_token_endpoint_stays_on_the_origin(path: Any) -> None:
-    """Secrets would be sent to another host."""
+    """A token endpoint that is not a path on the origin is a `ConfigurationError`."""
     with pytest.raises(ConfigurationError, match="token_endpoint"):
         ClientCredentials("client-1", "s3cret", token_endpoint=path)
 
 
-def test_a_store_key_tells_nobody() -> None:
-    """The token file would say whose tokens it holds."""
+def test_store_keys_differ_by_origin_and_credentials() -> None:
+    """Each pair of origin and credentials has its own store key, which does not depend on the secret."""
     keys = {
         store_key(origin, credentials)
         for origin in ("https://a", "https://b")
@@ -71,8 +71,8 @@ def test_a_store_key_tells_nobody() -> None:
         (TOKEN | {"PODERO_CLIENT_ID": "", "PODERO_USERNAME": " "}, StaticToken("t0ken")),
     ],
 )
-def test_the_environment_gives_the_credentials(variables: dict[str, str], credentials: object) -> None:
-    """A deployment could not be configured."""
+def test_credentials_are_read_from_the_environment(variables: dict[str, str], credentials: object) -> None:
+    """Each kind of credentials is read from its variables, and blank variables count as missing."""
     settings = read_settings({"PODERO_ORG_ID": ORG, "PATH": "/bin", **variables})
     assert (str(settings.org_id), settings.credentials, settings.base_url) == (ORG, credentials, None)
 
@@ -80,17 +80,7 @@ def test_the_environment_gives_the_credentials(variables: dict[str, str], creden
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
-        (
-            {},
-            [
-                "PODERO_ORG_ID",
-                "PODERO_CLIENT_ID",
-                "PODERO_CLIENT_SECRET",
-                "PODERO_USERNAME",
-                "PODERO_PASSWORD",
-                "PODERO_TOKEN",
-            ],
-        ),
+        ({}, ["PODERO_ORG_ID", *CLIENT, *USER, *TOKEN]),
         ({"PODERO_ORG_ID": "me", **TOKEN}, ["PODERO_ORG_ID is no uuid"]),
         (
             {"PODERO_ORG_ID": "me", "PODERO_CLIENT_ID": "x"},
@@ -114,8 +104,8 @@ def test_the_environment_gives_the_credentials(variables: dict[str, str], creden
         ({"PODERO_ORG_ID": ORG, "PODERO_BASE_URL": "podero", **TOKEN}, ["PODERO_BASE_URL must be a URL"]),
     ],
 )
-def test_everything_wrong_is_named_at_once(variables: dict[str, str], named: list[str]) -> None:
-    """A deployment would be mended one variable a restart."""
+def test_one_error_names_every_variable_at_fault(variables: dict[str, str], named: list[str]) -> None:
+    """One `ConfigurationError` names all variables that are missing, invalid or contradictory, without secrets."""
     with pytest.raises(ConfigurationError) as caught:
         read_settings(variables)
     for name in named:
@@ -124,8 +114,8 @@ def test_everything_wrong_is_named_at_once(variables: dict[str, str], named: lis
     assert "s3cret" not in str(caught.value)
 
 
-async def test_a_client_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`from_env` would look elsewhere than it says."""
+async def test_a_client_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`from_env` reads the organization, the credentials and the base URL from the environment."""
     for name in [*CLIENT, *USER, *TOKEN, "PODERO_BASE_URL", "PODERO_ORG_ID"]:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigurationError, match="PODERO_ORG_ID"):
