@@ -35,6 +35,16 @@ async def test_saved_tokens_are_loaded_by_key(tmp_path: Path) -> None:
     assert await again.load("c") is None
 
 
+async def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
+    """A token file and a lock file in the format of version 0.1.0 are used as they are."""
+    fields = '"value": "t0ken", "refresh_token": null, "renew_at": 1795901271.5, "usable_until": null'
+    (tmp_path / "t").write_text(f'{{"a": {{{fields}}}}}')
+    (tmp_path / "t.lock").touch(mode=0o600)
+    store = FileTokenStore(tmp_path / "t")
+    async with store.lock("a"):
+        assert await store.load("a") == Token(value="t0ken", renew_at=1795901271.5)
+
+
 async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
     """The file has mode 0600 and its directory 0700, and a wider mode is corrected by the next save."""
     path = tmp_path / "folder" / "tokens.json"

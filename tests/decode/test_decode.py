@@ -88,19 +88,13 @@ def test_the_fast_path_reads_a_good_body(decode: Callable[[bytes], object], body
         decode(json.dumps(body).replace('"id": "', '"id": 5, "x": "').encode())
 
 
-def test_the_slow_path_respects_utc_offsets() -> None:
-    """If one timestamp of a row is naive, the offset of another one still counts."""
-    times = {"plug_in_time": "2026-01-05T18:00:00+02:00", "unplug_time": "2026-01-05T20:00:00"}
-    (session,) = decode_page(page_body(wire_row(**times))).items
-    assert session.plug_in_time == datetime(2026, 1, 5, 16, tzinfo=UTC)
-    assert session.unplug_time == datetime(2026, 1, 5, 20, tzinfo=UTC)
-
-
 @pytest.mark.parametrize("field", ["plug_in_time", "unplug_time", "charge_deadline"])
 def test_a_naive_timestamp_is_utc(field: str) -> None:
-    """A timestamp without an offset is read as UTC."""
-    page = decode_page(page_body(wire_row(**{field: "2026-01-05T18:03:11"})))
-    assert getattr(page.items[0], field) == datetime(2026, 1, 5, 18, 3, 11, tzinfo=UTC)
+    """A timestamp without an offset is read as UTC, and the offset of another one in the same row counts."""
+    times = {"inferred_session_end": "2026-01-05T18:00:00+02:00", field: "2026-01-05T18:03:11"}
+    (session,) = decode_page(page_body(wire_row(**times))).items
+    assert getattr(session, field) == datetime(2026, 1, 5, 18, 3, 11, tzinfo=UTC)
+    assert session.inferred_session_end == datetime(2026, 1, 5, 16, tzinfo=UTC)
 
 
 def test_the_models_annotations_stay_plain() -> None:
@@ -210,7 +204,7 @@ def test_a_decode_error_holds_no_row() -> None:
 
 
 def test_the_current_session_may_be_none() -> None:
-    """Without an active session the result is None; a missing or faulty session is a `DecodeError`."""
+    """If no session is active, the result is None; a missing or faulty session is a `DecodeError`."""
     assert decode_current_session(b'{"session": null}') is None
     session = decode_current_session(json.dumps({"session": wire_row(unplug_time="2026-01-31T00:00:00")}).encode())
     assert session is not None
