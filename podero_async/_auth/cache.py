@@ -74,14 +74,12 @@ class TokenCache:
             self._token = Token(value=credentials.token)
 
     def __repr__(self) -> str:
-        times = ""
-        if self._token is not None:
-            now = self._now()
-            times = f"renews_in_s={self._token.renew_at - now:.0f}, expires_in_s={self._token.usable_until - now:.0f}, "
-        return (
-            f"TokenCache(has_token={self._token is not None}, {times}is_renewing={self._renewal is not None}, "
-            f"endpoint={str(self._endpoint) if self._endpoint else None!r})"
+        token, now, endpoint = self._token, self._now(), self._endpoint and str(self._endpoint)
+        times = (
+            f"renews_in_s={token.renew_at - now:.0f}, expires_in_s={token.usable_until - now:.0f}, " if token else ""
         )
+        is_renewing = self._renewal is not None
+        return f"TokenCache(has_token={token is not None}, {times}{is_renewing=}, {endpoint=})"
 
     @property
     def endpoint(self) -> TokenEndpoint | None:
@@ -164,16 +162,12 @@ class TokenCache:
             if token is not None:  # another process may have rotated the refresh token, or lost it
                 is_refused = token.refresh_token == self._refused_refresh_token
                 self._refresh_token = None if is_refused else token.refresh_token
-            if token is None or not self._is_new(token):
+            known = {self._refused_token, self._token.value if self._token else None}
+            if token is None or token.value in known or self._now() >= token.usable_until:
                 token = await self._request()
                 await self._store.save(self._store_key, token)
         self._token = token
         return token
-
-    def _is_new(self, stored: Token) -> bool:
-        """Return whether another process has renewed the token already."""
-        known = {self._refused_token, self._token.value if self._token else None}
-        return stored.value not in known and self._now() < stored.usable_until
 
     async def _request(self) -> Token:
         """Request a token: with the refresh token if there is one, otherwise with the credentials."""

@@ -1,4 +1,7 @@
-"""The token cache: one request for all callers, renewal before expiry, token endpoint styles, refresh tokens, stores."""
+"""The token cache: one request for all callers, renewal before expiry, token endpoint styles, refresh tokens, stores.
+
+`test_cache_machine.py` tests the order of events: cancelled callers, late refusals, refused refresh tokens.
+"""
 
 from __future__ import annotations
 
@@ -192,19 +195,6 @@ async def test_a_client_makes_one_token_request_per_revocation(simulator: Podero
     assert simulator.counts.responses[401] > 64, "no call was in flight"
 
 
-async def test_a_cancelled_caller_leaves_the_request_to_the_others() -> None:
-    """If the caller that started a token request is cancelled, the other callers still get the token."""
-    server = ScriptedEndpoint()
-    cache = cache_of(server)
-    first = asyncio.create_task(cache.get())
-    others = [asyncio.create_task(cache.get()) for _ in range(5)]
-    await asyncio.sleep(0.5)
-    first.cancel()
-    assert set(await asyncio.gather(*others)) == {"token-1"}
-    assert first.cancelled()
-    assert len(server.requests) == 1
-
-
 async def test_a_failure_reaches_every_caller_as_its_own_error() -> None:
     """If the token request fails, each caller gets its own copy of the error, and the next call tries again."""
     server = ScriptedEndpoint(failure=TransportError("lost", "POST", CONTRACT))
@@ -305,18 +295,6 @@ async def test_the_repr_shows_the_state_and_no_secret() -> None:
 
 
 # --- refused tokens ---------------------------------------------------------------------------------------------------
-
-
-async def test_a_late_refusal_of_an_old_token_leaves_the_new_one() -> None:
-    """If a call with an old token is refused after the renewal, the new token stays cached."""
-    server = ScriptedEndpoint()
-    cache = cache_of(server)
-    old = await cache.get()
-    assert cache.invalidate(old)
-    new = await cache.get()
-    assert cache.invalidate(old)
-    assert cache.current() == new
-    assert server.issued == 2
 
 
 async def test_a_static_token_cannot_be_replaced() -> None:
@@ -588,21 +566,6 @@ async def test_a_stored_refresh_token_is_used_after_a_restart(life: float | None
     store.tokens = {key: attrs.evolve(token, usable_until=0.0) for key, token in store.tokens.items()}
     assert await cache_of(server, PASSWORD, store=store).get() == "token-2"
     assert server.parameters[-1] == {"grant_type": "refresh_token", "refresh_token": "refresh-1"}
-
-
-async def test_a_refused_refresh_token_is_not_sent_again() -> None:
-    """A refused refresh token is sent once, although the store still holds it while the password fails, too."""
-    server, store = ScriptedEndpoint(refresh_tokens=True, life_s=10), MemoryStore()
-    cache = cache_of(server, PASSWORD, store=store)
-    await cache.get()
-    await asyncio.sleep(20)
-    server.refuses_refresh, server.accepts = True, lambda request: b"refresh_token" in request.body
-    for _ in range(2):
-        with pytest.raises(AuthenticationError):
-            await cache.get()
-    server.accepts = lambda _: True
-    assert await cache.get() == "token-2"
-    assert [sent["grant_type"] for sent in server.parameters].count("refresh_token") == 1
 
 
 async def test_a_refresh_token_that_another_process_gave_up_is_not_sent() -> None:

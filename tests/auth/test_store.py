@@ -247,8 +247,9 @@ async def _call_while_tokens_expire(simulator: PoderoSimulator, path: Path, expi
     return f"{len(workers)} processes, {sum(calls):,} calls, {len(requested_at)} token requests"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("expiries", [1, pytest.param(10, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "expiries", [pytest.param(1, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.soak)]
+)
 async def test_processes_that_share_a_file_make_one_request_per_expiry(
     tmp_path: Path, expiries: int, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
