@@ -58,9 +58,7 @@ def _describe_fault(fault: Any) -> str:
 
 
 def _mask(detail: str, secrets: Iterable[str]) -> str:
-    forms = {
-        form for secret in secrets for form in (secret, quote(secret), quote(secret, safe=""), html.escape(secret))
-    }
+    forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), html.escape(secret))}
     if forms:
         longest_first = sorted(forms, key=len, reverse=True)
         detail = re.sub("|".join(map(re.escape, longest_first)), "***", detail, flags=re.IGNORECASE)

