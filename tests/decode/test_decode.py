@@ -200,7 +200,7 @@ def test_a_decode_error_holds_no_row() -> None:
     assert "example.com" not in repr(vars(caught.value))
 
 
-# --- other responses ------------------------------------------------------------------------------------------------
+# --- other responses --------------------------------------------------------------------------------------------------
 
 
 def test_the_current_session_may_be_none() -> None:

@@ -53,7 +53,7 @@ from tests.conftest import LogWatch
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 28)
 QUICK = RetryPolicy(max_attempts=2, backoff_initial=0.001, backoff_max=0.002)
 
-# --- every call, with every faulty response --------------------------------------------------------------------------------
+# --- every call, with every faulty response ---------------------------------------------------------------------------
 
 
 async def everything(client: PoderoClient, place: str) -> AsyncIterator[object]:
@@ -202,10 +202,10 @@ async def test_a_request_id_that_repeats_the_token_is_dropped() -> None:
 async def test_a_closed_session_exposes_no_canary() -> None:
     """A call on a closed session fails after it has built the headers; its error does not hold them."""
     async with echo_server() as origin, aiohttp.ClientSession() as session:
-        client = PoderoClient(ORG, STATIC, base_url=origin, session=session)
-        await session.close()
-        with pytest.raises(PoderoError, match="closed") as caught:
-            await client.electric_vehicles(USER)
+        async with PoderoClient(ORG, STATIC, base_url=origin, session=session) as client:
+            await session.close()
+            with pytest.raises(PoderoError, match="closed") as caught:
+                await client.electric_vehicles(USER)
         assert_no_canary(*exposed_by(caught.value))
 
 
@@ -362,7 +362,7 @@ async def test_commands_expose_no_canary(
     assert_no_canary(*contents_of(tmp_path))
 
 
-# --- the check of every test's log -----------------------------------------------------------------------------------
+# --- the check of every test's log ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("leaked", ["a token", "a secret", "an address", "a local variable"])
