@@ -74,10 +74,13 @@ async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
         b'{"a": {"value": "x", "refresh_token": 7, "renew_at": 1, "usable_until": 1}}',
         b'{"a": {"value": "x", "refresh_token": null, "renew_at": "soon", "usable_until": 1}}',
         b'{"a": {"value": "x", "refresh_token": null}}',
+        b'{"a": {"value": "x", "refresh_token": null, "renew_at": 1, "usable_until": 1}, "b": "%s"}'
+        % (b"x" * (1 << 20)),
     ],
+    ids=lambda content: content[:80].decode("latin-1"),
 )
 async def test_unreadable_content_counts_as_empty(tmp_path: Path, content: bytes) -> None:
-    """A damaged or foreign file holds no token, and the next save replaces it."""
+    """A damaged, foreign or oversized file holds no token, and the next save replaces it."""
     path = tmp_path / "tokens.json"
     path.write_bytes(content)
     store = FileTokenStore(path)
