@@ -1,4 +1,4 @@
-"""The policies that a caller sets: how often a request is tried again, and how many are sent at once."""
+"""The policies that a caller sets: how often a request is retried, and how many are sent at once."""
 
 from __future__ import annotations
 
@@ -11,19 +11,23 @@ __all__ = ["RetryPolicy", "ThrottlePolicy"]
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often and how long a request is tried before its error is raised. Seconds as floats.
+    """How often and for how long a request is retried before its error is raised.
+
+    The defaults suit a fleet fetch, which may outlast an outage of two minutes. A request handler that must reply within
+    a second sets `max_elapsed=1.0`.
 
     Args:
-        max_attempts: Attempts of one request, the first included; 1 never retries.
-        max_elapsed: Seconds after which no further attempt is begun; `Timeouts` bounds the last one. Waiting for a place
-            under the `ThrottlePolicy` does not count, except while nothing but faults comes.
-        backoff_initial: Longest wait before the second attempt; it doubles with each further one. The wait is drawn
-            evenly from 0 to that (full jitter).
-        backoff_max: Where the doubling ends.
-        retry_after_max: A `Retry-After` longer than this, or than what is left of `max_elapsed`, is raised as an error
-            that carries it, not slept.
-        budget: What retries may take in all before good answers fill it again, 5 a retry: keeps an outage from
-            multiplying the load.
+        max_attempts: Attempts of one request, including the first; 1 disables retries. With the default of 8, the waits
+            between them add up to at most 31.5 s.
+        max_elapsed: Seconds after which no further attempt begins; `Timeouts` bounds the last one. The time in the queue
+            of the `ThrottlePolicy` does not count, except while all requests fail. Default: a two-minute outage.
+        backoff_initial: Upper bound of the wait before the second attempt, in seconds; it doubles with each attempt. The
+            wait is drawn evenly from 0 to the bound (full jitter), so that callers do not return together.
+        backoff_max: The largest such bound, in seconds. By default it is reached before the sixth attempt.
+        retry_after_max: The longest `Retry-After` to wait for, in seconds. A longer one, or one that exceeds the rest of
+            `max_elapsed`, is raised as an error with `retry_after` set.
+        budget: Tokens that all retries of a client share, so that an outage does not multiply the load. A retry takes 5
+            and returns them if it succeeds; a request that succeeds at once adds 1. The default pays for 100 retries.
     """
 
     max_attempts: int = attrs.field(default=8, validator=count)
@@ -36,12 +40,15 @@ class RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class ThrottlePolicy:
-    """How hard the API may be asked; shared by everything that one client does.
+    """How many requests a client sends at once, and how fast. All calls of the client share these bounds.
 
     Args:
-        max_concurrency: Most requests under way at once: a ceiling, the limit below it finds itself.
-        adaptive: Whether the limit moves under that ceiling with the server's answers (AIMD).
-        requests_per_second: Most requests started a second, evenly spaced; None for no such bound.
+        max_concurrency: Upper bound of the requests in flight. The default of 64 lets the limit find its value below;
+            the connection pool of a lent session may lower it.
+        adaptive: Whether the limit adapts to throttling responses and faults below that bound, from 32 on. If not, it is
+            always `max_concurrency`, without a circuit breaker; pauses by `Retry-After` still hold.
+        requests_per_second: Upper bound of the starts per second, evenly spaced; None for no bound. Set it only if the
+            API's operator has named a rate: the client learns one from throttling responses.
     """
 
     max_concurrency: int = attrs.field(default=64, validator=count)

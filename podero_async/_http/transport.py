@@ -69,7 +69,7 @@ class Transport:
         self._longest_pause_s = retry.retry_after_max
         self._quiet_until = {"GET": -math.inf, "POST": -math.inf}
         self.limiter = Limiter(throttle, ceiling=self._exchange.pool_size)
-        self._retrier = Retrier(retry, is_outage=lambda: self.limiter.is_in_outage)
+        self._retrier = Retrier(retry, is_breaker_closed=lambda: self.limiter.breaker.is_closed)
         self.tokens = TokenCache(credentials, self._post, origin=origin, store=token_store)
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
@@ -78,7 +78,7 @@ class Transport:
     @property
     def is_down(self) -> bool:
         """Whether the API must be taken for down: nothing but faults, or so many that no retry can be afforded."""
-        return self.limiter.is_in_outage or self._retrier.is_spent
+        return not self.limiter.breaker.is_closed or self._retrier.is_spent
 
     @property
     def origin(self) -> str:
@@ -173,7 +173,7 @@ class Transport:
         replays = 0
         while True:
             self._check_quiet_time("GET", path)
-            place = self.limiter.take() or await self._wait_for_place(call, path)
+            place = self.limiter.try_acquire() or await self._wait_for_place(call, path)
             try:
                 self._check_quiet_time("GET", path)  # it may have begun while others were before this one
                 token = self.tokens.current() or await self._new_token()
@@ -231,7 +231,7 @@ class Transport:
         except NoSlotError:
             call.attempts -= 1  # this one was none
             raise TransportError("the API is down: nothing but faults came", "GET", path, retryable=False) from None
-        if not self.limiter.is_in_outage:  # waiting for a server to come back is the call's own time
+        if self.limiter.breaker.is_closed:  # waiting for a server to come back is the call's own time
             call.waited_s += loop.time() - since
         return place
 

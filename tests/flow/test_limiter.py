@@ -1,111 +1,210 @@
-"""Places for requests: bounded, first come first served, paused together, and never lost."""
+"""Slots for requests: bounded, granted in order of arrival, paused together, and never lost."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 import random
+from itertools import pairwise
 
 import pytest
 
-from podero_async import ConfigurationError, ThrottlePolicy
+from podero_async import ThrottlePolicy
 from podero_async._flow.limiter import Limiter, NoSlotError
+from podero_async._flow.rate import RateEstimator
 
 pytestmark = pytest.mark.leaping
 
 
-def fixed(most: int) -> Limiter:
-    return Limiter(ThrottlePolicy(max_concurrency=most, adaptive=False))
+def fixed(limit: int) -> Limiter:
+    return Limiter(ThrottlePolicy(max_concurrency=limit, adaptive=False))
 
 
-async def test_no_more_than_the_limit_are_under_way() -> None:
-    """The server would be asked harder than the caller allowed."""
-    throttle = fixed(3)
+def adaptive(ceiling: int = 64) -> Limiter:
+    return Limiter(ThrottlePolicy(max_concurrency=ceiling))
+
+
+async def fail(limiter: Limiter, times: int = 1) -> None:
+    """Report faults of requests that are sent one after the other."""
+    for _ in range(times):
+        limiter.failed(await limiter.acquire())
+        limiter.release()
+
+
+async def throttle(limiter: Limiter, retry_after: float | None = None) -> None:
+    limiter.throttled(await limiter.acquire(), retry_after)
+    limiter.release()
+
+
+async def succeed(limiter: Limiter, times: int) -> None:
+    """Report successes of requests that use the limit up."""
+    for _ in range(times):
+        while limiter.in_flight < limiter.limit:
+            await limiter.acquire()
+        limiter.succeeded()
+        limiter.release()
+
+
+async def successes_within(limiter: Limiter, seconds: float) -> int:
+    """Send requests of 10 ms, one after the other; return how many."""
+    loop, count = asyncio.get_running_loop(), 0
+    end = loop.time() + seconds
+    while loop.time() < end:
+        await limiter.acquire()
+        await asyncio.sleep(0.01)
+        limiter.succeeded()
+        limiter.release()
+        count += 1
+    return count
+
+
+# --- slots ------------------------------------------------------------------------------------------------------------
+
+
+async def test_the_limit_bounds_the_requests_in_flight() -> None:
+    """Of 20 requests under a limit of 3, three are in flight at most, and all get a slot."""
+    limiter = fixed(3)
     peak = 0
 
     async def request() -> None:
         nonlocal peak
-        await throttle.acquire()
-        peak = max(peak, throttle.in_flight)
+        await limiter.acquire()
+        peak = max(peak, limiter.in_flight)
         await asyncio.sleep(1)
-        throttle.release()
+        limiter.release()
 
     await asyncio.gather(*(request() for _ in range(20)))
-    assert (peak, throttle.in_flight) == (3, 0)
+    assert (peak, limiter.in_flight) == (3, 0)
 
 
-async def test_places_go_to_who_waits_longest() -> None:
-    """A request could wait for ever behind later ones."""
-    throttle = fixed(1)
-    await throttle.acquire()
+async def test_slots_are_granted_in_order_of_arrival() -> None:
+    """The caller that has waited longest gets the next slot."""
+    limiter = fixed(1)
+    await limiter.acquire()
     order: list[int] = []
 
     async def request(number: int) -> None:
-        await throttle.acquire()
+        await limiter.acquire()
         order.append(number)
-        throttle.release()
+        limiter.release()
 
     waiting = [asyncio.create_task(request(number)) for number in range(5)]
     await asyncio.sleep(0)
-    throttle.release()
+    limiter.release()
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
 
 
-async def test_cancelled_waiters_take_no_place() -> None:
-    """Each cancelled request would cost the client a place for ever."""
-    throttle = fixed(1)
-    await throttle.acquire()
-    tasks = [asyncio.create_task(throttle.acquire()) for _ in range(3)]
+async def test_cancelled_callers_keep_no_slot() -> None:
+    """A slot that is granted to a caller just before its cancellation goes to the next one."""
+    limiter = fixed(1)
+    await limiter.acquire()
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
-    throttle.release()  # goes to the second, whose task is cancelled before it runs again
+    limiter.release()  # goes to the second, whose task is cancelled before it runs again
     tasks[1].cancel()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert tasks[2].done()
-    assert throttle.in_flight == 1
-    throttle.release()
-    assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+    assert limiter.in_flight == 1
+    limiter.release()
+    assert (limiter.in_flight, limiter.queued) == (0, 0)
 
 
-async def test_a_pause_holds_everybody() -> None:
-    """One caller would wait as the server asked, and the others would go on storming."""
-    throttle = fixed(10)
+@pytest.mark.parametrize("seed", range(8))
+async def test_no_slot_is_lost_by_cancellation(seed: int) -> None:
+    """After 100 requests with any outcome, many of them cancelled at any moment, no slot is taken."""
+    rng = random.Random(seed)
+    limiter = Limiter(ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0])))
+
+    async def request() -> None:
+        ticket = await limiter.acquire()
+        try:
+            await asyncio.sleep(rng.random())
+            rng.choice([limiter.succeeded, lambda: limiter.throttled(ticket, 0.1), lambda: limiter.failed(ticket)])()
+        finally:
+            limiter.release()
+
+    tasks = [asyncio.create_task(request()) for _ in range(100)]
+    for _ in range(60):
+        await asyncio.sleep(rng.random() / 5)
+        rng.choice(tasks).cancel()
+        assert limiter.in_flight <= limiter.ceiling
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert (limiter.in_flight, limiter.queued) == (0, 0)
+
+
+async def test_a_caller_that_is_cancelled_while_the_limiter_closes_returns_no_slot() -> None:
+    """The count of slots stays right, since the caller never had one."""
+    limiter = adaptive(1)
+    await limiter.acquire()
+    waiting = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0)
+    limiter.close()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert limiter.in_flight == 1
+
+
+async def test_the_repr_shows_the_live_state() -> None:
+    """Slots, queue, pause and circuit breaker are readable in a debugger or a log."""
+    limiter = adaptive(2)
+    await fail(limiter, 10)
+    assert repr(limiter).endswith("limit 1 of 2, 0 queued, blocked for 0.2 s, breaker open>")
+    await limiter.acquire()
+    limiter.pause(4)
+    waiting = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(0)
+    expected = "<Limiter: 1 in flight, limit 1 of 2, 1 queued, blocked for 4.0 s, breaker half-open>"
+    assert repr(limiter) == expected
+    limiter.succeeded()
+    assert "limit 2 of 2" in repr(limiter)
+    assert "breaker closed" in repr(limiter)
+    assert await asyncio.to_thread(repr, limiter) == "<Limiter: 1 in flight, limit 2 of 2, 1 queued>", "without a loop"
+    waiting.cancel()
+
+
+# --- pauses and rates -------------------------------------------------------------------------------------------------
+
+
+async def test_a_pause_holds_all_callers() -> None:
+    """Ten callers wait for the longer of two pauses, which count as one."""
+    limiter = fixed(10)
     loop = asyncio.get_running_loop()
-    throttle.pause(5)
-    throttle.pause(2)
+    limiter.pause(5)
+    limiter.pause(2)
     started = loop.time()
-    await asyncio.gather(*(throttle.acquire() for _ in range(10)))
+    await asyncio.gather(*(limiter.acquire() for _ in range(10)))
     assert loop.time() - started == pytest.approx(5, abs=0.1)
-    assert throttle.pauses == 1
-    throttle.pause(1)
-    assert throttle.pauses == 2
+    assert limiter.pauses == 1
+    limiter.pause(1)
+    assert limiter.pauses == 2
 
 
-async def test_a_pause_may_grow_while_it_is_waited_for() -> None:
-    """The first timer would end a pause that the server has prolonged."""
-    throttle = fixed(10)
+async def test_a_pause_can_be_prolonged_while_callers_wait() -> None:
+    """The timer that was set for the first pause grants nothing within the second."""
+    limiter = fixed(10)
     loop = asyncio.get_running_loop()
     started = loop.time()
-    throttle.pause(5)
-    waiting = asyncio.create_task(throttle.acquire())
+    limiter.pause(5)
+    waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(1)
-    throttle.pause(10)
+    limiter.pause(10)
     await waiting
     assert loop.time() - started == pytest.approx(11, abs=0.1)
 
 
-async def test_the_rate_is_kept_and_used() -> None:
-    """A caller who promised 50 requests a second would send more, or far fewer."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=1000, requests_per_second=50))
+async def test_a_fixed_rate_is_kept_and_used() -> None:
+    """200 requests at 50 a second take four seconds, and no second has more than 50."""
+    limiter = Limiter(ThrottlePolicy(max_concurrency=1000, requests_per_second=50))
     loop = asyncio.get_running_loop()
     starts = []
 
     async def request() -> None:
-        await throttle.acquire()
+        await limiter.acquire()
         starts.append(loop.time())
-        throttle.release()
+        limiter.release()
 
     await asyncio.gather(*(request() for _ in range(200)))
     assert starts[-1] - starts[0] == pytest.approx(199 / 50, rel=0.02)
@@ -113,361 +212,16 @@ async def test_the_rate_is_kept_and_used() -> None:
         assert starts[first + 49] - starts[first] > 0.93
 
 
-async def test_the_limit_grows_while_answers_are_good_and_it_is_used() -> None:
-    """A client would stay slow on a server that bears more."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
-    assert throttle.limit == 32
-    for _ in range(100):
-        while throttle.in_flight < throttle.limit:
-            await throttle.acquire()
-        throttle.succeeded()
-        throttle.release()
-    assert throttle.limit == 64
-
-
-@pytest.mark.parametrize(("in_flight", "limit"), [(1, 32), (15, 32), (16, 33)])
-async def test_a_limit_that_is_not_half_used_does_not_grow(in_flight: int, limit: int) -> None:
-    """A trickle of requests would open the gate for a storm."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
-    for _ in range(in_flight):
-        await throttle.acquire()
-    throttle.succeeded()
-    assert throttle.limit == limit
-
-
-async def test_after_a_cut_the_limit_grows_slowly_and_then_by_one_a_round() -> None:
-    """A server that was just overloaded would be stormed again, or one that bears more since then be left half idle."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=128))
-    throttle.throttled(await throttle.acquire())
-    limits = {}
-    for good in range(1, 2501):
-        while throttle.take():
-            pass
-        throttle.succeeded()
-        throttle.release()
-        limits[good] = throttle.limit
-    assert (limits[1], limits[190], limits[1000], limits[2500]) == (28, 29, 46, 71)
-
-
-async def test_one_burst_of_pushbacks_halves_the_limit_at_most() -> None:
-    """One second of overload would bring the client to a crawl."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=16))
-    places = [await throttle.acquire() for _ in range(16)]
-    throttle.throttled(places[0])
-    assert throttle.limit == 14
-    throttle.throttled(places[1])
-    assert throttle.limit == 13
-    for place in places[2:]:
-        throttle.throttled(place)
-    assert throttle.limit == 8
-    for _ in places:
-        throttle.release()
-    throttle.throttled(await throttle.acquire())
-    assert throttle.limit == 7
-
-
-async def test_the_limit_never_falls_below_one() -> None:
-    """The client would stop for good."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=2))
-    for _ in range(20):
-        place = await throttle.acquire()
-        throttle.throttled(place)
-        throttle.release()
-    assert throttle.limit == 1
-    place = await throttle.acquire()
-    throttle.succeeded()
-    throttle.release()
-
-
-async def test_a_fixed_limit_stays() -> None:
-    """`adaptive=False` would not be what it says; the pause is the server's word and still holds."""
-    throttle = fixed(8)
-    throttle.throttled(await throttle.acquire(), 3)
-    assert (throttle.limit, throttle.pauses) == (8, 1)
-
-
-async def test_an_outage_leaves_few_probes_and_ends_quickly() -> None:
-    """A server that is down would be stormed, or one that is back be left idle."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
-    for _ in range(200):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-    assert throttle.limit == 1
-    for _ in range(64):
-        while throttle.in_flight < throttle.limit:
-            await throttle.acquire()
-        throttle.succeeded()
-        throttle.release()
-    assert throttle.limit >= 60
-
-
-async def test_a_server_that_refuses_everything_is_probed_like_one_that_is_down() -> None:
-    """A minute of 429 without a time would be answered with hundreds of requests, and spend the retries of a fleet."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
-    began, asked = loop.time(), 0
-    while loop.time() < began + 60:
-        throttle.throttled(await throttle.acquire())
-        throttle.release()
-        asked += 1
-    assert asked < 30
-    assert (throttle.is_in_outage, throttle.limit) == (True, 1)
-    for _ in range(64):
-        while throttle.in_flight < throttle.limit:
-            await throttle.acquire()
-        throttle.succeeded()
-        throttle.release()
-    assert (throttle.is_in_outage, throttle.limit) == (False, 29), "what was borne before, less a cut"
-
-
-@pytest.mark.parametrize(("most", "faults"), [(4, 10), (64, 16)])
-async def test_bad_luck_is_no_outage_yet(most: int, faults: int) -> None:
-    """A few faults in a row would bring a fleet to a crawl, or an outage be noticed late."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=most))
-    for number in range(1, faults + 1):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-        assert throttle.is_in_outage == (number == faults)
-
-
-async def test_the_third_burst_of_pushbacks_in_a_row_is_an_outage() -> None:
-    """A server that is merely busy would be left idle, or one that refuses everything be stormed."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
-    for number in range(1, 4):
-        throttle.throttled(await throttle.acquire())
-        throttle.release()
-        assert throttle.is_in_outage == (number == 3)
-
-
-async def test_only_the_time_of_an_outage_wears_a_waiters_patience() -> None:
-    """Who has waited for long behind a busy fleet would be turned away by the first faults."""
-    loop, throttle = asyncio.get_running_loop(), Limiter(ThrottlePolicy(max_concurrency=1))
-    place = await throttle.acquire()
-    waiting = [asyncio.create_task(throttle.acquire(patience)) for patience in (7.0, 30.0, math.inf)]
-    await asyncio.sleep(60)
-    began = loop.time()
-    for _ in range(10):
-        throttle.failed(place)
-    assert throttle.is_in_outage
-    await asyncio.sleep(0)
-    assert not any(waiter.done() for waiter in waiting)
-    await asyncio.sleep(8)
-    throttle.failed(throttle._started + 1)
-    with pytest.raises(NoSlotError):
-        await asyncio.wait_for(waiting[0], 1)
-    assert loop.time() - began == pytest.approx(8, abs=0.1)
-    throttle.succeeded()
-    throttle.release()
-    await waiting[1]
-    throttle.release()
-    await waiting[2]
-
-
-async def test_the_waits_of_an_outage_double_up_to_five_seconds() -> None:
-    """A server that was away for a moment would be left idle for long, or one that is away for an hour be stormed."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=4)), asyncio.get_running_loop()
-    for _ in range(10):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-    waits = []
-    for _ in range(7):
-        began = loop.time()
-        place = await throttle.acquire()
-        waits.append(loop.time() - began)
-        throttle.failed(place)
-        throttle.release()
-    assert waits == pytest.approx([0.25, 0.5, 1, 2, 4, 5, 5], abs=0.05)
-
-
-async def test_faults_of_what_was_under_way_make_nobody_wait_longer() -> None:
-    """A server that hiccups once under many requests would be left idle as if it had failed again and again."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=12)), asyncio.get_running_loop()
-    began, places = loop.time(), [await throttle.acquire() for _ in range(12)]
-    for place in places:
-        throttle.failed(place)
-        throttle.release()
-    await throttle.acquire()
-    assert loop.time() - began == pytest.approx(0.25, abs=0.05)
-
-
-async def test_an_outage_with_pushbacks_among_its_faults_ends_quickly_too() -> None:
-    """One 429 from a balancer that is just restarting would leave a fleet at a crawl for minutes."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=64))
-    for number in range(40):
-        place = await throttle.acquire()
-        if number in {20, 39}:
-            throttle.throttled(place)
-        else:
-            throttle.failed(place)
-        throttle.release()
-    for _ in range(64):
-        while throttle.in_flight < throttle.limit:
-            await throttle.acquire()
-        throttle.succeeded()
-        throttle.release()
-    assert throttle.limit >= 60
-
-
-async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
-    """A server that is back would be left idle until a request ran into its timeout."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
-    for _ in range(64):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-    assert throttle.limit == 1
-    began = loop.time()
-    async with asyncio.timeout(60):
-        places = [await throttle.acquire() for _ in range(4)]  # none of them is answered
-    assert loop.time() - began == pytest.approx(20, abs=0.2)
-    throttle.succeeded()  # but the last
-    throttle.release()
-    assert throttle.in_flight == 3
-    assert throttle.take()
-    for place in places[:3]:
-        throttle.failed(place)
-        throttle.release()
-    async with asyncio.timeout(0.1):
-        await throttle.acquire()
-
-
-async def test_probes_that_hang_take_no_more_than_the_caller_allowed() -> None:
-    """A server that answers nothing would be asked more and more at once."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=2))
-    for _ in range(10):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-    await throttle.acquire()
-    await throttle.acquire()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(60):
-            await throttle.acquire()
-
-
-async def test_a_probe_that_hung_is_followed_by_the_next_at_once() -> None:
-    """After half a minute without an answer, a client would sit out another wait."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=1)), asyncio.get_running_loop()
-    for _ in range(20):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-    place = await throttle.acquire()
-    await asyncio.sleep(30)
-    throttle.failed(place)
-    throttle.release()
-    began = loop.time()
-    await throttle.acquire()
-    assert loop.time() - began == pytest.approx(0, abs=0.1)
-
-
-async def test_a_minute_of_refusals_with_a_time_leaves_the_pace() -> None:
-    """A fleet would be read at a crawl for minutes after it."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
-
-    async def good_within(seconds: float) -> int:
-        began, good = loop.time(), 0
-        while loop.time() < began + seconds:
-            await throttle.acquire()
-            await asyncio.sleep(0.01)
-            throttle.succeeded()
-            throttle.release()
-            good += 1
-        return good
-
-    before, began = await good_within(3) / 3, loop.time()
-    while loop.time() < began + 60:
-        throttle.throttled(await throttle.acquire(), 1.0)
-        throttle.release()
-    await throttle.acquire()
-    throttle.succeeded()
-    throttle.release()
-    assert await good_within(3) / 3 > 0.8 * before
-
-
-async def test_refusals_without_and_with_a_time_leave_a_learned_pace() -> None:
-    """A server that names no time at first would be stormed again, each time as if nothing were known of it."""
-    throttle, loop = Limiter(ThrottlePolicy(max_concurrency=64)), asyncio.get_running_loop()
-
-    async def starts_within(seconds: float) -> int:
-        end, starts = loop.time() + seconds, 0
-        while loop.time() < end:
-            await throttle.acquire()
-            await asyncio.sleep(0.01)
-            throttle.succeeded()
-            throttle.release()
-            starts += 1
-        return starts
-
-    await starts_within(5)
-    throttle.throttled(await throttle.acquire(), 1.0)
-    throttle.release()
-    await starts_within(2)
-    for wait_s in (None, 1.0, 1.0):
-        throttle.throttled(await throttle.acquire(), wait_s)
-        throttle.release()
-    await starts_within(2)
-    assert throttle._pace.started(loop.time()) > 0, "it is bounded still"
-
-
-@pytest.mark.parametrize("wait_s", [None, 30.0])
-async def test_an_outage_that_is_noticed_late_is_probed_at_once_unless_a_time_is_named(wait_s: float | None) -> None:
-    """Whoever waits would do so until a request is given back that tells nothing any more; or ask before the time."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=4))
-    for _ in range(2):
-        throttle.throttled(await throttle.acquire())
-        throttle.release()
-    places = [await throttle.acquire() for _ in range(throttle.limit)]
-    waiting = asyncio.create_task(throttle.acquire())
-    await asyncio.sleep(6)
-    assert not waiting.done()
-    throttle.throttled(places[0], wait_s)
-    await asyncio.sleep(0)
-    assert throttle.is_in_outage
-    assert waiting.done() is (wait_s is None)
-    throttle.release()
-    await asyncio.sleep(29)
-    assert waiting.done() is (wait_s is None)
-    await asyncio.sleep(2)
-    assert waiting.done()
-
-
-async def test_an_old_pushback_after_an_outage_leaves_the_limit_where_it_is() -> None:
-    """A server that has just come back would be met with half of all there is at once."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=40))
-    old = [await throttle.acquire() for _ in range(2)]
-    throttle.throttled(old.pop())
-    for _ in range(20):
-        throttle.failed(old[0])
-    assert throttle.is_in_outage
-    throttle.succeeded()
-    before = throttle.limit
-    assert before < 5
-    throttle.throttled(old[0])
-    assert throttle.limit <= before
-
-
-async def test_a_timer_is_brought_forward() -> None:
-    """After an outage, places would be handed out once in five seconds."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
-    for _ in range(16):
-        throttle.failed(await throttle.acquire())
-        throttle.release()
-    await throttle.acquire()
-    waiting = [asyncio.create_task(throttle.acquire()) for _ in range(2)]
-    await asyncio.sleep(0)  # they wait for the next probe, five seconds from now
-    throttle.succeeded()
-    throttle.release()
-    async with asyncio.timeout(1):
-        await asyncio.gather(*waiting)
-
-
-def test_the_shortest_waits_are_no_trouble_on_uvloop() -> None:
-    """A fast fetch on the loop that the command line prefers would end in an error that nobody understands."""
+def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
+    """uvloop, whose timers count in milliseconds, serves a rate of 5,000 a second."""
     uvloop = pytest.importorskip("uvloop")
 
     async def requests() -> None:
-        throttle = Limiter(ThrottlePolicy(max_concurrency=100, requests_per_second=5000))
+        limiter = Limiter(ThrottlePolicy(max_concurrency=100, requests_per_second=5000))
 
         async def request() -> None:
-            await throttle.acquire()
-            throttle.release()
+            await limiter.acquire()
+            limiter.release()
 
         await asyncio.gather(*(request() for _ in range(300)))
 
@@ -475,72 +229,265 @@ def test_the_shortest_waits_are_no_trouble_on_uvloop() -> None:
         runner.run(requests())
 
 
+async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() -> None:
+    """A server that accepts nothing for a minute tells no rate: afterwards requests are as fast as before."""
+    limiter, loop = adaptive(), asyncio.get_running_loop()
+    before, began = await successes_within(limiter, 3), loop.time()
+    while loop.time() < began + 60:
+        await throttle(limiter, 1.0)
+    await succeed(limiter, 1)
+    limiter.release()
+    assert await successes_within(limiter, 3) > 0.8 * before
+
+
+async def test_throttling_without_and_with_a_time_keeps_a_learned_rate() -> None:
+    """A rate that was learned before survives throttling that tells none."""
+    rate = RateEstimator()
+    limiter = Limiter(ThrottlePolicy(), rate=rate)
+    await successes_within(limiter, 5)
+    await throttle(limiter, 1.0)
+    await successes_within(limiter, 2)
+    for retry_after in (None, 1.0, 1.0):
+        await throttle(limiter, retry_after)
+    await successes_within(limiter, 2)
+    assert rate.started(asyncio.get_running_loop().time()) > 0
+
+
+# --- the adaptive limit -----------------------------------------------------------------------------------------------
+
+
+async def test_the_limit_grows_to_its_ceiling_while_requests_succeed() -> None:
+    """From 32, 32 successes under full use raise the limit to 64."""
+    limiter = adaptive(64)
+    assert limiter.limit == 32
+    await succeed(limiter, 32)
+    assert limiter.limit == 64
+    await succeed(limiter, 10)
+    assert limiter.limit == 64
+
+
+@pytest.mark.parametrize(("in_flight", "limit"), [(1, 32), (15, 32), (16, 33)])
+async def test_the_limit_grows_only_if_half_of_it_is_in_use(in_flight: int, limit: int) -> None:
+    """A trickle of requests says nothing about a higher limit."""
+    limiter = adaptive()
+    for _ in range(in_flight):
+        await limiter.acquire()
+    limiter.succeeded()
+    assert limiter.limit == limit
+
+
+async def test_after_a_cut_the_limit_grows_slowly_at_first_and_then_by_one_a_round() -> None:
+    """An early step takes several rounds of successes, a late one takes one round, and none takes less."""
+    limiter = adaptive(128)
+    await throttle(limiter)
+    steps = [0]
+    for number in range(1, 2501):
+        before = limiter.limit
+        await succeed(limiter, 1)
+        if limiter.limit > before:
+            steps.append(number)
+    rounds = [(later - earlier) / (28 + index) for index, (earlier, later) in enumerate(pairwise(steps))]
+    assert rounds[1] > 3
+    assert rounds[-1] == pytest.approx(1, abs=0.05)
+    assert min(rounds) >= 0.95
+
+
+async def test_a_burst_of_throttling_halves_the_limit_at_most() -> None:
+    """The first response of a burst costs a tenth of the limit, each further one a slot; the next burst cuts again."""
+    limiter = adaptive(16)
+    tickets = [await limiter.acquire() for _ in range(16)]
+    limits = []
+    for ticket in tickets:
+        limiter.throttled(ticket)
+        limits.append(limiter.limit)
+    assert limits == [14, 13, 12, 11, 10, 9, *[8] * 10]
+    for _ in tickets:
+        limiter.release()
+    await throttle(limiter)
+    assert limiter.limit == 7
+
+
+async def test_the_limit_never_falls_below_one() -> None:
+    """Twenty throttling responses leave one slot, so requests still go out."""
+    limiter = adaptive(2)
+    for _ in range(20):
+        await throttle(limiter)
+    assert limiter.limit == 1
+    assert await limiter.acquire()
+
+
+async def test_a_fixed_limit_does_not_adapt_but_pauses() -> None:
+    """With `adaptive=False`, neither throttling nor faults change the limit or open the circuit breaker."""
+    limiter = fixed(8)
+    limiter.throttled(await limiter.acquire(), 3)
+    for _ in range(40):
+        limiter.failed(1)
+    assert (limiter.limit, limiter.pauses, limiter.breaker.is_closed) == (8, 1, True)
+
+
 async def test_single_faults_leave_the_limit() -> None:
-    """A server with one fault in twenty would be asked at a crawl."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=16))
+    """One fault in five requests changes nothing."""
+    limiter = adaptive(16)
     for number in range(400):
-        place = await throttle.acquire()
+        ticket = await limiter.acquire()
         if number % 5 == 0:
-            throttle.failed(place)
+            limiter.failed(ticket)
         else:
-            throttle.succeeded()
-        throttle.release()
-    assert throttle.limit == 16
+            limiter.succeeded()
+        limiter.release()
+    assert limiter.limit == 16
 
 
-@pytest.mark.parametrize("seed", range(8))
-async def test_no_place_is_ever_lost(seed: int) -> None:
-    """After a day of cancellations the client would stand still."""
-    rng = random.Random(seed)
-    throttle = Limiter(ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0])))
-
-    async def request() -> None:
-        place = await throttle.acquire()
-        try:
-            await asyncio.sleep(rng.random())
-            rng.choice([throttle.succeeded, lambda: throttle.throttled(place, 0.1), lambda: throttle.failed(place)])()
-        finally:
-            throttle.release()
-
-    tasks = [asyncio.create_task(request()) for _ in range(100)]
-    for _ in range(60):
-        await asyncio.sleep(rng.random() / 5)
-        rng.choice(tasks).cancel()
-        assert throttle.in_flight <= throttle.ceiling
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+# --- with the circuit breaker -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"max_concurrency": 0},
-        {"max_concurrency": True},
-        {"max_concurrency": 1.5},
-        {"requests_per_second": 0},
-        {"requests_per_second": -1},
-        {"requests_per_second": float("inf")},
-    ],
-)
-def test_a_wrong_policy_is_refused_by_name(arguments: dict[str, float]) -> None:
-    """A typo would show as a hang."""
-    with pytest.raises(ConfigurationError, match=next(iter(arguments))):
-        ThrottlePolicy(**arguments)  # type: ignore[arg-type]
+@pytest.mark.parametrize("throttled", [set(), {20, 39}], ids=["faults only", "throttling among the faults"])
+async def test_faults_in_a_row_leave_one_slot_and_successes_restore_the_limit(throttled: set[int]) -> None:
+    """64 successes bring back nearly all of 64 slots, even after a 429 from a restarting load balancer."""
+    limiter = adaptive(64)
+    for number in range(40):
+        await (throttle(limiter) if number in throttled else fail(limiter))
+    assert limiter.limit == 1
+    await succeed(limiter, 64)
+    assert limiter.limit >= 60
 
 
-def test_the_least_that_is_allowed_is_taken() -> None:
-    """A small server could not be asked one request at a time, or one in two seconds."""
-    policy = ThrottlePolicy(max_concurrency=1, requests_per_second=0.5)
-    assert (policy.max_concurrency, policy.requests_per_second) == (1, 0.5)
+async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
+    """A minute of 429 without a time costs under 30 requests; then the limit returns to a tenth below the old one."""
+    limiter, loop = adaptive(64), asyncio.get_running_loop()
+    began, requests = loop.time(), 0
+    while loop.time() < began + 60:
+        await throttle(limiter)
+        requests += 1
+    assert requests < 30
+    assert (limiter.breaker.is_closed, limiter.limit) == (False, 1)
+    await succeed(limiter, 64)
+    assert (limiter.breaker.is_closed, limiter.limit) == (True, 29)
 
 
-async def test_who_is_cancelled_as_the_client_closes_gives_back_no_place() -> None:
-    """What is in flight would be counted below nothing."""
-    throttle = Limiter(ThrottlePolicy(max_concurrency=1))
-    await throttle.acquire()
-    waiting = asyncio.create_task(throttle.acquire())
+async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
+    """`max_open_s` counts from the time when the breaker opened, and the error gives the reason."""
+    loop, limiter = asyncio.get_running_loop(), adaptive(1)
+    ticket = await limiter.acquire()
+    waiting = [asyncio.create_task(limiter.acquire(max_open_s)) for max_open_s in (7.0, 30.0, math.inf)]
+    await asyncio.sleep(60)
+    began = loop.time()
+    for _ in range(10):
+        limiter.failed(ticket)
+    assert not limiter.breaker.is_closed
     await asyncio.sleep(0)
-    throttle.close()
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    assert throttle.in_flight == 1
+    assert not any(waiter.done() for waiter in waiting)
+    await asyncio.sleep(8)
+    limiter.failed(ticket + 1)  # a later request
+    with pytest.raises(NoSlotError, match=r"all requests have failed for 8\.0 s"):
+        await asyncio.wait_for(waiting[0], 1)
+    assert loop.time() - began == pytest.approx(8, abs=0.1)
+    limiter.succeeded()
+    limiter.release()
+    await waiting[1]
+    limiter.release()
+    await waiting[2]
+
+
+async def test_callers_wait_for_the_next_probe() -> None:
+    """A slot is granted 0.25 s, then 0.5 s after the last request has failed at once."""
+    limiter, loop = adaptive(12), asyncio.get_running_loop()
+    tickets = [await limiter.acquire() for _ in range(12)]
+    for ticket in tickets:
+        limiter.failed(ticket)
+        limiter.release()
+    for wait_s in (0.25, 0.5):
+        began = loop.time()
+        await fail(limiter)
+        assert loop.time() - began == pytest.approx(wait_s, abs=0.05)
+
+
+async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
+    """While probes hang, another is sent every five seconds, and one success frees the limit beside them."""
+    limiter, loop = adaptive(64), asyncio.get_running_loop()
+    await fail(limiter, 64)
+    assert limiter.limit == 1
+    began = loop.time()
+    async with asyncio.timeout(60):
+        tickets = [await limiter.acquire() for _ in range(4)]
+    assert loop.time() - began == pytest.approx(20, abs=0.2)
+    limiter.succeeded()  # the last one
+    limiter.release()
+    assert limiter.in_flight == 3
+    assert limiter.try_acquire()
+    for ticket in tickets[:3]:
+        limiter.failed(ticket)
+        limiter.release()
+    async with asyncio.timeout(0.1):
+        await limiter.acquire()
+
+
+async def test_probes_that_hang_never_exceed_the_ceiling() -> None:
+    """With a ceiling of 2, no third probe is sent beside two that hang."""
+    limiter = adaptive(2)
+    await fail(limiter, 10)
+    await limiter.acquire()
+    await limiter.acquire()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(60):
+            await limiter.acquire()
+
+
+async def test_a_probe_that_fails_after_a_long_time_is_followed_by_the_next_at_once() -> None:
+    """The time for which a probe hung counts as its wait."""
+    limiter = adaptive(1)
+    await fail(limiter, 20)
+    ticket = await limiter.acquire()
+    await asyncio.sleep(30)
+    limiter.failed(ticket)
+    limiter.release()
+    assert limiter.try_acquire()
+
+
+@pytest.mark.parametrize("wait_s", [None, 30.0])
+async def test_a_breaker_that_opens_late_sends_a_probe_at_once_unless_a_time_is_named(wait_s: float | None) -> None:
+    """A caller gets a slot beside requests that hang: at once, or when the `Retry-After` has passed."""
+    limiter = adaptive(4)
+    await throttle(limiter)
+    await throttle(limiter)
+    tickets = [await limiter.acquire() for _ in range(limiter.limit)]
+    waiting = asyncio.create_task(limiter.acquire())
+    await asyncio.sleep(6)
+    assert not waiting.done()
+    limiter.throttled(tickets[0], wait_s)
+    await asyncio.sleep(0)
+    assert not limiter.breaker.is_closed
+    assert waiting.done() is (wait_s is None)
+    limiter.release()
+    await asyncio.sleep(29)
+    assert waiting.done() is (wait_s is None)
+    await asyncio.sleep(2)
+    assert waiting.done()
+
+
+async def test_an_old_throttling_response_does_not_raise_the_limit_after_an_outage() -> None:
+    """The floor of an earlier burst never lifts a limit that has fallen below it since."""
+    limiter = adaptive(40)
+    old = [await limiter.acquire() for _ in range(2)]
+    limiter.throttled(old.pop())
+    for _ in range(20):
+        limiter.failed(old[0])
+    assert not limiter.breaker.is_closed
+    limiter.succeeded()
+    before = limiter.limit
+    assert before < 5
+    limiter.throttled(old[0])
+    assert limiter.limit <= before
+
+
+async def test_a_timer_is_brought_forward_when_the_breaker_closes() -> None:
+    """Callers that waited for the next probe get their slots as soon as a success closes the breaker."""
+    limiter = Limiter(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
+    await fail(limiter, 16)
+    await limiter.acquire()
+    waiting = [asyncio.create_task(limiter.acquire()) for _ in range(2)]
+    await asyncio.sleep(0)  # they wait for the next probe, five seconds from now
+    limiter.succeeded()
+    limiter.release()
+    async with asyncio.timeout(1):
+        await asyncio.gather(*waiting)

@@ -59,7 +59,7 @@ async def test_breaking_out_of_a_large_fleet_leaves_nothing() -> None:
                 async for _ in fleet:
                     break
             throttle = client._transport.limiter
-            assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+            assert (throttle.in_flight, throttle.queued) == (0, 0)
             ours = {task for task in asyncio.all_tasks() - before if "podero_async" in repr(task.get_coro())}
             assert {task for task in ours if "testing" not in repr(task.get_coro())} == set()
             assert len([user async for user in client.users()]) == 200, "the client works on"
@@ -158,7 +158,7 @@ class Program:
         assert steps.left(of_others=True) == []
         if self.client is not None:
             throttle = self.client._transport.limiter
-            assert (throttle.in_flight, len(throttle._waiters)) == (0, 0)
+            assert (throttle.in_flight, throttle.queued) == (0, 0)
         assert not [file for file in self.folder.iterdir() if file.suffix not in {"", ".lock"}]
 
 

@@ -1,0 +1,85 @@
+"""The circuit breaker by itself; tests/flow/test_limiter.py proves how the limiter obeys it."""
+
+from __future__ import annotations
+
+import pytest
+
+from podero_async._flow.breaker import BreakerState, CircuitBreaker
+
+
+def opened() -> CircuitBreaker:
+    """Return a breaker that opened at 100 s, 1 s after ticket 1 had started."""
+    breaker = CircuitBreaker()
+    breaker.started(1, 99.0)
+    assert [breaker.failed(1, 100.0, limit=1) for _ in range(10)] == [False] * 9 + [True]
+    return breaker
+
+
+@pytest.mark.parametrize(("limit", "faults"), [(1, 10), (20, 10), (24, 12), (64, 32)])
+def test_as_many_faults_in_a_row_as_half_the_limit_but_at_least_ten_open_it(limit: int, faults: int) -> None:
+    """A success in between starts the count anew."""
+    breaker = CircuitBreaker()
+    for _ in range(faults - 1):
+        breaker.failed(1, 0.0, limit=limit)
+    breaker.succeeded()
+    assert [breaker.failed(1, 0.0, limit=limit) for _ in range(faults)] == [False] * (faults - 1) + [True]
+
+
+def test_the_third_burst_of_throttling_in_a_row_opens_it() -> None:
+    """Further responses of the same burst do not count, and a success starts the count anew."""
+    breaker = CircuitBreaker()
+    assert not breaker.throttled(1, 0.0, is_new_burst=True)
+    breaker.succeeded()
+    assert not any(breaker.throttled(1, 0.0, is_new_burst=is_new) for is_new in (True, False, False, True))
+    assert breaker.throttled_bursts == 2
+    assert breaker.throttled(1, 0.0, is_new_burst=True)
+
+
+def test_it_is_open_until_the_wait_is_over_then_half_open_and_closed_after_a_success() -> None:
+    """The wait of 0.25 s counts from the last start, so after a slow failure it may be over at once."""
+    breaker = CircuitBreaker()
+    assert breaker.state(0.0) is BreakerState.CLOSED
+    breaker.started(1, 100.0)
+    for _ in range(10):
+        breaker.failed(1, 100.125, limit=1)
+    assert (breaker.opened_at, breaker.blocked_until) == (100.125, 100.25)
+    assert [breaker.state(now) for now in (100.2, 100.25)] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
+    breaker.succeeded()
+    assert breaker.state(100.2) is BreakerState.CLOSED
+    assert opened().state(100.0) is BreakerState.HALF_OPEN
+
+
+def test_each_failed_probe_doubles_the_wait_up_to_five_seconds() -> None:
+    """A short outage ends soon, and a long one costs a request in five seconds."""
+    breaker, now, waits = opened(), 200.0, []
+    for ticket in range(2, 9):
+        breaker.started(ticket, now)
+        assert breaker.failed(ticket, now, limit=1)
+        waits.append(breaker.blocked_until - now)
+        now = breaker.blocked_until
+    assert waits == [0.5, 1, 2, 4, 5, 5, 5]
+    assert breaker.opened_at == 100
+
+
+def test_a_fault_of_a_request_from_before_the_wait_does_not_prolong_it() -> None:
+    """Requests that were in flight when the breaker opened say nothing new."""
+    breaker = opened()
+    blocked_until = breaker.blocked_until
+    assert not breaker.failed(1, 100.0, limit=1)
+    assert not breaker.throttled(1, 100.0, is_new_burst=True)
+    assert breaker.blocked_until == blocked_until
+
+
+def test_old_faults_open_it_again_after_it_closed() -> None:
+    """Ten faults in a row after a success open the breaker, even if their requests started before that success."""
+    breaker = opened()
+    breaker.succeeded()
+    assert [breaker.failed(1, 300.0, limit=1) for _ in range(10)] == [False] * 9 + [True]
+    assert (breaker.is_closed, breaker.opened_at) == (False, 300)
+
+
+def test_a_probe_that_hangs_is_followed_by_another_after_five_seconds() -> None:
+    """An unanswered probe does not hold up the next one."""
+    breaker = opened()
+    breaker.started(2, 200.0)
+    assert breaker.next_probe_at == 205
