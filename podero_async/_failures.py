@@ -1,4 +1,4 @@
-"""The one place that decides what a failure means: try again, slow down, give up one call, or give up all of them."""
+"""The one place that decides what a failure means: retry, slow down, give up one call, or give up all of them."""
 
 from __future__ import annotations
 
@@ -44,28 +44,19 @@ class FailureKind(enum.Enum):
 
 
 def classify(error: PoderoError, *, retry_after_max: float) -> FailureKind:
-    """Return what an error means.
-
-    Args:
-        error: The error of a call.
-        retry_after_max: The longest `Retry-After` that calls wait for, in seconds (`RetryPolicy.retry_after_max`).
-    """
-    if _fails_all(error, retry_after_max):
-        return FailureKind.FATAL
-    if not is_retryable(error):
-        return FailureKind.PERMANENT
-    return FailureKind.THROTTLED if isinstance(error, RateLimitError) else FailureKind.TRANSIENT
-
-
-def _fails_all(error: PoderoError, retry_after_max: float) -> bool:
+    """Return what an error means, if calls wait for a `Retry-After` of at most `retry_after_max` seconds."""
     match error:
         case AuthenticationError() | ConfigurationError():
-            return True
-        case RateLimitError(attempts=0):  # the client itself refused to send: nothing may be sent yet
-            return True
+            return FailureKind.FATAL
+        case RateLimitError(attempts=0):  # the client sent nothing, because an earlier `Retry-After` has not passed
+            return FailureKind.FATAL
         case DecodeError(method="POST", retryable=False):  # the token endpoint, which all calls depend on
-            return True
-    return isinstance(error, ApiError) and asks_for_long_pause(error, retry_after_max)
+            return FailureKind.FATAL
+        case ApiError() if asks_for_long_pause(error, retry_after_max):
+            return FailureKind.FATAL
+        case ApiError() if is_throttling(error.status, has_retry_after=error.retry_after is not None):
+            return FailureKind.THROTTLED
+    return FailureKind.TRANSIENT if is_retryable(error) else FailureKind.PERMANENT
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -76,7 +67,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def asks_for_long_pause(error: ApiError, retry_after_max: float) -> bool:
-    """Return whether the server named a `Retry-After` that is longer than calls wait for."""
+    """Return whether a throttling response names a `Retry-After` that is longer than calls wait for."""
     return is_throttling(error.status, has_retry_after=True) and (error.retry_after or 0.0) > retry_after_max
 
 
