@@ -1,4 +1,4 @@
-"""The retry budget that all calls share, held against its own arithmetic, whatever ends when and how."""
+"""The retrier against a model of its budget and bounds, under any order of events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests._support.fake_clock import LoopMachine, run_machine
 _COST = 5
 _MAX_RETRY_AFTER_S = 16.0
 
-# All seconds are multiples of a power of two, so that the model's sums are the retrier's to the last bit.
+# All seconds are multiples of a power of two, so that sums of floats are exact.
 _WHICH = st.integers(0, 63)
 _SECONDS = st.sampled_from([0.0, 0.0, 0.25, 1.0, 4.0, 16.0])
 
@@ -32,13 +32,13 @@ _MAKE_RETRYABLE: list[Callable[[], Exception]] = [
 
 
 def _given_up() -> Exception:
-    """Make the error of a call's own token request, which has had its attempts."""
+    """Return the error of a token request within a call, which had attempts of its own."""
     error = TransportError("lost", "POST", "/token")
     error.attempts = 7
     return NotRetriedError(error)
 
 
-_MAKE_FINAL: list[Callable[[], Exception]] = [
+_MAKE_PERMANENT: list[Callable[[], Exception]] = [
     lambda: NotFoundError(404, "gone", "GET", "/x"),
     lambda: TransportError("TLS failed", "GET", "/x", retryable=False),
     lambda: DecodeError("no page"),
@@ -48,23 +48,23 @@ _MAKE_FINAL: list[Callable[[], Exception]] = [
 
 
 @attrs.define(eq=False)
-class Watched:
-    """A call, and where the model has it."""
+class ModelCall:
+    """A call, and its state according to the model."""
 
     started_at: float
     stats: RequestStats = attrs.field(factory=RequestStats)
     call: Call | None = None
     task: asyncio.Task[str] | None = None
     attempt: asyncio.Future[str] | None = None
-    """What its attempt under way waits for."""
+    """Ends the current attempt; None during a wait."""
     attempts: int = 1
     waited_s: float = 0.0
     again_at: float | None = None
-    """When its next attempt begins, where it sleeps."""
+    """The time of the next attempt; None during an attempt."""
 
 
 class RetryMachine(LoopMachine):
-    """Begins calls, ends their attempts, and keeps the budget's books."""
+    """Begins calls and ends their attempts."""
 
     @initialize(
         max_attempts=st.sampled_from([8, 4, 2, 1]),
@@ -80,13 +80,13 @@ class RetryMachine(LoopMachine):
             retry_after_max=_MAX_RETRY_AFTER_S,
             budget=budget,
         )
-        self.retrier = Retrier(self.policy, is_outage=lambda: self.is_outage, random_between=self._draw)
-        self.is_outage = False
+        self.retrier = Retrier(self.policy, is_breaker_closed=lambda: self.is_breaker_closed, random_between=self._draw)
+        self.is_breaker_closed = True
         self.jitter = 1.0
         self.budget = self.gained = budget
         self.paid = 0
         self.ceiling = 0.0
-        self.calls: list[Watched] = []
+        self.calls: list[ModelCall] = []
 
     def _draw(self, least: float, most: float) -> float:
         with self.noting():
@@ -96,28 +96,28 @@ class RetryMachine(LoopMachine):
     @rule(count=st.sampled_from([1, 3, 8]))
     def begin(self, count: int) -> None:
         for _ in range(count):
-            watched = Watched(self.loop.time())
-            watched.task = self.loop.create_task(self.retrier.run(self._attempt(watched), watched.stats))
-            self.calls.append(watched)
+            model = ModelCall(self.loop.time())
+            model.task = self.loop.create_task(self.retrier.run(self._attempt(model), model.stats))
+            self.calls.append(model)
         self.wait(0.0)
 
-    def _attempt(self, watched: Watched) -> Callable[[Call], asyncio.Future[str]]:
+    def _attempt(self, model: ModelCall) -> Callable[[Call], asyncio.Future[str]]:
         def attempt(call: Call) -> asyncio.Future[str]:
-            watched.call = call
-            watched.attempt = self.loop.create_future()
-            return watched.attempt
+            model.call = call
+            model.attempt = self.loop.create_future()
+            return model.attempt
 
         return attempt
 
-    @precondition(lambda self: self._asking())
+    @precondition(lambda self: self._attempting())
     @rule(which=_WHICH, count=st.sampled_from([1, 1, 4]))
     def succeed(self, which: int, count: int) -> None:
-        for _ in range(min(count, len(self._asking()))):
-            watched = self._asking()[which % len(self._asking())]
-            self._gain(1 if watched.attempts == 1 else _COST)
-            self._end(watched, "answer")
+        for _ in range(min(count, len(self._attempting()))):
+            model = self._attempting()[which % len(self._attempting())]
+            self._gain(1 if model.attempts == 1 else _COST)
+            self._end(model, "value")
 
-    @precondition(lambda self: self._asking())
+    @precondition(lambda self: self._attempting())
     @rule(
         which=_WHICH,
         count=st.sampled_from([1, 2, 8]),
@@ -127,79 +127,79 @@ class RetryMachine(LoopMachine):
     )
     def fail(self, which: int, count: int, make: Callable[[], Exception], jitter: float, waited_s: float) -> None:
         self.jitter = jitter
-        for _ in range(min(count, len(self._asking()))):
-            watched = self._asking()[which % len(self._asking())]
-            assert watched.call is not None
-            watched.call.waited_s += waited_s
-            watched.waited_s += waited_s
+        for _ in range(min(count, len(self._attempting()))):
+            model = self._attempting()[which % len(self._attempting())]
+            assert model.call is not None
+            model.call.waited_s += waited_s
+            model.waited_s += waited_s
             error = make()
-            self.ceiling = min(4.0, 0.5 * 2 ** (watched.attempts - 1))
+            self.ceiling = min(4.0, 0.5 * 2 ** (model.attempts - 1))
             sleep_s = (getattr(error, "retry_after", None) or 0.0) + self.ceiling * jitter
-            if self._goes_on(watched, error, sleep_s):
-                self._sleep(watched, error, sleep_s)
+            if self._is_retried(model, error, sleep_s):
+                self._sleep(model, error, sleep_s)
             else:
-                self._end(watched, error)
+                self._end(model, error)
 
-    def _goes_on(self, watched: Watched, error: Exception, sleep_s: float) -> bool:
-        """Say what the policy says, and pay for it."""
-        elapsed_s = self.loop.time() - watched.started_at - watched.waited_s
+    def _is_retried(self, model: ModelCall, error: Exception, sleep_s: float) -> bool:
+        """Return whether the policy allows a retry, and take its cost."""
+        elapsed_s = self.loop.time() - model.started_at - model.waited_s
         if (
-            watched.attempts == self.policy.max_attempts
+            model.attempts == self.policy.max_attempts
             or elapsed_s + sleep_s > self.policy.max_elapsed
             or (getattr(error, "retry_after", None) or 0.0) > _MAX_RETRY_AFTER_S
         ):
             return False
-        if not self.is_outage:
+        if self.is_breaker_closed:
             if self.budget < _COST:
                 return False
             self.budget -= _COST
             self.paid += 1
         return True
 
-    @precondition(lambda self: self._asking())
-    @rule(which=_WHICH, make=st.sampled_from(_MAKE_FINAL))
-    def fail_for_good(self, which: int, make: Callable[[], Exception]) -> None:
-        self._end(self._asking()[which % len(self._asking())], make())
+    @precondition(lambda self: self._attempting())
+    @rule(which=_WHICH, make=st.sampled_from(_MAKE_PERMANENT))
+    def fail_permanently(self, which: int, make: Callable[[], Exception]) -> None:
+        self._end(self._attempting()[which % len(self._attempting())], make())
 
     @precondition(lambda self: self.calls)
-    @rule(which=_WHICH, answers=st.booleans())
-    def cancel(self, which: int, answers: bool) -> None:
-        watched = self.calls[which % len(self.calls)]
-        if answers and watched.attempt is not None:
-            watched.attempt.set_result("just now")
-        self._end(watched, None)
+    @rule(which=_WHICH, is_late=st.booleans())
+    def cancel(self, which: int, is_late: bool) -> None:
+        model = self.calls[which % len(self.calls)]
+        if is_late and model.attempt is not None:
+            model.attempt.set_result("just now")
+        self._end(model, None)
 
     @rule()
-    def change_the_weather(self) -> None:
-        self.is_outage = not self.is_outage
+    def flip_the_breaker(self) -> None:
+        self.is_breaker_closed = not self.is_breaker_closed
 
     # --- the model ---
 
-    def _asking(self) -> list[Watched]:
-        return [watched for watched in self.calls if watched.again_at is None]
+    def _attempting(self) -> list[ModelCall]:
+        return [model for model in self.calls if model.again_at is None]
 
     def _gain(self, amount: int) -> None:
         before = self.budget
         self.budget = min(self.policy.budget, before + amount)
         self.gained += self.budget - before
 
-    def _sleep(self, watched: Watched, error: Exception, sleep_s: float) -> None:
-        assert watched.attempt is not None
-        watched.attempt.set_exception(error)
-        watched.attempt = None
-        watched.again_at = self.loop.time() + sleep_s
+    def _sleep(self, model: ModelCall, error: Exception, sleep_s: float) -> None:
+        assert model.attempt is not None
+        model.attempt.set_exception(error)
+        model.attempt = None
+        model.again_at = self.loop.time() + sleep_s
         self.wait(0.0)
 
-    def _end(self, watched: Watched, how: str | Exception | None) -> None:
-        """End a call with an answer, an error or its cancellation, and hold that against what its caller gets."""
-        task, attempt = watched.task, watched.attempt
+    def _end(self, model: ModelCall, how: str | Exception | None) -> None:
+        """End a call by a value, an error or cancellation (None), and check that its caller gets just that."""
+        task, attempt = model.task, model.attempt
         assert task is not None
-        attempts = 7 if isinstance(how, NotRetriedError) else watched.attempts
+        attempts = 7 if isinstance(how, NotRetriedError) else model.attempts
         if how is None:
             task.cancel()
         elif attempt is not None:
             attempt.set_result(how) if isinstance(how, str) else attempt.set_exception(how)
-        self.calls.remove(watched)
+        self.calls.remove(model)
         self.wait(0.0)
         if how is None:
             assert task.cancelled()
@@ -213,15 +213,15 @@ class RetryMachine(LoopMachine):
     @rule(seconds=_SECONDS)
     def wait(self, seconds: float) -> None:
         self.step(seconds)
-        for watched in self.calls:
-            if watched.again_at is not None and watched.again_at <= self.loop.time():
-                watched.again_at = None
-                watched.attempts += 1
-        for watched in self.calls:
-            assert (watched.attempt is None) == (watched.again_at is not None), "not when it should"
-            assert watched.call is not None
-            assert (watched.call.attempts, watched.stats.retries) == (watched.attempts, watched.attempts - 1)
-        assert 0 <= self.budget == self.retrier._budget <= self.policy.budget
+        for model in self.calls:
+            if model.again_at is not None and model.again_at <= self.loop.time():
+                model.again_at = None
+                model.attempts += 1
+        for model in self.calls:
+            assert (model.attempt is None) == (model.again_at is not None), "at the wrong time"
+            assert model.call is not None
+            assert (model.call.attempts, model.stats.retries) == (model.attempts, model.attempts - 1)
+        assert 0 <= self.budget == self.retrier.budget <= self.policy.budget
         assert self.retrier.is_spent == (self.budget < _COST)
         assert self.paid * _COST <= self.gained, "more retries than were paid for"
 
@@ -231,14 +231,11 @@ class RetryMachine(LoopMachine):
             self.succeed(0, 1)
 
 
-def test_no_order_of_events_spends_more_than_the_budget() -> None:
-    """An outage would be answered with many times the load, or a healthy server with no retry at all."""
-    run_machine(RetryMachine, 60)
-
-
-@pytest.mark.soak
-def test_no_order_of_events_spends_more_in_the_long_run(
-    soak_scale: float, record_property: Callable[[str, object], None]
+@pytest.mark.parametrize(
+    "runs", [pytest.param(60, marks=pytest.mark.slow), pytest.param(2_000, marks=pytest.mark.soak)]
+)
+def test_no_order_of_events_spends_more_than_the_budget(
+    runs: int, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """The rarer the order, the longer nobody would notice."""
-    record_property("figure", run_machine(RetryMachine, 2_000 * soak_scale))
+    """Each call has exactly the attempts that its policy and the shared budget allow, at the right times."""
+    record_property("figure", run_machine(RetryMachine, runs * soak_scale))
