@@ -1,4 +1,4 @@
-"""State machines on a loop whose clock they hold: time passes when they say so, and nothing is waited for."""
+"""An event loop whose clock a test moves, and Hypothesis state machines that run on it without waiting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class SteppingLoop(asyncio.BaseEventLoop):
-    """Runs what is ready, and what becomes ready while its clock is moved. It knows no sockets and no threads."""
+    """Runs callbacks that are ready, or become ready while its clock moves. It has no sockets and no threads."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,17 +27,17 @@ class SteppingLoop(asyncio.BaseEventLoop):
         return self._now
 
     def pass_time(self, seconds: float) -> None:
-        """Run all that is due within so many seconds, each at its own moment; 0 for what is ready now."""
+        """Run everything that is due within `seconds`, each timer at its own time; 0 runs only ready callbacks."""
         self._until = self._now + seconds
         self.run_forever()
 
     def lag(self, seconds: float) -> None:
-        """Let time pass in which the loop does nothing: whoever has its turn keeps it."""
+        """Move the clock without running anything, as if a callback had blocked the loop."""
         self._now += seconds
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Do something on the loop before anything else gets its turn."""
+        """Make this the running loop, so that a test can call its objects before any task runs."""
         asyncio._set_running_loop(self)
         try:
             yield
@@ -45,7 +45,7 @@ class SteppingLoop(asyncio.BaseEventLoop):
             asyncio._set_running_loop(None)
 
     def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None or self._now + timeout > self._until:  # nothing more happens before the time is up
+        if timeout is None or self._now + timeout > self._until:  # nothing more is due
             self._now = self._until
             self.stop()
         else:
@@ -60,7 +60,7 @@ class SteppingLoop(asyncio.BaseEventLoop):
 
 
 def run_by_clockwork(work: Coroutine[Any, Any, T], *, within_s: float) -> T:
-    """Run what waits for time alone, and return what it returns, however slow the machine is: work takes no time."""
+    """Run a coroutine that waits only for time, and return its result. Work takes no time on the loop's clock."""
     loop = SteppingLoop()
     task = loop.create_task(work)
     loop.pass_time(within_s)
@@ -69,7 +69,7 @@ def run_by_clockwork(work: Coroutine[Any, Any, T], *, within_s: float) -> T:
 
 
 class Machine(RuleBasedStateMachine):
-    """A machine that is held to its promise once more at the end of each run; counts the runs."""
+    """A state machine that checks its promise again at the end of each run, and counts the runs."""
 
     runs: ClassVar[int] = 0
 
@@ -82,14 +82,14 @@ class Machine(RuleBasedStateMachine):
             self.clean_up()
 
     def finish(self) -> None:
-        """Check what must hold at the end."""
+        """Check the promise at the end of a run."""
 
     def clean_up(self) -> None:
-        """Leave nothing behind, whatever happened."""
+        """Release everything, even if the run failed."""
 
 
 class LoopMachine(Machine):
-    """A machine with a loop of its own. What fails there, and is told to nobody or kept quiet, fails the run."""
+    """A machine with its own loop. An error in a callback or a spawned task fails the run, too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,13 +99,13 @@ class LoopMachine(Machine):
         self._tasks: list[asyncio.Task[Any]] = []
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start a task; it is ended with the machine."""
+        """Start a task, which is cancelled at the end of the run."""
         task = self.loop.create_task(work)
         self._tasks.append(task)
         return task
 
     def step(self, seconds: float = 0.0) -> None:
-        """Let time pass, and all that is ready have its turn; raise what a task ended with."""
+        """Let time pass; raise the error of a callback or a task."""
         self.loop.pass_time(seconds)
         for accident in self.accidents:
             raise accident
@@ -117,7 +117,7 @@ class LoopMachine(Machine):
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Note what fails in a place whose errors somebody else catches."""
+        """Record an assertion that fails in code whose caller catches its errors."""
         try:
             yield
         except AssertionError as error:
@@ -138,10 +138,9 @@ def _accident(context: dict[str, Any]) -> BaseException:
 
 
 def run_machine(machine: type[Machine], runs: float, *, steps: int = 40) -> str:
-    """Run a machine so many times; say how often that was."""
+    """Run a machine `runs` times; return a figure for the summary."""
     machine.runs = 0
     with _unlogged():
-        # A run that fails is shrunk, and printed as the calls that repeat it.
         run_state_machine_as_test(
             machine,
             settings=settings(
@@ -158,7 +157,7 @@ def run_machine(machine: type[Machine], runs: float, *, steps: int = 40) -> str:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Keep what thousands of runs log from standing before what failed."""
+    """Disable the library's log, so that the output of thousands of runs does not hide the failure."""
     logger = logging.getLogger("podero_async")
     logger.disabled = True
     try:

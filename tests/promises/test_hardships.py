@@ -1,4 +1,4 @@
-"""What servers and callers do that nobody planned for: each once cost a fleet, or would have."""
+"""Unusual behaviour of servers and callers that must not end a fleet fetch, leak data or cause a storm of requests."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ async def fleet_of(client: PoderoClient, vehicles: Any) -> list[Any]:
 
 
 @pytest.mark.parametrize("decode", [decode_page, decode_users, decode_vehicles])
-def test_bytes_that_are_no_utf8_are_a_decode_error_without_them(decode: Any) -> None:
-    """One vehicle with a foreign letter would end the fleet, with the letter's owner in the traceback."""
+def test_invalid_utf8_is_a_retryable_decode_error_that_holds_no_text_of_the_body(decode: Any) -> None:
+    """The error may be one of transmission, and neither the error nor its context repeats the row."""
     body = page_body(wire_row(session_outcome="Ren-X", email="Ren-X")).replace(b"-X", b"\xe9")
     with pytest.raises(DecodeError) as caught:
         decode(body)
@@ -65,10 +65,10 @@ def test_bytes_that_are_no_utf8_are_a_decode_error_without_them(decode: Any) -> 
     assert "Ren" not in repr(vars(caught.value))
 
 
-async def test_a_later_page_that_cannot_be_read_is_one_vehicles_failure() -> None:
-    """One vehicle with a foreign letter in a field that nobody reads would end the fleet."""
+async def test_invalid_utf8_on_a_later_page_fails_one_vehicle_only() -> None:
+    """A fleet fetch yields the failure; a stream yields the first page before it raises the error."""
     rows = [wire_row(number * 60) for number in range(300, 0, -1)]
-    rows[250] |= {"unplug_time": "2026-01-31T00:00:00", "driver": "Ren-X"}  # a naive time: the row is looked at twice
+    rows[250] |= {"unplug_time": "2026-01-31T00:00:00", "driver": "Ren-X"}  # a naive time takes the slow path
 
     async def handler(request: web.Request) -> web.Response:
         offset = int(request.query["offset"])
@@ -88,8 +88,8 @@ async def test_a_later_page_that_cannot_be_read_is_one_vehicles_failure() -> Non
             await anext(stream)
 
 
-def test_what_discovery_does_not_need_cannot_stop_it() -> None:
-    """One odd field of one user would cost the whole fleet."""
+def test_invalid_optional_fields_do_not_stop_discovery() -> None:
+    """Fields that discovery does not need become None if they cannot be read."""
     body = b'[{"id": "%s", "last_login": "soon", "num_electric_vehicles": 2, "email": 5}]' % str(UUID(int=7)).encode()
     total, (user,) = decode_users(body)
     assert (total, user.num_electric_vehicles, user.last_login, user.email) == (1, 2, None, None)
@@ -106,8 +106,8 @@ def test_what_discovery_does_not_need_cannot_stop_it() -> None:
         ({"Content-Encoding": "gzip"}, gzip.compress(bytes(1 << 20))),
     ],
 )
-async def test_an_errors_status_counts_whatever_its_body_is(headers: dict[str, str], body: bytes) -> None:
-    """A long debug page would turn "not found" into a fault of the line, and a pause into nothing."""
+async def test_the_status_of_an_error_counts_even_if_its_body_is_unusable(headers: dict[str, str], body: bytes) -> None:
+    """A 404 with an oversized, corrupt or unknown encoding is a `NotFoundError` after one attempt."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(status=404, headers=headers, body=body)
@@ -118,8 +118,8 @@ async def test_an_errors_status_counts_whatever_its_body_is(headers: dict[str, s
     assert caught.value.attempts == 1
 
 
-async def test_identity_is_an_encoding() -> None:
-    """A proxy that spells out that nothing was done would break every call."""
+async def test_the_content_encoding_identity_is_accepted() -> None:
+    """A proxy may name the encoding that changes nothing, in any case."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(headers={"Content-Encoding": "Identity"}, body=b"[]")
@@ -128,8 +128,8 @@ async def test_identity_is_an_encoding() -> None:
         assert await client.electric_vehicles(USER) == []
 
 
-async def test_a_servers_words_do_not_repeat_whom_it_was_asked_for() -> None:
-    """An error would name a customer."""
+async def test_the_detail_of_an_error_masks_the_external_id_and_the_token() -> None:
+    """A request id that contains an address is dropped."""
 
     async def handler(_: web.Request) -> web.Response:
         detail = "No user with external id Ada Example 7, token-1"
@@ -146,15 +146,15 @@ async def test_a_servers_words_do_not_repeat_whom_it_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize("stray", [None, "vehicle", (UUID(int=1), UUID(int=2))])
-async def test_what_is_no_vehicle_ends_the_fleet_with_its_name(simulator: PoderoSimulator, stray: Any) -> None:
-    """A lookup that found nothing would end the fleet as if it were whole."""
+async def test_an_item_that_is_no_vehicle_ends_the_fetch(simulator: PoderoSimulator, stray: Any) -> None:
+    """The error names the type that is expected; the fetch does not end as if it were complete."""
     async with client_of(simulator) as client:
         with pytest.raises(ValueError, match="VehicleRef"):
             await fleet_of(client, [*simulator.vehicles, *[stray] * 100, *simulator.vehicles])
 
 
-async def test_a_source_that_was_cancelled_is_no_end(simulator: PoderoSimulator) -> None:
-    """Half a fleet would look like all of it."""
+async def test_a_source_of_vehicles_that_is_cancelled_cancels_the_fetch(simulator: PoderoSimulator) -> None:
+    """The fetch does not end as if it were complete."""
 
     async def source() -> AsyncIterator[VehicleRef]:
         yield simulator.vehicles[0]
@@ -167,8 +167,8 @@ async def test_a_source_that_was_cancelled_is_no_end(simulator: PoderoSimulator)
             await fleet_of(client, source())
 
 
-async def test_two_tasks_may_share_a_fleet(simulator: PoderoSimulator) -> None:
-    """The second consumer would wait for ever."""
+async def test_two_tasks_can_consume_one_fetch(simulator: PoderoSimulator) -> None:
+    """Both end, and together they get each outcome once."""
 
     async def consume(fleet: Any) -> int:
         return len([outcome async for outcome in fleet])
@@ -179,8 +179,8 @@ async def test_two_tasks_may_share_a_fleet(simulator: PoderoSimulator) -> None:
     assert sum(counts) == 10
 
 
-async def test_the_end_of_the_calendar_is_a_day() -> None:
-    """ "Until for ever" would end a fleet with an error of the calendar's."""
+async def test_the_first_and_the_last_day_of_the_calendar_are_valid_bounds() -> None:
+    """`date.min` and `date.max` read the whole list."""
     rows = {
         VehicleRef(user_id=UUID(int=5), vehicle_id=UUID(int=6)): [wire_row(number * 60) for number in range(1, 500)]
     }
@@ -190,8 +190,8 @@ async def test_the_end_of_the_calendar_is_a_day() -> None:
 
 
 @pytest.mark.leaping
-async def test_closing_a_client_wakes_who_waits_in_a_pause() -> None:
-    """A service that shuts down would hang for as long as the server asked to wait."""
+async def test_closing_a_client_ends_calls_that_wait_in_a_pause() -> None:
+    """They raise `ConfigurationError` at once, not after the server's 100 s."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(status=429, headers={"Retry-After": "100"})
@@ -208,8 +208,8 @@ async def test_closing_a_client_wakes_who_waits_in_a_pause() -> None:
 
 
 async def test_a_lent_session_must_be_open_and_have_no_auth() -> None:
-    """aiohttp's own errors would come out of the first call."""
-    with pytest.deprecated_call():  # aiohttp means to do without it
+    """Both mistakes raise a `ConfigurationError`, for a single call and for a fleet fetch."""
+    with pytest.deprecated_call():  # deprecated by aiohttp
         lent = aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
     async with lent as session:
         with pytest.raises(ConfigurationError, match="auth"):
@@ -223,11 +223,11 @@ async def test_a_lent_session_must_be_open_and_have_no_auth() -> None:
             await fleet_of(client, refs(3))
 
 
-# --- servers that are down or guarded ---------------------------------------------------------------------------------
+# --- outages and throttling -------------------------------------------------------------------------------------------
 
 
-async def test_a_server_that_wants_a_long_rest_gets_it() -> None:
-    """A fleet would burn all of its vehicles against a server that said "come back tomorrow"."""
+async def test_a_long_retry_after_ends_a_fleet_fetch() -> None:
+    """No further request is sent, neither for other vehicles nor for later calls."""
     requests = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -244,8 +244,8 @@ async def test_a_server_that_wants_a_long_rest_gets_it() -> None:
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-async def test_who_waits_for_a_place_is_told_of_a_long_rest_too(adaptive: bool) -> None:
-    """Calls that wait behind the one that was refused would be sent all the same, one by one."""
+async def test_a_long_retry_after_ends_the_calls_in_the_queue(adaptive: bool) -> None:
+    """20 calls share three slots: three requests are sent, and all calls raise `RateLimitError`."""
     waits, requests = ["3600", "3600", "3"], 0
 
     async def handler(_: web.Request) -> web.Response:
@@ -266,12 +266,12 @@ async def test_who_waits_for_a_place_is_told_of_a_long_rest_too(adaptive: bool) 
         assert all(isinstance(error, RateLimitError) for error in errors)
         with pytest.raises(RateLimitError) as caught:
             await client.electric_vehicles(USER)
-        assert caught.value.retry_after == pytest.approx(3600, abs=5), "a shorter time that came later does not count"
+        assert caught.value.retry_after == pytest.approx(3600, abs=5), "the longest time counts"
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-async def test_a_long_rest_is_asked_for_by_a_busy_server_only(status: int) -> None:
-    """One vehicle's odd error would end a fleet."""
+async def test_a_retry_after_of_another_status_fails_one_vehicle_only(status: int) -> None:
+    """Only 429 and 503 ask for a pause of all requests."""
 
     async def handler(request: web.Request) -> web.Response:
         if str(UUID(int=3)) in request.path:
@@ -285,8 +285,8 @@ async def test_a_long_rest_is_asked_for_by_a_busy_server_only(status: int) -> No
 
 
 @pytest.mark.parametrize("answer", [{"status": 429, "headers": {"Retry-After": "3600"}}, {"text": "{}"}])
-async def test_a_token_endpoint_that_gives_none_ends_a_fleet(answer: dict[str, Any]) -> None:
-    """Each vehicle of thousands would fail, and ask for a token again."""
+async def test_a_token_endpoint_without_a_token_ends_a_fleet_fetch(answer: dict[str, Any]) -> None:
+    """At most three token requests are sent, and no other."""
     asked = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -302,11 +302,11 @@ async def test_a_token_endpoint_that_gives_none_ends_a_fleet(answer: dict[str, A
                 with pytest.raises(RateLimitError, match="no request yet"):
                     await client.electric_vehicles(USER)
     assert set(asked) == {"POST"}
-    assert len(asked) <= 3, "what had begun before the fleet ended"
+    assert len(asked) <= 3, "those that had begun before the fetch ended"
 
 
-async def test_each_attempt_may_meet_a_revoked_token() -> None:
-    """A call that is tried again and meets a second revocation would end its fleet."""
+async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
+    """The statuses 401, 503, 401 and 200 end in a success."""
     statuses, tokens = [401, 503, 401, 200], iter("abcdef")
 
     async def handler(request: web.Request) -> web.Response:
@@ -322,8 +322,8 @@ async def test_each_attempt_may_meet_a_revoked_token() -> None:
 
 
 @pytest.mark.leaping
-async def test_no_call_waits_through_more_of_an_outage_than_its_policy_allows() -> None:
-    """A backend's handlers would gather behind a few probes, and wait for minutes and hours."""
+async def test_no_call_waits_longer_in_an_outage_than_its_policy_allows() -> None:
+    """All calls end after `max_elapsed` and a few probes, and their errors count exactly the requests sent."""
     loop, status, ended, requests = asyncio.get_running_loop(), 500, [], 0
 
     async def handler(_: web.Request) -> web.Response:
@@ -356,8 +356,8 @@ async def test_no_call_waits_through_more_of_an_outage_than_its_policy_allows() 
 
 
 @pytest.mark.parametrize("asks", [False, True])
-async def test_a_session_that_is_closed_meanwhile_cancels_nobody(asks: bool) -> None:
-    """A handler would die of a cancellation that nobody asked for, or not of one that somebody did."""
+async def test_a_lent_session_that_closes_during_a_call_does_not_cancel_it(asks: bool) -> None:
+    """The call raises `ConfigurationError`; a cancellation that was requested comes out as such."""
     held = asyncio.Event()
 
     async def handler(_: web.Request) -> web.Response:
@@ -370,7 +370,7 @@ async def test_a_session_that_is_closed_meanwhile_cancels_nobody(asks: bool) -> 
         async with static_client(origin, session=session) as client:
             owners = asyncio.create_task(session.get(origin))
             await held.wait()
-            waiting = asyncio.create_task(client.electric_vehicles(USER))  # in the pool that its owner has emptied
+            waiting = asyncio.create_task(client.electric_vehicles(USER))  # for the only connection
             await asyncio.sleep(0.01)
             if asks:
                 waiting.cancel()
@@ -381,13 +381,13 @@ async def test_a_session_that_is_closed_meanwhile_cancels_nobody(asks: bool) -> 
             await asyncio.wait([owners])
 
 
-# --- lists that cannot be ---------------------------------------------------------------------------------------------
+# --- impossible lists -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("total", [10**6, 10**9, 10**18, 10**30, -(10**30)])
 @pytest.mark.parametrize("count", [1, 3, 8, 60])
-async def test_an_impossible_total_is_a_doubt_and_ends(total: int, count: int) -> None:
-    """A total past any fleet would overflow, or keep the client asking until it is reached."""
+async def test_an_impossible_total_is_unproven_and_ends(total: int, count: int) -> None:
+    """The read ends after a bounded number of requests, and no number overflows."""
     rows = [wire_row(number) for number in range(1, count + 1)]
     requests = []
 
@@ -406,8 +406,8 @@ async def test_an_impossible_total_is_a_doubt_and_ends(total: int, count: int) -
     assert len(requests) < 600
 
 
-async def test_a_server_that_ignores_the_days_is_not_asked_for_each() -> None:
-    """A list without an order would be read once for each day of twenty years."""
+async def test_an_unordered_list_of_a_server_that_ignores_the_days_is_read_a_few_times_only() -> None:
+    """Twenty years are not split into single days."""
     rows = [wire_row(number * 7 % 1000 + 1) for number in range(1000)]
     requests = []
 
@@ -426,8 +426,8 @@ async def test_a_server_that_ignores_the_days_is_not_asked_for_each() -> None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_dead_token_of_another_process_does_not_end_a_fleet(tmp_path: Path) -> None:
-    """After a revocation, a worker would find its neighbour's dead token in the store, and give up."""
+async def test_a_revoked_token_in_a_shared_store_is_replaced(tmp_path: Path) -> None:
+    """A client whose token and stored token are both revoked asks for a new one."""
     async with PoderoSimulator(users=2, vehicles=2, sessions_per_vehicle=2) as simulator:
         options = {"token_store": FileTokenStore(tmp_path / "t")}
         user = simulator.vehicles[0].user_id
@@ -444,8 +444,8 @@ async def test_a_dead_token_of_another_process_does_not_end_a_fleet(tmp_path: Pa
     "answer",
     ['{"access_token": "t", "expires_in": 1' + "0" * 400 + "}", '{"access_token": "t", "refresh_token": "\\ud800"}'],
 )
-async def test_odd_token_answers_are_taken_as_far_as_they_make_sense(answer: str) -> None:
-    """An answer with one odd field would raise what nobody catches."""
+async def test_a_token_response_with_an_invalid_optional_field_is_accepted(answer: str) -> None:
+    """An infinite life and a refresh token that is not Unicode are ignored."""
 
     async def handler(request: web.Request) -> web.Response:
         return web.Response(text=answer) if request.method == "POST" else web.json_response([])
@@ -456,8 +456,8 @@ async def test_odd_token_answers_are_taken_as_far_as_they_make_sense(answer: str
 
 
 @pytest.mark.parametrize("status", [408, 425])
-async def test_a_token_request_that_came_too_slowly_or_early_is_tried_again(status: int) -> None:
-    """A hiccup would be taken for refused credentials, and end a fleet."""
+async def test_a_token_request_is_retried_after_408_and_425(status: int) -> None:
+    """These statuses do not mean that the credentials are wrong."""
     statuses = [status, 200]
 
     async def handler(request: web.Request) -> web.Response:
@@ -472,8 +472,8 @@ async def test_a_token_request_that_came_too_slowly_or_early_is_tried_again(stat
             assert await client.electric_vehicles(USER) == []
 
 
-def test_secrets_that_are_no_utf8_are_refused_by_name() -> None:
-    """The secret would stand in the error of the encoding that fails."""
+def test_a_secret_that_is_not_unicode_is_refused_by_the_name_of_its_argument() -> None:
+    """The error does not repeat the secret."""
     with pytest.raises(ConfigurationError, match="client_secret") as caught:
         ClientCredentials("a", "s3cr3t\udcff")
     assert "s3cr3t" not in str(caught.value)
@@ -481,8 +481,8 @@ def test_secrets_that_are_no_utf8_are_refused_by_name() -> None:
         StaticToken("t\udcff")
 
 
-async def test_a_store_replaces_files_only(tmp_path: Path) -> None:
-    """A path to a device would turn it into a file, and one through a link break the link."""
+async def test_a_token_store_replaces_neither_a_folder_nor_a_link(tmp_path: Path) -> None:
+    """A folder stays, and a link is followed."""
     (tmp_path / "folder").mkdir()
     store = FileTokenStore(tmp_path / "folder")
     await store.save("a", Token(value="t"))
@@ -494,8 +494,8 @@ async def test_a_store_replaces_files_only(tmp_path: Path) -> None:
     assert await store.load("a") == Token(value="t")
 
 
-async def test_refused_credentials_of_a_fleet_name_the_status(simulator: PoderoSimulator) -> None:
-    """The words that explain a refusal would be masked along with the secrets."""
+async def test_the_error_of_refused_credentials_keeps_the_oauth_error_code(simulator: PoderoSimulator) -> None:
+    """`invalid_client` is not masked along with the secrets."""
     async with client_of(simulator, credentials=ClientCredentials(simulator.client_id, "wrong")) as client:
         with pytest.raises(AuthenticationError, match="invalid_client"):
             await fleet_of(client, simulator.vehicles)
