@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from itertools import pairwise
 
 import pytest
@@ -110,41 +109,6 @@ async def test_cancelled_callers_keep_no_slot() -> None:
     assert limiter.in_flight == 1
     limiter.release()
     assert (limiter.in_flight, limiter.queued) == (0, 0)
-
-
-@pytest.mark.parametrize("seed", range(8))
-async def test_no_slot_is_lost_by_cancellation(seed: int) -> None:
-    """After 100 requests with any outcome, many of them cancelled at any moment, no slot is taken."""
-    rng = random.Random(seed)
-    limiter = Limiter(ThrottlePolicy(max_concurrency=rng.randint(1, 8), requests_per_second=rng.choice([None, 100.0])))
-
-    async def request() -> None:
-        ticket = await limiter.acquire()
-        try:
-            await asyncio.sleep(rng.random())
-            rng.choice([limiter.succeeded, lambda: limiter.throttled(ticket, 0.1), lambda: limiter.failed(ticket)])()
-        finally:
-            limiter.release()
-
-    tasks = [asyncio.create_task(request()) for _ in range(100)]
-    for _ in range(60):
-        await asyncio.sleep(rng.random() / 5)
-        rng.choice(tasks).cancel()
-        assert limiter.in_flight <= limiter.ceiling
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert (limiter.in_flight, limiter.queued) == (0, 0)
-
-
-async def test_a_caller_that_is_cancelled_while_the_limiter_closes_returns_no_slot() -> None:
-    """The count of slots stays right, since the caller never had one."""
-    limiter = adaptive(1)
-    await limiter.acquire()
-    waiting = asyncio.create_task(limiter.acquire())
-    await asyncio.sleep(0)
-    limiter.close()
-    waiting.cancel()
-    await asyncio.gather(waiting, return_exceptions=True)
-    assert limiter.in_flight == 1
 
 
 async def test_the_repr_shows_the_live_state() -> None:
@@ -433,17 +397,6 @@ async def test_probes_that_hang_never_exceed_the_ceiling() -> None:
             await limiter.acquire()
 
 
-async def test_a_probe_that_fails_after_a_long_time_is_followed_by_the_next_at_once() -> None:
-    """The time for which a probe hung counts as its wait."""
-    limiter = adaptive(1)
-    await fail(limiter, 20)
-    ticket = await limiter.acquire()
-    await asyncio.sleep(30)
-    limiter.failed(ticket)
-    limiter.release()
-    assert limiter.try_acquire()
-
-
 @pytest.mark.parametrize("wait_s", [None, 30.0])
 async def test_a_breaker_that_opens_late_sends_a_probe_at_once_unless_a_time_is_named(wait_s: float | None) -> None:
     """A caller gets a slot beside requests that hang: at once, or when the `Retry-After` has passed."""
@@ -463,21 +416,6 @@ async def test_a_breaker_that_opens_late_sends_a_probe_at_once_unless_a_time_is_
     assert waiting.done() is (wait_s is None)
     await asyncio.sleep(2)
     assert waiting.done()
-
-
-async def test_an_old_throttling_response_does_not_raise_the_limit_after_an_outage() -> None:
-    """The floor of an earlier burst never lifts a limit that has fallen below it since."""
-    limiter = adaptive(40)
-    old = [await limiter.acquire() for _ in range(2)]
-    limiter.throttled(old.pop())
-    for _ in range(20):
-        limiter.failed(old[0])
-    assert not limiter.breaker.is_closed
-    limiter.succeeded()
-    before = limiter.limit
-    assert before < 5
-    limiter.throttled(old[0])
-    assert limiter.limit <= before
 
 
 async def test_a_timer_is_brought_forward_when_the_breaker_closes() -> None:

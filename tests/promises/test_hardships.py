@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date
 from pathlib import Path
 from traceback import walk_tb
@@ -51,6 +51,15 @@ async def fleet_of(client: PoderoClient, vehicles: Any) -> list[Any]:
         return [outcome async for outcome in fleet]
 
 
+def always(**response: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a handler that sends the same response to every request."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(**response)
+
+    return handler
+
+
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
@@ -65,8 +74,8 @@ def test_invalid_utf8_is_a_retryable_decode_error_that_holds_no_text_of_the_body
     assert "Ren" not in repr(vars(caught.value))
 
 
-async def test_invalid_utf8_on_a_later_page_fails_one_vehicle_only() -> None:
-    """A fleet fetch yields the failure; a stream yields the first page before it raises the error."""
+async def test_invalid_utf8_on_a_later_page_is_a_failure_of_its_vehicle() -> None:
+    """A fleet fetch goes on; a stream yields the first page before it raises the error."""
     rows = [wire_row(number * 60) for number in range(300, 0, -1)]
     rows[250] |= {"unplug_time": "2026-01-31T00:00:00", "driver": "Ren-X"}  # a naive time takes the slow path
 
@@ -108,11 +117,7 @@ def test_invalid_optional_fields_do_not_stop_discovery() -> None:
 )
 async def test_the_status_of_an_error_counts_even_if_its_body_is_unusable(headers: dict[str, str], body: bytes) -> None:
     """A 404 with an oversized, corrupt or unknown encoding is a `NotFoundError` after one attempt."""
-
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(status=404, headers=headers, body=body)
-
-    async with serving(handler) as origin, static_client(origin) as client:
+    async with serving(always(status=404, headers=headers, body=body)) as origin, static_client(origin) as client:
         with pytest.raises(NotFoundError) as caught:
             await client.electric_vehicles(USER)
     assert caught.value.attempts == 1
@@ -120,21 +125,15 @@ async def test_the_status_of_an_error_counts_even_if_its_body_is_unusable(header
 
 async def test_the_content_encoding_identity_is_accepted() -> None:
     """A proxy may name the encoding that changes nothing, in any case."""
-
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(headers={"Content-Encoding": "Identity"}, body=b"[]")
-
+    handler = always(headers={"Content-Encoding": "Identity"}, body=b"[]")
     async with serving(handler) as origin, static_client(origin) as client:
         assert await client.electric_vehicles(USER) == []
 
 
 async def test_the_detail_of_an_error_masks_the_external_id_and_the_token() -> None:
     """A request id that contains an address is dropped."""
-
-    async def handler(_: web.Request) -> web.Response:
-        detail = "No user with external id Ada Example 7, token-1"
-        return web.json_response({"detail": detail}, status=404, headers={"X-Request-ID": "user-1@example.com"})
-
+    text = '{"detail": "No user with external id Ada Example 7, token-1"}'
+    handler = always(status=404, text=text, headers={"X-Request-ID": "user-1@example.com"})
     async with serving(handler) as origin, static_client(origin) as client:
         with pytest.raises(NotFoundError) as caught:
             await client.user_by_external_id("Ada Example 7")
@@ -181,22 +180,16 @@ async def test_two_tasks_can_consume_one_fetch(simulator: PoderoSimulator) -> No
 
 async def test_the_first_and_the_last_day_of_the_calendar_are_valid_bounds() -> None:
     """`date.min` and `date.max` read the whole list."""
-    rows = {
-        VehicleRef(user_id=UUID(int=5), vehicle_id=UUID(int=6)): [wire_row(number * 60) for number in range(1, 500)]
-    }
-    async with PoderoSimulator(rows=rows) as simulator, client_of(simulator) as client:
-        got = await client.vehicle_sessions(UUID(int=5), UUID(int=6), date.min, date.max)
+    rows = [wire_row(number * 60) for number in range(1, 500)]
+    async with PoderoSimulator(rows={refs(1)[0]: rows}) as simulator, client_of(simulator) as client:
+        got = await client.vehicle_sessions(UUID(int=1), UUID(int=1), date.min, date.max)
         assert len(got.sessions) == 499
 
 
 @pytest.mark.leaping
 async def test_closing_a_client_ends_calls_that_wait_in_a_pause() -> None:
     """They raise `ConfigurationError` at once, not after the server's 100 s."""
-
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(status=429, headers={"Retry-After": "100"})
-
-    async with serving(handler) as origin:
+    async with serving(always(status=429, headers={"Retry-After": "100"})) as origin:
         client = static_client(origin, retry=RetryPolicy(max_attempts=1))
         with pytest.raises(RateLimitError):
             await client.electric_vehicles(USER)
