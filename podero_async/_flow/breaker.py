@@ -1,4 +1,4 @@
-"""A circuit breaker: while every request fails, it lets only single probes through.
+"""The circuit breaker: while all requests fail, it lets only single probes through.
 
 It decides; the limiter, which owns the queue and the timer, acts. Times are seconds of the event loop's clock.
 """
@@ -10,8 +10,8 @@ import math
 
 __all__ = ["BreakerState", "CircuitBreaker"]
 
-_MIN_FAULTS = 10  # in a row: fewer open no breaker, however low the limit
-_MIN_BURSTS = 3  # in a row: the first shows how much the server accepts, the third that it accepts nothing
+_MIN_FAULTS = 10  # in a row; fewer do not open the breaker, however low the limit is
+_MIN_BURSTS = 3  # in a row; the first shows how much the server accepts, the third that it accepts nothing
 _MIN_WAIT_S, _MAX_WAIT_S = 0.25, 5.0
 
 

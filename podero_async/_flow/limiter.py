@@ -50,7 +50,7 @@ class Limiter:
     ) -> None:
         self.ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         """The limit's upper bound."""
-        self.in_flight = self.pauses = 0
+        self.in_flight = self.pauses = 0  # slots taken, pauses begun
         self._is_adaptive = policy.adaptive
         self._min_interval_s = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
         self._rate = rate or RateEstimator()

@@ -91,13 +91,13 @@ class Retrier:
             try:
                 value = await attempt(call)
             except (ApiError, TransportError, DecodeError) as error:
+                if not is_retryable(error):
+                    raise
                 first_error = error
             else:
                 self.budget = min(self._policy.budget, self.budget + 1)
                 return value
-            if is_retryable(first_error):
-                return await self._retry(attempt, call, first_error)
-            raise first_error
+            return await self._retry(attempt, call, first_error)
         except NotRetriedError as wrapped:
             raise wrapped.error from None
         except (ApiError, TransportError, DecodeError) as error:
