@@ -1,4 +1,4 @@
-"""An event loop whose clock a test moves, and Hypothesis state machines that run on it without waiting."""
+"""An event loop with a clock that a test moves, and Hypothesis state machines that run on it without waiting."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class LoopMachine(Machine):
 
     @contextmanager
     def noting(self) -> Iterator[None]:
-        """Record an assertion that fails in code whose caller catches its errors."""
+        """Record an assertion that fails in a callback, if the caller of the callback catches its errors."""
         try:
             yield
         except AssertionError as error:

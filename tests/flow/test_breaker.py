@@ -17,7 +17,7 @@ def opened() -> CircuitBreaker:
 
 @pytest.mark.parametrize(("limit", "faults"), [(1, 10), (20, 10), (24, 12), (64, 32)])
 def test_as_many_faults_in_a_row_as_half_the_limit_but_at_least_ten_open_it(limit: int, faults: int) -> None:
-    """A success in between starts the count anew."""
+    """The count starts anew when a request succeeds."""
     breaker = CircuitBreaker()
     for _ in range(faults - 1):
         breaker.failed(1, 0.0, limit=limit)
@@ -26,7 +26,7 @@ def test_as_many_faults_in_a_row_as_half_the_limit_but_at_least_ten_open_it(limi
 
 
 def test_the_third_burst_of_throttling_in_a_row_opens_it() -> None:
-    """Further responses of the same burst do not count, and a success starts the count anew."""
+    """Further responses of the same burst do not count, and the count starts anew when a request succeeds."""
     breaker = CircuitBreaker()
     assert not breaker.throttled(1, 0.0, is_new_burst=True)
     breaker.succeeded()
@@ -50,7 +50,7 @@ def test_it_is_open_until_the_wait_is_over_then_half_open_and_closed_after_a_suc
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_five_seconds() -> None:
-    """A short outage ends soon, and a long one costs a request in five seconds."""
+    """The end of a short outage is noticed soon, and a long one costs a request in five seconds."""
     breaker, now, waits = opened(), 200.0, []
     for ticket in range(2, 9):
         breaker.started(ticket, now)
@@ -62,7 +62,7 @@ def test_each_failed_probe_doubles_the_wait_up_to_five_seconds() -> None:
 
 
 def test_a_fault_of_a_request_from_before_the_wait_does_not_prolong_it() -> None:
-    """Requests that were in flight when the breaker opened say nothing new."""
+    """If a request was already in flight when the breaker opened, its failure says nothing new."""
     breaker = opened()
     blocked_until = breaker.blocked_until
     assert not breaker.failed(1, 100.0, limit=1)
@@ -79,7 +79,7 @@ def test_old_faults_open_it_again_after_it_closed() -> None:
 
 
 def test_a_probe_that_hangs_is_followed_by_another_after_five_seconds() -> None:
-    """An unanswered probe does not hold up the next one."""
+    """If a probe gets no response, the next one does not wait for it."""
     breaker = opened()
     breaker.started(2, 200.0)
     assert breaker.next_probe_at == 205

@@ -77,7 +77,7 @@ async def test_the_limit_bounds_the_requests_in_flight() -> None:
 
 
 async def test_slots_are_granted_in_order_of_arrival() -> None:
-    """The caller that has waited longest gets the next slot."""
+    """When a slot is released, the caller that has waited longest gets it."""
     limiter = fixed(1)
     await limiter.acquire()
     order: list[int] = []
@@ -95,13 +95,13 @@ async def test_slots_are_granted_in_order_of_arrival() -> None:
 
 
 async def test_cancelled_callers_keep_no_slot() -> None:
-    """A slot that is granted to a caller just before its cancellation goes to the next one."""
+    """If a caller is cancelled just after a slot was granted to it, the next caller gets the slot."""
     limiter = fixed(1)
     await limiter.acquire()
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
-    limiter.release()  # goes to the second, whose task is cancelled before it runs again
+    limiter.release()  # goes to the second task, which is cancelled before it runs again
     tasks[1].cancel()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -147,7 +147,7 @@ async def test_a_pause_holds_all_callers() -> None:
 
 
 async def test_a_pause_can_be_prolonged_while_callers_wait() -> None:
-    """The timer that was set for the first pause grants nothing within the second."""
+    """If a second pause ends later, the timer of the first one grants nothing."""
     limiter = fixed(10)
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -177,7 +177,7 @@ async def test_a_fixed_rate_is_kept_and_used() -> None:
 
 
 def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
-    """uvloop, whose timers count in milliseconds, serves a rate of 5,000 a second."""
+    """uvloop counts timers in milliseconds, and still serves a rate of 5,000 a second."""
     uvloop = pytest.importorskip("uvloop")
 
     async def requests() -> None:
@@ -194,7 +194,7 @@ def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
 
 
 async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() -> None:
-    """A server that accepts nothing for a minute tells no rate: afterwards requests are as fast as before."""
+    """If a server accepts nothing for a minute, it tells no rate: afterwards requests are as fast as before."""
     limiter, loop = adaptive(), asyncio.get_running_loop()
     before, began = await successes_within(limiter, 3), loop.time()
     while loop.time() < began + 60:
@@ -281,7 +281,7 @@ async def test_the_limit_never_falls_below_one() -> None:
 
 
 async def test_a_fixed_limit_does_not_adapt_but_pauses() -> None:
-    """With `adaptive=False`, neither throttling nor faults change the limit or open the circuit breaker."""
+    """If `adaptive` is False, neither throttling nor faults change the limit or open the circuit breaker."""
     limiter = fixed(8)
     limiter.throttled(await limiter.acquire(), 3)
     for _ in range(40):
@@ -387,7 +387,7 @@ async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
 
 
 async def test_probes_that_hang_never_exceed_the_ceiling() -> None:
-    """With a ceiling of 2, no third probe is sent beside two that hang."""
+    """If the ceiling is 2, no third probe is sent beside two that hang."""
     limiter = adaptive(2)
     await fail(limiter, 10)
     await limiter.acquire()
@@ -419,7 +419,7 @@ async def test_a_breaker_that_opens_late_sends_a_probe_at_once_unless_a_time_is_
 
 
 async def test_a_timer_is_brought_forward_when_the_breaker_closes() -> None:
-    """Callers that waited for the next probe get their slots as soon as a success closes the breaker."""
+    """When a success closes the breaker, callers that waited for the next probe get their slots."""
     limiter = Limiter(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
     await fail(limiter, 16)
     await limiter.acquire()

@@ -58,7 +58,7 @@ def test_a_short_burst_tells_a_rate_between_that_with_and_without_the_pause(burs
 
 
 def test_a_burst_of_throttling_responses_is_one_cut() -> None:
-    """A response that arrives during the pause changes nothing; one after it cuts again."""
+    """If a response arrives during the pause, it changes nothing; one after the pause cuts again."""
     estimator = learned_after(10.0)
     before = rate_at(estimator, 11.0)
     estimator.throttled(10.9, 11.9)
@@ -90,7 +90,7 @@ def test_a_learned_rate_holds_for_a_while_then_grows_ever_faster_and_is_dropped(
 
 
 def test_a_server_that_refuses_everything_tells_no_rate() -> None:
-    """After a minute of throttling without a success, the rate from before holds again."""
+    """If nothing succeeds for a minute, the rate from before the minute holds again."""
     estimator = learned_after(5.0)
     before = starts_within(estimator, 6.0, 4.0)
     estimator.remember()
@@ -117,7 +117,7 @@ def test_a_rate_is_dropped_after_a_long_idle_time_and_learned_again(idle_s: floa
 
 @pytest.mark.parametrize("is_known", [False, True])
 def test_starts_before_an_idle_time_tell_no_rate(is_known: bool) -> None:
-    """A client that polls once an hour learns the rate of its last poll, not one over the hour."""
+    """If a client polls once an hour, it learns the rate of its last poll, not one over the hour."""
     estimator = RateEstimator()
     starts_within(estimator, 0.0, 5.0)
     if is_known:
@@ -129,7 +129,7 @@ def test_starts_before_an_idle_time_tell_no_rate(is_known: bool) -> None:
 
 
 def test_the_slowest_rate_is_one_start_in_ten_seconds() -> None:
-    """A server that refuses each request is still asked."""
+    """If a server refuses each request, it is still asked."""
     estimator = RateEstimator()
     for began in (0.0, 1000.0, 2000.0):
         estimator.started(began)
@@ -239,7 +239,7 @@ def test_a_hidden_rate_is_found_and_used() -> None:
 @pytest.mark.parametrize("rate", [60, 200, 260])
 @pytest.mark.parametrize("tenth", range(10))
 def test_a_rate_that_is_counted_in_windows_is_used_whenever_they_begin(rate: int, tenth: int) -> None:
-    """A window that ends soon lets twice as much pass at first, and still over 90 % of the rate are used."""
+    """If a window ends soon, twice as much passes at first, and still over 90 % of the rate are used."""
     assert_used(lambda: Windows(rate, tenth / 10), rate, used=0.9, throttled=0.02)
 
 

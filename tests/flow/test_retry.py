@@ -74,7 +74,7 @@ async def test_a_permanent_error_ends_the_retries() -> None:
 
 
 async def test_the_attempts_of_a_nested_call_do_not_multiply() -> None:
-    """A token endpoint that is down gets the attempts of one call, not those of the outer call times as many."""
+    """If the token endpoint is down, it gets the attempts of one call, not those of the outer call times as many."""
     token_requests = RequestStats()
     retrier = Retrier(RetryPolicy(max_attempts=3))
 
@@ -99,7 +99,7 @@ async def test_attempts_are_bounded_and_counted_on_the_error(attempts: int) -> N
 
 
 async def test_backoff_doubles_up_to_its_bound() -> None:
-    """With 1 s and a bound of 4 s, the longest waits are 1, 2, 4, 4 and 4 s."""
+    """If the first wait is 1 s and the bound 4 s, the waits are 1, 2, 4, 4 and 4 s at most."""
     loop = asyncio.get_running_loop()
     starts = []
 
@@ -150,13 +150,13 @@ async def test_a_retry_after_over_the_cap_is_raised_at_once() -> None:
 
 
 async def test_the_cap_of_retry_after_bounds_nothing_else() -> None:
-    """With a cap of 0.5 s, a response without a time and one with 0.5 s are both retried."""
+    """If the cap is 0.5 s, a response without a time and one with 0.5 s are both retried."""
     policy = RetryPolicy(retry_after_max=0.5)
     assert await Retrier(policy).run(failing(unavailable(), unavailable(0.5)), RequestStats()) == "value"
 
 
 async def test_a_wait_that_would_exceed_max_elapsed_is_not_begun() -> None:
-    """With waits of 4 s and a bound of 11.5 s, the call ends after the third attempt, at 8 s."""
+    """If each wait is 4 s and the bound 11.5 s, the call ends after the third attempt, at 8 s."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     policy = RetryPolicy(max_attempts=100, max_elapsed=11.5, backoff_initial=4, backoff_max=4)
@@ -169,7 +169,7 @@ async def test_a_wait_that_would_exceed_max_elapsed_is_not_begun() -> None:
 
 
 async def test_waiting_for_a_slot_does_not_count_as_elapsed_time() -> None:
-    """A call that waits 100 s for each slot still has its retries within 10 s."""
+    """If a call waits 100 s for each slot, it still has its retries within `max_elapsed=10`."""
 
     async def attempt(call: Call) -> str:
         await asyncio.sleep(100)
@@ -199,7 +199,7 @@ async def test_all_calls_share_the_retry_budget() -> None:
 
 
 async def test_retries_cost_nothing_while_the_breaker_is_not_closed() -> None:
-    """Probes keep the load small, so a call has all its attempts even with a spent budget."""
+    """Probes keep the load small, so a call has all its attempts even if the budget is spent."""
     retrier = Retrier(RetryPolicy(budget=1, max_attempts=4), is_breaker_closed=lambda: False)
     with pytest.raises(ServerError) as caught:
         await retrier.run(failing(*[unavailable() for _ in range(9)]), RequestStats())

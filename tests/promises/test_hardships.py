@@ -46,6 +46,10 @@ def refs(count: int) -> list[VehicleRef]:
     return [VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number + 1)) for number in range(count)]
 
 
+def credentials_client(origin: str) -> PoderoClient:
+    return PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, retry=RetryPolicy(backoff_initial=0.001))
+
+
 async def fleet_of(client: PoderoClient, vehicles: Any) -> list[Any]:
     async with client.fetch_fleet(*DAYS, vehicles=vehicles) as fleet:
         return [outcome async for outcome in fleet]
@@ -116,7 +120,7 @@ def test_invalid_optional_fields_do_not_stop_discovery() -> None:
     ],
 )
 async def test_the_status_of_an_error_counts_even_if_its_body_is_unusable(headers: dict[str, str], body: bytes) -> None:
-    """A 404 with an oversized, corrupt or unknown encoding is a `NotFoundError` after one attempt."""
+    """A 404 is a `NotFoundError` after one attempt, even if its body is oversized, corrupt or in an unknown encoding."""
     async with serving(always(status=404, headers=headers, body=body)) as origin, static_client(origin) as client:
         with pytest.raises(NotFoundError) as caught:
             await client.electric_vehicles(USER)
@@ -131,7 +135,7 @@ async def test_the_content_encoding_identity_is_accepted() -> None:
 
 
 async def test_the_detail_of_an_error_masks_the_external_id_and_the_token() -> None:
-    """A request id that contains an address is dropped."""
+    """A request id is dropped if it contains an address."""
     text = '{"detail": "No user with external id Ada Example 7, token-1"}'
     handler = always(status=404, text=text, headers={"X-Request-ID": "user-1@example.com"})
     async with serving(handler) as origin, static_client(origin) as client:
@@ -307,10 +311,8 @@ async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
             return web.json_response({"access_token": next(tokens)})
         return web.json_response([], status=statuses.pop(0))
 
-    retry = RetryPolicy(backoff_initial=0.001)
-    async with serving(handler) as origin:
-        async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, retry=retry) as client:
-            assert await client.electric_vehicles(USER) == []
+    async with serving(handler) as origin, credentials_client(origin) as client:
+        assert await client.electric_vehicles(USER) == []
     assert statuses == []
 
 
@@ -350,7 +352,7 @@ async def test_no_call_waits_longer_in_an_outage_than_its_policy_allows() -> Non
 
 @pytest.mark.parametrize("asks", [False, True])
 async def test_a_lent_session_that_closes_during_a_call_does_not_cancel_it(asks: bool) -> None:
-    """The call raises `ConfigurationError`; a cancellation that was requested comes out as such."""
+    """The call raises `ConfigurationError`, or `CancelledError` if it was cancelled as well."""
     held = asyncio.Event()
 
     async def handler(_: web.Request) -> web.Response:
@@ -420,7 +422,7 @@ async def test_an_unordered_list_of_a_server_that_ignores_the_days_is_read_a_few
 
 
 async def test_a_revoked_token_in_a_shared_store_is_replaced(tmp_path: Path) -> None:
-    """A client whose token and stored token are both revoked asks for a new one."""
+    """If a client's token and the stored one are both revoked, the client asks for a new one."""
     async with PoderoSimulator(users=2, vehicles=2, sessions_per_vehicle=2) as simulator:
         options = {"token_store": FileTokenStore(tmp_path / "t")}
         user = simulator.vehicles[0].user_id
@@ -434,35 +436,24 @@ async def test_a_revoked_token_in_a_shared_store_is_replaced(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "answer",
-    ['{"access_token": "t", "expires_in": 1' + "0" * 400 + "}", '{"access_token": "t", "refresh_token": "\\ud800"}'],
+    "responses",
+    [
+        [(200, '{"access_token": "t", "expires_in": 1' + "0" * 400 + "}")],
+        [(200, '{"access_token": "t", "refresh_token": "\\ud800"}')],
+        [(408, ""), (200, '{"access_token": "t"}')],
+        [(425, ""), (200, '{"access_token": "t"}')],
+    ],
+    ids=["infinite life", "refresh token that is not Unicode", "408", "425"],
 )
-async def test_a_token_response_with_an_invalid_optional_field_is_accepted(answer: str) -> None:
-    """An infinite life and a refresh token that is not Unicode are ignored."""
+async def test_a_token_is_found_despite_invalid_optional_fields_and_passing_faults(responses: list[Any]) -> None:
+    """Invalid optional fields are ignored, and 408 and 425 do not mean that the credentials are wrong."""
 
     async def handler(request: web.Request) -> web.Response:
-        return web.Response(text=answer) if request.method == "POST" else web.json_response([])
+        status, text = responses.pop(0) if request.method == "POST" else (200, "[]")
+        return web.Response(status=status, text=text)
 
-    async with serving(handler) as origin:
-        async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin) as client:
-            assert await client.electric_vehicles(USER) == []
-
-
-@pytest.mark.parametrize("status", [408, 425])
-async def test_a_token_request_is_retried_after_408_and_425(status: int) -> None:
-    """These statuses do not mean that the credentials are wrong."""
-    statuses = [status, 200]
-
-    async def handler(request: web.Request) -> web.Response:
-        if request.method == "GET":
-            return web.json_response([])
-        return web.json_response({"access_token": "t"}, status=statuses.pop(0))
-
-    async with serving(handler) as origin:
-        async with PoderoClient(
-            ORG, ClientCredentials("a", "b"), base_url=origin, retry=RetryPolicy(backoff_initial=0.001)
-        ) as client:
-            assert await client.electric_vehicles(USER) == []
+    async with serving(handler) as origin, credentials_client(origin) as client:
+        assert await client.electric_vehicles(USER) == []
 
 
 def test_a_secret_that_is_not_unicode_is_refused_by_the_name_of_its_argument() -> None:

@@ -26,7 +26,7 @@ LASTS_S = 60.0
 RECOVERY_S = 10.0  # from the end of the outage to full speed, at most
 HEALTHY_S = 4.0  # from the first page to the outage
 LATENCY_S = 0.5
-READ_TIMEOUT_S = 25.0  # of a request that hangs; the minute is no multiple of it
+READ_TIMEOUT_S = 25.0  # ends a request that hangs; not a divisor of the minute
 HANGING_PROBES = 6  # at most: one in five seconds, each until its timeout
 
 Record = Callable[[str, object], None]
