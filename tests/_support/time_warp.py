@@ -10,7 +10,10 @@ import asyncio
 import selectors
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _LISTEN_S = 0.002  # real seconds, for data that the kernel or a thread has not delivered yet
 _LISTEN_ALONE_S = 0.0001  # the same if the loop has no open sockets except its own
@@ -54,11 +57,11 @@ class LeapingLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._leaping.now
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
-        """Run the call at once if its executor is not the loop's own: time would leap while a thread works."""
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        """Run the call at once if the executor is not the loop's own: the clock does not wait for threads."""
         if executor is None:
             return super().run_in_executor(executor, func, *args)
-        future = self.create_future()
+        future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as error:  # noqa: BLE001 - the future carries it
