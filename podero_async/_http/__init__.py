@@ -1,6 +1,7 @@
-"""One HTTP request and its answer as bytes: authorized, throttled, bounded, retried, its errors mapped.
+"""One HTTP request and its response as bytes: authorized, throttled, retried, bounded in time and size.
 
-The only room that knows aiohttp's client. Knows no endpoint but the shape of an error, and no model.
+`transport` imports `session` and `probe`, and these import `response`, `timeouts`, `gzip` and `origin`. Only this package
+uses aiohttp's client.
 """
 
 from __future__ import annotations
