@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._http import ProbeResult, Tls
+from podero_async._http import ProbeResult, Tls, probe_origin, tls_handshake
 from podero_async.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -73,8 +73,8 @@ async def _checks(client: PoderoClient) -> AsyncIterator[Check]:
     transport = client._transport  # noqa: SLF001
     yield Check("settings", True, f"organization {client._org_id} at {transport.origin}")  # noqa: SLF001
     try:
-        tls = await transport.tls_handshake()
-        probe = await transport.probe_origin()
+        tls = await tls_handshake(transport.origin, timeout_s=transport.session.timeouts.connect)
+        probe = await probe_origin(transport.session, transport.origin)
     except TransportError as error:
         yield _unreached(error)
         return

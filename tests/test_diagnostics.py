@@ -207,9 +207,9 @@ async def _server_with_date(date: str) -> AsyncIterator[str]:
 @pytest.mark.parametrize(
     ("server_s", "is_ok", "detail"),
     [
-        (-90, False, "9[01] s ahead of the server's; token expiry is computed from this clock"),
-        (3600, False, "(3599|3600|3601) s behind the server's; token expiry is computed from this clock"),
-        (-15, True, "1[56] s ahead of the server's"),
+        (-90, False, r"9\d s ahead of the server's; token expiry is computed from this clock"),
+        (3600, False, r"(35\d\d|360[01]) s behind the server's; token expiry is computed from this clock"),
+        (-15, True, r"1\d s ahead of the server's"),
     ],
 )
 async def test_a_clock_that_differs_by_over_20_seconds_fails(server_s: float, is_ok: bool, detail: str) -> None:

@@ -51,7 +51,7 @@ class Endpoints:
 
     async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int, list[User]]:
         """GET .../users: the total number of users, and the users from `offset` on."""
-        query = _deleted(include_deleted=include_deleted)
+        query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
         return await self._get(self._root + query, decode_users, stats)
@@ -59,7 +59,7 @@ class Endpoints:
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> User:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self._root}/by-ext-id/"
-        query = _deleted(include_deleted=include_deleted)
+        query = f"?include_deleted={'true' if include_deleted else 'false'}"
         return await self._get(
             path + quote(external_id, safe="") + query,
             decode_user,
@@ -74,10 +74,6 @@ class Endpoints:
 
     def _sessions_path(self, vehicle: VehicleRef) -> str:
         return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
-
-
-def _deleted(*, include_deleted: bool) -> str:
-    return f"?include_deleted={'true' if include_deleted else 'false'}"
 
 
 @lru_cache(maxsize=16)  # all vehicles of a fleet are read for the same days

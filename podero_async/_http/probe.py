@@ -1,11 +1,10 @@
-"""Probe the origin for `podero-async doctor`: its TLS and certificate, its response time and its clock. No token is sent."""
+"""Probe an origin without a token: its TLS and certificate, its response time and its clock."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,7 +13,7 @@ from time import monotonic, time
 import attrs
 from yarl import URL
 
-from podero_async._http.session import HttpSession
+from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async.errors import RequestTimeoutError, TransportError
 
 __all__ = ["ProbeResult", "Tls", "probe_origin", "tls_handshake"]
@@ -42,16 +41,19 @@ class ProbeResult:
     """How far this machine's clock is ahead of the server's; None if the response has no valid `Date`."""
 
 
-async def tls_handshake(host: str, port: int, *, timeout_s: float) -> Tls:
-    """Connect with TLS and Python's default trust store, as requests do, and disconnect.
+async def tls_handshake(origin: str, *, timeout_s: float) -> Tls | None:
+    """Connect with TLS and Python's default trust store, as requests do, and disconnect. Do nothing if `origin` is http.
 
     Raises:
         TransportError: The server was not reached. If it is not `retryable`, TLS failed for the reason in the message.
     """
+    url = URL(origin)
+    if url.scheme == "http":
+        return None
     context = await asyncio.to_thread(ssl.create_default_context)  # it reads a large file
     try:
         async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            _, writer = await asyncio.open_connection(url.raw_host, url.port, ssl=context)
     except TimeoutError:
         raise RequestTimeoutError("no response within the timeout", *_REQUEST) from None
     except ssl.SSLError as error:
@@ -69,14 +71,14 @@ async def tls_handshake(host: str, port: int, *, timeout_s: float) -> Tls:
     return Tls(tls.version(), valid_until)
 
 
-async def probe_origin(session: HttpSession, origin: URL, headers: Mapping[str, str]) -> ProbeResult:
+async def probe_origin(session: HttpSession, origin: str) -> ProbeResult:
     """GET the root of the origin.
 
     Raises:
         TransportError: No response arrived.
     """
     began, sent_at = monotonic(), time()
-    response = await session.send("GET", origin.with_path("/"), "/", headers)
+    response = await session.send("GET", URL(origin).with_path("/"), "/", {"User-Agent": USER_AGENT})
     seconds = monotonic() - began
     try:
         # `Date` has whole seconds, so the server's clock is half a second later on average.

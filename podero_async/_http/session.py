@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import ssl
 from collections.abc import Mapping
 
@@ -12,10 +13,12 @@ from yarl import URL
 from podero_async._http.gzip import OversizedBodyError
 from podero_async._http.response import MAX_BODY_BYTES, Response, body_error, read_response
 from podero_async._http.timeouts import AttemptTimeout, Timeouts
+from podero_async._version import __version__
 from podero_async.errors import ConfigurationError, RequestTimeoutError, TransportError
 
-__all__ = ["HttpSession"]
+__all__ = ["USER_AGENT", "HttpSession"]
 
+USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
 _CLOSED = "the client or its aiohttp session is closed"
 
 
@@ -30,7 +33,7 @@ class HttpSession:
         self._session = session
         self._is_lent = session is not None
         self._is_closed = False
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._max_body_bytes = max_body_bytes
         # AttemptTimeout covers the rest, since aiohttp's `sock_read` counts neither connecting nor waiting in the pool.
         self._aiohttp_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
@@ -65,7 +68,7 @@ class HttpSession:
             TransportError: No usable response arrived.
         """
         session = self._open_session()
-        timeout = AttemptTimeout(self._timeouts)
+        timeout = AttemptTimeout(self.timeouts)
         try:
             async with (
                 timeout,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -31,19 +30,16 @@ from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError
 from podero_async._http.origin import checked_origin
-from podero_async._http.probe import ProbeResult, Tls, probe_origin, tls_handshake
 from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, Response, api_error, body_error, retry_after
-from podero_async._http.session import HttpSession
+from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._redaction import Secret, strip_traceback
-from podero_async._version import __version__
 from podero_async.errors import ApiError, DecodeError, PoderoError, RateLimitError, TransportError
 
 __all__ = ["Transport"]
 
 T = TypeVar("T")
 
-_USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
 _OK, _UNAUTHORIZED, _TOO_MANY_REQUESTS = 200, 401, 429
 
 
@@ -70,7 +66,6 @@ class Transport:
     ) -> None:
         self.origin = checked_origin(base_url)
         self._scheme, _, self._authority = self.origin.partition("://")
-        self._timeouts = timeouts
         self._max_pause_s = retry.retry_after_max
         self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
         self.session = HttpSession(session, timeouts, max_body_bytes=max_body_bytes)
@@ -89,25 +84,6 @@ class Transport:
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""
         return classify(error, retry_after_max=self._max_pause_s) is FailureKind.FATAL
-
-    async def tls_handshake(self) -> Tls | None:
-        """Make a TLS handshake with the origin; None if the origin is plain http.
-
-        Raises:
-            TransportError: See `probe.tls_handshake`.
-        """
-        url = URL(self.origin)
-        if url.scheme == "http":
-            return None
-        return await tls_handshake(url.raw_host or "", url.port or 0, timeout_s=self._timeouts.connect)
-
-    async def probe_origin(self) -> ProbeResult:
-        """Send a request without a token to the origin.
-
-        Raises:
-            TransportError: No response arrived.
-        """
-        return await probe_origin(self.session, URL(self.origin), {"User-Agent": _USER_AGENT})
 
     async def aclose(self) -> None:
         """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
@@ -249,7 +225,7 @@ class Transport:
                     "Authorization": Secret(f"Bearer {token}"),
                     "Accept": "application/json",
                     "Accept-Encoding": "gzip",
-                    "User-Agent": _USER_AGENT,
+                    "User-Agent": USER_AGENT,
                 }
             )
         return self._headers
@@ -265,7 +241,7 @@ class Transport:
         """
         path = request.path
         url = self._url(path)
-        headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": _USER_AGENT}
+        headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
 
         async def attempt(_: Call) -> tuple[int, bytes]:
             self._check_blocked("POST", path)

