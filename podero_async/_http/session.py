@@ -68,10 +68,10 @@ class HttpSession:
             TransportError: No usable response arrived.
         """
         session = self._open_session()
-        timeout = AttemptTimeout(self.timeouts)
+        attempt = AttemptTimeout(self.timeouts)
         try:
             async with (
-                timeout,
+                attempt.context,
                 session.request(
                     method,
                     url,
@@ -83,11 +83,11 @@ class HttpSession:
                     auto_decompress=False,
                 ) as response,
             ):
-                return await read_response(response, timeout.progress, self._max_body_bytes)
+                return await read_response(response, attempt.progress, self._max_body_bytes)
         except asyncio.CancelledError:
             # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
             # unless the task itself is cancelled, too.
-            if timeout.is_task_cancelled or not (self._is_closed or session.closed):
+            if attempt.is_task_cancelled or not (self._is_closed or session.closed):
                 raise
             raise ConfigurationError(_CLOSED) from None
         except TimeoutError:

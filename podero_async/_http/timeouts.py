@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
-from typing import Self
 
 import attrs
 
@@ -30,12 +28,13 @@ class Timeouts:
 
 
 class AttemptTimeout:
-    """An `asyncio.timeout` that applies `read` and `total` to one attempt.
+    """Applies `read` and `total` to one attempt, with one `asyncio.timeout` that is moved when a chunk arrives.
 
-    It raises `TimeoutError` only if nothing else cancelled the task.
+    Attributes:
+        context: The `asyncio.timeout`. It raises `TimeoutError` only if nothing else cancelled the task.
     """
 
-    __slots__ = ("_cancelling", "_end", "_loop", "_read_s", "_task", "_timeout")
+    __slots__ = ("_cancelling", "_end", "_loop", "_read_s", "_task", "context")
 
     def __init__(self, timeouts: Timeouts) -> None:
         task = asyncio.current_task()
@@ -46,25 +45,16 @@ class AttemptTimeout:
         self._loop = asyncio.get_running_loop()
         self._read_s = timeouts.read
         self._end = self._loop.time() + timeouts.total
-        self._timeout = asyncio.timeout_at(self._next_deadline())
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self._timeout.__aexit__(kind, error, traceback)
+        self.context = asyncio.timeout_at(self._next_deadline())
 
     @property
     def is_task_cancelled(self) -> bool:
-        """Whether the task was cancelled from outside since the attempt began. Valid after the context has been left."""
+        """Whether something else has cancelled the task since the attempt began. Valid after `context` has been left."""
         return self._task.cancelling() > self._cancelling
 
     def progress(self) -> None:
         """Start `read` anew, since a chunk arrived."""
-        self._timeout.reschedule(self._next_deadline())
+        self.context.reschedule(self._next_deadline())
 
     def _next_deadline(self) -> float:
         return min(self._end, self._loop.time() + self._read_s)

@@ -21,9 +21,10 @@ async def timed_out_after(work: Work) -> float:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(TimeoutError):
-        async with AttemptTimeout(TIMEOUTS) as timeout:
-            await work(timeout)
-    assert not timeout.is_task_cancelled
+        attempt = AttemptTimeout(TIMEOUTS)
+        async with attempt.context:
+            await work(attempt)
+    assert not attempt.is_task_cancelled
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0, "the task's next await is not cancelled"
@@ -35,16 +36,16 @@ async def hang(_: AttemptTimeout) -> None:
     await asyncio.Event().wait()
 
 
-async def hang_after_one_chunk(timeout: AttemptTimeout) -> None:
+async def hang_after_one_chunk(attempt: AttemptTimeout) -> None:
     await asyncio.sleep(20)
-    timeout.progress()
+    attempt.progress()
     await asyncio.Event().wait()
 
 
-async def drip(timeout: AttemptTimeout) -> None:
+async def drip(attempt: AttemptTimeout) -> None:
     while True:
         await asyncio.sleep(20)
-        timeout.progress()
+        attempt.progress()
 
 
 @pytest.mark.parametrize(("work", "seconds"), [(hang, 30), (hang_after_one_chunk, 50), (drip, 60)])
@@ -58,18 +59,18 @@ def test_a_cancellation_from_outside_is_not_a_timeout(ahead_s: float, outcome: s
     """A task that is cancelled before its timeout, or at the same moment, ends cancelled."""
 
     async def cancelled_ahead_of_the_timeout() -> str:
-        timeouts: list[AttemptTimeout] = []
+        attempts: list[AttemptTimeout] = []
 
         async def work() -> None:
-            timeouts.append(AttemptTimeout(TIMEOUTS))
-            async with timeouts[0]:
+            attempts.append(AttemptTimeout(TIMEOUTS))
+            async with attempts[0].context:
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(work())
         await asyncio.sleep(0)
         asyncio.get_running_loop().call_later(30 - ahead_s, task.cancel)
         await asyncio.wait([task])
-        assert timeouts[0].is_task_cancelled is task.cancelled()
+        assert attempts[0].is_task_cancelled is task.cancelled()
         return "cancelled" if task.cancelled() else type(task.exception()).__name__
 
     assert run_by_clockwork(cancelled_ahead_of_the_timeout(), within_s=99) == outcome
@@ -84,7 +85,7 @@ def test_the_timeout_of_a_caller_stays_with_the_caller() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 with pytest.raises(asyncio.CancelledError):
-                    async with AttemptTimeout(TIMEOUTS):
+                    async with AttemptTimeout(TIMEOUTS).context:
                         await asyncio.Event().wait()
                 raise asyncio.CancelledError
         return loop.time() - began
