@@ -34,7 +34,7 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Read the variables. A blank one counts as missing.
+    """Read the variables. If one is blank, it counts as missing.
 
     Raises:
         ConfigurationError: It names every variable that is missing, wrong or superfluous.

@@ -82,7 +82,7 @@ async def test_the_token_endpoint_in_use_is_named(style: Any, detail: str) -> No
 
 
 async def test_missing_settings_are_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its settings a client cannot be made, so all other checks are skipped."""
+    """If a client cannot be made from the settings, all other checks are skipped."""
     for name in ("ORG_ID", "CLIENT_ID", "USERNAME", "PASSWORD", "TOKEN", "BASE_URL"):
         monkeypatch.delenv(f"PODERO_{name}", raising=False)
     monkeypatch.setenv("PODERO_CLIENT_SECRET", "s3cret")
@@ -104,7 +104,7 @@ async def test_a_refused_connection_is_a_failed_check(unused_tcp_port: int) -> N
 
 
 async def test_an_unknown_host_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host name that cannot be resolved is reported as such."""
+    """If the host name cannot be resolved, the check of the origin says so."""
 
     async def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -115,7 +115,7 @@ async def test_an_unknown_host_is_a_failed_check(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_silent_server_is_a_failed_check() -> None:
-    """A server that accepts connections and sends nothing is given up after `Timeouts.connect`."""
+    """If a server accepts connections and sends nothing, the handshake ends after `Timeouts.connect`."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         origin = f"https://127.0.0.1:{silent.getsockname()[1]}"
         checks = await diagnosed(lambda: static_client(origin, timeouts=Timeouts(connect=0.02)))
@@ -124,7 +124,7 @@ async def test_a_silent_server_is_a_failed_check() -> None:
 
 
 async def test_a_server_that_closes_the_connection_is_a_failed_check() -> None:
-    """A gateway that accepts a request and closes the connection does not pass as a working origin."""
+    """If a gateway accepts a request and closes the connection, the check of the origin fails."""
 
     async def hang_up(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -150,7 +150,7 @@ async def test_refused_credentials_are_a_failed_check(simulator: PoderoSimulator
 
 @pytest.mark.parametrize("is_good", [True, False])
 async def test_a_static_token_is_checked_with_the_organization(simulator: PoderoSimulator, is_good: bool) -> None:
-    """No endpoint is asked for a static token; an expired one fails the check of the organization."""
+    """No endpoint is asked for a static token. If it has expired, the check of the organization fails."""
     token = "t0ken"
     if is_good:
         async with client_of(simulator) as client:
@@ -213,7 +213,7 @@ async def _server_with_date(date: str) -> AsyncIterator[str]:
     ],
 )
 async def test_a_clock_that_differs_by_over_20_seconds_fails(server_s: float, is_ok: bool, detail: str) -> None:
-    """A clock that is too far from the server's is a configuration fault; a smaller difference is shown."""
+    """The clock is a configuration fault if it differs by over 20 seconds from the server's."""
     async with _server_with_date(formatdate(time.time() + server_s, usegmt=True)) as origin:
         checks = await diagnosed(lambda: static_client(origin))
     assert checks["clock"].is_ok is is_ok
@@ -222,7 +222,7 @@ async def test_a_clock_that_differs_by_over_20_seconds_fails(server_s: float, is
 
 
 async def test_the_clock_is_skipped_without_a_valid_date() -> None:
-    """A response whose `Date` is not a date skips the check of the clock, and the later checks run."""
+    """The check of the clock is skipped if the response has no valid `Date`, and the later checks run."""
     async with _server_with_date("yesterday") as origin:
         checks = await diagnosed(lambda: static_client(origin))
     assert checks["clock"].detail == "skipped: the server sends no valid date"
@@ -236,7 +236,7 @@ async def test_the_clock_is_skipped_without_a_valid_date() -> None:
 async def _over_tls(
     days: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trusted: bool = True, host: str = "127.0.0.1"
 ) -> AsyncIterator[Checks]:
-    """Run all checks against a server whose certificate is valid for the given number of days."""
+    """Run all checks against a server with a certificate that is valid for the given number of days."""
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     now = datetime.now(UTC)
     issued = authority.issue_cert(host, not_before=now - timedelta(days=30), not_after=now + timedelta(days=days))
@@ -264,7 +264,7 @@ async def test_tls_version_and_certificate_are_shown(tmp_path: Path, monkeypatch
 
 
 async def test_a_certificate_with_under_14_days_left_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that ends soon is a failed check, although requests still succeed."""
+    """The check of the certificate fails when it ends soon, although requests still succeed."""
     async with _over_tls(13.5, tmp_path, monkeypatch) as checks:
         assert at_fault(checks) == [("certificate", "api")]
         assert checks["certificate"].detail.startswith("13 days left, until ")

@@ -30,7 +30,7 @@ TOKEN = {"PODERO_TOKEN": "t0ken"}
     ],
 )
 def test_each_kind_of_credentials_is_read(variables: dict[str, str], credentials: object) -> None:
-    """The variables that are set choose the kind of credentials; a blank variable counts as missing."""
+    """The variables that are set choose the kind of credentials. If a variable is blank, it counts as missing."""
     settings = read_settings({"PATH": "/bin", **ORG, **variables})
     assert (str(settings.org_id), settings.credentials) == (ORG["PODERO_ORG_ID"], credentials)
     assert settings.base_url is None
@@ -68,7 +68,7 @@ def test_one_error_names_every_variable_at_fault(variables: dict[str, str], mess
 
 
 async def test_a_client_is_made_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`from_env` reads the process environment; without `PODERO_BASE_URL` the client talks to production."""
+    """`from_env` reads the process environment. If `PODERO_BASE_URL` is not set, the client uses production."""
     for name in [*ORG, *CLIENT, *USER, *TOKEN, "PODERO_BASE_URL"]:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigurationError, match="PODERO_ORG_ID"):

@@ -73,7 +73,7 @@ async def test_a_page_out_of_bounds_is_named(simulator: PoderoSimulator, name: s
 async def test_a_wrong_id_of_other_calls_is_named(
     simulator: PoderoSimulator, method: str, arguments: Any, name: str
 ) -> None:
-    """An id that would change the path of the request is refused."""
+    """An id is refused if it would change the path of the request."""
     await assert_refused(simulator, method, arguments, name)
 
 

@@ -93,7 +93,7 @@ class Response:
         return raw
 
     def error_body(self) -> bytes:
-        """Return the body of an error response, or nothing if it is not readable: the status is what counts."""
+        """Return the body of an error response, or nothing if it is not readable, since the status counts."""
         try:
             return self.body(_MAX_ERROR_BYTES)
         except (CorruptBodyError, OversizedBodyError):
@@ -171,7 +171,7 @@ class BodyDecoder:
 
 
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
-    """Return the error of a call whose response has an unreadable body."""
+    """Return the error of a call if the body of its response is not readable."""
     if isinstance(error, OversizedBodyError):
         reason = f"the response body is larger than {error.max_bytes:,} bytes"
         return TransportError(reason, method, path, retryable=False)
@@ -182,7 +182,7 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
 
 
 def api_error(response: Response, method: str, path: str, secrets: tuple[str, ...]) -> ApiError:
-    """Return the error of a response whose status is not a success. None of `secrets` appears in it."""
+    """Return the error of a response if its status is not a success. It contains none of `secrets`."""
     status = response.status
     kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
     body = response.error_body()

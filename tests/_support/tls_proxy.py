@@ -43,7 +43,7 @@ class Certificates:
 
 
 class TlsProxy:
-    """Forward connections to `origin`, which speaks plain HTTP. With `certificates`, the proxy itself speaks TLS."""
+    """Forward connections to `origin`, which speaks plain HTTP. The proxy speaks TLS if it has `certificates`."""
 
     def __init__(self, origin: str, certificates: Certificates | None = None) -> None:
         self._target_port = int(origin.rpartition(":")[2])
@@ -73,7 +73,7 @@ class TlsProxy:
         self._reservation.close()
 
     async def set_mode(self, mode: ProxyMode) -> None:
-        """Change the treatment of new connections. `shut` closes the existing ones, too."""
+        """Change the treatment of new connections. If the mode is `shut`, existing ones are closed, too."""
         self._mode = mode
         if mode == "shut":
             await self._shut()

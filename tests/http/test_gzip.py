@@ -19,7 +19,7 @@ TEXT = b"charging session " * 1000
 
 
 def test_all_members_are_inflated() -> None:
-    """A body of several gzip members is inflated whole, also if it is exactly as large as allowed."""
+    """A body is inflated whole, even if it has several gzip members or is exactly as large as allowed."""
     assert inflate(gzip.compress(TEXT), len(TEXT)) == TEXT
     assert inflate(gzip.compress(TEXT) + gzip.compress(b"more"), 1 << 20) == TEXT + b"more"
     assert inflate(gzip.compress(b""), 10) == b""
@@ -38,7 +38,7 @@ def test_all_members_are_inflated() -> None:
     ids=["empty", "plain", "truncated trailer", "truncated data", "trailing bytes", "too many members"],
 )
 def test_a_corrupt_body_is_an_error(body: bytes) -> None:
-    """A body that is truncated, not gzip, or made of too many members is refused."""
+    """A body is refused if it is truncated, not gzip, or made of too many members."""
     with pytest.raises(CorruptBodyError):
         inflate(body, 1 << 20)
 

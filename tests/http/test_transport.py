@@ -80,7 +80,7 @@ async def raw_server(respond: Callable[[asyncio.StreamWriter], Any]) -> AsyncIte
 
 
 async def test_a_request_carries_token_encoding_and_user_agent() -> None:
-    """A request carries the token and the client's version, and no cookie. It asks for gzip, which is inflated."""
+    """A request carries the token and the client's version, and no cookie. A body is inflated if it is gzip."""
     seen: list[web.Request] = []
     body = gzip.compress(b"[]")
 
@@ -130,7 +130,7 @@ async def test_a_large_body_is_inflated_and_decoded_in_a_thread(body: bytes) -> 
 
 
 async def test_bodies_are_decoded_one_at_a_time_and_let_other_tasks_run() -> None:
-    """Before each page of a usual size is decoded on the event loop, other tasks get a turn."""
+    """When pages of a usual size are decoded on the event loop, other tasks get a turn before each of them."""
     events: list[str] = []
 
     async def other_task() -> None:
@@ -230,7 +230,7 @@ async def test_retry_after_is_read_in_both_forms(value: str, seconds: float | No
     ids=["silence", "short", "short chunk", "nonsense", "no gzip"],
 )
 async def test_a_broken_response_is_retried_and_then_a_transport_error(response: bytes, reason: str) -> None:
-    """A lost connection or an incomplete response costs attempts, and ends as a `TransportError` with its reason."""
+    """If the connection is lost or the response is incomplete in each attempt, the call ends as a `TransportError`."""
     async with raw_server(lambda writer: writer.write(response)) as (origin, requests):
         async with static_client(origin, retry=RetryPolicy(max_attempts=3, backoff_initial=0.001)) as client:
             with pytest.raises(TransportError) as caught:
@@ -240,7 +240,7 @@ async def test_a_broken_response_is_retried_and_then_a_transport_error(response:
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b'[{"id": '])
 async def test_a_body_that_is_not_json_is_retried_and_then_a_decode_error(body: bytes) -> None:
-    """An error page with status 200, as proxies send it, costs attempts, and ends as a `DecodeError`."""
+    """If a proxy sends an error page with status 200, the request is repeated, and ends as a `DecodeError`."""
     bodies = [body, body, b"[]"]
 
     async def handler(_: web.Request) -> web.Response:
@@ -270,7 +270,7 @@ async def test_unexpected_json_is_an_error_at_once() -> None:
 
 
 async def test_a_refused_connection_is_a_transport_error() -> None:
-    """A server that does not listen costs attempts, and ends as a `TransportError` that does not name the host."""
+    """If the server does not listen in any attempt, the call ends as a `TransportError` that does not name the host."""
     async with raw_server(lambda _: None) as (origin, _):
         pass
     async with static_client(origin, retry=RetryPolicy(max_attempts=2, backoff_initial=0.001)) as client:
@@ -283,7 +283,7 @@ async def test_a_refused_connection_is_a_transport_error() -> None:
 @pytest.mark.leaping
 @pytest.mark.parametrize("timeouts", [Timeouts(read=2), Timeouts(total=2)])
 async def test_a_silent_server_is_a_timeout(timeouts: Timeouts) -> None:
-    """Each attempt ends after `read` or `total` seconds without a response."""
+    """Each attempt ends if no response arrives within `read` or `total` seconds."""
     loop = asyncio.get_running_loop()
     async with PoderoSimulator(faults=[Fault(kind="hang", rate=1.0, endpoint="users")], clock=loop.time) as simulator:
         async with client_of(simulator, timeouts=timeouts, retry=RetryPolicy(max_attempts=2)) as client:
@@ -359,7 +359,7 @@ async def test_a_body_over_the_maximum_is_an_error(is_announced: bool) -> None:
 
 
 async def test_an_unexpected_content_encoding_is_an_error() -> None:
-    """A body in an encoding other than gzip is refused after one attempt."""
+    """A body is refused after one attempt if its encoding is not gzip."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(body=b"[]", headers={"Content-Encoding": "br"})
@@ -420,7 +420,7 @@ async def test_every_error_of_aiohttp_becomes_one_of_ours(
 
 
 async def test_tls_is_verified(tmp_path: Path) -> None:
-    """An untrusted certificate ends a call after one attempt; a lent session may trust another authority."""
+    """A call ends after one attempt if the certificate is not trusted. A lent session may trust another authority."""
     authority = trustme.CA()
     server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server_context)
@@ -438,7 +438,7 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
 
 
 async def test_a_broken_handshake_is_retried(simulator: PoderoSimulator) -> None:
-    """A handshake that ends in an alert, as while a load balancer restarts, is worth another attempt."""
+    """When a handshake ends in an alert, as while a load balancer restarts, the request is repeated."""
     certificates = Certificates.issue()
     connector = aiohttp.TCPConnector(ssl=certificates.trusting)
     async with (
@@ -500,7 +500,7 @@ async def test_concurrency_does_not_exceed_the_pool_of_a_lent_session(
 
 
 async def test_a_revoked_token_is_replaced_and_the_call_sent_again(simulator: PoderoSimulator) -> None:
-    """Fifty calls with a revoked token succeed after one token request."""
+    """When the token is revoked, fifty calls succeed after one token request."""
     async with client_of(simulator) as client:
         user = simulator.vehicles[0].user_id
         await client.electric_vehicles(user)
@@ -510,7 +510,7 @@ async def test_a_revoked_token_is_replaced_and_the_call_sent_again(simulator: Po
 
 
 async def test_a_call_is_sent_again_once_after_401() -> None:
-    """A server that refuses every token receives each call twice."""
+    """If the server refuses every token, each call is sent twice."""
     requests = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -528,7 +528,7 @@ async def test_a_call_is_sent_again_once_after_401() -> None:
 
 
 async def test_a_failing_token_endpoint_is_retried() -> None:
-    """A token request is repeated as the policy says, and its last error ends the call."""
+    """A token request is repeated if it fails, and when the attempts are spent, its last error ends the call."""
     statuses = [503, 429, 500, 200, 401, *[503] * 99]
 
     async def handler(request: web.Request) -> web.Response:

@@ -60,7 +60,7 @@ def status(number: int, **headers: str) -> Callable[[], Mapping[str, Any]]:
 
 
 def truncated_gzip() -> Mapping[str, Any]:
-    """Return a fault whose gzip body is truncated, with a matching `Content-Length`."""
+    """Return a fault with a truncated gzip body and a matching `Content-Length`."""
     body = gzip.compress(b'{"access_token": "t", "total": 0, "items": []}')
     return {"kind": "status", "status": 200, "headers": {"Content-Encoding": "gzip"}, "body": body[:-12]}
 
@@ -194,7 +194,7 @@ async def served(
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_costs_attempts_or_ends_in_its_error(fault: str, endpoint: str, sequence: str) -> None:
-    """A fault that passes costs one attempt each time; one that persists ends in its error after all attempts."""
+    """Each fault costs one attempt. If it persists, the call ends in its error when all attempts are spent."""
     case, fleet = FAULTS[fault], ONE_OF_EACH
     if sequence == "alternating":
         fleet = SEVERAL_TOKENS if endpoint == "token" else SEVERAL
