@@ -127,10 +127,7 @@ class Transport:
             return await self._retrier.run(attempt, stats)
 
     async def _send_authorized(self, url: URL, path: str, call: Call, private: str) -> Response:
-        """Send one attempt, and send it again with a new token if the server refuses the first one (401).
-
-        A token from a store may be refused, too, so `TokenCache.replays` may allow one more.
-        """
+        """Send one attempt, and send it again with a new token if the server refuses its token (401)."""
         replays = 0
         while True:
             response, token = await self._send_in_slot(url, path, call)
@@ -139,7 +136,9 @@ class Transport:
             if response.status == _UNAUTHORIZED and self.tokens.invalidate(token) and replays < self.tokens.replays:
                 replays += 1
                 continue
-            raise self._noted(api_error(response, "GET", path, (token, private) if private else (token,)))
+            error = api_error(response, "GET", path, (token, private) if private else (token,))
+            self._record_long_pause(error)
+            raise error
 
     async def _send_in_slot(self, url: URL, path: str, call: Call) -> tuple[Response, str]:
         """Send one request, and return its response and the token that it carried."""
@@ -148,7 +147,7 @@ class Transport:
         # 2. Wait for a slot.
         slot = self.limiter.take() or await self._wait_for_slot(call, path)
         try:
-            # 3. Check again: other requests may have been told to wait while this one was queued.
+            # 3. Check again: the server may have asked for it while this request was queued.
             self._check_blocked("GET", path)
             # 4. Wait for a token unless one is usable.
             token = self.tokens.current() or await self._new_token()
@@ -199,12 +198,11 @@ class Transport:
         else:
             self.limiter.succeeded()
 
-    def _noted(self, error: ApiError) -> ApiError:
+    def _record_long_pause(self, error: ApiError) -> None:
         """Record a `Retry-After` that exceeds the maximum pause, so that nothing is sent before it has passed."""
         if asks_for_long_pause(error, self._max_pause_s):
             until = asyncio.get_running_loop().time() + (error.retry_after or 0.0)
             self._blocked_until[error.method] = max(self._blocked_until[error.method], until)
-        return error
 
     def _check_blocked(self, method: str, path: str) -> None:
         """Raise if a recorded `Retry-After` has not passed yet."""
@@ -247,7 +245,9 @@ class Transport:
             self._check_blocked("POST", path)
             response = await self.session.send("POST", url, path, headers, request.body)
             if is_server_fault(response.status) or response.status in RETRYABLE_STATUSES:
-                raise self._noted(api_error(response, "POST", path, request.secrets))
+                error = api_error(response, "POST", path, request.secrets)
+                self._record_long_pause(error)
+                raise error
             if response.status != _OK:
                 return response.status, response.error_body()
             with _errors_naming("POST", path):
