@@ -78,8 +78,8 @@ async def _page_spans(origin: str) -> list[tuple[int, int, float, float]]:
     async with PoderoClient(
         ORG, StaticToken("benchmark"), base_url=origin, throttle=ThrottlePolicy(max_concurrency=8)
     ) as client:
-        exchange = client._transport._exchange  # noqa: SLF001
-        plain = exchange.send
+        session = client._transport.session  # noqa: SLF001
+        plain = session.send
 
         async def timed(method: str, url: Any, path: str, *rest: Any) -> Any:
             since = time.perf_counter() - began
@@ -89,7 +89,7 @@ async def _page_spans(origin: str) -> list[tuple[int, int, float, float]]:
                 vehicle = next(number for key, number in numbers.items() if str(key) in path)
                 spans.append((vehicle, int(url.query["offset"]), since, time.perf_counter() - began))
 
-        exchange.send = timed  # type: ignore[assignment, method-assign]
+        session.send = timed  # type: ignore[assignment, method-assign]
         began = time.perf_counter()
         async with client.fetch_fleet(FIRST_DAY, LAST_DAY, fleet) as stream:
             async for _ in stream:

@@ -1,4 +1,4 @@
-"""The client's settings in environment variables: read at once, and all that is wrong with them said at once."""
+"""Reads the client's settings from environment variables, and reports all faults in one error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from podero_async.errors import ConfigurationError
 
 __all__ = ["Settings", "read_settings"]
 
-_KINDS: Mapping[tuple[str, ...], type[Credentials]] = MappingProxyType(
+_CREDENTIALS: Mapping[tuple[str, ...], type[Credentials]] = MappingProxyType(
     {
         ("PODERO_CLIENT_ID", "PODERO_CLIENT_SECRET"): ClientCredentials,
         ("PODERO_USERNAME", "PODERO_PASSWORD"): PasswordCredentials,
@@ -26,7 +26,7 @@ _CHOICE = "PODERO_CLIENT_ID with PODERO_CLIENT_SECRET, PODERO_USERNAME with PODE
 
 @attrs.frozen
 class Settings:
-    """Who asks, for which organization, and where."""
+    """The arguments of a client."""
 
     org_id: UUID
     credentials: Credentials
@@ -34,10 +34,10 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Read the variables; an empty one counts as missing.
+    """Read the variables. If one is blank, it counts as missing.
 
     Raises:
-        ConfigurationError: It names every variable that is missing, wrong or too much.
+        ConfigurationError: It names every variable that is missing, wrong or superfluous.
     """
     values = {name: value.strip() for name, value in environ.items() if name.startswith("PODERO_") and value.strip()}
     faults: list[str] = []
@@ -61,22 +61,23 @@ def _org_id(text: str | None, faults: list[str]) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:
-        faults.append("PODERO_ORG_ID is no uuid")
+        faults.append("PODERO_ORG_ID must be a uuid")
         return None
 
 
 def _credentials(values: Mapping[str, str], faults: list[str]) -> Credentials | None:
-    begun = [pair for pair in _KINDS if any(name in values for name in pair)]
+    begun = [names for names in _CREDENTIALS if any(name in values for name in names)]
     if not begun:
         faults.append(f"the credentials are missing: set {_CHOICE}")
     elif len(begun) > 1:
-        names = ", ".join(name for pair in begun for name in pair if name in values)
-        faults.append(f"{names} contradict each other: set {_CHOICE}")
+        present = ", ".join(name for names in begun for name in names if name in values)
+        faults.append(f"{present} contradict each other: set only {_CHOICE}")
     elif missing := [name for name in begun[0] if name not in values]:
         faults.append(f"{missing[0]} is missing")
     else:
         try:
-            return _KINDS[begun[0]](*(values[name] for name in begun[0]))
-        except ConfigurationError:
-            faults.append(f"{' or '.join(begun[0])} cannot stand in a header")
+            return _CREDENTIALS[begun[0]](*(values[name] for name in begun[0]))
+        except ConfigurationError as error:  # its message begins with the argument, such as `client_id`
+            argument, _, fault = str(error).partition(" ")
+            faults.append(f"PODERO_{argument.upper()} {fault}")
     return None

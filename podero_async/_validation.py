@@ -1,4 +1,4 @@
-"""Checks of arguments and settings, before anything is sent: each error names its argument."""
+"""Checks of arguments and settings before anything is sent. Each error names the argument, never its value."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MAX_PAGE_SIZE = 200
 
 
 def positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    """Check a setting that is a number above 0."""
+    """Check a setting that is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
-        raise ConfigurationError(f"{attribute.name} must be a number above 0")
+        raise ConfigurationError(f"{attribute.name} must be a finite number above 0")
 
 
 def count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
@@ -45,7 +45,7 @@ def is_whole_number(value: object) -> bool:
 
 
 def uuid(name: str, value: UUID | str) -> UUID:
-    """Return a uuid from itself or from its text."""
+    """Return a UUID, parsed if it is a string."""
     if isinstance(value, UUID):
         return value
     try:
@@ -55,14 +55,16 @@ def uuid(name: str, value: UUID | str) -> UUID:
 
 
 def vehicle_ref(user_id: UUID | str, vehicle_id: UUID | str) -> VehicleRef:
-    """Return the vehicle that two ids name."""
+    """Return the vehicle of a user."""
     return VehicleRef(user_id=uuid("user_id", user_id), vehicle_id=uuid("vehicle_id", vehicle_id))
 
 
 def days(from_date: date, to_date: date) -> tuple[date, date]:
-    """Return two UTC days, the first not after the last."""
+    """Return two UTC days if the first is not after the last.
+
+    A `datetime` is refused although it is a `date`: its day depends on a time zone.
+    """
     for name, value in (("from_date", from_date), ("to_date", to_date)):
-        # A datetime is refused, although it is a date: its day depends on the time zone.
         if isinstance(value, datetime) or not isinstance(value, date):
             raise ValueError(f"{name} must be a datetime.date, not a {type(value).__name__}")  # noqa: TRY004
     if from_date > to_date:
@@ -71,7 +73,7 @@ def days(from_date: date, to_date: date) -> tuple[date, date]:
 
 
 def page_bounds(limit: int, offset: int) -> tuple[int, int]:
-    """Return a page's limit and offset."""
+    """Return limit and offset of a page if the API accepts them."""
     if not is_whole_number(limit) or not 1 <= limit <= MAX_PAGE_SIZE:
         raise ValueError(f"limit must be a whole number from 1 to {MAX_PAGE_SIZE}")
     if not is_whole_number(offset) or offset < 0:
@@ -80,9 +82,9 @@ def page_bounds(limit: int, offset: int) -> tuple[int, int]:
 
 
 def external_id(value: str) -> str:
-    """Return a partner's own user id that can stand in a URL path: not empty, and no `.` or `..`."""
+    """Return a partner's own user id if it can be a segment of a URL path."""
     if not isinstance(value, str) or value in {"", ".", ".."}:
-        raise ValueError("external_id must be a text that is not empty")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError("external_id must be valid Unicode text")
+        raise ValueError("external_id must be a string other than '', '.' and '..'")
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        raise ValueError("external_id must not contain surrogate characters")
     return value

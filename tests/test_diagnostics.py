@@ -1,4 +1,4 @@
-"""The doctor's findings: each thing that can be wrong is found, named, and put down to what is at fault."""
+"""Each thing that a client depends on is checked, and a failed check names its cause and how to fix it."""
 
 from __future__ import annotations
 
@@ -19,104 +19,112 @@ import pytest
 import trustme
 from aiohttp import web
 
-from podero_async import ClientCredentials, PasswordCredentials, PoderoClient, StaticToken
+from podero_async import (
+    ClientCredentials,
+    ConfigurationError,
+    PasswordCredentials,
+    PoderoClient,
+    StaticToken,
+    Timeouts,
+)
 from podero_async._diagnostics import Check, diagnose
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.clients import ORG, QUICK, client_of, serving, static_client
+from tests._support.clients import ORG, QUICK, USER, client_of, serving, static_client
 
 NAMES = ["settings", "origin", "tls", "certificate", "clock", "token", "organization"]
 SECRETS = "s3cret", "passw0rd", "t0ken", "user-1@example.com"
 
-Findings = Mapping[str, Check]
+Checks = Mapping[str, Check]
 
 
-async def examined(make_client: Callable[[], PoderoClient]) -> Findings:
-    """Let the doctor look; what is not well must come with advice, and nothing may tell a secret."""
+async def diagnosed(make_client: Callable[[], PoderoClient]) -> Checks:
+    """Run all checks. Each failed one must have advice and a cause, and none may show a secret."""
     checks = await diagnose(make_client)
     assert [check.name for check in checks] == NAMES
     for check in checks:
         assert bool(check.advice) == bool(check.fault) == (check.is_ok is False)
-        assert check.words.startswith("skipped: ") == (check.is_ok is None)
+        assert check.detail.startswith("skipped: ") == (check.is_ok is None)
         assert not [secret for secret in SECRETS if secret in repr(check)]
     return {check.name: check for check in checks}
 
 
-def verdicts(findings: Findings) -> list[bool | None]:
-    return [check.is_ok for check in findings.values()]
+def verdicts(checks: Checks) -> list[bool | None]:
+    return [check.is_ok for check in checks.values()]
 
 
-def at_fault(findings: Findings) -> list[tuple[str, str | None]]:
-    return [(check.name, check.fault) for check in findings.values() if check.is_ok is False]
+def at_fault(checks: Checks) -> list[tuple[str, str | None]]:
+    return [(check.name, check.fault) for check in checks.values() if check.is_ok is False]
 
 
-async def test_all_is_well(simulator: PoderoSimulator) -> None:
-    """Who has no trouble would be sent to look for some."""
+async def test_a_working_client_passes_all_checks(simulator: PoderoSimulator) -> None:
+    """With a working server all checks succeed, plain http skips the certificate, and the client is closed."""
     client = client_of(simulator)
-    findings = await examined(lambda: client)
-    assert verdicts(findings) == [True, True, True, None, True, True, True]
-    assert findings["settings"].words == f"organization {simulator.org_id} at {simulator.base_url}"
-    assert findings["origin"].words.startswith("it answers: HTTP 404, ")
-    assert findings["tls"].words == "no TLS: loopback"
-    assert findings["certificate"].words == "skipped: no TLS"
-    assert findings["token"].words == "from /api/partners/v2.0/auth/token (JSON)"
-    assert client._transport._exchange._closed
+    checks = await diagnosed(lambda: client)
+    assert verdicts(checks) == [True, True, True, None, True, True, True]
+    assert checks["settings"].detail == f"organization {simulator.org_id} at {simulator.base_url}"
+    assert checks["origin"].detail.startswith("HTTP 404 in ")
+    assert checks["tls"].detail == "no TLS: loopback"
+    assert checks["certificate"].detail == "skipped: no TLS"
+    assert checks["token"].detail == "from /api/partners/v2.0/auth/token (JSON)"
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.electric_vehicles(USER)
 
 
 @pytest.mark.parametrize(
-    ("way", "words"),
+    ("style", "detail"),
     [("basic", "from /oauth2/token/ (HTTP Basic, JSON)"), ("form", "from /api/partners/v2.0/auth/token (form)")],
 )
-async def test_the_token_endpoint_that_was_found_is_named(way: Any, words: str) -> None:
-    """Who wants to set the endpoint, or ask the vendor about it, could not know which one it is."""
-    async with PoderoSimulator(users=1, vehicles=1, token_endpoints=[way]) as simulator:
-        findings = await examined(lambda: client_of(simulator))
-    assert findings["token"].words == words
+async def test_the_token_endpoint_in_use_is_named(style: Any, detail: str) -> None:
+    """The token check names the path and the style of the endpoint that issued the token."""
+    async with PoderoSimulator(users=1, vehicles=1, token_endpoints=[style]) as simulator:
+        checks = await diagnosed(lambda: client_of(simulator))
+    assert checks["token"].detail == detail
 
 
-async def test_missing_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first thing that goes wrong with a deployment would end the doctor, too."""
+async def test_missing_settings_are_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a client cannot be made from the settings, all other checks are skipped."""
     for name in ("ORG_ID", "CLIENT_ID", "USERNAME", "PASSWORD", "TOKEN", "BASE_URL"):
         monkeypatch.delenv(f"PODERO_{name}", raising=False)
     monkeypatch.setenv("PODERO_CLIENT_SECRET", "s3cret")
-    findings = await examined(PoderoClient.from_env)
-    assert verdicts(findings) == [False, *[None] * 6]
-    assert at_fault(findings) == [("settings", "configuration")]
-    assert findings["settings"].words == "PODERO_ORG_ID is missing; PODERO_CLIENT_ID is missing"
-    assert findings["token"].words == "skipped: there is no client without its settings"
+    checks = await diagnosed(PoderoClient.from_env)
+    assert verdicts(checks) == [False, *[None] * 6]
+    assert at_fault(checks) == [("settings", "configuration")]
+    assert checks["settings"].detail == "PODERO_ORG_ID is missing; PODERO_CLIENT_ID is missing"
+    assert checks["token"].detail == "skipped: the settings are incomplete"
 
 
-async def test_nobody_listens(unused_tcp_port: int) -> None:
-    """A network that is down would look like wrong credentials."""
+async def test_a_refused_connection_is_a_failed_check(unused_tcp_port: int) -> None:
+    """If no server listens, the origin is at fault and the later checks are skipped."""
     for scheme in ("http", "https"):
-        findings = await examined(lambda: static_client(f"{scheme}://127.0.0.1:{unused_tcp_port}"))  # noqa: B023
-        assert verdicts(findings) == [True, False, *[None] * 5]
-        assert at_fault(findings) == [("origin", "api")]
-        assert findings["origin"].words == "the server cannot be reached"
-        assert findings["clock"].words == "skipped: the origin was not reached"
+        checks = await diagnosed(lambda: static_client(f"{scheme}://127.0.0.1:{unused_tcp_port}"))  # noqa: B023
+        assert verdicts(checks) == [True, False, *[None] * 5]
+        assert at_fault(checks) == [("origin", "api")]
+        assert checks["origin"].detail == "the server cannot be reached"
+        assert checks["clock"].detail == "skipped: the origin was not reached"
 
 
-async def test_an_unknown_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A typing error in the host would look like an outage."""
+async def test_an_unknown_host_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the host name cannot be resolved, the check of the origin says so."""
 
     async def unknown(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", unknown)
-    findings = await examined(lambda: static_client("https://podero.invalid"))
-    assert (findings["origin"].is_ok, findings["origin"].words) == (False, "the server's name is not known")
+    checks = await diagnosed(lambda: static_client("https://podero.invalid"))
+    assert (checks["origin"].is_ok, checks["origin"].detail) == (False, "the host name cannot be resolved")
 
 
-async def test_a_server_that_takes_connections_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A firewall that swallows everything would hold the doctor up for ever."""
-    monkeypatch.setattr("podero_async._http.probe._MAX_S", 0.02)
+async def test_a_silent_server_is_a_failed_check() -> None:
+    """If a server accepts connections and sends nothing, the handshake ends after `Timeouts.connect`."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        findings = await examined(lambda: static_client(f"https://127.0.0.1:{silent.getsockname()[1]}"))
-    assert at_fault(findings) == [("origin", "api")]
-    assert findings["origin"].words == "no answer in time"
+        origin = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        checks = await diagnosed(lambda: static_client(origin, timeouts=Timeouts(connect=0.02)))
+    assert at_fault(checks) == [("origin", "api")]
+    assert checks["origin"].detail == "no response within the timeout"
 
 
-async def test_a_server_that_hangs_up() -> None:
-    """A gateway with nothing behind it would pass for an origin that answers."""
+async def test_a_server_that_closes_the_connection_is_a_failed_check() -> None:
+    """If a gateway accepts a request and closes the connection, the check of the origin fails."""
 
     async def hang_up(request: web.Request) -> web.Response:
         assert request.transport is not None
@@ -124,30 +132,33 @@ async def test_a_server_that_hangs_up() -> None:
         return web.Response()
 
     async with serving(hang_up) as origin:
-        findings = await examined(lambda: static_client(origin))
-    assert at_fault(findings) == [("origin", "api")]
-    assert findings["origin"].words == "the connection was lost"
+        checks = await diagnosed(lambda: static_client(origin))
+    assert at_fault(checks) == [("origin", "api")]
+    assert checks["origin"].detail == "the connection was lost"
 
 
 @pytest.mark.parametrize(
     "credentials", [ClientCredentials("client-1", "s3cret"), PasswordCredentials("user-1@example.com", "passw0rd")]
 )
-async def test_refused_credentials(simulator: PoderoSimulator, credentials: Any) -> None:
-    """A wrong secret would be looked for in the network."""
-    findings = await examined(lambda: client_of(simulator, credentials=credentials))
-    assert at_fault(findings) == [("token", "credentials")]
-    assert "HTTP 401" in findings["token"].words
-    assert findings["organization"].words == "skipped: there is no token"
+async def test_refused_credentials_are_a_failed_check(simulator: PoderoSimulator, credentials: Any) -> None:
+    """A wrong secret or password is put down to the credentials, not to the network."""
+    checks = await diagnosed(lambda: client_of(simulator, credentials=credentials))
+    assert at_fault(checks) == [("token", "credentials")]
+    assert "HTTP 401" in checks["token"].detail
+    assert checks["organization"].detail == "skipped: there is no token"
 
 
 @pytest.mark.parametrize("is_good", [True, False])
-async def test_a_token_that_was_given(simulator: PoderoSimulator, is_good: bool) -> None:
-    """A token that is out of date would pass for good, since nobody asks for it."""
-    async with client_of(simulator) as client:
-        token = await client._transport.tokens.get() if is_good else "t0ken"
-    findings = await examined(lambda: client_of(simulator, credentials=StaticToken(token)))
-    assert findings["token"].words == "given: no endpoint is asked for one"
-    assert at_fault(findings) == ([] if is_good else [("organization", "credentials")])
+async def test_a_static_token_is_checked_with_the_organization(simulator: PoderoSimulator, is_good: bool) -> None:
+    """No endpoint is asked for a static token. If it has expired, the check of the organization fails."""
+    token = "t0ken"
+    if is_good:
+        async with client_of(simulator) as client:
+            await anext(client.users())
+        token = simulator.tokens_seen.copy().pop().removeprefix("Bearer ")
+    checks = await diagnosed(lambda: client_of(simulator, credentials=StaticToken(token)))
+    assert checks["token"].detail == "static token: no token endpoint is used"
+    assert at_fault(checks) == ([] if is_good else [("organization", "credentials")])
 
 
 @pytest.mark.parametrize(
@@ -159,18 +170,18 @@ async def test_a_token_that_was_given(simulator: PoderoSimulator, is_good: bool)
         ("users", 500, ("organization", "api")),
     ],
 )
-async def test_what_the_api_refuses(
+async def test_an_error_status_names_its_cause(
     simulator: PoderoSimulator, endpoint: Any, status: int, found: tuple[str, str]
 ) -> None:
-    """An outage, a wrong organization and a missing permission would look the same."""
+    """An outage, a wrong organization and a missing permission have different causes."""
     simulator.add_fault(Fault(kind="status", status=status, endpoint=endpoint))
-    findings = await examined(lambda: client_of(simulator))
-    assert at_fault(findings) == [found]
+    checks = await diagnosed(lambda: client_of(simulator))
+    assert at_fault(checks) == [found]
 
 
 @pytest.mark.parametrize("status", [301, 404, 405])
-async def test_an_origin_of_something_else(status: int) -> None:
-    """A typing error in the origin would be looked for in the credentials."""
+async def test_the_origin_of_another_service_is_a_configuration_fault(status: int) -> None:
+    """If the origin has no token endpoint, the advice names PODERO_BASE_URL, and the page's HTML is not shown."""
 
     async def handler(_: web.Request) -> web.Response:
         page = "<html><body>nothing <b>here</b></body></html>"
@@ -178,14 +189,14 @@ async def test_an_origin_of_something_else(status: int) -> None:
 
     async with serving(handler) as origin:
         credentials = ClientCredentials("client-1", "s3cret")
-        findings = await examined(lambda: PoderoClient(ORG, credentials, base_url=origin, retry=QUICK))
-    assert at_fault(findings) == [("token", "configuration")]
-    assert "PODERO_BASE_URL" in findings["token"].advice
-    assert "<" not in findings["token"].words
+        checks = await diagnosed(lambda: PoderoClient(ORG, credentials, base_url=origin, retry=QUICK))
+    assert at_fault(checks) == [("token", "configuration")]
+    assert "PODERO_BASE_URL" in checks["token"].advice
+    assert "<" not in checks["token"].detail
 
 
 @asynccontextmanager
-async def _telling(date: str) -> AsyncIterator[str]:
+async def _server_with_date(date: str) -> AsyncIterator[str]:
     async def handler(_: web.Request) -> web.Response:
         return web.json_response([], headers={"Date": date})
 
@@ -194,28 +205,28 @@ async def _telling(date: str) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("server_s", "is_ok", "words"),
+    ("server_s", "is_ok", "detail"),
     [
-        (-90, False, "9[01] s ahead of the server's; the lives of tokens are reckoned by this clock"),
-        (3600, False, "(3599|3600|3601) s behind the server's; the lives of tokens are reckoned by this clock"),
-        (-15, True, "1[56] s ahead of the server's"),
+        (-90, False, r"9\d s ahead of the server's; token expiry is computed from this clock"),
+        (3600, False, r"(35\d\d|360[01]) s behind the server's; token expiry is computed from this clock"),
+        (-15, True, r"1\d s ahead of the server's"),
     ],
 )
-async def test_two_clocks(server_s: float, is_ok: bool, words: str) -> None:
-    """Tokens would be used when they are dead, and the cause would be looked for in the credentials."""
-    async with _telling(formatdate(time.time() + server_s, usegmt=True)) as origin:
-        findings = await examined(lambda: static_client(origin))
-    assert findings["clock"].is_ok is is_ok
-    assert re.fullmatch(words, findings["clock"].words)
-    assert at_fault(findings) == ([] if is_ok else [("clock", "configuration")])
+async def test_a_clock_that_differs_by_over_20_seconds_fails(server_s: float, is_ok: bool, detail: str) -> None:
+    """The clock is a configuration fault if it differs by over 20 seconds from the server's."""
+    async with _server_with_date(formatdate(time.time() + server_s, usegmt=True)) as origin:
+        checks = await diagnosed(lambda: static_client(origin))
+    assert checks["clock"].is_ok is is_ok
+    assert re.fullmatch(detail, checks["clock"].detail)
+    assert at_fault(checks) == ([] if is_ok else [("clock", "configuration")])
 
 
-async def test_a_server_that_does_not_tell_the_time() -> None:
-    """A header of nonsense would end the doctor."""
-    async with _telling("yesterday") as origin:
-        findings = await examined(lambda: static_client(origin))
-    assert findings["clock"].words == "skipped: the server does not tell the time"
-    assert findings["organization"].is_ok
+async def test_the_clock_is_skipped_without_a_valid_date() -> None:
+    """The check of the clock is skipped if the response has no valid `Date`, and the later checks run."""
+    async with _server_with_date("yesterday") as origin:
+        checks = await diagnosed(lambda: static_client(origin))
+    assert checks["clock"].detail == "skipped: the server sends no valid date"
+    assert checks["organization"].is_ok
 
 
 # --- TLS -------------------------------------------------------------------------------------------------------------
@@ -224,8 +235,8 @@ async def test_a_server_that_does_not_tell_the_time() -> None:
 @asynccontextmanager
 async def _over_tls(
     days: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, trusted: bool = True, host: str = "127.0.0.1"
-) -> AsyncIterator[Findings]:
-    """Examine a server whose certificate is good for so many days."""
+) -> AsyncIterator[Checks]:
+    """Run all checks against a server with a certificate that is valid for the given number of days."""
     authority, context = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     now = datetime.now(UTC)
     issued = authority.issue_cert(host, not_before=now - timedelta(days=30), not_after=now + timedelta(days=days))
@@ -239,50 +250,50 @@ async def _over_tls(
         PoderoSimulator(users=1, vehicles=1, ssl_context=context) as simulator,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)) as session,
     ):
-        yield await examined(lambda: client_of(simulator, session=session))
+        yield await diagnosed(lambda: client_of(simulator, session=session))
         assert not session.closed
 
 
-async def test_tls_that_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody would learn which TLS is spoken, nor when the certificate ends."""
-    async with _over_tls(60.5, tmp_path, monkeypatch) as findings:
-        assert verdicts(findings) == [True] * 7
-        assert findings["tls"].words == "TLSv1.3"
+async def test_tls_version_and_certificate_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over TLS all checks succeed, and show the version and the end of the certificate."""
+    async with _over_tls(60.5, tmp_path, monkeypatch) as checks:
+        assert verdicts(checks) == [True] * 7
+        assert checks["tls"].detail == "TLSv1.3"
         until = datetime.now(UTC) + timedelta(days=60.5)
-        assert findings["certificate"].words == f"60 days left, until {until:%Y-%m-%d}"
+        assert checks["certificate"].detail == f"60 days left, until {until:%Y-%m-%d}"
 
 
-async def test_a_certificate_that_ends_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every job would fail one night, although anybody could have seen it coming."""
-    async with _over_tls(13.5, tmp_path, monkeypatch) as findings:
-        assert at_fault(findings) == [("certificate", "api")]
-        assert findings["certificate"].words.startswith("13 days left, until ")
-        assert findings["organization"].is_ok
-    async with _over_tls(14.5, tmp_path, monkeypatch) as findings:
-        assert at_fault(findings) == []
+async def test_a_certificate_with_under_14_days_left_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check of the certificate fails when it ends soon, although requests still succeed."""
+    async with _over_tls(13.5, tmp_path, monkeypatch) as checks:
+        assert at_fault(checks) == [("certificate", "api")]
+        assert checks["certificate"].detail.startswith("13 days left, until ")
+        assert checks["organization"].is_ok
+    async with _over_tls(14.5, tmp_path, monkeypatch) as checks:
+        assert at_fault(checks) == []
 
 
 @pytest.mark.parametrize(
-    ("days", "options", "words"),
+    ("days", "options", "reason"),
     [
         (60, {"trusted": False}, "issuer certificate|self.signed certificate"),
         (-1, {}, "certificate has expired"),
         (60, {"host": "podero.example"}, "certificate is not valid for '127.0.0.1'"),
     ],
 )
-async def test_a_certificate_that_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, options: dict[str, Any], words: str
+async def test_a_refused_certificate_is_shown_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: float, options: dict[str, Any], reason: str
 ) -> None:
-    """'TLS failed' alone sends nobody to the certificate."""
-    async with _over_tls(days, tmp_path, monkeypatch, **options) as findings:
-        assert verdicts(findings) == [True, False, *[None] * 5]
-        assert findings["origin"].fault == "api"
-        assert re.match(f"TLS failed: .*({words})", findings["origin"].words)
-        assert "SSL_CERT_FILE" in findings["origin"].advice
+    """An untrusted, an expired and a foreign certificate are told apart."""
+    async with _over_tls(days, tmp_path, monkeypatch, **options) as checks:
+        assert verdicts(checks) == [True, False, *[None] * 5]
+        assert checks["origin"].fault == "api"
+        assert re.match(f"TLS failed: .*({reason})", checks["origin"].detail)
+        assert "SSL_CERT_FILE" in checks["origin"].advice
 
 
-async def test_a_server_that_speaks_no_tls(simulator: PoderoSimulator) -> None:
-    """`https` instead of `http` would look like a server that is down."""
-    findings = await examined(lambda: static_client(simulator.base_url.replace("http", "https")))
-    assert at_fault(findings) == [("origin", "api")]
-    assert findings["origin"].words.startswith("TLS failed: ")
+async def test_https_to_a_plain_http_server_is_a_tls_failure(simulator: PoderoSimulator) -> None:
+    """A wrong scheme in the origin is reported as a TLS failure, not as an unreachable server."""
+    checks = await diagnosed(lambda: static_client(simulator.base_url.replace("http", "https")))
+    assert at_fault(checks) == [("origin", "api")]
+    assert checks["origin"].detail.startswith("TLS failed: ")

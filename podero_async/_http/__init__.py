@@ -1,12 +1,13 @@
-"""One HTTP request and its answer as bytes: authorized, throttled, bounded, retried, its errors mapped.
+"""One HTTP request and its response as bytes: authorized, throttled, retried, bounded in time and size.
 
-The only room that knows aiohttp's client. Knows no endpoint but the shape of an error, and no model.
+`endpoints` imports `transport`; `transport` and `probe` import `session`; `session` imports `response` and `timeouts`.
+Only this package uses aiohttp's client.
 """
 
 from __future__ import annotations
 
-from podero_async._http.probe import ProbeResult, Tls
+from podero_async._http.probe import ProbeResult, Tls, probe_origin, tls_handshake
 from podero_async._http.timeouts import Timeouts
 from podero_async._http.transport import Transport
 
-__all__ = ["ProbeResult", "Timeouts", "Tls", "Transport"]
+__all__ = ["ProbeResult", "Timeouts", "Tls", "Transport", "probe_origin", "tls_handshake"]

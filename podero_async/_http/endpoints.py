@@ -1,7 +1,4 @@
-"""The Partner API's endpoints, one method each: arguments to path and query, answers to models.
-
-Knows paths and parameters; how a request travels, and what several of them mean together, is not its business.
-"""
+"""The endpoints of the Partner API, one method each: arguments to path and query, response to models."""
 
 from __future__ import annotations
 
@@ -43,7 +40,7 @@ class Endpoints:
         decode: Callable[[bytes], T],
         stats: RequestStats,
     ) -> T:
-        """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, as `decode` reads it."""
+        """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, read by `decode`."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self._sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
         return await self._get(path, decode, stats)
@@ -53,7 +50,7 @@ class Endpoints:
         return await self._get(f"{self._sessions_path(vehicle)}/current", decode_current_session, stats)
 
     async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int, list[User]]:
-        """GET .../users: users from `offset` on, and how many there are in all."""
+        """GET .../users: the total number of users, and the users from `offset` on."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
@@ -63,9 +60,12 @@ class Endpoints:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self._root}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
-        shown = f"{path}***"  # the partner's own id may name a person
         return await self._get(
-            path + quote(external_id, safe="") + query, decode_user, stats, shown_path=shown, private=external_id
+            path + quote(external_id, safe="") + query,
+            decode_user,
+            stats,
+            shown_path=f"{path}***",  # the partner's own id may be a person's name
+            private=external_id,
         )
 
     async def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
@@ -76,6 +76,6 @@ class Endpoints:
         return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
 
 
-@lru_cache(maxsize=16)  # a fleet's vehicles are asked for the same days
+@lru_cache(maxsize=16)  # all vehicles of a fleet are read for the same days
 def _days(from_date: date, to_date: date, *, include_hidden: bool) -> str:
     return f"from={from_date}&to={to_date}" + ("&include_hidden=true" if include_hidden else "")

@@ -1,4 +1,4 @@
-"""Where requests may go: https, or http to loopback."""
+"""The origin that requests may go to: https, or http to loopback."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ __all__ = ["checked_origin"]
 
 
 def checked_origin(base_url: str, name: str = "base_url") -> str:
-    """Return the origin of `base_url`: https, or http to loopback, and nothing after the port.
+    """Return the origin of `base_url`.
 
     Raises:
-        ConfigurationError: It is none; the message calls it by `name`.
+        ConfigurationError: `base_url` is not an origin, or is plain http to a remote host. The message contains `name`,
+            never the URL, which may hold a password.
     """
     try:
         url = URL(base_url)
     except (TypeError, ValueError):
-        raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com") from None
+        url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
         raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com")
     try:
         url.host.encode("idna")
-    except UnicodeError:  # an empty label, or one that is too long: it would come out of the first request
-        raise ConfigurationError(f"{name} must name a host") from None
+    except UnicodeError:  # a label is empty or too long; without this check the first request would fail
+        raise ConfigurationError(f"{name} must contain a valid host name") from None
     if url.user or url.password:
-        raise ConfigurationError(f"{name} must not hold a user or a password")
+        raise ConfigurationError(f"{name} must not contain a user or a password")
     if url.path not in {"", "/"} or url.query_string or url.fragment:
-        raise ConfigurationError(f"{name} must be an origin: no path, no query, no fragment")
+        raise ConfigurationError(f"{name} must be an origin, without path, query and fragment")
     if url.scheme == "http" and not _is_loopback(url.host):
-        raise ConfigurationError(f"{name} must be https: http goes to loopback only")
+        raise ConfigurationError(f"{name} must be https; http is allowed to loopback only")
     return str(url.origin())
 
 

@@ -1,11 +1,10 @@
-"""A look at the origin itself: whether it is reached, by which TLS, and what its clock says. No token goes along."""
+"""Probe an origin without a token: its TLS and certificate, its response time and its clock."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -14,74 +13,76 @@ from time import monotonic, time
 import attrs
 from yarl import URL
 
-from podero_async._http.session import HttpSession
+from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async.errors import RequestTimeoutError, TransportError
 
 __all__ = ["ProbeResult", "Tls", "probe_origin", "tls_handshake"]
 
-_MAX_S = 10.0
-_WHERE = ("CONNECT", "/")  # for errors
+_REQUEST = ("CONNECT", "/")  # method and path that errors of the handshake name
 
 
 @attrs.frozen
 class Tls:
-    """What was agreed upon with a server."""
+    """The outcome of a TLS handshake."""
 
     version: str
-    """As in `TLSv1.3`."""
+    """Such as `TLSv1.3`."""
     valid_until: datetime
-    """The end of its certificate."""
+    """The end of the certificate's validity, UTC."""
 
 
 @attrs.frozen
 class ProbeResult:
-    """An answer of the origin, whatever it was."""
+    """The origin's response to a request without a token."""
 
     status: int
     seconds: float
     clock_ahead_s: float | None
-    """How far this machine's clock is ahead of the server's; None where the server does not tell the time."""
+    """How far this machine's clock is ahead of the server's; None if the response has no valid `Date`."""
 
 
-async def tls_handshake(host: str, port: int) -> Tls:
-    """Connect with TLS, as every request does, and leave again.
+async def tls_handshake(origin: str, *, timeout_s: float) -> Tls | None:
+    """Connect with TLS and Python's default trust store, as requests do, and disconnect. Do nothing if `origin` is http.
 
     Raises:
-        TransportError: The server was not reached; or, where it is not `retryable`, TLS failed, with the reason.
+        TransportError: The server was not reached. If it is not `retryable`, TLS failed for the reason in the message.
     """
-    context = await asyncio.to_thread(ssl.create_default_context)  # it reads a long file
+    url = URL(origin)
+    if url.scheme == "http":
+        return None
+    context = await asyncio.to_thread(ssl.create_default_context)  # it reads a large file
     try:
-        async with asyncio.timeout(_MAX_S):
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(url.raw_host, url.port, ssl=context)
     except TimeoutError:
-        raise RequestTimeoutError("no answer in time", *_WHERE) from None
+        raise RequestTimeoutError("no response within the timeout", *_REQUEST) from None
     except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or error.reason or "no reason is known"
-        raise TransportError(f"TLS failed: {reason}", *_WHERE, retryable=False) from None
+        reason = getattr(error, "verify_message", None) or error.reason or "unknown reason"
+        raise TransportError(f"TLS failed: {reason}", *_REQUEST, retryable=False) from None
     except socket.gaierror:
-        raise TransportError("the server's name is not known", *_WHERE) from None
+        raise TransportError("the host name cannot be resolved", *_REQUEST) from None
     except OSError:
-        raise TransportError("the server cannot be reached", *_WHERE) from None
-    made = writer.get_extra_info("ssl_object")
-    until = datetime.fromtimestamp(ssl.cert_time_to_seconds(made.getpeercert()["notAfter"]), UTC)
-    writer.transport.abort()  # a polite end would wait for the server's
+        raise TransportError("the server cannot be reached", *_REQUEST) from None
+    tls = writer.get_extra_info("ssl_object")
+    valid_until = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
+    writer.transport.abort()  # `close` would wait for the server
     with suppress(OSError):
         await writer.wait_closed()
-    return Tls(made.version(), until)
+    return Tls(tls.version(), valid_until)
 
 
-async def probe_origin(exchange: HttpSession, origin: URL, headers: Mapping[str, str]) -> ProbeResult:
-    """Ask for the root of the origin.
+async def probe_origin(session: HttpSession, origin: str) -> ProbeResult:
+    """GET the root of the origin.
 
     Raises:
-        TransportError: No answer came.
+        TransportError: No response arrived.
     """
-    began, asked_at = monotonic(), time()
-    answer = await exchange.send("GET", origin.with_path("/"), "/", headers)
+    began, sent_at = monotonic(), time()
+    response = await session.send("GET", URL(origin).with_path("/"), "/", {"User-Agent": USER_AGENT})
     seconds = monotonic() - began
     try:
-        # It is told in whole seconds, and somewhere on the way.
-        there = parsedate_to_datetime(answer.headers["Date"]).timestamp() + 0.5
+        # `Date` has whole seconds, so the server's clock is half a second later on average.
+        server_time = parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
     except (KeyError, ValueError, OverflowError):
-        return ProbeResult(answer.status, seconds, None)
-    return ProbeResult(answer.status, seconds, asked_at + seconds / 2 - there)
+        return ProbeResult(response.status, seconds, None)
+    return ProbeResult(response.status, seconds, sent_at + seconds / 2 - server_time)

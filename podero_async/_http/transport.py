@@ -1,12 +1,11 @@
-"""A call: one request, authorized, throttled and retried, until its answer can be decoded or its error is final."""
+"""Make a call: send one request, authorized and within the limits, and repeat it until it succeeds or its error is final."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import platform
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import aiohttp
@@ -31,26 +30,27 @@ from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError
 from podero_async._http.origin import checked_origin
-from podero_async._http.probe import ProbeResult, Tls, probe_origin, tls_handshake
-from podero_async._http.response import Response, api_error, body_error, retry_after
-from podero_async._http.session import HttpSession
+from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, Response, api_error, body_error, retry_after
+from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._redaction import Secret, strip_traceback
-from podero_async._version import __version__
 from podero_async.errors import ApiError, DecodeError, PoderoError, RateLimitError, TransportError
 
 __all__ = ["Transport"]
 
 T = TypeVar("T")
 
-_USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
-_DECODED_AT_ONCE = 16 << 10  # bytes, in less time than it takes to let others go first
-_DECODED_ON_LOOP = 256 << 10  # bytes, in 15 ms where each row has its fault; a page of 200 sessions has 136 kB
 _OK, _UNAUTHORIZED, _TOO_MANY_REQUESTS = 200, 401, 429
 
 
 class Transport:
-    """Send requests to one origin, through one aiohttp session that was lent, or is made and closed here."""
+    """Make calls to one origin. All calls share a session, a token, a limiter and a retry budget.
+
+    Attributes:
+        session: Sends the requests.
+        limiter: Grants each request a slot.
+        tokens: Holds the token.
+    """
 
     def __init__(
         self,
@@ -62,53 +62,36 @@ class Transport:
         throttle: ThrottlePolicy,
         timeouts: Timeouts,
         token_store: TokenStore | None,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
-        origin = checked_origin(base_url)
-        self._scheme, _, self._authority = origin.partition("://")
-        self._exchange = HttpSession(session, timeouts)
-        self._longest_pause_s = retry.retry_after_max
-        self._quiet_until = {"GET": -math.inf, "POST": -math.inf}
-        self.limiter = Limiter(throttle, ceiling=self._exchange.pool_size)
+        self.origin = checked_origin(base_url)
+        self._scheme, _, self._authority = self.origin.partition("://")
+        self._max_pause_s = retry.retry_after_max
+        self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
+        self.session = HttpSession(session, timeouts, max_body_bytes=max_body_bytes)
+        self.limiter = Limiter(throttle, ceiling=self.session.pool_size)
+        self.tokens = TokenCache(credentials, self._request_token, origin=self.origin, store=token_store)
         self._retrier = Retrier(retry, is_breaker_closed=lambda: self.limiter.breaker.is_closed)
-        self.tokens = TokenCache(credentials, self._post, origin=origin, store=token_store)
+        self._decoder = BodyDecoder()
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
-        self._decoding = asyncio.Lock()
 
     @property
     def is_down(self) -> bool:
-        """Whether the API must be taken for down: nothing but faults, or so many that no retry can be afforded."""
+        """Whether the API is unavailable: all recent requests failed, or the retry budget is spent."""
         return not self.limiter.breaker.is_closed or self._retrier.is_spent
 
-    @property
-    def origin(self) -> str:
-        """Where requests go, and nowhere else."""
-        return f"{self._scheme}://{self._authority}"
-
-    async def tls_handshake(self) -> Tls | None:
-        """Say which TLS a request to the origin would get; None for loopback without any.
-
-        Raises:
-            TransportError: The origin was not reached; or, where it is not `retryable`, TLS failed.
-        """
-        url = URL(self.origin)
-        return await tls_handshake(url.raw_host or "", url.port or 0) if url.scheme == "https" else None
-
-    async def look(self) -> ProbeResult:
-        """Say how the origin answers, and what its clock says. No token is sent.
-
-        Raises:
-            TransportError: It does not answer.
-        """
-        return await probe_origin(self._exchange, URL(self.origin), {"User-Agent": _USER_AGENT})
+    def is_fatal(self, error: PoderoError) -> bool:
+        """Return whether every other call would fail the same way now."""
+        return classify(error, retry_after_max=self._max_pause_s) is FailureKind.FATAL
 
     async def aclose(self) -> None:
-        """End the token's renewal, and the session unless it was lent; who waits for a place is told."""
+        """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
         self.limiter.close()
         try:
             await self.tokens.aclose()
         finally:
-            await self._exchange.aclose()
+            await self.session.aclose()
 
     async def get(
         self,
@@ -119,166 +102,169 @@ class Transport:
         shown_path: str | None = None,
         private: str = "",
     ) -> T:
-        """GET a path, query included, and decode its answer.
+        """GET a path and decode its response. The request is repeated as the `RetryPolicy` says.
 
         Args:
-            path: Path and query, encoded.
-            decode: What makes a value of the body. When it raises a `DecodeError` that is `retryable`, the request
-                is made again.
-            stats: What the request is counted on.
-            shown_path: The path for errors, where the real one names a person.
-            private: What the server's words must not repeat in an error.
+            path: The encoded path with its query.
+            decode: Makes a value of the body. If it raises a `DecodeError` that is `retryable`, the request is repeated.
+            stats: Counts the requests.
+            shown_path: The path that errors name, if the real one names a person.
+            private: A text that is masked if the server repeats it in an error.
 
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
         """
-        where, _, query = path.partition("?")
-        url = URL.build(scheme=self._scheme, authority=self._authority, path=where, query_string=query, encoded=True)
-        shown = shown_path or where
+        url_path, _, query = path.partition("?")
+        url = self._url(url_path, query)
+        shown = shown_path or url_path
 
         async def attempt(call: Call) -> T:
-            answer = await self._authorized(url, shown, call, private)
-            try:
-                return await self._decoded(answer, decode)
-            except DecodeError as error:
-                error.path = shown
-                raise
-            except (CorruptBodyError, OversizedBodyError) as error:
-                raise body_error(error, "GET", shown) from None
+            response = await self._send_authorized(url, shown, call, private)
+            with _errors_naming("GET", shown):
+                return await self._decoder.decode(response, decode)
 
-        with strip_traceback():  # not a `try`: what it takes off would be put on again
+        with strip_traceback():  # a `try` here would add this frame to the traceback again
             return await self._retrier.run(attempt, stats)
 
-    async def _decoded(self, answer: Response, decode: Callable[[bytes], T]) -> T:
-        """Inflate and decode a body: what is large one at a time, with a turn of the loop for the others before it.
-
-        They send their requests, where the server would stand idle, and take what was decoded last while it is still in
-        the processor's cache.
-        """
-        size = answer.expected_size
-        with suppress(OversizedBodyError):  # a body that is not as small as it says
-            if size <= _DECODED_AT_ONCE:
-                return decode(answer.body(_DECODED_ON_LOOP))
-            if size <= _DECODED_ON_LOOP:
-                async with self._decoding:
-                    await asyncio.sleep(0)
-                    return decode(answer.body(_DECODED_ON_LOOP))
-        return await asyncio.to_thread(lambda: decode(answer.body()))
-
-    async def _authorized(self, url: URL, path: str, call: Call, private: str) -> Response:
-        """Send one attempt with a token, and once more with a new one where the server refuses the first.
-
-        A token out of a store may be as dead as the one before: then once more with one that is new for sure.
-        """
+    async def _send_authorized(self, url: URL, path: str, call: Call, private: str) -> Response:
+        """Send one attempt, and send it again with a new token if the server refuses its token (401)."""
         replays = 0
         while True:
-            self._check_quiet_time("GET", path)
-            place = self.limiter.try_acquire() or await self._wait_for_place(call, path)
-            try:
-                self._check_quiet_time("GET", path)  # it may have begun while others were before this one
-                token = self.tokens.current() or await self._new_token()
-                call.stats.requests += 1
-                answer = await self._exchange.send("GET", url, path, self._headers_for(token))
-                self._report(answer, place)
-            except TransportError:
-                self.limiter.failed(place)
-                raise
-            except NotRetriedError as wrapped:
-                if isinstance(wrapped.error, TransportError):
-                    self.limiter.failed(place)
-                raise
-            finally:
-                self.limiter.release()
-            if answer.status == _OK:
-                return answer
-            if answer.status == _UNAUTHORIZED and self.tokens.invalidate(token) and replays < self.tokens.replays:
+            response, token = await self._send_in_slot(url, path, call)
+            if response.status == _OK:
+                return response
+            if response.status == _UNAUTHORIZED and self.tokens.invalidate(token) and replays < self.tokens.replays:
                 replays += 1
                 continue
-            raise self._noted(api_error(answer, "GET", path, (token, private) if private else (token,)))
+            error = api_error(response, "GET", path, (token, private) if private else (token,))
+            self._record_long_pause(error)
+            raise error
+
+    async def _send_in_slot(self, url: URL, path: str, call: Call) -> tuple[Response, str]:
+        """Send one request, and return its response and the token that it carried."""
+        # 1. Fail if the server asked for no requests until later.
+        self._check_blocked("GET", path)
+        # 2. Wait for a slot.
+        slot = self.limiter.try_acquire() or await self._wait_for_slot(call, path)
+        try:
+            # 3. Check again: the server may have asked for it while this request was queued.
+            self._check_blocked("GET", path)
+            # 4. Wait for a token unless one is usable.
+            token = self.tokens.current() or await self._new_token()
+            # 5. Send the request, and read the whole response.
+            call.stats.requests += 1
+            response = await self.session.send("GET", url, path, self._headers_for(token))
+            # 6. Tell the limiter how the request ended.
+            self._report(response, slot)
+        except TransportError:
+            self.limiter.failed(slot)
+            raise
+        except NotRetriedError as wrapped:
+            if isinstance(wrapped.error, TransportError):
+                self.limiter.failed(slot)
+            raise
+        finally:
+            # 7. Release the slot, before any sleep.
+            self.limiter.release()
+        return response, token
+
+    async def _wait_for_slot(self, call: Call, path: str) -> int:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        try:
+            slot = await self.limiter.acquire(self._retrier.left_s(call))
+        except NoSlotError:
+            call.attempts -= 1  # nothing was sent
+            reason = "the API is unavailable: all recent requests failed"
+            raise TransportError(reason, "GET", path, retryable=False) from None
+        if self.limiter.breaker.is_closed:  # waiting for the API to come back does count as time of the call
+            call.waited_s += loop.time() - since
+        return slot
 
     async def _new_token(self) -> str:
         try:
             return await self.tokens.get()
-        except PoderoError as error:  # the token request was retried by itself
+        except PoderoError as error:  # the token request was already repeated
             raise NotRetriedError(error) from None
 
-    def is_fatal(self, error: PoderoError) -> bool:
-        """Return whether every other call would fail the same way now."""
-        return classify(error, retry_after_max=self._longest_pause_s) is FailureKind.FATAL
-
-    def _noted(self, error: ApiError) -> ApiError:
-        """Note where the server named a time that is longer than is slept: nothing is to be sent before."""
-        if asks_for_long_pause(error, self._longest_pause_s):
-            until = asyncio.get_running_loop().time() + (error.retry_after or 0.0)
-            self._quiet_until[error.method] = max(self._quiet_until[error.method], until)
-        return error
-
-    def _check_quiet_time(self, method: str, path: str) -> None:
-        """Send nothing before the time that the server named, where that is longer than is slept."""
-        if self._quiet_until[method] == -math.inf:
-            return
-        left_s = self._quiet_until[method] - asyncio.get_running_loop().time()
-        if left_s > 0:
-            error = RateLimitError(_TOO_MANY_REQUESTS, "the server wants no request yet", method, path, None, left_s)
-            error.attempts = 0
-            raise NotRetriedError(error)
-
-    async def _wait_for_place(self, call: Call, path: str) -> int:
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        try:
-            place = await self.limiter.acquire(self._retrier.left_s(call))
-        except NoSlotError:
-            call.attempts -= 1  # this one was none
-            raise TransportError("the API is down: nothing but faults came", "GET", path, retryable=False) from None
-        if self.limiter.breaker.is_closed:  # waiting for a server to come back is the call's own time
-            call.waited_s += loop.time() - since
-        return place
-
-    def _report(self, answer: Response, place: int) -> None:
-        wait_s = retry_after(answer.headers)
-        if is_throttling(answer.status, has_retry_after=wait_s is not None):
-            if wait_s is not None and wait_s > self._longest_pause_s:
-                wait_s = None  # an error for the caller to plan with, not a sleep for everybody
-            self.limiter.throttled(place, wait_s)
-        elif is_server_fault(answer.status):
-            self.limiter.failed(place)
+    def _report(self, response: Response, slot: int) -> None:
+        wait_s = retry_after(response.headers)
+        if is_throttling(response.status, has_retry_after=wait_s is not None):
+            if wait_s is not None and wait_s > self._max_pause_s:
+                wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
+            self.limiter.throttled(slot, wait_s)
+        elif is_server_fault(response.status):
+            self.limiter.failed(slot)
         else:
             self.limiter.succeeded()
 
+    def _record_long_pause(self, error: ApiError) -> None:
+        """Record a `Retry-After` that exceeds the maximum pause, so that nothing is sent before it has passed."""
+        if asks_for_long_pause(error, self._max_pause_s):
+            until = asyncio.get_running_loop().time() + (error.retry_after or 0.0)
+            self._blocked_until[error.method] = max(self._blocked_until[error.method], until)
+
+    def _check_blocked(self, method: str, path: str) -> None:
+        """Raise if a recorded `Retry-After` has not passed yet."""
+        if self._blocked_until[method] == -math.inf:
+            return
+        left_s = self._blocked_until[method] - asyncio.get_running_loop().time()
+        if left_s > 0:
+            detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
+            error = RateLimitError(_TOO_MANY_REQUESTS, detail, method, path, None, left_s)
+            error.attempts = 0
+            raise NotRetriedError(error)
+
     def _headers_for(self, token: str) -> CIMultiDict[str]:
-        if token != self._headers_token:  # built once a token, not once a request
+        if token != self._headers_token:  # they are built once for each token
             self._headers_token = token
             self._headers = CIMultiDict(
                 {
                     "Authorization": Secret(f"Bearer {token}"),
                     "Accept": "application/json",
                     "Accept-Encoding": "gzip",
-                    "User-Agent": _USER_AGENT,
+                    "User-Agent": USER_AGENT,
                 }
             )
         return self._headers
 
-    async def _post(self, request: TokenRequest) -> tuple[int, bytes]:
-        """Send a token request. It takes no place: everything that holds one may be waiting for it."""
-        url = URL.build(scheme=self._scheme, authority=self._authority, path=request.path, encoded=True)
-        headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": _USER_AGENT}
+    def _url(self, path: str, query: str = "") -> URL:
+        return URL.build(scheme=self._scheme, authority=self._authority, path=path, query_string=query, encoded=True)
+
+    async def _request_token(self, request: TokenRequest) -> tuple[int, bytes]:
+        """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
+
+        Returns:
+            The status and the body, unless the request is worth another attempt.
+        """
+        path = request.path
+        url = self._url(path)
+        headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
 
         async def attempt(_: Call) -> tuple[int, bytes]:
-            self._check_quiet_time("POST", request.path)
-            answer = await self._exchange.send("POST", url, request.path, headers, request.body)
-            if is_server_fault(answer.status) or answer.status in RETRYABLE_STATUSES:
-                raise self._noted(api_error(answer, "POST", request.path, request.secrets))
-            if answer.status != _OK:
-                return answer.status, answer.error_body()
-            try:
-                body = answer.body()
-                decode_json(body)  # invalid JSON is worth another attempt, as with every other call
-            except DecodeError as error:
-                error.method, error.path = "POST", request.path
-                raise
-            except (CorruptBodyError, OversizedBodyError) as error:
-                raise body_error(error, "POST", request.path) from None
+            self._check_blocked("POST", path)
+            response = await self.session.send("POST", url, path, headers, request.body)
+            if is_server_fault(response.status) or response.status in RETRYABLE_STATUSES:
+                error = api_error(response, "POST", path, request.secrets)
+                self._record_long_pause(error)
+                raise error
+            if response.status != _OK:
+                return response.status, response.error_body()
+            with _errors_naming("POST", path):
+                body = response.body()
+                decode_json(body)  # invalid JSON is retryable, as in every other call
             return _OK, body
 
         return await self._retrier.run(attempt, RequestStats())
+
+
+@contextmanager
+def _errors_naming(method: str, path: str) -> Iterator[None]:
+    """Add method and path to the errors of a body."""
+    try:
+        yield
+    except DecodeError as error:
+        error.method, error.path = method, path
+        raise
+    except (CorruptBodyError, OversizedBodyError) as error:
+        raise body_error(error, method, path) from None

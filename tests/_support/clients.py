@@ -1,4 +1,4 @@
-"""How tests make clients, rows and answers."""
+"""Make clients, sessions and responses for tests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 from aiohttp import web
 from yarl import URL
 
-from podero_async import ClientCredentials, PoderoClient, RetryPolicy, StaticToken
+from podero_async import ClientCredentials, PoderoClient, RetryPolicy, StaticToken, ThrottlePolicy, Timeouts
+from podero_async._http import Transport
 from podero_async._http.response import Response
 from podero_async.testing import PoderoSimulator
 
 QUICK = RetryPolicy(backoff_initial=0.001, backoff_max=0.002)
-"""Retries that a test does not wait for."""
+"""Retries without a noticeable wait."""
 
 ORG = uuid.UUID(int=1)
 USER = uuid.UUID(int=2)
@@ -24,7 +25,7 @@ VEHICLE = uuid.UUID(int=3)
 
 
 def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
-    """Make a client with the simulator's client credentials."""
+    """Return a client with the simulator's client credentials."""
     credentials = options.pop("credentials", ClientCredentials(simulator.client_id, simulator.client_secret))
     defaults = {"base_url": simulator.base_url, "retry": QUICK}
     return PoderoClient(simulator.org_id, credentials, **{**defaults, **options})
@@ -33,18 +34,21 @@ def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
 def around_sending(
     client: PoderoClient, around: Callable[[str, URL, Callable[[], Awaitable[Response]]], Awaitable[Response]]
 ) -> None:
-    """Have each request of a client sent by `around`, which is given its method, its URL, and what sends it."""
-    exchange = client._transport._exchange
-    send = exchange.send
+    """Call `around` for each request of a client, with the method, the URL, and a function that sends the request.
 
-    def sent(method: str, url: URL, *rest: Any) -> Awaitable[Response]:
+    A lent session with a middleware would not do: only the client's own session sends each request exactly once.
+    """
+    session = client._transport.session
+    send = session.send
+
+    def send_around(method: str, url: URL, *rest: Any) -> Awaitable[Response]:
         return around(method, url, lambda: send(method, url, *rest))
 
-    exchange.send = sent  # type: ignore[assignment, method-assign]
+    session.send = send_around  # type: ignore[assignment, method-assign]
 
 
 def wire_row(number: int = 1, /, **fields: Any) -> dict[str, Any]:
-    """Make a row as the wire has it; each number has its own id and time."""
+    """Return a session as the API sends it. Each number has an id and a plug-in time of its own."""
     return {
         "id": str(uuid.UUID(int=number)),
         "plug_in_time": f"2026-01-{1 + number // 1440 % 28:02}T{number // 60 % 24:02}:{number % 60:02}:00Z",
@@ -69,13 +73,13 @@ def wire_row(number: int = 1, /, **fields: Any) -> dict[str, Any]:
 
 
 def page_body(*rows: Any, total: Any = None) -> bytes:
-    """Make a page's body."""
+    """Return the body of a page."""
     return json.dumps({"total": len(rows) if total is None else total, "items": rows}).encode()
 
 
 @asynccontextmanager
 async def serving(handler: Callable[[web.Request], Any]) -> AsyncIterator[str]:
-    """Serve every request with one handler; yields the origin."""
+    """Serve every request with one handler, and yield the origin."""
     app = web.Application()
     app.router.add_route("*", "/{anything:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -90,5 +94,17 @@ async def serving(handler: Callable[[web.Request], Any]) -> AsyncIterator[str]:
 
 
 def static_client(origin: str, **options: Any) -> PoderoClient:
-    """Make a client with a token that needs no request."""
+    """Return a client with a static token."""
     return PoderoClient(ORG, StaticToken("token-1"), base_url=origin, **{"retry": QUICK, **options})
+
+
+def static_transport(origin: str, **options: Any) -> Transport:
+    """Return a transport with a static token, for tests of bounds that a client does not expose."""
+    defaults: dict[str, Any] = {
+        "session": None,
+        "retry": QUICK,
+        "throttle": ThrottlePolicy(),
+        "timeouts": Timeouts(),
+        "token_store": None,
+    }
+    return Transport(origin, StaticToken("token-1"), **{**defaults, **options})

@@ -32,7 +32,7 @@ async def test_missing_settings_are_exit_code_2(call: Call) -> None:
     assert (ended.code, ended.err) == (2, "")
     first, *others = ended.out.splitlines()
     assert first.startswith("FAILED  settings      PODERO_ORG_ID is missing; the credentials are missing")
-    assert first.endswith(" -> set what is named as it should be")
+    assert first.endswith(" -> correct these settings")
     assert all("skipped: " in line for line in others)
 
 
@@ -91,6 +91,6 @@ async def test_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             monkeypatch.setenv(name, value)
         ended = await end_of(await start("doctor", "--json"))
     checks = {check["name"]: check for check in json.loads(ended.out)["checks"]}
-    assert checks["tls"]["words"] == "TLSv1.3"
-    assert "days left, until " in checks["certificate"]["words"]
+    assert checks["tls"]["detail"] == "TLSv1.3"
+    assert "days left, until " in checks["certificate"]["detail"]
     assert ended.code == 0

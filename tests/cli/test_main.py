@@ -81,7 +81,7 @@ async def test_wrong_settings(call: Call, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("PODERO_BASE_URL", "http://podero.example")
     ended = await call(*_SESSIONS, *_WEEK)
     assert ended.code == 2
-    assert ended.complaint == "PODERO_BASE_URL must be https: http goes to loopback only"
+    assert ended.complaint == "PODERO_BASE_URL must be https; http is allowed to loopback only"
 
 
 async def test_refused_credentials_are_exit_code_3(

@@ -296,7 +296,7 @@ async def test_a_token_endpoint_without_a_token_ends_a_fleet_fetch(answer: dict[
                 await fleet_of(client, refs(300))
             assert caught.value.method == "POST"
             if "status" in answer:
-                with pytest.raises(RateLimitError, match="no request yet"):
+                with pytest.raises(RateLimitError, match="no requests until"):
                     await client.electric_vehicles(USER)
     assert set(asked) == {"POST"}
     assert len(asked) <= 3, "those that had begun before the fetch ended"
@@ -346,7 +346,7 @@ async def test_no_call_waits_longer_in_an_outage_than_its_policy_allows() -> Non
     assert max(ended) < 20 + 3 * 5, "the longest wait between two probes is 5 s"
     turned_away = [error for error in errors if isinstance(error, TransportError)]
     assert len(turned_away) > 200
-    assert {str(error).partition(":")[0] for error in turned_away} == {"the API is down"}
+    assert {str(error).partition(":")[0] for error in turned_away} == {"the API is unavailable"}
     assert all(error.attempts < 8 for error in turned_away)
 
 

@@ -18,7 +18,7 @@ from podero_async.backfill import SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import around_sending, client_of
 from tests._support.expected_rows import assert_equal, truth_of
-from tests._support.tls_proxy import Door
+from tests._support.tls_proxy import TlsProxy
 
 pytestmark = pytest.mark.leaping
 
@@ -58,7 +58,7 @@ class Outage:
     kind: str
     slots: int
     simulator: PoderoSimulator
-    door: Door | None
+    door: TlsProxy | None
     requests: list[float] = attrs.field(factory=list)
     successes: list[float] = attrs.field(factory=list)
     is_reading: asyncio.Event = attrs.field(factory=asyncio.Event)
@@ -81,14 +81,14 @@ class Outage:
         await asyncio.sleep(HEALTHY_S)
         fault = KINDS[self.kind]
         if self.door is not None:
-            await self.door.be("shut")
+            await self.door.set_mode("shut")
         if fault is not None:
             self.simulator.add_fault(fault)
         self.begins = clock()
         await asyncio.sleep(LASTS_S)
         self.simulator.clear_faults()
         if self.door is not None:
-            await self.door.be("open")
+            await self.door.set_mode("open")
         self.ends = clock()
 
     def rate(self, since: float) -> int:
@@ -114,7 +114,7 @@ async def through_an_outage(kind: str, slots: int, vehicles: int) -> AsyncIterat
     size: dict[str, Any] = {"users": 10, "vehicles": vehicles, "sessions_per_vehicle": 2}
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(PoderoSimulator(**size, latency_s=LATENCY_S))
-        door = await stack.enter_async_context(Door(simulator.base_url)) if KINDS[kind] is None else None
+        door = await stack.enter_async_context(TlsProxy(simulator.base_url)) if KINDS[kind] is None else None
         outage = Outage(kind, slots, simulator, door)
         options: dict[str, Any] = {
             "retry": RetryPolicy(),

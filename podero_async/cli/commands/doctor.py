@@ -45,4 +45,4 @@ async def run(arguments: argparse.Namespace) -> Exit:
 
 def _line(check: Check) -> str:
     advice = f" -> {check.advice}" if check.advice else ""
-    return f"{_MARKS[check.is_ok]:<8}{check.name:<14}{in_one_line(check.words + advice)}"
+    return f"{_MARKS[check.is_ok]:<8}{check.name:<14}{in_one_line(check.detail + advice)}"
