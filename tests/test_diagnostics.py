@@ -68,7 +68,7 @@ async def test_all_is_well(simulator: PoderoSimulator) -> None:
 )
 async def test_the_token_endpoint_that_was_found_is_named(way: Any, words: str) -> None:
     """Who wants to set the endpoint, or ask the vendor about it, could not know which one it is."""
-    async with PoderoSimulator(users=1, vehicles=1, token_endpoints=[way]) as simulator:
+    async with PoderoSimulator(users=1, vehicles=1, token_styles=[way]) as simulator:
         findings = await examined(lambda: client_of(simulator))
     assert findings["token"].words == words
 

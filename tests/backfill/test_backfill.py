@@ -73,7 +73,7 @@ async def test_a_run_that_was_stopped_goes_on_where_it_stood(
     """What was committed costs no request again, not even the fleet's discovery."""
     monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
-    sim.before_answer = lambda asked: stop.set() if asked.number == 7 else None
+    sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
     async with SessionStore(path) as store:
         first = await backfill(client, store, FIRST, LAST, stop=stop, now=clock)
         assert not first.finished
@@ -100,14 +100,14 @@ async def test_a_resumed_run_remembers_what_it_found_wrong(
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     stop = asyncio.Event()
-    sim.before_answer = lambda asked: stop.set() if asked.number == 30 else None
+    sim.before_page = lambda asked: stop.set() if asked.number == 30 else None
     one_by_one = client_of(sim, throttle=ThrottlePolicy(max_concurrency=1))
     async with SessionStore(path) as store:
         async with one_by_one:
             first = await backfill(one_by_one, store, FIRST, LAST, stop=stop, now=clock)
         assert not first.finished
         sim.clear_faults()
-        sim.before_answer = None
+        sim.before_page = None
         second = await backfill(client, store, FIRST, LAST, now=clock)
         assert (second.finished, second.resumed) == (True, True)
         assert (second.failed, second.failures[0].vehicle_id) == (1, None)
@@ -123,10 +123,10 @@ async def test_another_run_makes_nobody_forget_who_was_not_listed(
     """A fleet's run that goes on after another run would end clean without the vehicles of a user."""
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     stop = asyncio.Event()
-    sim.before_answer = lambda asked: stop.set() if asked.number == 9 else None
+    sim.before_page = lambda asked: stop.set() if asked.number == 9 else None
     async with SessionStore(path) as store:
         assert not (await backfill(client, store, FIRST, LAST, stop=stop, now=clock)).finished
-        sim.before_answer = None
+        sim.before_page = None
         await backfill(
             client,
             store,
@@ -189,13 +189,13 @@ async def test_a_cancelled_run_leaves_nothing_behind_and_goes_on(
             if asked.number == 7:
                 running.cancel()
 
-        sim.before_answer = cancel
+        sim.before_page = cancel
         with pytest.raises(asyncio.CancelledError):
             await running
         assert [
             task for task in asyncio.all_tasks() if "podero_async" in task.get_name() and "batch" in task.get_name()
         ] == []
-        sim.before_answer = None
+        sim.before_page = None
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert report.finished
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
@@ -208,7 +208,7 @@ async def test_a_finished_run_is_followed_by_one_that_refreshes(
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         windows: set[tuple[date, date]] = set()
-        sim.before_answer = lambda asked: windows.add((asked.from_date, asked.to_date))
+        sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert not report.resumed
         assert windows == {(LAST - timedelta(days=6), LAST)}
@@ -226,7 +226,7 @@ async def test_a_wider_window_costs_what_is_new(
     async with SessionStore(path) as store:
         await backfill(client, store, *middle, vehicles=sim.vehicles[:11], now=clock)
         windows: dict[VehicleRef, set[tuple[date, date]]] = {}
-        sim.before_answer = lambda asked: windows.setdefault(asked.vehicle, set()).add((asked.from_date, asked.to_date))
+        sim.before_page = lambda asked: windows.setdefault(asked.vehicle, set()).add((asked.from_date, asked.to_date))
         plan = await plan_backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, refresh_days=3, now=clock)
         report = await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, refresh_days=3, now=clock)
         assert windows.pop(sim.vehicles[11]) == {(FIRST, LAST)}
@@ -248,7 +248,7 @@ async def test_a_hole_between_held_days_is_filled(
         await backfill(client, store, date(2026, 6, 6), date(2026, 6, 9), refresh_days=0, now=clock)
         await backfill(client, store, date(2026, 6, 20), date(2026, 6, 25), refresh_days=0, now=clock)
         windows: set[tuple[date, date]] = set()
-        sim.before_answer = lambda asked: windows.add((asked.from_date, asked.to_date))
+        sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
         await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
         assert windows == {(date(2026, 6, 10), date(2026, 6, 19)), (date(2026, 6, 26), LAST)}
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
@@ -276,7 +276,7 @@ async def test_a_day_that_was_not_over_is_read_again(
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, date(2026, 6, 29), refresh_days=0, now=clock)
         windows: set[tuple[date, date]] = set()
-        sim.before_answer = lambda asked: windows.add((asked.from_date, asked.to_date))
+        sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
         clock.forward(days=1)
         await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
         assert windows == {(date(2026, 6, 29), LAST)}
@@ -291,7 +291,7 @@ async def test_an_unfinished_run_is_not_resumed_on_a_day_that_has_more_to_show(
     """A window that reaches into the future means more tomorrow: vehicles that were done must be read again."""
     monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
-    sim.before_answer = lambda asked: stop.set() if asked.number == 7 else None
+    sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
     future = date(2027, 1, 1)
     async with SessionStore(path) as store:
         first = await backfill(client, store, FIRST, future, stop=stop, now=clock)
@@ -439,7 +439,7 @@ async def test_an_api_that_is_down_ends_the_run_at_once(path: Path, clock: Clock
         client_of(sim, retry=retry) as client,
     ):
         outage = Fault(kind="status", status=500, endpoint="sessions")
-        sim.before_answer = lambda asked: sim.add_fault(outage) if asked.number == 40 else None
+        sim.before_page = lambda asked: sim.add_fault(outage) if asked.number == 40 else None
         async with SessionStore(path) as store:
             with pytest.raises(ApiDownError, match="down") as raised:
                 await backfill(client, store, FIRST, LAST, now=clock)
@@ -449,7 +449,7 @@ async def test_an_api_that_is_down_ends_the_run_at_once(path: Path, clock: Clock
             assert report.done + report.failed < 200
             assert str(raised.value) == raised.value.reason
             sim.clear_faults()
-            sim.before_answer = None
+            sim.before_page = None
             again = await backfill(client, store, FIRST, LAST, now=clock)
             assert again.resumed
             assert again.finished
@@ -519,14 +519,14 @@ async def test_refused_credentials_end_the_run_and_keep_what_came(
     """A token that dies on the way is the caller's to renew; what was received before is not thrown away."""
     async with client_of(sim) as client, SessionStore(path) as store:
         await client.vehicle_sessions(sim.vehicles[0].user_id, sim.vehicles[0].vehicle_id, FIRST, LAST)
-        token = next(iter(sim.tokens_seen)).removeprefix("Bearer ")
+        token = next(iter(sim.authorization_headers)).removeprefix("Bearer ")
         async with client_of(sim, credentials=StaticToken(token)) as brief:
-            sim.before_answer = lambda asked: sim.revoke_tokens() if asked.number == 8 else None
+            sim.before_page = lambda asked: sim.revoke_tokens() if asked.number == 8 else None
             with pytest.raises(AuthenticationError):
                 await backfill(brief, store, FIRST, LAST, vehicles=sim.vehicles, now=clock)
         kept = len(await store.query("SELECT * FROM receipts"))
         assert kept > 0
-        sim.before_answer = None
+        sim.before_page = None
         report = await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, now=clock)
         assert report.resumed
         assert report.skipped == kept
@@ -746,7 +746,7 @@ async def test_progress_can_be_watched(sim: PoderoSimulator, client: PoderoClien
     """A live display needs figures while the run goes on, not only at its end."""
     progress, seen = Progress(), []
     assert (progress.in_flight, progress.limit, progress.pauses) == (0, 0, 0)
-    sim.before_answer = lambda asked: seen.append(
+    sim.before_page = lambda asked: seen.append(
         (progress.phase, progress.tasks, progress.in_flight > 0, progress.limit)
     )
     async with SessionStore(path) as store:

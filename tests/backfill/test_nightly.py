@@ -100,7 +100,7 @@ async def test_ten_nights_end_equal_to_the_truth(path: Path) -> None:
 
 def _count_pages(sim: PoderoSimulator) -> Counter[VehicleRef]:
     pages: Counter[VehicleRef] = Counter()
-    sim.before_answer = lambda asked: pages.update([asked.vehicle])
+    sim.before_page = lambda asked: pages.update([asked.vehicle])
     return pages
 
 

@@ -74,7 +74,7 @@ async def test_a_store_of_an_older_release_takes_the_first_that_comes(
 ) -> None:
     """An upgrade of the library would lock a fleet's history up, or leave it open to any organization for ever."""
     stop = asyncio.Event()
-    sim.before_answer = lambda asked: stop.set() if is_resumed and asked.number == 7 else None
+    sim.before_page = lambda asked: stop.set() if is_resumed and asked.number == 7 else None
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, stop=stop, now=clock)
     with duckdb.connect(str(path)) as con:

@@ -557,7 +557,7 @@ async def test_the_watch_over_every_test_sees_what_is_told(told: str, log_watch:
     async with PoderoSimulator(users=1, vehicles=1) as simulator, client_of(simulator) as client:
         (_,) = [user async for user in client.users()]
         assert log_watch.leaks == []
-        (header,) = simulator.tokens_seen
+        (header,) = simulator.authorization_headers
         token = header.removeprefix("Bearer ")
         match told:
             case "a token":

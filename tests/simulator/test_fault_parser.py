@@ -1,4 +1,4 @@
-"""The text form of faults, as it is typed on a command line."""
+"""Faults as text, as a command line takes them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from podero_async.testing import Fault, parse_fault
         (" token_expiring:30@#1 ", Fault(kind="token_expiring", seconds=30, nth=1)),
     ],
 )
-def test_text_is_read_as_the_fault(text: str, fault: Fault) -> None:
-    """A demonstration on the command line would play another fault than it names."""
+def test_text_is_parsed_as_the_fault(text: str, fault: Fault) -> None:
+    """The text form is parsed as the equal `Fault`."""
     assert parse_fault(text) == fault
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "not a fault"),
         ("reset@", "not a fault"),
@@ -59,7 +59,7 @@ def test_text_is_read_as_the_fault(text: str, fault: Fault) -> None:
         ("reset@#0", "counted from 1"),
     ],
 )
-def test_bad_text_is_refused_with_a_reason(text: str, words: str) -> None:
-    """A typing slip would run a demonstration without its fault."""
-    with pytest.raises(ValueError, match=words):
+def test_invalid_text_is_refused_with_the_reason(text: str, message: str) -> None:
+    """An invalid text raises a `ValueError` that names the mistake."""
+    with pytest.raises(ValueError, match=message):
         parse_fault(text)
