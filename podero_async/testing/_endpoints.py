@@ -73,7 +73,7 @@ class Endpoints:
             include_hidden=query.flag("include_hidden"),
         )
         query.check()
-        self._check_vehicle(org_id, page.vehicle)
+        self._check_known(org_id, page.vehicle)
         if self.before_page is not None:
             self.before_page(page)
         return Response(200, cut_page(self.fleet.sessions(page.vehicle), page, plan.shaping, self.counts))
@@ -82,7 +82,7 @@ class Endpoints:
         query = Parameters(request)
         org_id, vehicle = query.path_uuid("org_id"), query.vehicle()
         query.check()
-        self._check_vehicle(org_id, vehicle)
+        self._check_known(org_id, vehicle)
         return Response.of(200, {"session": self.fleet.current(vehicle)})
 
     def users(self, request: web.Request, _: FaultPlan) -> Response:
@@ -90,7 +90,7 @@ class Endpoints:
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         limit, offset = (query.limit(), query.offset()) if self.users_as_pages else (0, 0)
         query.check()
-        self._check_organization(org_id)
+        self._check_known(org_id)
         rows = self.fleet.user_rows(include_deleted=include_deleted)
         if self.users_as_pages:
             return Response.of(200, {"total": len(rows), "items": rows[offset : offset + limit]})
@@ -100,7 +100,7 @@ class Endpoints:
         query = Parameters(request)
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         query.check()
-        self._check_organization(org_id)
+        self._check_known(org_id)
         row = self.fleet.user_by_external_id(request.match_info["external_id"], include_deleted=include_deleted)
         if row is None:
             raise RefusedError(_NOT_FOUND)
@@ -110,7 +110,7 @@ class Endpoints:
         query = Parameters(request)
         org_id, user_id = query.path_uuid("org_id"), query.path_uuid("user_id")
         query.check()
-        self._check_organization(org_id)
+        self._check_known(org_id)
         if not self.fleet.has_user(user_id):
             raise RefusedError(_NOT_FOUND)
         return Response.of(200, self.fleet.vehicle_rows(user_id))
@@ -129,13 +129,8 @@ class Endpoints:
             self.counts.faults["token_expiring"] += 1
         return response
 
-    def _check_organization(self, org_id: uuid.UUID) -> None:
-        if org_id != self.fleet.org_id:
-            raise RefusedError(_NOT_FOUND)
-
-    def _check_vehicle(self, org_id: uuid.UUID, vehicle: VehicleRef) -> None:
-        self._check_organization(org_id)
-        if not self.fleet.has_vehicle(vehicle):
+    def _check_known(self, org_id: uuid.UUID, vehicle: VehicleRef | None = None) -> None:
+        if org_id != self.fleet.org_id or (vehicle is not None and not self.fleet.has_vehicle(vehicle)):
             raise RefusedError(_NOT_FOUND)
 
 

@@ -102,9 +102,8 @@ class TokenIssuer:
         return self._respond_form(request, lifetime_s)
 
     def _respond_json(self, request: TokenRequest, lifetime_s: float | None) -> Response:
-        try:
-            fields = _json_object(request.body)
-        except ValueError:
+        fields = _json_object(request.body)
+        if fields is None:
             return Response.of_detail(400, "Cannot parse request body")
         grant = fields.get("grant_type")
         if grant not in GRANTS:
@@ -120,9 +119,8 @@ class TokenIssuer:
         return self._respond_grant("json", grant, fields, lifetime_s)
 
     def _respond_basic(self, request: TokenRequest, lifetime_s: float | None) -> Response:
-        try:
-            fields = _json_object(request.body)
-        except ValueError:
+        fields = _json_object(request.body)
+        if fields is None:
             return _INVALID_REQUEST
         if fields.get("grant_type") != "client_credentials":
             return _UNSUPPORTED[400]
@@ -170,10 +168,13 @@ class TokenIssuer:
         return Response.of(200, body)
 
 
-def _json_object(body: bytes | Mapping[str, str]) -> dict[str, Any]:
-    fields = json.loads(body) if isinstance(body, bytes) else None
+def _json_object(body: bytes | Mapping[str, str]) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(body) if isinstance(body, bytes) else None
+    except ValueError:
+        return None
     if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - callers catch the ValueError of bad JSON, too
+        return None
     # An unhashable grant type must not be looked up in a set.
     return fields if isinstance(fields.get("grant_type"), str | None) else fields | {"grant_type": None}
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from podero_async.models import VehicleRef
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1) // _MICROSECOND
-
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -84,42 +84,16 @@ class Row:
         return _EPOCH - self.order[0] * _MICROSECOND
 
 
-@attrs.define
-class _SortedRows:
-    """Sorted rows beside their sort keys, so that a window is found by bisection."""
-
-    _orders: list[tuple[int, str]] = attrs.field(factory=list)
-    rows: list[Row] = attrs.field(factory=list)
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> _SortedRows:
-        ordered = sorted(rows, key=lambda row: row.order)
-        return cls([row.order for row in ordered], ordered)
-
-    def add(self, row: Row) -> None:
-        index = bisect_left(self._orders, row.order)
-        self._orders.insert(index, row.order)
-        self.rows.insert(index, row)
-
-    def discard(self, row: Row) -> None:
-        index = bisect_left(self._orders, row.order)
-        if index < len(self.rows) and self.rows[index].id == row.id:
-            del self._orders[index], self.rows[index]
-
-    def window(self, from_date: date, to_date: date) -> slice:
-        # Keys are negated times, so the first row of the window [from, to + 1 day) is the last one before its upper end.
-        first = bisect_left(self._orders, (1 - _midnight(to_date) - _DAY, ""))
-        last = bisect_left(self._orders, (1 - _midnight(from_date), ""))
-        return slice(first, max(first, last))
+_order = attrgetter("order")
 
 
 @attrs.define
 class SessionList:
     """One vehicle's completed sessions, newest first, with unique ids; hidden rows are listed only on request."""
 
-    _by_id: dict[str, Row] = attrs.field(factory=dict)
-    _all: _SortedRows = attrs.field(factory=_SortedRows)
-    _visible: _SortedRows = attrs.field(factory=_SortedRows)
+    _by_id: dict[str, Row]
+    _all: list[Row]
+    _visible: list[Row]
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> SessionList:
@@ -128,11 +102,11 @@ class SessionList:
         Raises:
             ValueError: A row cannot be sorted (see `Row.of`), or an id occurs twice.
         """
-        encoded = [Row.of(fields) for fields in rows]
-        by_id = {row.id: row for row in encoded}
-        if len(by_id) < len(encoded):
+        ordered = sorted(map(Row.of, rows), key=_order)
+        by_id = {row.id: row for row in ordered}
+        if len(by_id) < len(ordered):
             raise ValueError("a session id occurs twice in the rows of a vehicle")
-        return cls(by_id, _SortedRows.of(encoded), _SortedRows.of(row for row in encoded if not row.is_hidden))
+        return cls(by_id, ordered, [row for row in ordered if not row.is_hidden])
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -145,14 +119,17 @@ class SessionList:
 
         The list is not a copy: apply the slice before the next change.
         """
-        chosen = self._all if include_hidden else self._visible
-        return chosen.rows, chosen.window(from_date or date.min, to_date or date.max)
+        rows = self._all if include_hidden else self._visible
+        # Sort keys are negated times, so the window [from, to + 1 day) starts just after its upper end.
+        start = bisect_left(rows, (1 - _midnight(to_date or date.max) - _DAY, ""), key=_order)
+        stop = bisect_left(rows, (1 - _midnight(from_date or date.min), ""), key=_order)
+        return rows, slice(start, max(start, stop))
 
     def newest(self) -> Row | None:
-        return self._all.rows[0] if self._all.rows else None
+        return self._all[0] if self._all else None
 
     def oldest(self) -> Row | None:
-        return self._all.rows[-1] if self._all.rows else None
+        return self._all[-1] if self._all else None
 
     def fields(self, row_id: str) -> dict[str, Any]:
         return self._by_id[row_id].fields
@@ -162,15 +139,17 @@ class SessionList:
         if row.id in self._by_id:
             raise ValueError(f"the vehicle already has a session {row.id}")
         self._by_id[row.id] = row
-        self._all.add(row)
-        if not row.is_hidden:
-            self._visible.add(row)
+        for rows in self._lists_of(row):
+            insort(rows, row, key=_order)
 
     def remove(self, row_id: str) -> None:
         """Remove a session, or raise `KeyError` if its id is unknown."""
         row = self._by_id.pop(row_id)
-        self._all.discard(row)
-        self._visible.discard(row)
+        for rows in self._lists_of(row):
+            del rows[bisect_left(rows, row.order, key=_order)]
+
+    def _lists_of(self, row: Row) -> list[list[Row]]:
+        return [self._all] if row.is_hidden else [self._all, self._visible]
 
 
 def rows_from_jsonl(source: Path | str | Iterable[str]) -> dict[VehicleRef, list[dict[str, Any]]]:
