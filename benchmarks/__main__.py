@@ -19,7 +19,7 @@ _RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def _cores() -> int | None:
-    """Pin this process to the first core; return the second one for the server, or None if there is no second one."""
+    """Pin this process to the first core; return the second one for the server, if there are two."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         return None

@@ -22,7 +22,7 @@ class Figure:
     value: str
     aim: str = ""
     reached: bool | None = None
-    """None if there is no aim."""
+    """None if the figure has no aim."""
     note: str = ""
 
 

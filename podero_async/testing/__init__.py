@@ -14,7 +14,7 @@ It imports the models, never the client, so it can test any client of the API.
 Endpoints: all those of the contract (sessions, the current session, users, a user by external id, electric
 vehicles) and the three documented token endpoint styles. A seed determines all data, apart from tokens and request ids.
 `rows_from_jsonl` reads your own rows for `PoderoSimulator(rows=...)`. `truth()` returns the rows that a correct client
-must see, `counts` and `requests` what the clients sent, `secrets` what a log must never contain.
+must see, `counts` and `requests` show what clients sent, and `secrets` must not occur in a log, even if requests fail.
 
 Drift: `insert`, `update`, `hide`, `remove`, `add_vehicle`, `delete_user` and `set_current` change the data while clients
 read it, `revoke_tokens` and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
@@ -35,11 +35,11 @@ the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command lin
 | `empty` | `empty` | status 200 with an empty body |
 | `token_revoked` | `token_revoked` | status 401, and the token of the request is revoked |
 | `token_expiring` | `token_expiring:30` | the issued token expires after `seconds` |
-| `clamped_limit` | `clamped_limit:50` | pages have at most `limit` rows, also if the request asks for more |
+| `clamped_limit` | `clamped_limit:50` | pages have at most `limit` rows, even if the request asks for more |
 | `unstable_order` | `unstable_order` | each page is cut from a list in a new random order |
 | `wrong_total` | `wrong_total:-3` | the page's `total` is off by `delta` (default: 1) |
 
-An option is `name=value`, or the value alone if it is the one in the example. `@5%` affects a share of the matching
+An option is `name=value`, or the value alone if the example shows it so. `@5%` affects a share of the matching
 requests, `@#10` or `@#3,7` those numbers, counted from 1; without either, all. `x2` after that: at most twice. The prefix
 `sessions/` restricts a fault to an endpoint, `sessions.first/` and `sessions.later/` to its first or its other pages. If
 several faults match a request, the first that replaces or breaks the response wins.

@@ -33,7 +33,7 @@ def parse_fault(text: str) -> Fault:
     Examples: `status:503@5%`, `reset@2%`, `hang@#10`, `clamped_limit:50`, `sessions.later/truncated@1%x3`.
 
     Raises:
-        ValueError: The text is not a valid fault; the message says why.
+        ValueError: If the text is not a valid fault; the message says why.
     """
     match = _PATTERN.fullmatch(text.strip())
     if match is None:

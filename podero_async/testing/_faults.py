@@ -74,7 +74,7 @@ class Fault:
     The documentation of `podero_async.testing` lists the kinds and their options.
 
     Raises:
-        ValueError: The kind, the endpoint or an option does not exist, or they do not fit together.
+        ValueError: If the kind, the endpoint or an option does not exist, or if they do not fit together.
     """
 
     kind: FaultKind
@@ -83,7 +83,7 @@ class Fault:
     nth: frozenset[int] | None = attrs.field(default=None, converter=_numbers)
     """The numbers of the matching requests, counted from 1: one number, or several."""
     endpoint: Endpoint | None = None
-    """Only requests to this endpoint; None: to every endpoint that the kind can affect."""
+    """Only requests to this endpoint; if None, to every endpoint that the kind can affect."""
     page: Literal["first", "later"] | None = None
     """Only pages at offset 0, or only the others."""
     vehicle: VehicleRef | None = None

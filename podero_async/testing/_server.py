@@ -90,7 +90,7 @@ class Server:
         return respond
 
     def _replacement(self, request: web.Request, fault: Fault | None) -> Response | None:
-        """Return the response that a fault sends instead of the good one, if any."""
+        """Return the response that a fault sends instead of the good one, or None if it sends the good one."""
         match fault:
             case Fault(kind="status"):
                 return _status_response(fault)

@@ -36,7 +36,7 @@ def parse_time(text: object) -> datetime:
     """Parse a time of a row; a time without an offset is UTC.
 
     Raises:
-        ValueError: The value is not an ISO 8601 time.
+        ValueError: If the value is not an ISO 8601 time.
     """
     if not isinstance(text, str):
         raise ValueError(f"not a time: {text!r}")  # noqa: TRY004 - every invalid row is a ValueError
@@ -66,7 +66,7 @@ class Row:
         """Encode the fields of one session.
 
         Raises:
-            ValueError: The row has no `id` or no valid `plug_in_time`, so it cannot be sorted.
+            ValueError: If the row has no `id` or no valid `plug_in_time`, so it cannot be sorted.
         """
         row_id = fields.get("id")
         if not isinstance(row_id, str):
@@ -100,7 +100,7 @@ class SessionList:
         """Sort and encode rows.
 
         Raises:
-            ValueError: A row cannot be sorted (see `Row.of`), or an id occurs twice.
+            ValueError: If a row cannot be sorted (see `Row.of`), or if an id occurs twice.
         """
         ordered = sorted(map(Row.of, rows), key=_order)
         by_id = {row.id: row for row in ordered}
@@ -160,7 +160,7 @@ def rows_from_jsonl(source: Path | str | Iterable[str]) -> dict[VehicleRef, list
             a `vehicle_id`; blank lines are ignored.
 
     Raises:
-        ValueError: A line is invalid; the message has its number, counted from 1.
+        ValueError: If a line is invalid; the message has its number, counted from 1.
     """
     if isinstance(source, Path | str):
         with Path(source).open(encoding="utf-8") as lines:

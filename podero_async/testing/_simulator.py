@@ -42,7 +42,7 @@ class PoderoSimulator:
         vehicles: Number of vehicles, assigned to the users in turn.
         sessions_per_vehicle: Number of completed sessions of each vehicle, hidden ones included, or its range.
         seed: Seed of the generated data and of the faults' random numbers.
-        rows: JSON rows by vehicle, to serve instead of generated data; `users` and `vehicles` are ignored then.
+        rows: JSON rows by vehicle. If given, they replace the generated data, and `users` and `vehicles` are ignored.
         faults: See `Fault`.
         port: TCP port; 0 selects a free one.
         ssl_context: If given, the server accepts TLS only.
@@ -189,7 +189,7 @@ class PoderoSimulator:
         *,
         include_hidden: bool = False,
     ) -> list[dict[str, Any]]:
-        """Return copies of the current rows of a vehicle, newest first, of all days or of those from and to a day."""
+        """Return copies of a vehicle's current rows, newest first; if a day is omitted, the window is open at this end."""
         return self._fleet.truth(vehicle, from_date, to_date, include_hidden=include_hidden)
 
     @property
@@ -222,7 +222,8 @@ class PoderoSimulator:
     ) -> dict[str, Any]:
         """Add a completed session to a vehicle, and return its row.
 
-        Without `row`, the session is generated and not hidden; its plug-in time is by default a minute after the newest.
+        If `row` is omitted, the session is generated and not hidden. If the time is omitted, too, it is a minute after
+        the newest one.
         """
         return self._fleet.insert(vehicle, row, plug_in_time)
 
@@ -244,7 +245,7 @@ class PoderoSimulator:
         sessions: int = 0,
         rows: Iterable[Mapping[str, Any]] | None = None,
     ) -> VehicleRef:
-        """Add a vehicle with the given rows, or that number of generated sessions, to a user, or to a new one."""
+        """Add a vehicle with `rows`, or with generated sessions if they are omitted; without a user, add one, too."""
         return self._fleet.add_vehicle(user_id, sessions=sessions, rows=rows)
 
     def delete_user(self, user_id: uuid.UUID) -> None:
@@ -252,7 +253,7 @@ class PoderoSimulator:
         self._fleet.delete_user(user_id)
 
     def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
-        """Replace the current session of a vehicle; None: it has none."""
+        """Replace the current session of a vehicle; without a row, remove it."""
         self._fleet.set_current(vehicle, row)
 
     def add_fault(self, fault: Fault) -> None:

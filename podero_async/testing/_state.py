@@ -39,7 +39,7 @@ class _User:
 @attrs.define
 class _Vehicle:
     planned: int
-    """The number of sessions, which are generated at the first access, so that a large fleet starts at once."""
+    """The number of sessions. They are generated when they are first accessed, so that a large fleet starts at once."""
     sessions: SessionList | None = None
     current: dict[str, Any] | None = None
 
@@ -92,7 +92,7 @@ class Fleet:
         sessions: int = 0,
         rows: Iterable[Mapping[str, Any]] | None = None,
     ) -> VehicleRef:
-        """Add a vehicle to a user (None: to a new one), with the given rows or that number of generated sessions."""
+        """Add a vehicle to a user, or to a new one if `user_id` is omitted."""
         user_id = user_id or new_uuid(self._rng)
         vehicle = VehicleRef(user_id=user_id, vehicle_id=new_uuid(self._rng))
         own = None if rows is None else SessionList.of(rows)
@@ -167,7 +167,7 @@ class Fleet:
     def insert(
         self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, plug_in_time: datetime | None = None
     ) -> dict[str, Any]:
-        """Add a session: the given row, or a generated one (default: plugged in a minute after the newest)."""
+        """Add a session, which is generated if `row` is omitted."""
         listed = self.sessions(vehicle)
         if row is None:
             newest = listed.newest()
@@ -180,7 +180,7 @@ class Fleet:
         return dict(row)
 
     def update(self, vehicle: VehicleRef, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Change fields of a session, and sort it anew. An invalid change changes nothing."""
+        """Change fields of a session, and sort it anew. If a field is invalid, nothing changes."""
         listed = self.sessions(vehicle)
         changed = {**listed.fields(session_id), **fields}
         if Row.of(changed).id != session_id and changed["id"] in listed:

@@ -118,7 +118,7 @@ async def test_a_resumed_run_keeps_its_failures_and_unproven_vehicles(
 async def test_a_user_that_was_not_listed_stays_a_failure_after_other_runs(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, discovers: bool
 ) -> None:
-    """A user whose vehicles were not listed remains a failure until a run of the same kind lists them."""
+    """If a user's vehicles were not listed, this remains a failure until a run of the same kind lists them."""
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 9 else None
@@ -146,7 +146,7 @@ async def test_a_user_that_was_not_listed_stays_a_failure_after_other_runs(
 async def test_a_stop_within_a_long_list_does_not_count_the_vehicle(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A stop while a vehicle's rows are converted leaves it out of the report and of the store."""
+    """If a stop comes while the rows of a vehicle are converted, neither the report nor the store has the vehicle."""
     stop = asyncio.Event()
     async with (
         PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=1_000, seed=5) as sim,
@@ -166,7 +166,7 @@ async def test_a_stop_within_a_long_list_does_not_count_the_vehicle(
 
 
 async def test_a_stop_during_discovery_ends_the_run(client: PoderoClient, path: Path, clock: Clock) -> None:
-    """A stop that is set before the discovery ends the run without reading a vehicle."""
+    """If the stop is set before the discovery, the run ends without reading a vehicle."""
     stop = asyncio.Event()
     stop.set()
     async with SessionStore(path) as store:
@@ -178,7 +178,7 @@ async def test_a_stop_during_discovery_ends_the_run(client: PoderoClient, path: 
 async def test_a_cancelled_run_leaves_no_task_and_can_be_resumed(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cancelled run leaves no task, and the next call completes the store."""
+    """If a run is cancelled, it leaves no task, and the next call completes the store."""
     monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     async with SessionStore(path) as store:
         running = asyncio.create_task(backfill(client, store, FIRST, LAST, now=clock))
@@ -286,7 +286,7 @@ async def test_a_day_that_was_not_over_is_read_again(
 async def test_an_unfinished_run_into_the_future_is_not_resumed_on_a_later_day(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unfinished run whose window reaches beyond its day is replaced by a new run on a later day."""
+    """If the window of an unfinished run reaches beyond its day, a new run replaces it on a later day."""
     monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
@@ -394,7 +394,7 @@ async def test_an_unproven_first_read_is_stored_and_repeated(path: Path, clock: 
 async def test_failures_are_stored_retried_and_removed(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A vehicle's failure is stored while the others are read, retried by each run, and removed by a success."""
+    """If a vehicle fails, the others are read; each run retries it, and its failure is stored until it succeeds."""
     bad = sim.vehicles[4]
     sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=bad))
     async with SessionStore(path) as store:
@@ -514,7 +514,7 @@ async def test_failed_vehicle_lists_beside_a_complete_store_are_not_an_outage(pa
 async def test_refused_credentials_end_the_run_and_keep_committed_rows(
     sim: PoderoSimulator, path: Path, clock: Clock
 ) -> None:
-    """Refused credentials end the run; committed vehicles stay, and a run with new credentials skips them."""
+    """If credentials are refused, the run ends; a run with new credentials skips the committed vehicles."""
     async with client_of(sim) as client, SessionStore(path) as store:
         await client.vehicle_sessions(sim.vehicles[0].user_id, sim.vehicles[0].vehicle_id, FIRST, LAST)
         token = next(iter(sim.authorization_headers)).removeprefix("Bearer ")
@@ -555,7 +555,7 @@ async def test_rejected_rows_are_stored_until_they_are_valid(
 async def test_a_rejected_row_without_an_id_prevents_withdrawals(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A rejected row without an id might be any row, so no row of its vehicle is withdrawn."""
+    """If a rejected row has no id, no row of its vehicle is withdrawn, since it might be any of them."""
     vehicle = sim.vehicles[0]
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
@@ -577,7 +577,7 @@ async def test_a_rejected_row_without_an_id_prevents_withdrawals(
 async def test_a_value_out_of_range_of_its_column_is_rejected(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, absurd: dict[str, Any]
 ) -> None:
-    """A value that its column cannot store rejects its row alone; the window is not settled."""
+    """If a column cannot store a value, its row alone is rejected, and the window is not settled."""
     vehicle = sim.vehicles[0]
     victim = sim.truth(vehicle, FIRST, LAST)[0]["id"]
     sim.update(vehicle, victim, **absurd)
@@ -599,7 +599,7 @@ async def test_a_value_out_of_range_of_its_column_is_rejected(
 async def test_a_session_that_moved_to_another_vehicle_is_stored_once(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Sessions that moved to another vehicle are stored once, under the new vehicle, with `changed_at`."""
+    """If sessions move to another vehicle, they are stored once, under the new vehicle, with `changed_at`."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         before = clock.at
@@ -631,7 +631,7 @@ async def test_a_fleet_larger_than_a_chunk_is_planned_completely(
 async def test_a_vehicle_that_is_listed_twice_is_read_once(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A vehicle that is given twice is read once."""
+    """If a vehicle is given twice, it is read once."""
 
     async def listed() -> AsyncIterator[VehicleRef]:
         for vehicle in [*sim.vehicles[:3], *sim.vehicles[:3]]:
@@ -666,7 +666,7 @@ def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
 
 
 async def test_a_session_listed_by_two_vehicles_is_stored_once(path: Path, clock: Clock) -> None:
-    """A session that the server lists for two vehicles is stored once."""
+    """If the server lists a session for two vehicles, it is stored once."""
     one, other = (VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number)) for number in (2, 3))
     shared = wire_row(1, plug_in_time="2026-06-10T08:00:00Z")
     rows = {one: [shared], other: [shared, wire_row(2, plug_in_time="2026-06-11T08:00:00Z")]}
@@ -765,7 +765,7 @@ async def test_a_batch_that_is_not_full_is_committed_after_the_maximum_wait(
 async def test_a_store_that_fails_ends_the_run(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of the store ends the run with `StoreError`; the next run completes it."""
+    """If the store fails, the run ends with `StoreError`, and the next run completes it."""
 
     def broken(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -95,7 +95,7 @@ async def test_a_store_without_an_owner_is_claimed_by_the_first_backfill(
 async def test_an_organization_that_cannot_be_listed_claims_no_store(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A backfill whose organization cannot be listed claims no store."""
+    """If the organization cannot be listed, the backfill does not claim the store."""
     async with _client_of_another(sim) as mistyped, SessionStore(path) as store:
         with pytest.raises(PoderoError):
             await backfill(mistyped, store, FIRST, LAST, now=clock)

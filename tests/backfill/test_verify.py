@@ -62,7 +62,7 @@ async def test_failures_and_unproven_reads_are_counted(
 async def test_unproven_receipts_are_verified_too(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Windows whose first read was unproven are verified, too, and clean if they are proven now."""
+    """If a read was unproven, its window is verified, too, and is clean if it is proven now."""
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)

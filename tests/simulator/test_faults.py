@@ -49,22 +49,17 @@ def test_invalid_fault_is_refused(options: dict[str, Any]) -> None:
 
 
 async def test_status_replaces_the_response(running: Running) -> None:
-    """A `status` fault replaces the response with the given status, headers, body and content type."""
-    html = Fault(kind="status", status=502, body="<html>Bad Gateway</html>", nth=2)
-    page = Fault(kind="status", status=429, headers={"Retry-After": "1"}, body=b"{}", content_type="text/x", nth=3)
-    async with running(faults=[Fault(kind="status", nth=1, endpoint="sessions"), html, page]) as call:
+    """A `status` fault replaces the response; a body without a content type is HTML, like the error page of a proxy."""
+    throttled = Fault(kind="status", status=429, headers={"Retry-After": "1"}, body=b"{}", content_type="text/x", nth=3)
+    html = Fault(kind="status", status=502, body="<html>Bad Gateway</html>", nth=4)
+    async with running(faults=[Fault(kind="status", endpoint="sessions"), throttled, html]) as call:
         assert (await call.sessions()).json == {"detail": "Simulated 503"}
-        async with call.http.get(call.sim.base_url + call.org + "/users") as response:
+        async with call.http.get(f"{call.sim.base_url}{call.org}/users") as response:
             assert (response.status, response.content_type, await response.text()) == (429, "text/x", "{}")
             assert response.headers["Retry-After"] == "1"
-
-
-async def test_status_with_a_body_is_html_by_default(running: Running) -> None:
-    """A `status` fault with a body is labelled as HTML by default, like the error page of a proxy."""
-    async with running(faults=[Fault(kind="status", status=502, body="<html>", endpoint="users")]) as call:
         async with call.http.get(f"{call.sim.base_url}{call.org}/users") as response:
             assert (response.status, response.content_type) == (502, "text/html")
-        assert call.sim.counts.responses[502] == 1
+        assert call.sim.counts.responses == {200: 1, 503: 1, 429: 1, 502: 1}
 
 
 async def test_reset_drops_the_connection_before_the_response(running: Running) -> None:
@@ -125,17 +120,12 @@ async def test_hang_ends_when_the_client_disconnects(running: Running) -> None:
         await call.until(lambda: not call.sim.counts.concurrent)
 
 
-async def test_drip_sends_the_whole_body_in_chunks(running: Running) -> None:
-    """A `drip` fault sends the whole body, in chunks."""
-    async with running(faults=[Fault(kind="drip", seconds=0.002, chunk_bytes=2000, endpoint="sessions")]) as call:
+@pytest.mark.parametrize("options", [{}, {"seconds": 0.002, "chunk_bytes": 2000}])
+async def test_drip_sends_the_whole_body_in_chunks(running: Running, options: dict[str, Any]) -> None:
+    """A `drip` fault sends the whole body, in chunks, with and without options."""
+    async with running(sessions_per_vehicle=50, faults=[Fault(kind="drip", endpoint="sessions", **options)]) as call:
         page = json.loads(gzip.decompress(await raw_page(call)))
         assert page["items"] == call.sim.truth(call.sim.vehicles[0])
-
-
-async def test_drip_has_default_options(running: Running) -> None:
-    """A `drip` fault needs no options."""
-    async with running(faults=[Fault(kind="drip", endpoint="current")]) as call:
-        assert (await call.get(f"{call.vehicle(call.sim.vehicles[0])}/sessions/current")).status == 200
 
 
 async def test_malformed_row_damages_one_row(running: Running) -> None:

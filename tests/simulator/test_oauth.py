@@ -47,15 +47,6 @@ async def test_json_password_grant(running: Running) -> None:
         assert call.sim.counts.tokens_issued == 2
 
 
-async def test_json_client_grant_has_no_refresh_token(running: Running) -> None:
-    """The style "json" issues a valid access token, without a refresh token, for client credentials."""
-    async with running() as call:
-        response = await post(call, TOKEN, json=client_of(call.sim))
-        assert response.status == 200
-        assert "refresh_token" not in response.json
-        assert await is_valid(call, response)
-
-
 async def test_refresh_token_rotates(running: Running) -> None:
     """A refresh token can be used once, and is replaced by a new one."""
     async with running() as call:
@@ -108,11 +99,15 @@ async def test_json_invalid_bodies_are_refused(running: Running, body: bytes, st
         assert "detail" in refused.json
 
 
-async def test_basic_style(running: Running) -> None:
-    """The style "basic" issues a valid token, without a refresh token, for HTTP Basic."""
-    async with running(token_styles={"basic"}) as call:
-        client = basic(call.sim.client_id, call.sim.client_secret)
-        response = await post(call, BASIC_TOKEN, json=CLIENT_GRANT, headers=client)
+@pytest.mark.parametrize("style", ["json", "basic"])
+async def test_client_credentials_get_no_refresh_token(running: Running, style: str) -> None:
+    """Client credentials get a valid access token without a refresh token, in the styles "json" and "basic"."""
+    async with running(token_styles={style}) as call:
+        if style == "json":
+            response = await post(call, TOKEN, json=client_of(call.sim))
+        else:
+            client = basic(call.sim.client_id, call.sim.client_secret)
+            response = await post(call, BASIC_TOKEN, json=CLIENT_GRANT, headers=client)
         assert response.status == 200
         assert "refresh_token" not in response.json
         assert await is_valid(call, response)

@@ -96,22 +96,24 @@ async def test_port_can_be_chosen() -> None:
 @pytest.mark.parametrize(
     "fault",
     [
+        None,
         Fault(kind="hang", endpoint="sessions"),
         Fault(kind="hang", endpoint="sessions", seconds=3600),
         Fault(kind="drip", endpoint="sessions", seconds=3600),
     ],
 )
-async def test_closing_ends_requests_that_sleep(fault: Fault) -> None:
-    """Leaving the simulator ends requests that hang or drip, and leaves no task."""
+async def test_closing_ends_requests_that_sleep(fault: Fault | None) -> None:
+    """Leaving the simulator ends requests that hang, drip or sleep for `latency_s`, and leaves no task."""
     before = asyncio.all_tasks()
     async with aiohttp.ClientSession() as http:
-        async with PoderoSimulator(vehicles=1, faults=[fault]) as sim:
+        async with PoderoSimulator(vehicles=1, faults=[fault] if fault else []) as sim:
             call = Caller(sim, http)
             await call.log_in()
-            hanging = asyncio.create_task(call.sessions())
+            sim.latency_s = 0 if fault else 3600
+            request = asyncio.create_task(call.sessions())
             await call.until(lambda: sim.counts.concurrent == 1)
         with pytest.raises(aiohttp.ClientError):
-            await hanging
+            await request
         assert sim.counts.concurrent == 0
     assert asyncio.all_tasks() == before
 
@@ -127,17 +129,6 @@ async def test_connection_accepted_while_closing_is_closed() -> None:
         late = socket.create_connection(("127.0.0.1", int(sim.base_url.rpartition(":")[2])))
     late.close()
     assert problems == []
-
-
-async def test_latency_ends_with_the_simulator() -> None:
-    """Leaving the simulator ends requests that sleep for `latency_s`."""
-    async with aiohttp.ClientSession() as http:
-        async with PoderoSimulator(latency_s=3600) as sim:
-            call = Caller(sim, http)
-            waiting = asyncio.create_task(call.log_in())
-            await call.until(lambda: sim.counts.concurrent == 1)
-        with pytest.raises(aiohttp.ClientError):
-            await waiting
 
 
 async def test_leaving_without_having_entered() -> None:

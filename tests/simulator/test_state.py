@@ -152,7 +152,7 @@ def test_update_changes_and_moves_a_session() -> None:
 
 
 def test_insert_takes_a_time_or_a_row() -> None:
-    """`insert` adds a session at a given time, or a given row; invalid or duplicate rows are refused."""
+    """`insert` adds a session at a given time, or a given row, also to an empty list; invalid rows are refused."""
     sim = PoderoSimulator(vehicles=1, sessions_per_vehicle=2)
     vehicle = sim.vehicles[0]
     at = datetime(2020, 1, 1, 6, tzinfo=UTC)
@@ -171,15 +171,10 @@ def test_insert_takes_a_time_or_a_row() -> None:
         with pytest.raises(ValueError):
             sim.insert(vehicle, bad)
     with pytest.raises(KeyError):
-        sim.remove(vehicle, "nobody")
-
-
-def test_insert_into_an_empty_list() -> None:
-    """A session can be inserted into an empty list."""
-    sim = PoderoSimulator(vehicles=0)
-    vehicle = sim.add_vehicle()
-    row = sim.insert(vehicle)
-    assert sim.truth(vehicle, sim.first_day, sim.last_day) == [row]
+        sim.remove(vehicle, "unknown")
+    empty = sim.add_vehicle()
+    assert sim.truth(empty) == []
+    assert [sim.insert(empty)] == sim.truth(empty)
 
 
 def test_ties_are_listed_by_id() -> None:
