@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
-from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
@@ -130,11 +129,10 @@ class PoderoSimulator:
         if self._runner is not None:
             raise RuntimeError("a simulator can be started only once: create another one")
         # A request is cancelled when its client disconnects, even if it hangs.
-        runner = web.AppRunner(
+        self._runner = runner = web.AppRunner(
             self._server.app(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_S
         )
         await runner.setup()
-        self._runner = runner
         try:
             self._listening = socket.create_server((_HOST, self._port))
             await web.SockSite(runner, self._listening, ssl_context=self._ssl_context).start()
@@ -144,9 +142,7 @@ class PoderoSimulator:
         self._port = self._listening.getsockname()[1]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._runner is None or self._listening is None:
             return
         # aiohttp would leave a connection open that is accepted while the server closes: accept no more, and let the
@@ -165,6 +161,7 @@ class PoderoSimulator:
 
     @property
     def vehicles(self) -> list[VehicleRef]:
+        """All vehicles, in the order in which they were added."""
         return self._fleet.vehicles
 
     @property
@@ -204,10 +201,7 @@ class PoderoSimulator:
 
     @property
     def secrets(self) -> set[str]:
-        """The credentials that clients need, except `client_id`, and all tokens issued so far.
-
-        Neither a log nor a repr may contain any of them.
-        """
+        """All credentials except `client_id`, and all tokens issued so far: no log or repr may contain any of them."""
         return {self.client_secret, self.username, self.password, *self._tokens.issued}
 
     @staticmethod
@@ -228,6 +222,7 @@ class PoderoSimulator:
         return self._fleet.insert(vehicle, row, plug_in_time)
 
     def remove(self, vehicle: VehicleRef, session_id: str) -> None:
+        """Remove a session from a vehicle's list."""
         self._fleet.sessions(vehicle).remove(session_id)
 
     def hide(self, vehicle: VehicleRef, session_id: str) -> None:
@@ -261,6 +256,7 @@ class PoderoSimulator:
         self._faults.add(fault)
 
     def clear_faults(self) -> None:
+        """Remove all faults."""
         self._faults.clear()
 
     def revoke_tokens(self) -> None:
@@ -268,6 +264,7 @@ class PoderoSimulator:
         self._tokens.revoke_all()
 
     def revoke_refresh_tokens(self) -> None:
+        """Revoke all refresh tokens: requests with them get 400 `invalid_grant`."""
         self._tokens.revoke_refresh_tokens()
 
     @property
@@ -281,6 +278,7 @@ class PoderoSimulator:
 
     @property
     def latency_s(self) -> float:
+        """Seconds before each response."""
         return self._server.latency_s
 
     @latency_s.setter

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+import podero_async.testing
 from podero_async.testing import Fault, parse_fault
+from podero_async.testing._faults import FAULT_KINDS
 
 
 @pytest.mark.parametrize(
@@ -63,3 +67,12 @@ def test_invalid_text_is_refused_with_the_reason(text: str, message: str) -> Non
     """An invalid text raises a `ValueError` that names the mistake."""
     with pytest.raises(ValueError, match=message):
         parse_fault(text)
+
+
+def test_documentation_has_a_valid_example_of_each_kind() -> None:
+    """The documentation lists every kind of fault, with an example that is valid, and all its options."""
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (.+) \|$", podero_async.testing.__doc__ or "", re.MULTILINE)
+    assert {kind for kind, _, _ in rows} == FAULT_KINDS.keys()
+    for kind, example, effect in rows:
+        assert parse_fault(example).kind == kind
+        assert FAULT_KINDS[kind].options - {"headers"} <= set(re.findall(r"`(\w+)`", effect))
