@@ -1,6 +1,6 @@
-"""`python -m benchmarks` measures everything and writes RESULTS.md and two pictures beside this file.
+"""`python -m benchmarks` measures everything, prints each figure with its aim, and writes RESULTS.md.
 
-With names it measures those alone, with `--quick` a short form of most; neither writes anything.
+With names it runs only those benchmarks, with `--quick` short forms; it then writes nothing.
 """
 
 from __future__ import annotations
@@ -11,19 +11,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks import footprint, guarded, quick_server
+from benchmarks import footprint, scheduling, throughput
 from benchmarks.measuring import Figure
-from benchmarks.paper import table
-from benchmarks.pictures import limit_picture, pager_picture
 from benchmarks.report import line, render
-from benchmarks.server import Answered
 
-_FOLDER = Path(__file__).parent
-_SMALL_PAGES = "small pages, vehicles of 10: ours / (c) the floor"
+_RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def _cores() -> int | None:
-    """Pin this process to the first core; return the second one for the server, where there is one."""
+    """Pin this process to the first core; return the second one for the server, if there are two."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:
         return None
@@ -31,22 +27,16 @@ def _cores() -> int | None:
     return cores[1]
 
 
-def _scenarios(core: int | None, answered: list[Answered], *, quick: bool) -> dict[str, Callable[[], Iterator[Figure]]]:
-    seconds = 8.0 if quick else 60.0
-
-    def limit() -> Iterator[Figure]:
-        answered.extend(guarded.limit_run(core, seconds, halved=True))
-        return guarded.hidden_limit(answered, seconds)
-
+def _benchmarks(core: int | None, *, quick: bool) -> dict[str, Callable[[], Iterator[Figure]]]:
     return {
-        # First: what the peers import would be walked over by the collector while 64 places wait.
-        "latency": lambda: guarded.latency(core, 100 if quick else 1000),
-        "limit": limit,
-        "rate": lambda: guarded.hidden_rate(core, 5.0 if quick else 40.0),
-        "slow": lambda: guarded.slow_vehicles(core, 200 if quick else 2000, 6 if quick else 60),
-        "requests": lambda: guarded.requests(core, 50 if quick else 300),
-        "pages": lambda: quick_server.pages(core, 2 if quick else 11, 5 if quick else 1),
-        "call": lambda: quick_server.list_sessions(core, 5 if quick else 40),
+        # First, since the garbage collector would also scan the modules that the peers import.
+        "latency": lambda: scheduling.latency(core, 100 if quick else 1000),
+        "limit": lambda: scheduling.hidden_limit(core, 8.0 if quick else 60.0),
+        "rate": lambda: scheduling.hidden_rate(core, 5.0 if quick else 40.0),
+        "slow": lambda: scheduling.slow_vehicles(core, 200 if quick else 2000, 6 if quick else 60),
+        "requests": lambda: scheduling.requests(core, 50 if quick else 300),
+        "pages": lambda: throughput.pages(core, 2 if quick else 11, 5 if quick else 1),
+        "call": lambda: throughput.list_sessions(core, 5 if quick else 40),
         "memory": lambda: footprint.memory(core, 200 if quick else 1),
         "import": lambda: footprint.imports(2 if quick else 15),
         "blocking": lambda: footprint.blocking(core, 20 if quick else 1),
@@ -55,33 +45,28 @@ def _scenarios(core: int | None, answered: list[Answered], *, quick: bool) -> di
 
 
 def _store(core: int | None, vehicles: int) -> Iterator[Figure]:
-    from benchmarks import store  # noqa: PLC0415  # the collector would walk over DuckDB and Arrow in all the others
+    from benchmarks import store  # noqa: PLC0415  # the garbage collector scans DuckDB and Arrow once they are imported
 
     return store.figures(core, vehicles)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", help="scenarios to measure; all without a name")
-    parser.add_argument("--quick", action="store_true", help="in under a minute, for an impression")
+    parser.add_argument("names", nargs="*", help="benchmarks to run (default: all)")
+    parser.add_argument("--quick", action="store_true", help="short forms, which take about a minute")
     options = parser.parse_args()
     core = _cores()
-    answered: list[Answered] = []
-    scenarios = _scenarios(core, answered, quick=options.quick)
-    if unknown := set(options.names) - scenarios.keys():
-        parser.error(f"no such scenario: {', '.join(sorted(unknown))}; there are {', '.join(scenarios)}")
+    benchmarks = _benchmarks(core, quick=options.quick)
+    if unknown := set(options.names) - benchmarks.keys():
+        parser.error(f"unknown benchmark: {', '.join(sorted(unknown))}; choose from {', '.join(benchmarks)}")
     began = time.perf_counter()
     figures = []
-    for name in options.names or scenarios:
-        for figure in scenarios[name]():
+    for name in options.names or benchmarks:
+        for figure in benchmarks[name]():
             figures.append(figure)
             print(line(figure), flush=True)
     if not options.quick and not options.names:
-        rate = next(figure for figure in figures if figure.name == _SMALL_PAGES).value
-        paper = table(10 / float(rate.split(":")[1].split()[0].replace(",", "")))
-        (_FOLDER / "limit.svg").write_text(limit_picture(answered, 60.0))
-        (_FOLDER / "pager.svg").write_text(pager_picture(core))
-        (_FOLDER / "RESULTS.md").write_text(render(figures, paper))
+        _RESULTS.write_text(render(figures))
     print(f"measured in {time.perf_counter() - began:.0f} s")
 
 

@@ -1,4 +1,4 @@
-"""The fleet that is fetched: any number of vehicles, each of whose ids says how many sessions it has."""
+"""The fleet of the benchmarks: vehicles whose ids contain the number of their sessions."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ["FIRST_DAY", "LAST_DAY", "ORG", "is_slow", "sessions_of", "vehicles",
 ORG = uuid.UUID("00000000-0000-4000-8000-000000000001")
 FIRST_DAY, LAST_DAY = date(2024, 1, 1), date(2026, 6, 30)
 _NEWEST = datetime(2026, 6, 30, 22, tzinfo=UTC)
-_SLOW = 1 << 16  # the id's second field: answered slowly
+_SLOW = 1 << 16  # a mark in the second field of the id: the server responds slowly
 
 
 def vehicles(counts: Iterable[int], *, slow: frozenset[int] = frozenset()) -> Iterator[VehicleRef]:
-    """Make vehicles with so many sessions each; those whose number is `slow` are marked for the server."""
+    """Make vehicles with the given numbers of sessions, and mark those whose index is in `slow`."""
     for number, count in enumerate(counts):
         fields = f"{count:08x}-{int(number in slow):04x}-4000-8000-{number:012x}"
         yield VehicleRef(user_id=uuid.UUID(int=number + 1), vehicle_id=uuid.UUID(fields))
 
 
 def sessions_of(vehicle_id: bytes) -> int:
-    """Read how many sessions a vehicle has from its id's text."""
+    """Return the number of sessions that an id contains."""
     return int(vehicle_id[:8], 16)
 
 
 def is_slow(vehicle_id: bytes) -> bool:
-    """Say whether a vehicle is to be answered slowly."""
+    """Return whether the server responds slowly for a vehicle."""
     return vehicle_id[9:13] == b"0001"
 
 
 @cache
 def wire_rows(count: int) -> list[bytes]:
-    """Make the rows of a vehicle as the wire has them, newest first; all vehicles of one size share them."""
+    """Make the JSON rows of a vehicle, newest first; vehicles with the same number of sessions share them."""
     return [json.dumps(_row(count, number)).encode() for number in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""What a fetch takes besides time: memory, the import, and how long it holds the event loop."""
+"""The costs of a fetch apart from its duration: memory, import time, and blocks of the event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.fleet import FIRST_DAY, LAST_DAY, ORG, vehicles
-from benchmarks.measuring import Figure, Loop, median
+from benchmarks.measuring import Figure, LoopProbe, median
 from benchmarks.server import Plan, serving
 from podero_async import ClientCredentials, PoderoClient
 
@@ -23,7 +23,7 @@ _MIB = 1 << 20
 
 
 def memory(core: int | None, scale: int) -> Iterator[Figure]:
-    """Stream large fleets in processes of their own, and look at their peaks; `scale` divides the fleets."""
+    """Measure the peak memory of processes that stream large fleets; `scale` divides their sizes."""
     with serving(core=core) as server:
         large = _peak_mib(server.origin, 10_000 // scale, 100)
         many = _peak_mib(server.origin, 100_000 // scale, 10)
@@ -33,16 +33,16 @@ def memory(core: int | None, scale: int) -> Iterator[Figure]:
     yield _peak(f"{100_000 // scale:,} vehicles of 10", many, "at most 8 MiB more", large + 8)
     yield _peak(f"{500 // scale:,} vehicles of 2,000 sessions", long, "", None)
     yield _peak(
-        f"a consumer that takes 10 ms an outcome, {1_000 // scale:,} vehicles of 100", slow, "as flat", large + 8
+        f"a consumer that needs 10 ms per outcome, {1_000 // scale:,} vehicles of 100", slow, "as flat", large + 8
     )
 
 
-def _peak(name: str, peak: float, aim: str, most: float | None) -> Figure:
+def _peak(name: str, peak: float, aim: str, maximum: float | None) -> Figure:
     return Figure(
         name=f"peak memory over the bare process: {name}",
         value=f"{peak:.1f} MiB",
         aim=aim,
-        reached=None if most is None else peak <= most,
+        reached=None if maximum is None else peak <= maximum,
     )
 
 
@@ -50,15 +50,15 @@ def _peak_mib(origin: str, count: int, rows: int, pause_s: float = 0.0) -> float
     return _in_a_process("memory", origin, count, rows, pause_s)[0] / _MIB
 
 
-def _in_a_process(what: str, origin: str, *figures: float) -> list[float]:
-    """Measure in a process of its own: what other scenarios loaded would be there, too, and be walked over."""
-    words = [sys.executable, "-m", "benchmarks.footprint", what, origin, *map(str, figures)]
-    answer = subprocess.run(words, check=True, capture_output=True, text=True)
-    return [float(word) for word in answer.stdout.split()]
+def _in_a_process(benchmark: str, origin: str, *figures: float) -> list[float]:
+    """Measure in a new process, without the modules and objects of other benchmarks."""
+    command = [sys.executable, "-m", "benchmarks.footprint", benchmark, origin, *map(str, figures)]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(figure) for figure in ended.stdout.split()]
 
 
 def _high_water() -> int:
-    """Return the most memory that this process ever had, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
@@ -82,12 +82,12 @@ async def _client(origin: str) -> AsyncIterator[PoderoClient]:
 
 
 def imports(rounds: int) -> Iterator[Figure]:
-    """Compare the imports in fresh interpreters, in turn."""
+    """Compare the import times in new interpreters, in turn."""
     own, theirs = [], []
     with tempfile.TemporaryDirectory() as cache:
         for number in range(rounds + 1):
             pair = _import_s("podero_async", cache), _import_s("aiohttp", cache)
-            if number:  # the first one compiles
+            if number:  # the first round compiles the modules
                 own.append(pair[0])
                 theirs.append(pair[1])
     ratio = median([one / other for one, other in zip(own, theirs, strict=True)])
@@ -100,24 +100,24 @@ def imports(rounds: int) -> Iterator[Figure]:
 
 
 def _import_s(module: str, cache: str) -> float:
-    # Both compiled, whether or not this environment lets interpreters keep what they compile.
+    # Both are compiled, even if this environment prevents interpreters from writing bytecode.
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
-    words = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", code]
     environment = env | {"PYTHONPYCACHEPREFIX": cache}
-    return float(subprocess.run(words, check=True, capture_output=True, text=True, env=environment).stdout)
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
 def blocking(core: int | None, scale: int) -> Iterator[Figure]:
-    """Watch the event loop over all kinds of fetches, each in a process of its own."""
-    for is_frozen, words in ((False, ""), (True, ", after gc.freeze()")):
-        longest, apart, collector = _longest(core, scale, is_frozen)
+    """Measure the longest block of the event loop over all kinds of fetches, each in a new process."""
+    for is_frozen, suffix in ((False, ""), (True, ", after gc.freeze()")):
+        longest, own, collector = _longest(core, scale, is_frozen)
         yield Figure(
-            name=f"event loop held up, longest, over all of these fetches and a list of 20,000 users{words}",
-            value=f"{longest * 1e3:.1f} ms; the collector apart {apart * 1e3:.1f} ms",
+            name=f"longest block of the event loop over these fetches and a list of 20,000 users{suffix}",
+            value=f"{longest * 1e3:.1f} ms; without the garbage collector {own * 1e3:.1f} ms",
             aim="under 20 ms",
             reached=longest < 0.02,
-            note=f"longest pause of the garbage collector in it: {collector * 1e3:.1f} ms",
+            note=f"longest garbage collection: {collector * 1e3:.1f} ms",
         )
 
 
@@ -135,8 +135,8 @@ def _longest(core: int | None, scale: int, is_frozen: bool) -> tuple[float, ...]
     return tuple(map(max, zip(*found, strict=True)))
 
 
-def _watch(origin: str, count: int, rows: int) -> Loop:
-    loop = Loop()
+def _watch(origin: str, count: int, rows: int) -> LoopProbe:
+    loop = LoopProbe()
     with loop.watched():
         asyncio.run(_drain(origin, count, rows) if count else _users(origin))
     return loop
@@ -153,15 +153,15 @@ async def _users(origin: str) -> None:
         assert len([user async for user in client.users()]) == 20_000
 
 
-def _main(what: str, origin: str, count: str, rows: str, option: str) -> None:
-    if what == "memory":
+def _main(benchmark: str, origin: str, count: str, rows: str, option: str) -> None:
+    if benchmark == "memory":
         print(asyncio.run(_stream(origin, int(count), int(rows), float(option))))
     else:
         if option == "True":
             gc.collect()
-            gc.freeze()  # as a service does that has imported all it needs
+            gc.freeze()  # as a service does after its imports
         loop = _watch(origin, int(count), int(rows))
-        print(loop.longest_s, loop.apart_s, loop.collector_s)
+        print(loop.longest_s, loop.own_s, loop.collector_s)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How things are measured: in turn, often, and told as ratios of pairs, since machines are noisy."""
+"""Measurements: figures, samples of throughput, and the time for which the event loop is blocked."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ from contextlib import contextmanager
 
 import attrs
 
-__all__ = ["Figure", "Loop", "Sample", "median", "quartiles", "sample"]
+__all__ = ["Figure", "LoopProbe", "Sample", "median", "quartiles", "sample"]
 
 
 @attrs.frozen(kw_only=True)
 class Figure:
-    """One line of the report."""
+    """One row of the report."""
 
     name: str
     value: str
     aim: str = ""
     reached: bool | None = None
-    """None where there is no aim."""
+    """None if the figure has no aim."""
     note: str = ""
-    profile: tuple[str, ...] = ()
-    """Lines of a table that shows what bounds it."""
 
 
 @attrs.frozen
 class Sample:
-    """Sessions a second, by the wall and by CPU."""
+    """Sessions per second of wall-clock time and of CPU time."""
 
     per_second: float
     per_cpu_second: float
@@ -50,28 +48,28 @@ def median(values: list[float]) -> float:
 
 
 def quartiles(values: list[float]) -> str:
-    """Say where the middle half lies."""
+    """Format the interquartile range."""
     if len(values) < 2:
         return ""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{low:.2f} to {high:.2f}"
 
 
-class Loop:
-    """What held the event loop up, longest: a callback, the same with the garbage collector apart, and the collector."""
+class LoopProbe:
+    """The longest block of the event loop: by a callback, without the garbage collector, and by the collector."""
 
     def __init__(self) -> None:
         self.longest_s = 0.0
-        self.apart_s = 0.0
-        self.apart_cpu_s = 0.0
-        """CPU of the callback's own thread: what others took of its core does not count."""
+        self.own_s = 0.0
+        self.own_cpu_s = 0.0
+        """CPU time of the callback's thread, which excludes other threads on the same core."""
         self.collector_s = 0.0
         self._collecting_since = 0.0
         self._collected_s = 0.0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch every callback of every loop until the end of the block."""
+        """Time every callback of every event loop until the end of the block."""
         plain = asyncio.Handle._run  # noqa: SLF001
 
         def timed(handle: asyncio.Handle) -> None:
@@ -79,8 +77,8 @@ class Loop:
             plain(handle)
             wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
             self.longest_s = max(self.longest_s, wall)
-            self.apart_s = max(self.apart_s, wall - self._collected_s)
-            self.apart_cpu_s = max(self.apart_cpu_s, cpu - self._collected_s)
+            self.own_s = max(self.own_s, wall - self._collected_s)
+            self.own_cpu_s = max(self.own_cpu_s, cpu - self._collected_s)
 
         asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
         gc.callbacks.append(self._on_collection)

@@ -1,7 +1,7 @@
-"""What people use instead: each fetches all sessions of some vehicles, and returns how many came.
+"""The clients that are compared: each fetches all sessions of some vehicles, and returns their number.
 
-(a) the client that openapi-python-client generates, (b) an aiohttp loop as code bases have it, (c) the floor: a bare
-aiohttp loop that decodes into the same classes and checks nothing. And ours.
+(a) the client that openapi-python-client generates, (b) a hand-written aiohttp loop with cattrs, (c) the bare loop:
+aiohttp and msgspec, decoding into the same classes without any check; and this library.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ import msgspec
 from benchmarks.fleet import FIRST_DAY, LAST_DAY, ORG
 from podero_async import ChargingSession, ClientCredentials, PoderoClient, ThrottlePolicy, VehicleRef, VehicleSessions
 
-__all__ = ["PEERS", "Fetch", "bare_page", "floor", "generated", "handwritten", "has_generator", "ours"]
+__all__ = ["PEERS", "Fetch", "bare_loop", "bare_page", "generated", "handwritten", "has_generator", "ours"]
 
 Fetch = Callable[[str, Iterable[VehicleRef], int], Awaitable[int]]
-"""Fetch the vehicles from an origin, so many at a time."""
+"""Fetches vehicles from an origin with a maximum concurrency."""
 
 _DESCRIPTION = Path(__file__).parent.parent / "tests" / "simulator" / "description.yaml"
 _ROWS = 200
 
 
-async def ours(origin: str, vehicles: Iterable[VehicleRef], at_once: int) -> int:
+async def ours(origin: str, vehicles: Iterable[VehicleRef], concurrency: int) -> int:
     sessions = 0
-    throttle = ThrottlePolicy(max_concurrency=at_once)
+    throttle = ThrottlePolicy(max_concurrency=concurrency)
     async with (
         PoderoClient(ORG, ClientCredentials("id", "secret"), base_url=origin, throttle=throttle) as client,
         client.fetch_fleet(FIRST_DAY, LAST_DAY, vehicles) as fleet,
@@ -54,16 +54,16 @@ def _path(vehicle: VehicleRef) -> str:
     return f"/api/partners/v2.0/org/{ORG}/users/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
 
 
-async def _by_workers(vehicles: Iterable[VehicleRef], at_once: int, fetch: Callable[[VehicleRef], Any]) -> int:
+async def _by_workers(vehicles: Iterable[VehicleRef], concurrency: int, fetch: Callable[[VehicleRef], Any]) -> int:
     source = iter(vehicles)
 
     async def work() -> int:
         return sum([len(await fetch(vehicle)) for vehicle in source])
 
-    return sum(await asyncio.gather(*(work() for _ in range(at_once))))
+    return sum(await asyncio.gather(*(work() for _ in range(concurrency))))
 
 
-# --- (c) the floor ----------------------------------------------------------------------------------------------------
+# --- (c) the bare loop ------------------------------------------------------------------------------------------------
 
 
 class _Page(msgspec.Struct, gc=False):
@@ -78,7 +78,7 @@ _DAYS = f"?from={FIRST_DAY}&to={LAST_DAY}"
 
 @cache
 def _zlib() -> Any:
-    """The quickest there is."""
+    """Return the fastest gzip that is installed."""
     return importlib.import_module("zlib_ng.zlib_ng") if find_spec("zlib_ng") else zlib
 
 
@@ -86,16 +86,8 @@ async def bare_page(http: aiohttp.ClientSession, url: str) -> _Page:
     async with http.get(url) as response:
         body = await response.read()
         if "Content-Encoding" in response.headers:
-            body = _inflated(body)
-        return _decoded(body)
-
-
-def _inflated(body: bytes) -> Any:
-    return _zlib().decompress(body, 31)
-
-
-def _decoded(body: bytes) -> _Page:
-    return _decoder.decode(body)
+            body = _zlib().decompress(body, 31)
+        return _decoder.decode(body)
 
 
 def bare_session() -> aiohttp.ClientSession:
@@ -107,7 +99,7 @@ def bare_session() -> aiohttp.ClientSession:
     )
 
 
-async def floor(origin: str, vehicles: Iterable[VehicleRef], at_once: int) -> int:
+async def bare_loop(origin: str, vehicles: Iterable[VehicleRef], concurrency: int) -> int:
     async with bare_session() as http:
 
         async def fetch(vehicle: VehicleRef) -> list[ChargingSession]:
@@ -119,10 +111,10 @@ async def floor(origin: str, vehicles: Iterable[VehicleRef], at_once: int) -> in
                 sessions += page.items
             return sessions
 
-        return await _by_workers(vehicles, at_once, fetch)
+        return await _by_workers(vehicles, concurrency, fetch)
 
 
-# --- (b) as code bases have it ----------------------------------------------------------------------------------------
+# --- (b) hand-written -------------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -136,8 +128,8 @@ _converter.register_structure_hook(datetime, lambda value, _: datetime.fromisofo
 _converter.register_structure_hook(UUID, lambda value, _: UUID(value))
 
 
-async def handwritten(origin: str, vehicles: Iterable[VehicleRef], at_once: int) -> int:
-    semaphore = asyncio.Semaphore(at_once)
+async def handwritten(origin: str, vehicles: Iterable[VehicleRef], concurrency: int) -> int:
+    semaphore = asyncio.Semaphore(concurrency)
     async with aiohttp.ClientSession(origin, headers=_HEADERS) as http:
 
         async def fetch(vehicle: VehicleRef) -> list[ChargingSession]:
@@ -169,11 +161,11 @@ def has_generator() -> bool:
 
 @cache
 def _generated_modules() -> tuple[Any, Any]:
-    """Generate the client into a folder of its own, and import it."""
+    """Generate the client into a temporary folder, and import it."""
     folder = Path(tempfile.mkdtemp(prefix="podero-generated-"))
-    words = ["-m", "openapi_python_client", "generate", "--path", str(_DESCRIPTION), "--meta", "none"]
+    command = ["-m", "openapi_python_client", "generate", "--path", str(_DESCRIPTION), "--meta", "none"]
     subprocess.run(
-        [sys.executable, *words, "--output-path", str(folder / "generated_peer")], check=True, capture_output=True
+        [sys.executable, *command, "--output-path", str(folder / "generated_peer")], check=True, capture_output=True
     )
     sys.path.insert(0, str(folder))
     return (
@@ -182,9 +174,9 @@ def _generated_modules() -> tuple[Any, Any]:
     )
 
 
-async def generated(origin: str, vehicles: Iterable[VehicleRef], at_once: int) -> int:
+async def generated(origin: str, vehicles: Iterable[VehicleRef], concurrency: int) -> int:
     client_module, list_sessions = _generated_modules()
-    semaphore = asyncio.Semaphore(at_once)
+    semaphore = asyncio.Semaphore(concurrency)
     async with client_module.AuthenticatedClient(base_url=origin, token="benchmark") as client:
 
         async def fetch(vehicle: VehicleRef) -> list[Any]:
@@ -208,4 +200,4 @@ async def generated(origin: str, vehicles: Iterable[VehicleRef], at_once: int) -
         return sum(len(sessions) for sessions in await asyncio.gather(*map(fetch, vehicles)))
 
 
-PEERS: dict[str, Fetch] = {"a": generated, "b": handwritten, "c": floor}
+PEERS: dict[str, Fetch] = {"a": generated, "b": handwritten, "c": bare_loop}

@@ -1,6 +1,6 @@
-"""The server: the contract's paths from prepared bytes, in a process of its own, on a core of its own.
+"""The server of the benchmarks: it sends prepared responses, and runs in its own process on its own core.
 
-A bare protocol on uvloop, quicker than any client that is measured; it can also be far away, guarded or partly slow.
+It is a bare protocol on uvloop, faster than any client that is measured. On request it adds latency, limits or a rate.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ import attrs
 
 from benchmarks.fleet import is_slow, sessions_of, wire_rows
 
-__all__ = ["Answered", "Plan", "Served", "serving"]
+__all__ = ["Plan", "ResponseRecord", "Served", "serving"]
 
-_QUEUE = 10  # requests that wait for a hidden limit before more are refused
+_QUEUE = 10  # requests that wait at the hidden limit; further ones get 429
 _WINDOW_S = 1.0
 _RATE_BURST = 20
 _TOKEN = b'{"access_token": "benchmark", "token_type": "Bearer", "expires_in": 36000}'
-_GUARDED_FIELDS = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
-_NO_ROOM = _GUARDED_FIELDS + b"Content-Length: 2\r\n\r\n{}"
-_NOT_YET = _GUARDED_FIELDS + b"Retry-After: 1\r\nContent-Length: 2\r\n\r\n{}"
+_THROTTLED_HEADERS = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
+_OVER_LIMIT = _THROTTLED_HEADERS + b"Content-Length: 2\r\n\r\n{}"
+_OVER_RATE = _THROTTLED_HEADERS + b"Retry-After: 1\r\nContent-Length: 2\r\n\r\n{}"
 
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """How the server answers."""
+    """The behaviour of the server."""
 
     gzip: bool = False
-    most_rows: int = 200
+    max_rows: int = 200
     latency_s: float = 0.0
     slow_s: float = 0.0
-    """Latency of the vehicles that are marked slow."""
+    """Latency of the vehicles that are marked as slow."""
     limit: int | None = None
-    """Requests served at a time; a few more wait, the rest gets 429."""
+    """Requests served at a time; some more wait, and further ones get 429."""
     halved_after_s: float | None = None
     rate: float | None = None
-    """Requests a second; the rest gets 429 with `Retry-After: 1`."""
+    """Requests per second; further ones get 429 with `Retry-After: 1`."""
     rate_by_window: bool = False
-    """Whether the rate counts within whole seconds, instead of filling a bucket."""
+    """Whether the rate is counted in fixed windows of a second instead of a token bucket."""
     users: int = 0
 
 
-Answered = tuple[float, int, int]
-"""When a request was answered (seconds since the first came), its status, and how many were being served."""
+ResponseRecord = tuple[float, int, int]
+"""The time of a response (seconds since the first request), its status, and the number of requests in service."""
 
 
-class _Guard:
-    """What holds requests back: latency, a hidden limit or a hidden rate."""
+class _Throttle:
+    """Delays or throttles requests: by latency, a hidden limit or a hidden rate."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -65,17 +65,17 @@ class _Guard:
         self._bucket = plan.rate if plan.rate_by_window else _RATE_BURST
         self._filled_at = 0.0
         self.began = 0.0
-        self.answered: list[Answered] = []
+        self.responses: list[ResponseRecord] = []
 
     async def admit(self, *, slow: bool) -> bytes | None:
-        """Hold a request as long as its service takes; return what refuses it."""
+        """Delay a request; return None if it is served, or else the throttling response."""
         now = time.monotonic()
         self.began = self.began or now
         if self._plan.rate and not self._is_in_rate(now):
-            return self._note(429, _NOT_YET)
+            return self._note(429, _OVER_RATE)
         if self._plan.limit and self._serving >= self._limit(now):
             if len(self._waiting) >= _QUEUE:
-                return self._note(429, _NO_ROOM)
+                return self._note(429, _OVER_LIMIT)
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
             await waiter
@@ -109,22 +109,24 @@ class _Guard:
         self._bucket = (self._bucket or 0.0) - 1
         return True
 
-    def _note(self, status: int, refusal: bytes | None) -> bytes | None:
-        self.answered.append((time.monotonic() - self.began, status, self._serving))
-        return refusal
+    def _note(self, status: int, throttled: bytes | None) -> bytes | None:
+        self.responses.append((time.monotonic() - self.began, status, self._serving))
+        return throttled
 
 
 class _State:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.requests = 0
-        self.guard = _Guard(plan) if plan.latency_s or plan.slow_s or plan.limit or plan.rate else None
+        self.throttle = _Throttle(plan) if plan.latency_s or plan.slow_s or plan.limit or plan.rate else None
         self.pages: dict[tuple[int, bytes], bytes] = {}
-        self.token = _answer(_TOKEN, plan=plan)
+        self.token = _response(_TOKEN, plan=plan)
         user = (
             '{"id": "00000000-0000-4000-8000-%012x", "num_electric_vehicles": 0, "joined_at": "2026-01-01T00:00:00Z"}'
         )
-        self.users = _answer(("[" + ", ".join(user % number for number in range(plan.users)) + "]").encode(), plan=plan)
+        self.users = _response(
+            ("[" + ", ".join(user % number for number in range(plan.users)) + "]").encode(), plan=plan
+        )
 
     def page(self, vehicle_id: bytes, query: bytes) -> bytes:
         total = sessions_of(vehicle_id)
@@ -132,14 +134,14 @@ class _State:
         if page is None:
             fields = parse_qs(query.decode())
             offset = int(fields.get("offset", ["0"])[0])
-            limit = min(int(fields.get("limit", ["50"])[0]), self.plan.most_rows)
+            limit = min(int(fields.get("limit", ["50"])[0]), self.plan.max_rows)
             rows = b", ".join(wire_rows(total)[offset : offset + limit])
-            page = _answer(b'{"total": %d, "items": [%s]}' % (total, rows), plan=self.plan)
+            page = _response(b'{"total": %d, "items": [%s]}' % (total, rows), plan=self.plan)
             self.pages[total, query] = page
         return page
 
 
-def _answer(body: bytes, *, plan: Plan) -> bytes:
+def _response(body: bytes, *, plan: Plan) -> bytes:
     encoding = b""
     if plan.gzip:
         body, encoding = gzip.compress(body, 6), b"Content-Encoding: gzip\r\n"
@@ -154,7 +156,7 @@ class _Connection(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's class does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -180,18 +182,18 @@ class _Connection(asyncio.Protocol):
             return
         state.requests += 1
         vehicle_id = vehicle[:36]
-        answer = state.page(vehicle_id, query)
-        if state.guard is None:
-            self._transport.write(answer)
+        response = state.page(vehicle_id, query)
+        if state.throttle is None:
+            self._transport.write(response)
             return
-        task = asyncio.create_task(self._guarded(state.guard, answer, slow=is_slow(vehicle_id)))
+        task = asyncio.create_task(self._respond(state.throttle, response, slow=is_slow(vehicle_id)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _guarded(self, guard: _Guard, answer: bytes, *, slow: bool) -> None:
-        refusal = await guard.admit(slow=slow)
+    async def _respond(self, throttle: _Throttle, response: bytes, *, slow: bool) -> None:
+        throttled = await throttle.admit(slow=slow)
         if not self._transport.is_closing():
-            self._transport.write(refusal or answer)
+            self._transport.write(throttled or response)
 
 
 def _serve(pipe: Connection, plan: Plan, core: int | None) -> None:
@@ -203,11 +205,11 @@ def _serve(pipe: Connection, plan: Plan, core: int | None) -> None:
         server = await asyncio.get_running_loop().create_server(lambda: _Connection(state), "127.0.0.1", 0)
         pipe.send(server.sockets[0].getsockname()[1])
         while await asyncio.to_thread(pipe.recv) == "counts":
-            pipe.send((state.requests, state.guard.answered if state.guard else []))
+            pipe.send((state.requests, state.throttle.responses if state.throttle else []))
         server.close()
 
     try:
-        import uvloop  # noqa: PLC0415  # of the extra `bench`
+        import uvloop  # noqa: PLC0415  # optional
     except ImportError:
         asyncio.run(run())
     else:
@@ -216,21 +218,21 @@ def _serve(pipe: Connection, plan: Plan, core: int | None) -> None:
 
 @attrs.frozen
 class Served:
-    """The server, seen from the client's process."""
+    """The server as the client's process sees it."""
 
     origin: str
     _pipe: Connection
 
-    def counts(self) -> tuple[int, list[Answered]]:
-        """Return how many pages were asked for, and when each was answered, where the server holds them back."""
+    def counts(self) -> tuple[int, list[ResponseRecord]]:
+        """Return the number of requested pages, and a record of each response if the server delays or throttles."""
         self._pipe.send("counts")
-        requests, answered = self._pipe.recv()
-        return requests, answered
+        requests, responses = self._pipe.recv()
+        return requests, responses
 
 
 @contextmanager
 def serving(plan: Plan | None = None, *, core: int | None = None) -> Iterator[Served]:
-    """Run the server until the end of the block, on that core where one is named."""
+    """Run the server until the end of the block, on the given core if there is one."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, plan or Plan(), core), daemon=True)

@@ -1,4 +1,4 @@
-"""What the store costs, against the same fleet merely streamed and against other ways to write rows, in one run."""
+"""The store: its cost compared with streaming the same fleet, and with other ways to write rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 import duckdb
 
-from benchmarks.measuring import Figure, Loop
+from benchmarks.measuring import Figure, LoopProbe
 from podero_async import ClientCredentials, PoderoClient, VehicleRef, VehicleSessions
 from podero_async._paging.window import Window
 from podero_async.backfill import SessionStore, backfill
@@ -30,18 +30,18 @@ from podero_async.backfill.store.duckdb.upsert import write_batch
 from podero_async.testing import PoderoSimulator
 
 FIRST, LAST = date(2000, 1, 1), date(2026, 6, 30)
-ROW_BY_ROW = 2_000  # rows are enough to measure what is slow
+ROW_BY_ROW = 2_000  # rows are enough to measure the slow way
 
 
 def serve(pipe: Connection, vehicles: int, sessions: int, core: int | None) -> None:
-    """Be the server, until told to end."""
+    """Run the server until the pipe receives something."""
     if core is not None:
         os.sched_setaffinity(0, {core})
 
     async def run() -> None:
         simulator = PoderoSimulator(users=max(1, vehicles // 10), vehicles=vehicles, sessions_per_vehicle=sessions)
         for vehicle in simulator.vehicles:
-            simulator.truth(vehicle)  # rows are made at the first look: not while it is measured
+            simulator.truth(vehicle)  # rows are generated at the first access, which must not be measured
         async with simulator as sim:
             pipe.send((sim.base_url, sim.org_id, sim.client_id, sim.client_secret, sim.vehicles))
             await asyncio.to_thread(pipe.recv)
@@ -53,7 +53,7 @@ def serve(pipe: Connection, vehicles: int, sessions: int, core: int | None) -> N
 async def serving(
     vehicles: int, sessions: int, core: int | None
 ) -> AsyncIterator[tuple[PoderoClient, list[VehicleRef]]]:
-    """Start the server, and connect to it."""
+    """Start the server in a process, and connect a client to it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     server = context.Process(target=serve, args=(theirs, vehicles, sessions, core), daemon=True)
@@ -68,7 +68,7 @@ async def serving(
 
 
 class Meter:
-    """Seconds of CPU and of the wall."""
+    """Seconds of CPU time and of wall-clock time."""
 
     def __init__(self) -> None:
         self.cpu = self.wall = 0.0
@@ -82,8 +82,8 @@ class Meter:
         self.wall = time.perf_counter() - began
 
 
-async def streamed(client: PoderoClient, vehicles: list[VehicleRef]) -> tuple[Meter, int, Loop]:
-    meter, rows, loop = Meter(), 0, Loop()
+async def streamed(client: PoderoClient, vehicles: list[VehicleRef]) -> tuple[Meter, int, LoopProbe]:
+    meter, rows, loop = Meter(), 0, LoopProbe()
     async with client.fetch_fleet(FIRST, LAST, vehicles, include_hidden=True) as fleet:
         with meter.running(), loop.watched():
             async for outcome in fleet:
@@ -97,22 +97,22 @@ async def kept(client: PoderoClient, vehicles: list[VehicleRef]) -> list[Vehicle
         return [outcome async for outcome in fleet if isinstance(outcome, VehicleSessions)]
 
 
-async def stored(client: PoderoClient, vehicles: list[VehicleRef], path: Path) -> tuple[Meter, int, Loop]:
-    meter, loop = Meter(), Loop()
+async def stored(client: PoderoClient, vehicles: list[VehicleRef], path: Path) -> tuple[Meter, int, LoopProbe]:
+    meter, loop = Meter(), LoopProbe()
     async with SessionStore(path) as store:
         with meter.running(), loop.watched():
             report = await backfill(client, store, FIRST, LAST, vehicles=vehicles, include_hidden=True, refresh_days=7)
     return meter, report.new, loop
 
 
-# --- rows a second ----------------------------------------------------------------------------------------------------
+# --- rows per second --------------------------------------------------------------------------------------------------
 
 _values = attrgetter(*SESSION_COLUMNS)
 PLACES = ", ".join("?" for _ in range(len(SESSION_COLUMNS) + 2))
 
 
 def by_batches(reads: list[VehicleSessions], store_path: Path) -> int:
-    """Write with the library's own writer, into a store that has its tables."""
+    """Write with the library's writer into an existing store."""
     rows = 0
     with duckdb.connect(str(store_path)) as con:
         con.execute("SET TimeZone = 'UTC'")
@@ -132,7 +132,7 @@ def _window(read: VehicleSessions) -> Window:
 
 
 def by_row(reads: list[VehicleSessions], path: Path) -> int:
-    """Write with one INSERT a row, in one transaction."""
+    """Write with one INSERT per row, in one transaction."""
     columns = ", ".join(f"{name} {kind}" for name, kind in SESSION_COLUMNS.items())
     rows = _rows(reads)[:ROW_BY_ROW]
     with duckdb.connect(str(path)) as con:
@@ -145,7 +145,7 @@ def by_row(reads: list[VehicleSessions], path: Path) -> int:
 
 
 def by_sqlite(reads: list[VehicleSessions], path: Path) -> int:
-    """Write with SQLite's `executemany`, upserting by id, in batches of as many rows as ours."""
+    """Write with SQLite's `executemany`, upserting by id, in batches of the same size."""
     names = ["user_id", "vehicle_id", *SESSION_COLUMNS]
     con = sqlite3.connect(path)
     con.execute("PRAGMA journal_mode = WAL")
@@ -153,9 +153,9 @@ def by_sqlite(reads: list[VehicleSessions], path: Path) -> int:
     rows = _rows(reads)
     updates = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
     for start in range(0, len(rows), 16_384):
-        piece = [tuple(map(_plain, row)) for row in rows[start : start + 16_384]]
+        chunk = [tuple(map(_plain, row)) for row in rows[start : start + 16_384]]
         with con:
-            con.executemany(f"INSERT INTO sessions VALUES ({PLACES}) ON CONFLICT (id) DO UPDATE SET {updates}", piece)
+            con.executemany(f"INSERT INTO sessions VALUES ({PLACES}) ON CONFLICT (id) DO UPDATE SET {updates}", chunk)
     con.close()
     return len(rows)
 
@@ -169,7 +169,7 @@ def _plain(value: Any) -> Any:
 
 
 def rate(write: Callable[..., int], *arguments: Any) -> tuple[float, float]:
-    """Return rows a second, by the wall and by CPU."""
+    """Return rows per second of wall-clock time and of CPU time."""
     meter = Meter()
     with meter.running():
         rows = write(*arguments)
@@ -177,7 +177,7 @@ def rate(write: Callable[..., int], *arguments: Any) -> tuple[float, float]:
 
 
 def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int) -> list[float]:
-    """Time the same batch of vehicles, read again, in a store that grows each time by all the others."""
+    """Time a batch of re-read vehicles, in a store that doubles before each round."""
     batch = Batch(1, date(2026, 6, 29))
     ordered = sorted(reads, key=lambda read: read.vehicle.vehicle_id)
     for number, read in enumerate(ordered[:100], 1):
@@ -187,7 +187,7 @@ def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int
     with duckdb.connect(str(store_path)) as con:
         con.execute("SET TimeZone = 'UTC'")
         for number in range(rounds):
-            # As many vehicles again, in the order of their ids, as a run would have written them.
+            # The same number of vehicles again, in the order of their ids, as a run would write them.
             con.execute(
                 "INSERT INTO sessions SELECT * REPLACE (md5(vehicle_id || $round)::UUID AS vehicle_id, uuid() AS id)"
                 " FROM sessions ORDER BY vehicle_id",
@@ -200,33 +200,33 @@ def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int
 
 
 async def measure(core: int | None, vehicles: int, sessions: int) -> AsyncIterator[Figure]:
-    """Measure all of it, in one run."""
+    """Measure all figures in one run."""
     with tempfile.TemporaryDirectory() as folder:
-        room = Path(folder)
+        root = Path(folder)
         async with serving(vehicles, sessions, core) as (client, refs):
             await streamed(client, refs[: vehicles // 10])  # connections, token, imports
-            await stored(client, refs[: vehicles // 10], room / "warm.duckdb")
+            await stored(client, refs[: vehicles // 10], root / "warm.duckdb")
             stream, rows, _ = await streamed(client, refs)
-            store, _, loop = await stored(client, refs, room / "fleet.duckdb")
+            store, _, loop = await stored(client, refs, root / "fleet.duckdb")
             reads = await kept(client, refs)
         yield _cost(stream, store, rows)
         yield Figure(
-            name="a fleet into the store: event loop held up, longest, the collector apart",
-            value=f"{loop.apart_cpu_s * 1e3:.1f} ms of its thread's CPU, {loop.apart_s * 1e3:.1f} ms by the wall",
+            name="a fleet into the store: longest block of the event loop without the garbage collector",
+            value=f"{loop.own_cpu_s * 1e3:.1f} ms of its thread's CPU time, {loop.own_s * 1e3:.1f} ms of wall-clock time",
             aim="under 20 ms",
-            reached=loop.apart_cpu_s < 0.02,  # the writer and the store's own threads have the same core here
-            note=f"longest pause of the garbage collector in it: {loop.collector_s * 1e3:.1f} ms",
+            reached=loop.own_cpu_s < 0.02,  # the threads of the writer and of the store share the core
+            note=f"longest garbage collection: {loop.collector_s * 1e3:.1f} ms",
         )
-        async with SessionStore(room / "writer.duckdb"):
+        async with SessionStore(root / "writer.duckdb"):
             pass
         yield _rates(
-            rate(by_batches, reads, room / "writer.duckdb"),
-            rate(by_row, reads, room / "rows.duckdb"),
-            rate(by_sqlite, reads, room / "rows.sqlite"),
+            rate(by_batches, reads, root / "writer.duckdb"),
+            rate(by_row, reads, root / "rows.duckdb"),
+            rate(by_sqlite, reads, root / "rows.sqlite"),
         )
-        costs = checkpoint_costs(reads, room / "writer.duckdb", 5)
+        costs = checkpoint_costs(reads, root / "writer.duckdb", 5)
         yield Figure(
-            name="a batch of 100 vehicles read again, in a store that doubles four times",
+            name="a batch of 100 re-read vehicles, in a store that doubles four times",
             value=", ".join(
                 f"{rows * 2 ** (number + 1):,} rows {cost * 1e3:.0f} ms" for number, cost in enumerate(costs)
             ),
@@ -237,8 +237,8 @@ def _cost(stream: Meter, store: Meter, rows: int) -> Figure:
     ratio = store.cpu / stream.cpu
     a_million = [meter.cpu / rows * 1e6 for meter in (store, stream)]
     return Figure(
-        name=f"a fleet of {rows:,} sessions into the store / merely streamed, by CPU",
-        value=f"{ratio:.2f} ({a_million[0]:.1f} / {a_million[1]:.1f} s a million sessions)",
+        name=f"a fleet of {rows:,} sessions into the store / streamed only, by CPU time",
+        value=f"{ratio:.2f} ({a_million[0]:.1f} / {a_million[1]:.1f} s per million sessions)",
         aim="at most 4",
         reached=ratio <= 4,
     )
@@ -246,7 +246,7 @@ def _cost(stream: Meter, store: Meter, rows: int) -> Figure:
 
 def _rates(own: tuple[float, float], by_row: tuple[float, float], sqlite: tuple[float, float]) -> Figure:
     return Figure(
-        name="rows a second: the store's writer / row by row INSERT / SQLite executemany",
+        name="rows per second: the store's writer / row by row INSERT / SQLite executemany",
         value=f"{own[0]:,.0f} / {by_row[0]:,.0f} / {sqlite[0]:,.0f} (by CPU {own[1]:,.0f} / {by_row[1]:,.0f} / {sqlite[1]:,.0f})",
     )
 

@@ -1,6 +1,6 @@
-"""What all tests share: the event loop they run on, a simulator to talk to, and how figures are told.
+"""Fixtures and options of all tests: the event loop, a simulator, and the watch over the library's log.
 
-A test tells a figure with pytest's own `record_property("figure", ...)`; all of them stand at the end of the run.
+A test reports a figure with `record_property("figure", ...)`; the summary of the run lists all figures.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ import pytest
 
 from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
-from podero_async.testing._oauth import TokenDesk
 from tests._support.time_warp import LeapingLoop
+
+FAKE_TOKEN = "token-1"
+"""The token of the clients that `tests._support.clients` connects to fake servers."""
 
 
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run what is marked `leaping` on a loop that jumps over waits instead of sitting them out."""
+    """Run tests that are marked `leaping` on a loop whose clock jumps over waits."""
     if item.get_closest_marker("leaping"):
         return {"leaping": LeapingLoop}
     return {"plain": asyncio.new_event_loop}
 
 
 def pytest_configure() -> None:
-    """Take Ctrl-C as every program does: a shell's background job would ignore it, with all the processes it starts."""
+    """Restore the default handler of SIGINT, which a shell's background job and its child processes ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the long forms be made longer, or shorter."""
-    parser.addoption("--soak-scale", type=float, default=1.0, help="how many times as long the long forms take")
+    """Add `--soak-scale`, which scales the soak tests."""
+    parser.addoption("--soak-scale", type=float, default=1.0, help="factor of the size of soak tests")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the figures that tests told."""
+    """List the figures that tests reported."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     figures = [
         (report.nodeid, value) for report in reports for name, value in report.user_properties if name == "figure"
@@ -52,81 +54,58 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{node}: {value}")
 
 
-_ADDRESS = re.compile(r"[\w.+-](@|%40)\w", re.IGNORECASE)
+_EMAIL_ADDRESS = re.compile(r"[\w.+-](@|%40)\w", re.IGNORECASE)
 
 
 class LogWatch(logging.Handler):
-    """Looks at each line that is logged for what simulators expect and issue, and for any address; keeps none else."""
+    """Collects the log records that contain an e-mail address, a token of a fake server, or a secret of a simulator."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.private = {"token-1"}  # of tests/support.py
         self.leaks: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Take note of a line whose words, arguments or traceback with locals tell something private."""
+        """Search the message, its arguments, and the traceback with the local variables of each frame."""
         line = f"{record.getMessage()} {record.args!r}"
         if record.exc_info and (error := record.exc_info[1]):
             trace = traceback.TracebackException(type(error), error, error.__traceback__, capture_locals=True)
             line += "".join(trace.format())
-        if _ADDRESS.search(line) or any(word in line for word in self.private):
+        secrets = {FAKE_TOKEN}.union(*(simulator.secrets for simulator in PoderoSimulator.instances()))
+        if _EMAIL_ADDRESS.search(line) or any(secret in line for secret in secrets):
             self.leaks.append(line)
 
 
-@pytest.fixture(scope="session")
-def _log_watches() -> Iterator[list[LogWatch]]:
-    """Tell the watches that are on what each simulator expects and issues."""
-    watches: list[LogWatch] = []
-    issue, answer = TokenDesk.issue, TokenDesk.answer
-
-    def issuing(self: TokenDesk, **options: Any) -> dict[str, Any]:
-        issued = issue(self, **options)
-        for watch in watches:
-            watch.private |= {str(issued[name]) for name in ("access_token", "refresh_token") if name in issued}
-        return issued
-
-    def answering(self: TokenDesk, *arguments: Any, **options: Any) -> Any:
-        for watch in watches:
-            watch.private |= {self.client_secret, self.username, self.password}
-        return answer(self, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TokenDesk, "issue", issuing)
-        patch.setattr(TokenDesk, "answer", answering)
-        yield watches
-
-
 @pytest.fixture(autouse=True)
-def log_watch(_log_watches: list[LogWatch]) -> Iterator[LogWatch]:
-    """Fail whatever test leaves a secret or an address in the library's log, at whatever level."""
+def log_watch() -> Iterator[LogWatch]:
+    """Fail any test during which the library logs a secret or an e-mail address, at any level."""
     watch, logger = LogWatch(), logging.getLogger("podero_async")
     level = logger.level
-    _log_watches.append(watch)
     logger.addHandler(watch)
     logger.setLevel(logging.DEBUG)
     yield watch
     logger.setLevel(level)
     logger.removeHandler(watch)
-    _log_watches.remove(watch)
     assert not watch.leaks
 
 
 @pytest.fixture
 def soak_scale(request: pytest.FixtureRequest) -> float:
-    """Say how many times as long a long form is to take."""
+    """Return the factor by which soak tests are scaled."""
     scale: float = request.config.getoption("--soak-scale")
     return scale
 
 
 @pytest.fixture
 def store_without_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stores do their work on the loop: a leaping one would leap over what a thread of theirs takes."""
+    """Run the work of stores on the event loop, since a leaping clock does not wait for threads."""
 
     async def at_once(_: SessionStore, work: Callable[[], Any]) -> Any:
         return work()
 
     monkeypatch.setattr(SessionStore, "_in_thread", at_once)
-    monkeypatch.setattr("podero_async.backfill._writer._MAX_WAIT_S", 10.0)  # a commit takes real time
+    monkeypatch.setattr(
+        "podero_async.backfill._writer._MAX_WAIT_S", 10.0
+    )  # a commit takes real time, which a leaping clock does not measure
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ async def test_a_working_client_passes_all_checks(simulator: PoderoSimulator) ->
 )
 async def test_the_token_endpoint_in_use_is_named(style: Any, detail: str) -> None:
     """The token check names the path and the style of the endpoint that issued the token."""
-    async with PoderoSimulator(users=1, vehicles=1, token_endpoints=[style]) as simulator:
+    async with PoderoSimulator(users=1, vehicles=1, token_styles=[style]) as simulator:
         checks = await diagnosed(lambda: client_of(simulator))
     assert checks["token"].detail == detail
 
@@ -155,7 +155,7 @@ async def test_a_static_token_is_checked_with_the_organization(simulator: Podero
     if is_good:
         async with client_of(simulator) as client:
             await anext(client.users())
-        token = simulator.tokens_seen.copy().pop().removeprefix("Bearer ")
+        token = simulator.authorization_headers.copy().pop().removeprefix("Bearer ")
     checks = await diagnosed(lambda: client_of(simulator, credentials=StaticToken(token)))
     assert checks["token"].detail == "static token: no token endpoint is used"
     assert at_fault(checks) == ([] if is_good else [("organization", "credentials")])

@@ -1,6 +1,48 @@
-"""A simulator of the Podero Partner API: a real HTTP server on loopback, with a script of what goes wrong.
+"""Test your code against a simulated Podero Partner API: a real HTTP server on loopback, with faults on demand.
 
-It knows the models and the wire, never the client, and so it can prove any client of the API.
+It imports the models, never the client, so it can test any client of the API.
+
+    async with PoderoSimulator(users=10, vehicles=12, seed=1, faults=[parse_fault("status:503@5%")]) as simulator:
+        credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
+        async with PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client:
+            vehicle = simulator.vehicles[0]
+            ids = (vehicle.user_id, vehicle.vehicle_id)
+            fetched = await client.vehicle_sessions(*ids, simulator.first_day, simulator.last_day)
+        assert [str(session.id) for session in fetched.sessions] == [row["id"] for row in simulator.truth(vehicle)]
+        assert simulator.counts.requests["sessions"] >= 1
+
+Endpoints: all those of the contract (sessions, the current session, users, a user by external id, electric
+vehicles) and the three documented token endpoint styles. A seed determines all data, apart from tokens and request ids.
+`rows_from_jsonl` reads your own rows for `PoderoSimulator(rows=...)`. `truth()` returns the rows that a correct client
+must see, `counts` and `requests` show what clients sent, and `secrets` must not occur in a log, even if requests fail.
+
+Drift: `insert`, `update`, `hide`, `remove`, `add_vehicle`, `delete_user` and `set_current` change the data while clients
+read it, `revoke_tokens` and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
+right before each page of the sessions list is cut, so that a test can change the list between two pages.
+
+Faults: a `Fault` names a kind, its options, and the requests that it affects. `parse_fault` reads the same from a text of
+the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command line takes it:
+
+| kind | example | effect |
+|---|---|---|
+| `status` | `status:429:retry-after=1` | this response instead; options `status` (default: 503), `body`, `content_type`; other names are headers |
+| `reset` | `reset:100` | a TCP RST after `after_bytes` of the body; without a number, before the response |
+| `truncated` | `truncated:100` | the connection ends after `after_bytes` of the body (default: half), short of its Content-Length |
+| `hang` | `hang:2.5` | a response that is `seconds` late (default: it never comes) |
+| `drip` | `drip:0.05:chunk_bytes=10` | `seconds` (default: 0.01) before each chunk of `chunk_bytes` (default: 1024) |
+| `malformed_row` | `malformed_row:id:damage=missing` | one row has a damaged `field`; `damage` is `missing` or `wrong_type` (defaults: drawn) |
+| `malformed_json` | `malformed_json` | a complete body with half a JSON document |
+| `empty` | `empty` | status 200 with an empty body |
+| `token_revoked` | `token_revoked` | status 401, and the token of the request is revoked |
+| `token_expiring` | `token_expiring:30` | the issued token expires after `seconds` |
+| `clamped_limit` | `clamped_limit:50` | pages have at most `limit` rows, even if the request asks for more |
+| `unstable_order` | `unstable_order` | each page is cut from a list in a new random order |
+| `wrong_total` | `wrong_total:-3` | the page's `total` is off by `delta` (default: 1) |
+
+An option is `name=value`, or the value alone if the example shows it so. `@5%` affects a share of the matching
+requests, `@#10` or `@#3,7` those numbers, counted from 1; without either, all. `x2` after that: at most twice. The prefix
+`sessions/` restricts a fault to an endpoint, `sessions.first/` and `sessions.later/` to its first or its other pages. If
+several faults match a request, the first that replaces or breaks the response wins.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each endpoint of the API answers to a valid request; what is not valid raises `RefusedError`."""
+"""The endpoints of the API: each maps a request to a response, and raises `RefusedError` for an invalid request."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import attrs
 from aiohttp import web
 
 from podero_async.models import VehicleRef
-from podero_async.testing._faults import Plan
-from podero_async.testing._oauth import TokenCall, TokenDesk, TokenWay
+from podero_async.testing._faults import FaultPlan
+from podero_async.testing._oauth import TokenIssuer, TokenRequest, TokenStyle
 from podero_async.testing._pagination import cut_page
 from podero_async.testing._parameters import PageRequest, Parameters
-from podero_async.testing._responses import Answer, RefusedError
+from podero_async.testing._responses import RefusedError, Response
 from podero_async.testing._state import Fleet
 from podero_async.testing._stats import Counts
 
@@ -28,28 +28,30 @@ BASIC_TOKEN_PATH = "/oauth2/token/"  # noqa: S105 - a path
 _ORGANIZATION = f"{PREFIX}/org/{{org_id}}"
 _VEHICLES = f"{_ORGANIZATION}/users/{{user_id}}/electric-vehicles"
 _SESSIONS = f"{_VEHICLES}/{{electric_vehicle_id}}/sessions"
-_WAYS: dict[tuple[str, str], TokenWay] = {
+_TOKEN_STYLES: dict[tuple[str, str], TokenStyle] = {
     (TOKEN_PATH, "application/json"): "json",
     (TOKEN_PATH, "application/x-www-form-urlencoded"): "form",
     (BASIC_TOKEN_PATH, "application/json"): "basic",
 }
 
-Respond = Callable[[web.Request, Plan], Answer]
+_NOT_FOUND = Response.of_detail(404, "Not Found")
+
+Endpoint = Callable[[web.Request, FaultPlan], Response]
 
 
 @attrs.define(kw_only=True)
 class Endpoints:
-    """Answers for a fleet. All but `token` are synchronous: nothing changes while an answer is made."""
+    """The endpoints for a fleet. All except `token` are synchronous, so each response shows one state of the fleet."""
 
     fleet: Fleet
-    tokens: TokenDesk
+    tokens: TokenIssuer
     counts: Counts
     users_as_pages: bool
-    before_answer: Callable[[PageRequest], None] | None
+    before_page: Callable[[PageRequest], None] | None
     _page_numbers: count[int] = attrs.field(factory=lambda: count(1), init=False)
 
-    def routes(self) -> list[tuple[str, str, Respond]]:
-        """List the endpoints that want a bearer token: name, path, method."""
+    def routes(self) -> list[tuple[str, str, Endpoint]]:
+        """List the endpoints that require a bearer token: name, path, method."""
         return [
             ("sessions", _SESSIONS, self.sessions),
             ("current", f"{_SESSIONS}/current", self.current),
@@ -58,10 +60,10 @@ class Endpoints:
             ("vehicles", _VEHICLES, self.electric_vehicles),
         ]
 
-    def sessions(self, request: web.Request, plan: Plan) -> Answer:
+    def sessions(self, request: web.Request, plan: FaultPlan) -> Response:
         query = Parameters(request)
         org_id = query.path_uuid("org_id")
-        asked = PageRequest(
+        page = PageRequest(
             number=next(self._page_numbers),
             vehicle=query.vehicle(),
             from_date=query.day("from"),
@@ -71,73 +73,68 @@ class Endpoints:
             include_hidden=query.flag("include_hidden"),
         )
         query.check()
-        self._check_vehicle(org_id, asked.vehicle)
-        if self.before_answer is not None:
-            self.before_answer(asked)
-        return Answer(200, cut_page(self.fleet.sessions(asked.vehicle), asked, plan.shaping, self.counts))
+        self._check_known(org_id, page.vehicle)
+        if self.before_page is not None:
+            self.before_page(page)
+        return Response(200, cut_page(self.fleet.sessions(page.vehicle), page, plan.shaping, self.counts))
 
-    def current(self, request: web.Request, _: Plan) -> Answer:
+    def current(self, request: web.Request, _: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, vehicle = query.path_uuid("org_id"), query.vehicle()
         query.check()
-        self._check_vehicle(org_id, vehicle)
-        return Answer.of(200, {"session": self.fleet.current(vehicle)})
+        self._check_known(org_id, vehicle)
+        return Response.of(200, {"session": self.fleet.current(vehicle)})
 
-    def users(self, request: web.Request, _: Plan) -> Answer:
+    def users(self, request: web.Request, _: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         limit, offset = (query.limit(), query.offset()) if self.users_as_pages else (0, 0)
         query.check()
-        self._check_organization(org_id)
+        self._check_known(org_id)
         rows = self.fleet.user_rows(include_deleted=include_deleted)
         if self.users_as_pages:
-            return Answer.of(200, {"total": len(rows), "items": rows[offset : offset + limit]})
-        return Answer.of(200, rows)
+            return Response.of(200, {"total": len(rows), "items": rows[offset : offset + limit]})
+        return Response.of(200, rows)
 
-    def user(self, request: web.Request, _: Plan) -> Answer:
+    def user(self, request: web.Request, _: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         query.check()
-        self._check_organization(org_id)
+        self._check_known(org_id)
         row = self.fleet.user_by_external_id(request.match_info["external_id"], include_deleted=include_deleted)
         if row is None:
-            raise RefusedError(Answer.detail(404, "Not Found"))
-        return Answer.of(200, row)
+            raise RefusedError(_NOT_FOUND)
+        return Response.of(200, row)
 
-    def electric_vehicles(self, request: web.Request, _: Plan) -> Answer:
+    def electric_vehicles(self, request: web.Request, _: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, user_id = query.path_uuid("org_id"), query.path_uuid("user_id")
         query.check()
-        self._check_organization(org_id)
+        self._check_known(org_id)
         if not self.fleet.has_user(user_id):
-            raise RefusedError(Answer.detail(404, "Not Found"))
-        return Answer.of(200, self.fleet.vehicle_rows(user_id))
+            raise RefusedError(_NOT_FOUND)
+        return Response.of(200, self.fleet.vehicle_rows(user_id))
 
-    async def token(self, request: web.Request, plan: Plan) -> Answer:
+    async def token(self, request: web.Request, plan: FaultPlan) -> Response:
         body = await request.read()
-        way = _WAYS.get((request.path, request.content_type))
-        call = TokenCall(
-            way=way,
-            body=dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)) if way == "form" else body,
-            client=_basic(request.headers.get("Authorization", "")),
+        style = _TOKEN_STYLES.get((request.path, request.content_type))
+        token_request = TokenRequest(
+            style=style,
+            body=dict(parse_qsl(body.decode(errors="replace"), keep_blank_values=True)) if style == "form" else body,
+            client=_basic_credentials(request.headers.get("Authorization", "")),
         )
         armed = plan.shaping.get("token_expiring")
-        answer = self.tokens.answer(call, armed.fault.seconds if armed else None)
-        if armed and answer.status == 200:  # noqa: PLR2004 - no token was issued otherwise
+        response = self.tokens.respond(token_request, armed.fault.seconds if armed else None)
+        if armed and response.status == 200:  # noqa: PLR2004 - otherwise no token was issued
             self.counts.faults["token_expiring"] += 1
-        return answer
+        return response
 
-    def _check_organization(self, org_id: uuid.UUID) -> None:
-        if org_id != self.fleet.org_id:
-            raise RefusedError(Answer.detail(404, "Not Found"))
-
-    def _check_vehicle(self, org_id: uuid.UUID, vehicle: VehicleRef) -> None:
-        self._check_organization(org_id)
-        if not self.fleet.has_vehicle(vehicle):
-            raise RefusedError(Answer.detail(404, "Not Found"))
+    def _check_known(self, org_id: uuid.UUID, vehicle: VehicleRef | None = None) -> None:
+        if org_id != self.fleet.org_id or (vehicle is not None and not self.fleet.has_vehicle(vehicle)):
+            raise RefusedError(_NOT_FOUND)
 
 
-def _basic(header: str) -> tuple[str, str] | None:
+def _basic_credentials(header: str) -> tuple[str, str] | None:
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -145,5 +142,5 @@ def _basic(header: str) -> tuple[str, str] | None:
         client_id, colon, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
     except (binascii.Error, UnicodeDecodeError):
         return None
-    # RFC 6749, 2.3.1: both are form-encoded before they go into the header.
+    # Both are form-encoded in the header: https://www.rfc-editor.org/rfc/rfc6749#section-2.3.1
     return (unquote_plus(client_id), unquote_plus(secret)) if colon else None

@@ -1,6 +1,6 @@
-"""Seeded, plausible data: people of reserved domains, vehicles, charging sessions. Pure functions of a seed and an id.
+"""Plausible data: users with reserved addresses, vehicles and charging sessions. Pure functions of a seed and an id.
 
-The same seed gives the same rows, whatever else was generated before them.
+The same seed and id give the same rows, in whichever order rows are generated.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from podero_async.models import HiddenReason, SessionOutcome, VehicleRef
 from podero_async.testing._session_list import wire_time
 
 LAST_DAY = date(2026, 6, 30)
-"""The day of every generated vehicle's newest session; it ends early enough for some hours of insertions."""
+"""The day of each generated vehicle's newest session, which leaves some hours of the day for insertions."""
 
-_SLOT = timedelta(hours=20)  # one session each: they neither overlap nor share a plug-in time
+_INTERVAL = timedelta(hours=20)  # one session in each, so that sessions do not overlap or tie
 _END = datetime(2026, 6, 30, 12, tzinfo=UTC)
-_BLIP_SHARE = 0.05
+_HIDDEN_SHARE = 0.05
 _INFERRED_SHARE = 0.06
 _ACTIVE_SHARE = 0.3
 
 _AWAY = SessionOutcome.NOT_AT_HOME
-_BLIND = frozenset({SessionOutcome.NOT_AUTHENTICATED, SessionOutcome.EV_NOT_FOUND, SessionOutcome.UNKNOWN})
+_WITHOUT_DATA = frozenset({SessionOutcome.NOT_AUTHENTICATED, SessionOutcome.EV_NOT_FOUND, SessionOutcome.UNKNOWN})
 _UNCHARGED = frozenset({SessionOutcome.ALREADY_AT_TARGET, SessionOutcome.COMMANDS_FAILED})
 _COMMON = {
     SessionOutcome.OPTIMIZED: 50,
@@ -53,9 +53,9 @@ def new_uuid(rng: Random) -> uuid.UUID:
     return uuid.UUID(int=rng.getrandbits(128), version=4)
 
 
-def first_day(most_sessions: int) -> date:
-    """Return the first day that can hold a session of a vehicle with so many of them."""
-    return (_END - most_sessions * _SLOT).date()
+def first_day(sessions: int) -> date:
+    """Return the first day that can have a session of a vehicle with that number of sessions."""
+    return (_END - sessions * _INTERVAL).date()
 
 
 def user_row(org_id: uuid.UUID, user_id: uuid.UUID, number: int, vehicles: int) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def user_row(org_id: uuid.UUID, user_id: uuid.UUID, number: int, vehicles: int) 
         "num_inverters": 0,
         "num_heat_pumps": 0,
         "num_wallboxes": 0,
-        # No description lists these: a client must not mind.
+        # Not in the description: clients must ignore unknown fields.
         "locale": "en",
         "feature_flags": {"beta": number % 2 == 0},
     }
@@ -103,22 +103,22 @@ def vehicle_row(seed: int, vehicle: VehicleRef, owner_external_id: str) -> dict[
         "created_at": _TIMESTAMP,
         "updated_at": _TIMESTAMP,
         "deleted_at": None,
-        # No description lists these: a client must not mind.
+        # Not in the description: clients must ignore unknown fields.
         "odometer_km": None,
         "tags": [],
     }
 
 
 def session_rows(seed: int, vehicle: VehicleRef, count: int) -> Iterator[dict[str, Any]]:
-    """Make a vehicle's completed sessions, oldest first; their plug-in times differ, and they do not overlap."""
+    """Generate the completed sessions of a vehicle, oldest first, without overlaps or equal plug-in times."""
     rng = seeded(seed, vehicle.vehicle_id, "sessions")
     for number in range(count):
-        slot = _END - (count - number) * _SLOT
-        yield session_row(rng, slot + timedelta(seconds=rng.randrange(8 * 3600)))
+        start = _END - (count - number) * _INTERVAL
+        yield session_row(rng, start + timedelta(seconds=rng.randrange(8 * 3600)))
 
 
 def active_row(seed: int, vehicle: VehicleRef) -> dict[str, Any] | None:
-    """Make the session that is going on, for the share of the vehicles that are plugged in."""
+    """Generate the current session of a vehicle, for the share of vehicles that are plugged in."""
     rng = seeded(seed, vehicle.vehicle_id, "active")
     if rng.random() >= _ACTIVE_SHARE:
         return None
@@ -135,11 +135,11 @@ def active_row(seed: int, vehicle: VehicleRef) -> dict[str, Any] | None:
 
 
 def session_row(rng: Random, plug_in: datetime, outcome: SessionOutcome | None = None) -> dict[str, Any]:
-    """Make one session of at most twelve hours: a charge, or now and then a blip that the classifier hid."""
+    """Generate one session of less than twelve hours, or, for a small share, one of minutes that is hidden."""
     row_id = str(new_uuid(rng))
     outcome = outcome or rng.choices(_OUTCOMES, cum_weights=_CUMULATED_WEIGHTS)[0]
-    is_blip = rng.random() < _BLIP_SHARE
-    length = timedelta(seconds=rng.randrange(20, 290) if is_blip else rng.randrange(1800, 11 * 3600))
+    is_hidden = rng.random() < _HIDDEN_SHARE
+    length = timedelta(seconds=rng.randrange(20, 290) if is_hidden else rng.randrange(1800, 11 * 3600))
     unplug = wire_time(plug_in + length)
     is_inferred = rng.random() < _INFERRED_SHARE
     return {
@@ -147,18 +147,18 @@ def session_row(rng: Random, plug_in: datetime, outcome: SessionOutcome | None =
         "plug_in_time": wire_time(plug_in),
         "unplug_time": None if is_inferred else unplug,
         "inferred_session_end": unplug if is_inferred else None,
-        **_plan(rng, plug_in, length, outcome),
+        **_schedule(rng, plug_in, length, outcome),
         **_charge(rng, length, outcome),
         "is_at_home": outcome is not _AWAY,
         "session_outcome": outcome.value,
-        "is_hidden": is_blip,
-        "hidden_reason": HiddenReason.SHORT_DURATION.value if is_blip else None,
-        **_reach(rng, outcome),
+        "is_hidden": is_hidden,
+        "hidden_reason": HiddenReason.SHORT_DURATION.value if is_hidden else None,
+        **_reachability(rng, outcome),
     }
 
 
-def _plan(rng: Random, plug_in: datetime, length: timedelta, outcome: SessionOutcome) -> dict[str, Any]:
-    if outcome is _AWAY or outcome in _BLIND:
+def _schedule(rng: Random, plug_in: datetime, length: timedelta, outcome: SessionOutcome) -> dict[str, Any]:
+    if outcome is _AWAY or outcome in _WITHOUT_DATA:
         names = ("desired_charging_start_time", "desired_charging_end_time", "charge_deadline", "target_soc_pct")
         return dict.fromkeys(names)
     quarter = timedelta(seconds=length // timedelta(seconds=4))
@@ -178,22 +178,22 @@ def _charge(rng: Random, length: timedelta, outcome: SessionOutcome) -> dict[str
     kwh = 0.0 if outcome in _UNCHARGED else min(peak_kw * hours * 0.9, (95 - initial) / 100 * 60)
     cost = kwh * rng.uniform(0.08, 0.32)
     saved = cost * rng.uniform(0.05, 0.4)
-    is_settled = rng.random() < 0.8  # noqa: PLR2004 - the rest of the savings is still to be computed
-    is_blind = outcome in _BLIND
+    is_settled = rng.random() < 0.8  # noqa: PLR2004 - for the others, savings are not computed yet
+    has_no_data = outcome in _WITHOUT_DATA
     return {
-        "initial_soc_pct": None if is_blind else initial,
-        "final_soc_pct": None if is_blind else round(initial + kwh / 60 * 100, 1),
-        "energy_charged_kwh": None if is_blind else round(kwh, 3),
-        "avg_charge_power_kw": None if is_blind else round(kwh / hours, 2),
-        "peak_charge_power_kw": None if is_blind else peak_kw,
-        "actual_cost_eur": None if is_blind or outcome is _AWAY else round(cost, 2),
-        "expected_savings_eur": None if is_blind or outcome is _AWAY else round(saved, 2),
+        "initial_soc_pct": None if has_no_data else initial,
+        "final_soc_pct": None if has_no_data else round(initial + kwh / 60 * 100, 1),
+        "energy_charged_kwh": None if has_no_data else round(kwh, 3),
+        "avg_charge_power_kw": None if has_no_data else round(kwh / hours, 2),
+        "peak_charge_power_kw": None if has_no_data else peak_kw,
+        "actual_cost_eur": None if has_no_data or outcome is _AWAY else round(cost, 2),
+        "expected_savings_eur": None if has_no_data or outcome is _AWAY else round(saved, 2),
         "actual_savings_eur": round(saved * 0.9, 2) if is_settled and outcome is SessionOutcome.OPTIMIZED else None,
     }
 
 
-def _reach(rng: Random, outcome: SessionOutcome) -> dict[str, Any]:
-    if outcome is _AWAY or outcome in _BLIND:
+def _reachability(rng: Random, outcome: SessionOutcome) -> dict[str, Any]:
+    if outcome is _AWAY or outcome in _WITHOUT_DATA:
         return {"target_reachable": None, "reachable_soc_pct": None}
     reachable = rng.randrange(40, 101)
     return {"target_reachable": reachable >= 80, "reachable_soc_pct": reachable}  # noqa: PLR2004 - the usual target

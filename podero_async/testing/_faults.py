@@ -1,8 +1,8 @@
-"""The script of what goes wrong: which fault, at which requests. Decides only; playing it is the server's business."""
+"""Faults, and the script that decides which requests they affect; the server plays them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import attrs
 
@@ -30,32 +30,35 @@ _SESSIONS = frozenset({"sessions"})
 
 
 @attrs.frozen
-class _Rules:
-    """What a kind of fault can be told, and where it can happen."""
+class FaultKindRules:
+    """The options that a kind of fault takes, and the endpoints that it can affect."""
 
     endpoints: frozenset[str] = _ALL
-    details: frozenset[str] = frozenset()
+    options: frozenset[str] = frozenset()
     required: str | None = None
-    shapes_answer: bool = False
-    """It changes what a good answer says; the others break the exchange, so that one request can have only one."""
+    shapes_response: bool = False
+    """Whether it changes the content of a good response; the other kinds replace or break it, one per request."""
 
 
-RULES: Mapping[str, _Rules] = {
-    "clamped_limit": _Rules(_SESSIONS, frozenset({"limit"}), required="limit", shapes_answer=True),
-    "drip": _Rules(details=frozenset({"seconds", "chunk_bytes"})),
-    "empty": _Rules(),
-    "hang": _Rules(details=frozenset({"seconds"})),
-    "malformed_json": _Rules(),
-    "malformed_row": _Rules(_SESSIONS, frozenset({"field", "damage"}), shapes_answer=True),
-    "reset": _Rules(details=frozenset({"after_bytes"})),
-    "status": _Rules(details=frozenset({"status", "headers", "body", "content_type"})),
-    "token_expiring": _Rules(frozenset({"token"}), frozenset({"seconds"}), required="seconds", shapes_answer=True),
-    "token_revoked": _Rules(_ALL - {"token"}),
-    "truncated": _Rules(details=frozenset({"after_bytes"})),
-    "unstable_order": _Rules(_SESSIONS, shapes_answer=True),
-    "wrong_total": _Rules(_SESSIONS, frozenset({"delta"}), shapes_answer=True),
+FAULT_KINDS: Mapping[str, FaultKindRules] = {
+    "clamped_limit": FaultKindRules(_SESSIONS, frozenset({"limit"}), required="limit", shapes_response=True),
+    "drip": FaultKindRules(options=frozenset({"seconds", "chunk_bytes"})),
+    "empty": FaultKindRules(),
+    "hang": FaultKindRules(options=frozenset({"seconds"})),
+    "malformed_json": FaultKindRules(),
+    "malformed_row": FaultKindRules(_SESSIONS, frozenset({"field", "damage"}), shapes_response=True),
+    "reset": FaultKindRules(options=frozenset({"after_bytes"})),
+    "status": FaultKindRules(options=frozenset({"status", "headers", "body", "content_type"})),
+    "token_expiring": FaultKindRules(
+        frozenset({"token"}), frozenset({"seconds"}), required="seconds", shapes_response=True
+    ),
+    "token_revoked": FaultKindRules(_ALL - {"token"}),
+    "truncated": FaultKindRules(options=frozenset({"after_bytes"})),
+    "unstable_order": FaultKindRules(_SESSIONS, shapes_response=True),
+    "wrong_total": FaultKindRules(_SESSIONS, frozenset({"delta"}), shapes_response=True),
 }
-_DETAILS = frozenset().union(*(rules.details for rules in RULES.values()))
+_OPTIONS = frozenset().union(*(rules.options for rules in FAULT_KINDS.values()))
+_CHOICES = {"page": ("first", "later"), "damage": ("missing", "wrong_type")}
 
 
 def _numbers(value: int | Iterable[int] | None) -> frozenset[int] | None:
@@ -64,51 +67,29 @@ def _numbers(value: int | Iterable[int] | None) -> frozenset[int] | None:
     return frozenset({value} if isinstance(value, int) else value)
 
 
-def _one_of(*values: str) -> "Callable[[object, attrs.Attribute[Any], object], None]":
-    def check(_: object, attribute: "attrs.Attribute[Any]", value: object) -> None:
-        if value is not None and value not in values:
-            raise ValueError(f"{attribute.name} is {' or '.join(values)}, not {value!r}")
-
-    return check
-
-
 @attrs.frozen(kw_only=True)
 class Fault:
-    """One thing that goes wrong, and when. Without `rate` and `nth` it goes wrong every time.
+    """One kind of fault, and the requests that it affects: all that match, unless `rate` or `nth` is given.
 
-    The kinds, and the details that each may be given:
-
-    - `status` (`status`=503, `headers`, `body`, `content_type`): this answer instead of the good one.
-    - `reset` (`after_bytes`): a TCP RST before any answer, or after so many bytes of the body.
-    - `truncated` (`after_bytes`, default: half): a body shorter than its Content-Length, then the end of the connection.
-    - `hang` (`seconds`, default: for good): no answer for so long, and then the good one.
-    - `drip` (`seconds`=0.01, `chunk_bytes`=1024): the body in chunks, with a wait before each.
-    - `malformed_row` (`field`, `damage`="missing" or "wrong_type"; default: drawn): one row of the page is damaged.
-    - `malformed_json`: the body ends in the middle of its JSON, as if it were whole.
-    - `empty`: status 200 and an empty body.
-    - `token_revoked`: status 401, and the request's token is dead from now on.
-    - `token_expiring` (`seconds`): the token that is issued lives only so long.
-    - `clamped_limit` (`limit`): no page has more rows than that, whatever was asked for.
-    - `unstable_order`: the list has another order at each request.
-    - `wrong_total` (`delta`=1, or a function of the true total): the page's `total` lies.
+    The documentation of `podero_async.testing` lists the kinds and their options.
 
     Raises:
-        ValueError: The kind, the endpoint or a detail does not exist or does not fit the others.
+        ValueError: If the kind, the endpoint or an option does not exist, or if they do not fit together.
     """
 
     kind: FaultKind
     rate: float | None = None
-    """The share of the matching requests, 0 to 1, drawn by the simulator's seed."""
+    """The share of the matching requests, 0 to 1; the simulator's seed determines which."""
     nth: frozenset[int] | None = attrs.field(default=None, converter=_numbers)
-    """Which of the matching requests, counted from 1; one number, or several."""
+    """The numbers of the matching requests, counted from 1: one number, or several."""
     endpoint: Endpoint | None = None
-    """Only requests to this endpoint; None: to all where the kind can happen."""
-    page: Literal["first", "later"] | None = attrs.field(default=None, validator=_one_of("first", "later"))
-    """Only pages at offset 0, or only those after it."""
+    """Only requests to this endpoint; if None, to every endpoint that the kind can affect."""
+    page: Literal["first", "later"] | None = None
+    """Only pages at offset 0, or only the others."""
     vehicle: VehicleRef | None = None
     """Only requests about this vehicle."""
     times: int | None = None
-    """At most so often."""
+    """How often it happens at most."""
 
     status: int | None = None
     headers: Mapping[str, str] | None = None
@@ -118,36 +99,35 @@ class Fault:
     seconds: float | None = None
     chunk_bytes: int | None = None
     field: str | None = None
-    damage: Literal["missing", "wrong_type"] | None = attrs.field(
-        default=None, validator=_one_of("missing", "wrong_type")
-    )
+    damage: Literal["missing", "wrong_type"] | None = None
     limit: int | None = None
     delta: int | Callable[[int], int] | None = None
 
     def __attrs_post_init__(self) -> None:
-        rules = RULES.get(self.kind)
+        rules = FAULT_KINDS.get(self.kind)
         if rules is None:
-            raise ValueError(f"unknown kind of fault {self.kind!r}; there are {', '.join(RULES)}")
+            raise ValueError(f"unknown kind of fault {self.kind!r}; the kinds are {', '.join(FAULT_KINDS)}")
         if self.endpoint is not None and self.endpoint not in rules.endpoints:
-            raise ValueError(
-                f"{self.kind} can happen at {', '.join(sorted(rules.endpoints))}, not at {self.endpoint!r}"
-            )
-        foreign = sorted(name for name in _DETAILS - rules.details if getattr(self, name) is not None)
+            raise ValueError(f"{self.kind} can affect {', '.join(sorted(rules.endpoints))}, not {self.endpoint!r}")
+        for name, values in _CHOICES.items():
+            if getattr(self, name) not in {None, *values}:
+                raise ValueError(f"{name} is {' or '.join(values)}, not {getattr(self, name)!r}")
+        foreign = sorted(name for name in _OPTIONS - rules.options if getattr(self, name) is not None)
         if foreign:
             raise ValueError(f"{self.kind} does not take {', '.join(foreign)}")
         if rules.required and getattr(self, rules.required) is None:
             raise ValueError(f"{self.kind} needs {rules.required}")
         if self.rate is not None and self.nth is not None:
-            raise ValueError("a fault happens at a rate or at the nth requests, not both")
+            raise ValueError("rate and nth exclude each other")
         if self.rate is not None and not 0 <= self.rate <= 1:
-            raise ValueError(f"a rate is between 0 and 1, not {self.rate}")
+            raise ValueError(f"rate is between 0 and 1, not {self.rate}")
         if self.nth is not None and min(self.nth, default=0) < 1:
-            raise ValueError("requests are counted from 1")
+            raise ValueError("nth is counted from 1")
 
 
 @attrs.frozen(kw_only=True)
-class Call:
-    """What the script needs to know of a request."""
+class RequestSummary:
+    """The properties of a request that faults match."""
 
     endpoint: str
     is_first_page: bool
@@ -156,25 +136,25 @@ class Call:
 
 @attrs.define
 class ArmedFault:
-    """A fault of the script with its own counts and its own random numbers: no other fault changes its draw."""
+    """A fault with its own counts and its own random numbers, so that other faults do not change its draws."""
 
     fault: Fault
     rng: Random
     _seen: int = 0
     _fired: int = 0
 
-    def _matches(self, call: Call) -> bool:
+    def _matches(self, request: RequestSummary) -> bool:
         fault = self.fault
         return (
-            call.endpoint in RULES[fault.kind].endpoints
-            and fault.endpoint in {None, call.endpoint}
-            and fault.vehicle in {None, call.vehicle}
-            and (fault.page is None or (fault.page == "first") == call.is_first_page)
+            request.endpoint in FAULT_KINDS[fault.kind].endpoints
+            and fault.endpoint in {None, request.endpoint}
+            and fault.vehicle in {None, request.vehicle}
+            and (fault.page is None or (fault.page == "first") == request.is_first_page)
         )
 
-    def fires(self, call: Call) -> bool:
+    def fires(self, request: RequestSummary) -> bool:
         fault = self.fault
-        if not self._matches(call):
+        if not self._matches(request):
             return False
         self._seen += 1
         drawn = fault.rate is None or self.rng.random() < fault.rate
@@ -187,8 +167,8 @@ class ArmedFault:
 
 
 @attrs.define
-class Plan:
-    """What goes wrong with one request: at most one break of the exchange, and any shapes of its answer."""
+class FaultPlan:
+    """The faults of one request: at most one that replaces or breaks the response, and any that shape its content."""
 
     breaking: Fault | None = None
     shaping: dict[str, ArmedFault] = attrs.field(factory=dict)
@@ -196,7 +176,7 @@ class Plan:
 
 @attrs.define
 class FaultScript:
-    """All faults in their order; the first that breaks the exchange wins."""
+    """All faults, in the order in which they were added; the first that breaks the response wins."""
 
     _seed: int
     _armed: list[ArmedFault] = attrs.field(factory=list)
@@ -207,13 +187,13 @@ class FaultScript:
     def clear(self) -> None:
         self._armed.clear()
 
-    def plan(self, call: Call) -> Plan:
-        plan = Plan()
+    def plan(self, request: RequestSummary) -> FaultPlan:
+        plan = FaultPlan()
         for armed in self._armed:
-            shapes = RULES[armed.fault.kind].shapes_answer
-            if armed.fires(call):
-                if shapes:
-                    plan.shaping[armed.fault.kind] = armed
-                elif plan.breaking is None:
-                    plan.breaking = armed.fault
+            if not armed.fires(request):
+                continue
+            if FAULT_KINDS[armed.fault.kind].shapes_response:
+                plan.shaping[armed.fault.kind] = armed
+            elif plan.breaking is None:
+                plan.breaking = armed.fault
         return plan

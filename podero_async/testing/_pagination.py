@@ -1,4 +1,4 @@
-"""How a page is cut from a vehicle's list, and the faults that shape it. Synchronous, and so atomic."""
+"""One page of a vehicle's sessions, and the faults that change its content. Synchronous, and therefore atomic."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from podero_async.testing._parameters import PageRequest
 from podero_async.testing._session_list import SessionList, encode
 from podero_async.testing._stats import Counts
 
-_REQUIRED = ("id", "plug_in_time", "unplug_time", "energy_charged_kwh", "is_at_home", "session_outcome")
-_NO_FIELD_TAKES = {"damaged": True}  # neither text nor number, boolean nor null
+_DAMAGED_FIELDS = ("id", "plug_in_time", "unplug_time", "energy_charged_kwh", "is_at_home", "session_outcome")
+_WRONG_TYPE = {"damaged": True}  # an object: no field of a session accepts one
 
 
-def cut_page(listed: SessionList, request: PageRequest, shaping: Mapping[str, ArmedFault], counts: Counts) -> bytes:
-    """Cut one page and its total from the list as it stands now, and encode both."""
-    rows, window = listed.window(request.from_date, request.to_date, include_hidden=request.include_hidden)
+def cut_page(sessions: SessionList, request: PageRequest, shaping: Mapping[str, ArmedFault], counts: Counts) -> bytes:
+    """Encode one page and its total from the current state of a list."""
+    rows, window = sessions.window(request.from_date, request.to_date, include_hidden=request.include_hidden)
     total = window.stop - window.start
     if armed := shaping.get("unstable_order"):
         rows, window = rows[window], slice(0, total)
@@ -30,11 +30,11 @@ def cut_page(listed: SessionList, request: PageRequest, shaping: Mapping[str, Ar
     start = window.start + request.offset
     items = [row.encoded for row in rows[start : min(start + limit, window.stop)]]
     if items and (armed := shaping.get("malformed_row")):
-        at = armed.rng.randrange(len(items))
-        items[at] = _damaged(items[at], armed.fault, armed.rng)
+        index = armed.rng.randrange(len(items))
+        items[index] = _damaged(items[index], armed.fault, armed.rng)
         counts.faults["malformed_row"] += 1
     if armed := shaping.get("wrong_total"):
-        total = _lie(total, armed.fault)
+        total = _wrong_total(total, armed.fault)
         counts.faults["wrong_total"] += 1
     counts.rows_served += len(items)
     return b'{"total":%d,"items":[%b]}' % (total, b",".join(items))
@@ -42,16 +42,16 @@ def cut_page(listed: SessionList, request: PageRequest, shaping: Mapping[str, Ar
 
 def _damaged(encoded: bytes, fault: Fault, rng: Random) -> bytes:
     fields = json.loads(encoded)
-    field = fault.field or rng.choice(_REQUIRED)
+    field = fault.field or rng.choice(_DAMAGED_FIELDS)
     damage = fault.damage or rng.choice(["missing", "wrong_type"])
     if damage == "missing":
         fields.pop(field, None)
     else:
-        fields[field] = _NO_FIELD_TAKES
+        fields[field] = _WRONG_TYPE
     return encode(fields)
 
 
-def _lie(total: int, fault: Fault) -> int:
+def _wrong_total(total: int, fault: Fault) -> int:
     if callable(fault.delta):
         return fault.delta(total)
     return max(0, total + (1 if fault.delta is None else fault.delta))

@@ -1,4 +1,4 @@
-"""What a request asks for: path and query parameters read as the contract has them, or refused as django-ninja does."""
+"""Path and query parameters, parsed as the contract defines them and refused in the format of django-ninja."""
 
 import re
 import uuid
@@ -10,9 +10,9 @@ import attrs
 from aiohttp import web
 
 from podero_async.models import VehicleRef
-from podero_async.testing._responses import Answer, RefusedError
+from podero_async.testing._responses import RefusedError, Response
 
-MAX_ROWS = 200
+MAX_PAGE_SIZE = 200
 
 _T = TypeVar("_T")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -22,10 +22,10 @@ _INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 @attrs.frozen(kw_only=True)
 class PageRequest:
-    """One request for a page of the sessions list, valid and about to be answered."""
+    """One valid request for a page of the sessions list."""
 
     number: int
-    """Counts the pages of this simulator from 1."""
+    """The number of this page among all pages of the simulator, from 1."""
     vehicle: VehicleRef
     from_date: date
     to_date: date
@@ -34,13 +34,13 @@ class PageRequest:
     include_hidden: bool
 
 
-class _UnreadableError(ValueError):
-    """A parameter's text is not what it should be: pydantic's name of the error, and its words."""
+class _InvalidParameterError(ValueError):
+    """A parameter is invalid: pydantic's type of the error, and its message."""
 
 
 def _uuid(text: str) -> uuid.UUID:
     if not _UUID.fullmatch(text):
-        raise _UnreadableError("uuid_parsing", "Input should be a valid UUID")
+        raise _InvalidParameterError("uuid_parsing", "Input should be a valid UUID")
     return uuid.UUID(text)
 
 
@@ -49,61 +49,61 @@ def _date(text: str) -> date:
         if _DATE.fullmatch(text):
             return date.fromisoformat(text)
     except ValueError:
-        pass  # a day that no month has
-    raise _UnreadableError("date_from_datetime_parsing", "Input should be a valid date in the format YYYY-MM-DD")
+        pass  # well-formed, but not a date, such as 2026-02-30
+    raise _InvalidParameterError("date_from_datetime_parsing", "Input should be a valid date in the format YYYY-MM-DD")
 
 
 def _boolean(text: str) -> bool:
     if text not in {"true", "false"}:
-        raise _UnreadableError("bool_parsing", "Input should be a valid boolean, unable to interpret input")
+        raise _InvalidParameterError("bool_parsing", "Input should be a valid boolean, unable to interpret input")
     return text == "true"
 
 
-def _integer(least: int, most: int | None = None) -> Callable[[str], int]:
-    def read(text: str) -> int:
+def _integer(minimum: int, maximum: int | None = None) -> Callable[[str], int]:
+    def parse(text: str) -> int:
         if not _INTEGER.fullmatch(text):
-            raise _UnreadableError(
+            raise _InvalidParameterError(
                 "int_parsing", "Input should be a valid integer, unable to parse string as an integer"
             )
         value = int(text)
-        if value < least:
-            raise _UnreadableError("greater_than_equal", f"Input should be greater than or equal to {least}")
-        if most is not None and value > most:
-            raise _UnreadableError("less_than_equal", f"Input should be less than or equal to {most}")
+        if value < minimum:
+            raise _InvalidParameterError("greater_than_equal", f"Input should be greater than or equal to {minimum}")
+        if maximum is not None and value > maximum:
+            raise _InvalidParameterError("less_than_equal", f"Input should be less than or equal to {maximum}")
         return value
 
-    return read
+    return parse
 
 
 @attrs.define
 class Parameters:
-    """Reads one request's parameters, and gathers what is wrong with them: `check` refuses all of it at once."""
+    """Parses the parameters of one request and collects all errors, which `check` raises together."""
 
     _request: web.Request
     _errors: list[dict[str, Any]] = attrs.field(factory=list, init=False)
 
-    def _read(self, loc: str, name: str, text: str, parse: Callable[[str], _T], fallback: _T) -> _T:
+    def _parse(self, loc: str, name: str, text: str, parse: Callable[[str], _T], fallback: _T) -> _T:
         try:
             return parse(text)
-        except _UnreadableError as error:
+        except _InvalidParameterError as error:
             kind, message = error.args
             self._errors.append({"type": kind, "loc": [loc, name], "msg": message})
             return fallback
 
     def path_uuid(self, name: str) -> uuid.UUID:
-        return self._read("path", name, self._request.match_info[name], _uuid, uuid.UUID(int=0))
+        return self._parse("path", name, self._request.match_info[name], _uuid, uuid.UUID(int=0))
 
     def query(self, name: str, parse: Callable[[str], _T], default: _T, *, required: bool = False) -> _T:
         values = self._request.query.getall(name, ())
         if values:
-            return self._read("query", name, values[-1], parse, default)
+            return self._parse("query", name, values[-1], parse, default)
         if required:
             self._errors.append({"type": "missing", "loc": ["query", name], "msg": "Field required"})
         return default
 
     def check(self) -> None:
         if self._errors:
-            raise RefusedError(Answer.of(422, {"detail": self._errors}))
+            raise RefusedError(Response.of(422, {"detail": self._errors}))
 
     def vehicle(self) -> VehicleRef:
         return VehicleRef(user_id=self.path_uuid("user_id"), vehicle_id=self.path_uuid("electric_vehicle_id"))
@@ -112,7 +112,7 @@ class Parameters:
         return self.query(name, _boolean, default=False)
 
     def limit(self) -> int:
-        return self.query("limit", _integer(1, MAX_ROWS), 50)
+        return self.query("limit", _integer(1, MAX_PAGE_SIZE), 50)
 
     def offset(self) -> int:
         return self.query("offset", _integer(0), 0)

@@ -1,4 +1,4 @@
-"""An answer, and how it goes over the wire: whole, or broken in the way a fault asks for. Knows no endpoint."""
+"""A response, and how it is sent: complete, or broken by a fault."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from aiohttp import web
 from podero_async.testing._faults import Fault
 from podero_async.testing._session_list import encode
 
-_GZIP_FROM = 1024  # bytes: below it, compressing costs more than it saves
+_MIN_COMPRESSED_BYTES = 1024
 _JSON = "application/json; charset=utf-8"
 _LINGER_RESET = struct.pack("ii", 1, 0)  # closing sends RST instead of FIN
 
-Pause = Callable[[float], Awaitable[bool]]
-"""Waits so many seconds; False where the simulator closed meanwhile."""
+Sleep = Callable[[float], Awaitable[bool]]
+"""Sleeps for a number of seconds; returns False as soon as the simulator closes."""
 
 
 @attrs.frozen
-class Answer:
+class Response:
     """Status, body and headers, before compression."""
 
     status: int
@@ -33,73 +33,73 @@ class Answer:
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, status: int, value: object, headers: Mapping[str, str] | None = None) -> Answer:
+    def of(cls, status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:
+        """Make a response with a JSON body."""
         return cls(status, encode(value), headers=headers or {})
 
     @classmethod
-    def detail(cls, status: int, text: str, headers: Mapping[str, str] | None = None) -> Answer:
-        return cls.of(status, {"detail": text}, headers)
+    def of_detail(cls, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+        return cls.of(status, {"detail": detail}, headers)
 
 
 class RefusedError(Exception):
-    """The request ends here, with this answer."""
+    """The request is refused with this response."""
 
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(answer)
-        self.answer = answer
+    def __init__(self, response: Response) -> None:
+        super().__init__(response)
+        self.response = response
 
 
-def reset(request: web.Request) -> web.StreamResponse:
+def reset_connection(request: web.Request) -> web.StreamResponse:
     """Drop the connection with a TCP RST."""
-    if transport := request.transport:  # None: the client was quicker
+    if transport := request.transport:  # None if the client has already gone
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)
         transport.abort()
-    # aiohttp asks for a response even so, and finds out by itself that nobody is there to take it.
-    return web.Response()
+    return web.Response()  # aiohttp requires one, and finds the connection closed
 
 
-async def deliver(request: web.Request, answer: Answer, fault: Fault | None, pause: Pause) -> web.StreamResponse:
-    """Send the answer, compressed where the client takes that, and broken where the fault says how."""
-    headers, body = dict(answer.headers) | {"Content-Type": answer.content_type}, answer.body
-    if len(body) > _GZIP_FROM and "gzip" in request.headers.get("Accept-Encoding", ""):
+async def send(request: web.Request, response: Response, fault: Fault | None, sleep: Sleep) -> web.StreamResponse:
+    """Send a response, compressed if the client accepts gzip, and broken if there is a fault that breaks it."""
+    headers, body = dict(response.headers) | {"Content-Type": response.content_type}, response.body
+    if len(body) > _MIN_COMPRESSED_BYTES and "gzip" in request.headers.get("Accept-Encoding", ""):
         body = gzip.compress(body, compresslevel=1, mtime=0)
         headers["Content-Encoding"] = "gzip"
     if fault is None or fault.kind not in {"drip", "reset", "truncated"}:
-        return web.Response(status=answer.status, body=body, headers=headers)
-    response = web.StreamResponse(status=answer.status, headers=headers | {"Content-Length": str(len(body))})
-    await response.prepare(request)
+        return web.Response(status=response.status, body=body, headers=headers)
+    stream = web.StreamResponse(status=response.status, headers=headers | {"Content-Length": str(len(body))})
+    await stream.prepare(request)
     if fault.kind == "drip":
-        await _drip(response, body, fault, pause)
-        return response
-    await _break_off(request, response, body, fault)
-    return response
+        await _drip(stream, body, fault, sleep)
+    else:
+        await _break_off(request, stream, body, fault)
+    return stream
 
 
-async def _drip(response: web.StreamResponse, body: bytes, fault: Fault, pause: Pause) -> None:
+async def _drip(stream: web.StreamResponse, body: bytes, fault: Fault, sleep: Sleep) -> None:
     size = fault.chunk_bytes or 1024
-    for at in range(0, len(body), size):
-        if not await pause(0.01 if fault.seconds is None else fault.seconds):
+    for start in range(0, len(body), size):
+        if not await sleep(0.01 if fault.seconds is None else fault.seconds):
             return
-        await response.write(body[at : at + size])
+        await stream.write(body[start : start + size])
 
 
-async def _break_off(request: web.Request, response: web.StreamResponse, body: bytes, fault: Fault) -> None:
+async def _break_off(request: web.Request, stream: web.StreamResponse, body: bytes, fault: Fault) -> None:
     sent = len(body) // 2 if fault.after_bytes is None else fault.after_bytes
-    await response.write(body[: min(sent, len(body) - 1)])
+    await stream.write(body[: min(sent, len(body) - 1)])
     if fault.kind == "reset":
-        # A reset discards what the kernel has not sent: give the bytes their turn of the loop first.
+        # A reset discards unsent bytes: let the event loop write them to the kernel first.
         await asyncio.sleep(0)
-        reset(request)
+        reset_connection(request)
     elif transport := request.transport:
         transport.close()
 
 
-def pause_until(closing: asyncio.Future[None]) -> Pause:
-    """Make a `Pause` that the future cuts short: no wait outlives the simulator."""
+def sleep_unless(closing: asyncio.Future[None]) -> Sleep:
+    """Make a `Sleep` that ends when the future is done, so that no request outlives the simulator."""
 
-    async def pause(seconds: float) -> bool:
+    async def sleep(seconds: float) -> bool:
         if seconds > 0:
             await asyncio.wait({closing}, timeout=None if math.isinf(seconds) else seconds)
         return not closing.done()
 
-    return pause
+    return sleep

@@ -1,14 +1,12 @@
-"""A vehicle's sessions as rows of the wire: encoded once, kept in the list's order, cut by windows of days.
-
-Knows nothing of HTTP, users or how rows come about.
-"""
+"""A vehicle's sessions as encoded JSON rows, sorted newest first, and selected by days."""
 
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY = timedelta(days=1) // _MICROSECOND
 
-
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -29,20 +26,20 @@ def encode(value: object) -> bytes:
 
 
 def wire_time(moment: datetime) -> str:
-    """`2026-01-05T18:03:11Z`, with a fraction only where there is one."""
+    """Format a time as `2026-01-05T18:03:11Z`, with a fraction only if it is not zero."""
     if moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat().removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: object) -> datetime:
-    """Read a time as the wire writes it; one without an offset is UTC.
+    """Parse a time of a row; a time without an offset is UTC.
 
     Raises:
-        ValueError: It is no ISO 8601 time.
+        ValueError: If the value is not an ISO 8601 time.
     """
     if not isinstance(text, str):
-        raise ValueError(f"not a time: {text!r}")  # noqa: TRY004 - rows come from outside: one error for a bad one
+        raise ValueError(f"not a time: {text!r}")  # noqa: TRY004 - every invalid row is a ValueError
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -57,7 +54,7 @@ def _midnight(day: date) -> int:
 
 @attrs.frozen
 class Row:
-    """One session. `order` puts the newest plug-in first and breaks ties by id."""
+    """One session. `order`, its sort key, puts the newest plug-in first and breaks ties by id."""
 
     id: str
     order: tuple[int, str]
@@ -69,11 +66,11 @@ class Row:
         """Encode the fields of one session.
 
         Raises:
-            ValueError: The row has no `id`, or no `plug_in_time` that can be read: it would have no place in a list.
+            ValueError: If the row has no `id` or no valid `plug_in_time`, so it cannot be sorted.
         """
         row_id = fields.get("id")
         if not isinstance(row_id, str):
-            raise ValueError("a row needs an id, as text")  # noqa: TRY004 - as above
+            raise ValueError("a row needs an id of type str")  # noqa: TRY004 - as above
         order = (-_microseconds(parse_time(fields.get("plug_in_time"))), row_id)
         return cls(row_id, order, fields.get("is_hidden", False) is True, encode(fields))
 
@@ -87,55 +84,29 @@ class Row:
         return _EPOCH - self.order[0] * _MICROSECOND
 
 
-@attrs.define
-class _SortedRows:
-    """Rows in the list's order, beside their sort keys, so that a window is found by halving."""
-
-    _orders: list[tuple[int, str]] = attrs.field(factory=list)
-    rows: list[Row] = attrs.field(factory=list)
-
-    @classmethod
-    def of(cls, rows: Iterable[Row]) -> _SortedRows:
-        ordered = sorted(rows, key=lambda row: row.order)
-        return cls([row.order for row in ordered], ordered)
-
-    def add(self, row: Row) -> None:
-        at = bisect_left(self._orders, row.order)
-        self._orders.insert(at, row.order)
-        self.rows.insert(at, row)
-
-    def discard(self, row: Row) -> None:
-        at = bisect_left(self._orders, row.order)
-        if at < len(self.rows) and self.rows[at].id == row.id:
-            del self._orders[at], self.rows[at]
-
-    def window(self, from_date: date, to_date: date) -> slice:
-        # Keys are negated times, so the window [from, to + 1 day) begins just after its upper end.
-        first = bisect_left(self._orders, (1 - _midnight(to_date) - _DAY, ""))
-        last = bisect_left(self._orders, (1 - _midnight(from_date), ""))
-        return slice(first, max(first, last))
+_order = attrgetter("order")
 
 
 @attrs.define
 class SessionList:
-    """One vehicle's completed sessions: newest first, ids unique, hidden rows apart."""
+    """One vehicle's completed sessions, newest first, with unique ids; hidden rows are listed only on request."""
 
-    _by_id: dict[str, Row] = attrs.field(factory=dict)
-    _every: _SortedRows = attrs.field(factory=_SortedRows)
-    _visible: _SortedRows = attrs.field(factory=_SortedRows)
+    _by_id: dict[str, Row]
+    _all: list[Row]
+    _visible: list[Row]
 
     @classmethod
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> SessionList:
-        """Sort and encode wire rows.
+        """Sort and encode rows.
 
         Raises:
-            ValueError: A row has no place in a list (see `Row.of`), or an id stands twice.
+            ValueError: If a row cannot be sorted (see `Row.of`), or if an id occurs twice.
         """
-        made = [Row.of(fields) for fields in rows]
-        by_id = {row.id: row for row in made}
-        if len(by_id) < len(made):
-            raise ValueError("a session id stands twice in one vehicle's rows")
-        return cls(by_id, _SortedRows.of(made), _SortedRows.of(row for row in made if not row.is_hidden))
+        ordered = sorted(map(Row.of, rows), key=_order)
+        by_id = {row.id: row for row in ordered}
+        if len(by_id) < len(ordered):
+            raise ValueError("a session id occurs twice in the rows of a vehicle")
+        return cls(by_id, ordered, [row for row in ordered if not row.is_hidden])
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -144,18 +115,21 @@ class SessionList:
         return row_id in self._by_id
 
     def window(self, from_date: date | None, to_date: date | None, *, include_hidden: bool) -> tuple[list[Row], slice]:
-        """Find the rows of the days `from_date` to `to_date` (both inclusive, None: no bound), newest first.
+        """Return the list and the slice of it that lies within the days (inclusive; None: no bound), newest first.
 
-        The list is the live one, not a copy: cut it with the slice before anything else can move it.
+        The list is not a copy: apply the slice before the next change.
         """
-        chosen = self._every if include_hidden else self._visible
-        return chosen.rows, chosen.window(from_date or date.min, to_date or date.max)
+        rows = self._all if include_hidden else self._visible
+        # Sort keys are negated times, so the window [from, to + 1 day) starts just after its upper end.
+        start = bisect_left(rows, (1 - _midnight(to_date or date.max) - _DAY, ""), key=_order)
+        stop = bisect_left(rows, (1 - _midnight(from_date or date.min), ""), key=_order)
+        return rows, slice(start, max(start, stop))
 
     def newest(self) -> Row | None:
-        return self._every.rows[0] if self._every.rows else None
+        return self._all[0] if self._all else None
 
     def oldest(self) -> Row | None:
-        return self._every.rows[-1] if self._every.rows else None
+        return self._all[-1] if self._all else None
 
     def fields(self, row_id: str) -> dict[str, Any]:
         return self._by_id[row_id].fields
@@ -163,28 +137,30 @@ class SessionList:
     def insert(self, fields: Mapping[str, Any]) -> None:
         row = Row.of(fields)
         if row.id in self._by_id:
-            raise ValueError(f"the vehicle has a session {row.id} already")
+            raise ValueError(f"the vehicle already has a session {row.id}")
         self._by_id[row.id] = row
-        self._every.add(row)
-        if not row.is_hidden:
-            self._visible.add(row)
+        for rows in self._lists_of(row):
+            insort(rows, row, key=_order)
 
     def remove(self, row_id: str) -> None:
-        """Take a session out; a `KeyError` where there is none of that id."""
+        """Remove a session, or raise `KeyError` if its id is unknown."""
         row = self._by_id.pop(row_id)
-        self._every.discard(row)
-        self._visible.discard(row)
+        for rows in self._lists_of(row):
+            del rows[bisect_left(rows, row.order, key=_order)]
+
+    def _lists_of(self, row: Row) -> list[list[Row]]:
+        return [self._all] if row.is_hidden else [self._all, self._visible]
 
 
 def rows_from_jsonl(source: Path | str | Iterable[str]) -> dict[VehicleRef, list[dict[str, Any]]]:
-    """Read wire rows from JSON lines, for `PoderoSimulator(rows=...)`.
+    """Read rows from JSON lines, for `PoderoSimulator(rows=...)`.
 
     Args:
-        source: The path of a file, or lines. Each line is one session's row with a `user_id` and a `vehicle_id`
-            beside the wire's own fields; blank lines are passed over.
+        source: The path of a file, or lines. Each line is an object with the fields of one session, a `user_id` and
+            a `vehicle_id`; blank lines are ignored.
 
     Raises:
-        ValueError: A line is not such an object; the message names its number, counted from 1.
+        ValueError: If a line is invalid; the message has its number, counted from 1.
     """
     if isinstance(source, Path | str):
         with Path(source).open(encoding="utf-8") as lines:
@@ -198,7 +174,7 @@ def rows_from_jsonl(source: Path | str | Iterable[str]) -> dict[VehicleRef, list
             vehicle, fields = _read_line(line)
             key = (vehicle, Row.of(fields).id)
             if key in seen:
-                raise ValueError(f"session {key[1]} stands twice")  # noqa: TRY301 - the number is added below
+                raise ValueError(f"session {key[1]} occurs twice")  # noqa: TRY301 - the line number is added below
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
         seen.add(key)
@@ -209,11 +185,11 @@ def rows_from_jsonl(source: Path | str | Iterable[str]) -> dict[VehicleRef, list
 def _read_line(line: str) -> tuple[VehicleRef, dict[str, Any]]:
     fields = json.loads(line)
     if not isinstance(fields, dict):
-        raise ValueError("not a JSON object")  # noqa: TRY004 - a bad line is a ValueError, whatever is bad in it
+        raise ValueError("not a JSON object")  # noqa: TRY004 - every invalid line is a ValueError
     missing = [
         name for name in ("user_id", "vehicle_id", "id", "plug_in_time") if not isinstance(fields.get(name), str)
     ]
     if missing:
-        raise ValueError(f"{', '.join(missing)} missing, or not text")
+        raise ValueError(f"{', '.join(missing)} missing or not of type str")
     vehicle = VehicleRef(user_id=fields.pop("user_id"), vehicle_id=fields.pop("vehicle_id"))
     return vehicle, fields

@@ -1,4 +1,4 @@
-"""The simulator as tests and the command line hold it: what to serve, its life, and every change to what it serves."""
+"""`PoderoSimulator`: its options, its lifetime, and the changes that it offers to tests and the command line."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import socket
 import ssl
 import time
 import uuid
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
-from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
@@ -20,40 +20,40 @@ from podero_async.models import VehicleRef
 from podero_async.testing._endpoints import Endpoints
 from podero_async.testing._fake_data import new_uuid, seeded
 from podero_async.testing._faults import Fault, FaultScript
-from podero_async.testing._oauth import GRANTS, WAYS, Grant, Refusal, TokenDesk, TokenWay
+from podero_async.testing._oauth import GRANTS, TOKEN_STYLES, Grant, TokenIssuer, TokenStyle, UnsupportedStatus
 from podero_async.testing._parameters import PageRequest
 from podero_async.testing._server import Server
 from podero_async.testing._state import Fleet, Rows
 from podero_async.testing._stats import Counts, RequestRecord
 
 _HOST = "127.0.0.1"
-_SHUTDOWN_S = 1.0  # more than any answer still needs once every wait has ended
+_SHUTDOWN_S = 1.0  # enough for any response, since no request sleeps any longer
 
 
 class PoderoSimulator:
-    """A server of the Podero Partner API on loopback, for as long as its `async with` lasts.
+    """A server of the Podero Partner API on loopback, which runs until its `async with` ends.
 
-    Everything that it serves follows from `seed`, tokens and request ids excepted. It belongs to one event loop;
-    each change is atomic, and the next answer shows it. Leaving the `async with` ends every request and connection.
+    `seed` determines everything that it serves, apart from tokens and request ids. It belongs to one event loop. Each
+    change is atomic, and the next response shows it. Leaving the `async with` ends all requests and connections.
 
     Args:
-        users: How many users the organization has.
-        vehicles: How many vehicles, dealt out to the users in turn.
-        sessions_per_vehicle: How many completed sessions each has, hidden ones included; or the least and the most.
-        seed: Of all generated data and of the faults' draws.
-        rows: Wire rows by vehicle, to serve instead of generated ones; `users` and `vehicles` are ignored then.
-        faults: What goes wrong; see `Fault`.
-        port: 0 takes a free one.
-        ssl_context: With it, the server speaks TLS only.
-        latency_s: The wait before each answer, in seconds. The answer is made after it.
-        token_lifetime_s: How long an access token is good, in seconds of `clock`.
-        users_as_pages: Whether users come as `{"total", "items"}` with `limit` and `offset`, or as a bare array.
-        token_endpoints: What the token endpoint speaks: "json" (`/api/partners/v2.0/auth/token`), "form" (the same path,
+        users: Number of users of the organization.
+        vehicles: Number of vehicles, assigned to the users in turn.
+        sessions_per_vehicle: Number of completed sessions of each vehicle, hidden ones included, or its range.
+        seed: Seed of the generated data and of the faults' random numbers.
+        rows: JSON rows by vehicle. If given, they replace the generated data, and `users` and `vehicles` are ignored.
+        faults: See `Fault`.
+        port: TCP port; 0 selects a free one.
+        ssl_context: If given, the server accepts TLS only.
+        latency_s: Seconds before each response, which then shows the state after them.
+        token_lifetime_s: Lifetime of an access token, in seconds of `clock`.
+        users_as_pages: Whether users are listed as `{"total", "items"}` with `limit` and `offset`, or as an array.
+        token_styles: Supported token endpoint styles: "json" (`/api/partners/v2.0/auth/token`), "form" (the same path,
             form-encoded), "basic" (`/oauth2/token/`: HTTP Basic and JSON).
-        json_grants: The grant types of the way "json".
-        refuse_with: The status of the answer to a way or grant that is not spoken.
-        before_answer: Called right before each page of the sessions list is cut, to change the list under its reader.
-        clock: The server's time, in seconds. Only differences count.
+        json_grants: Grant types of the style "json".
+        unsupported_status: Status of the response if a style or a grant type is not supported.
+        before_page: Called right before each page of the sessions list is cut, for example to change the list.
+        clock: Returns the server's time, in seconds; only differences matter.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class PoderoSimulator:
         latency_s: float = 0.0,
         token_lifetime_s: float = 36000,
         users_as_pages: bool = False,
-        token_endpoints: Collection[TokenWay] = WAYS,
+        token_styles: Collection[TokenStyle] = TOKEN_STYLES,
         json_grants: Collection[Grant] = GRANTS,
-        refuse_with: Refusal = 422,
-        before_answer: Callable[[PageRequest], None] | None = None,
+        unsupported_status: UnsupportedStatus = 422,
+        before_page: Callable[[PageRequest], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         rng = seeded(seed, "organization")
@@ -91,14 +91,14 @@ class PoderoSimulator:
             self._fleet = Fleet.generated(seed, self.org_id, users, vehicles, sessions_per_vehicle)
         else:
             self._fleet = Fleet.of_rows(seed, self.org_id, rows)
-        self._tokens = TokenDesk(
+        self._tokens = TokenIssuer(
             client_id=self.client_id,
             client_secret=self.client_secret,
             username=self.username,
             password=self.password,
-            ways=frozenset(token_endpoints),
+            styles=frozenset(token_styles),
             json_grants=frozenset(json_grants),
-            refuse_with=refuse_with,
+            unsupported_status=unsupported_status,
             lifetime_s=token_lifetime_s,
             clock=clock,
             counts=self.counts,
@@ -108,7 +108,7 @@ class PoderoSimulator:
             tokens=self._tokens,
             counts=self.counts,
             users_as_pages=users_as_pages,
-            before_answer=before_answer,
+            before_page=before_page,
         )
         self._faults = FaultScript(seed)
         for fault in faults:
@@ -116,16 +116,23 @@ class PoderoSimulator:
         self._server = Server(
             endpoints=self._endpoints, faults=self._faults, counts=self.counts, clock=clock, latency_s=latency_s
         )
+        _instances.add(self)
+
+    def __repr__(self) -> str:
+        address = "not started" if self._listening is None else self.base_url
+        return (
+            f"<PoderoSimulator {address}: {len(self.vehicles):,} vehicles, {self.total_sessions():,} sessions,"
+            f" {self.counts.total_requests:,} requests served>"
+        )
 
     async def __aenter__(self) -> Self:
         if self._runner is not None:
-            raise RuntimeError("a simulator runs once")
-        # A client that has gone takes its request with it, even one that hangs.
-        runner = web.AppRunner(
+            raise RuntimeError("a simulator can be started only once: create another one")
+        # A request is cancelled when its client disconnects, even if it hangs.
+        self._runner = runner = web.AppRunner(
             self._server.app(), handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_S
         )
         await runner.setup()
-        self._runner = runner
         try:
             self._listening = socket.create_server((_HOST, self._port))
             await web.SockSite(runner, self._listening, ssl_context=self._ssl_context).start()
@@ -135,13 +142,11 @@ class PoderoSimulator:
         self._port = self._listening.getsockname()[1]
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._runner is None or self._listening is None:
             return
-        # A connection that is just being accepted when the server closes would be left open: accept none from now on,
-        # and give those under way their turns of the loop. (uvloop and Windows have no reader to remove.)
+        # aiohttp would leave a connection open that is accepted while the server closes: accept no more, and let the
+        # event loop process those that were accepted. (uvloop and Windows have no reader to remove.)
         with suppress(NotImplementedError):
             asyncio.get_running_loop().remove_reader(self._listening)
         await asyncio.sleep(0)
@@ -151,23 +156,22 @@ class PoderoSimulator:
 
     @property
     def base_url(self) -> str:
-        """The origin to give to a client, known once the simulator runs."""
+        """The origin of the API, known once the simulator has started."""
         return f"{'https' if self._ssl_context else 'http'}://{_HOST}:{self._port}"
-
-    # What it serves
 
     @property
     def vehicles(self) -> list[VehicleRef]:
+        """All vehicles, in the order in which they were added."""
         return self._fleet.vehicles
 
     @property
     def first_day(self) -> date:
-        """The first day (UTC) on which a session may stand: no session is older."""
+        """The first UTC day that can have a session."""
         return self._fleet.span()[0]
 
     @property
     def last_day(self) -> date:
-        """The last day (UTC) on which a session may stand: no session is newer."""
+        """The last UTC day that can have a session."""
         return self._fleet.span()[1]
 
     def total_sessions(self) -> int:
@@ -182,10 +186,8 @@ class PoderoSimulator:
         *,
         include_hidden: bool = False,
     ) -> list[dict[str, Any]]:
-        """Return a vehicle's rows as they stand now, newest first, as copies; None as a day is no bound."""
+        """Return copies of a vehicle's current rows, newest first; if a day is omitted, the window is open at this end."""
         return self._fleet.truth(vehicle, from_date, to_date, include_hidden=include_hidden)
-
-    # What it saw
 
     @property
     def requests(self) -> deque[RequestRecord]:
@@ -193,27 +195,38 @@ class PoderoSimulator:
         return self._server.requests
 
     @property
-    def tokens_seen(self) -> set[str]:
-        """Every different `Authorization` header that ever arrived."""
-        return self._server.tokens_seen
+    def authorization_headers(self) -> set[str]:
+        """All distinct `Authorization` headers that arrived."""
+        return self._server.authorization_headers
 
-    # Changes while it runs. Each raises `KeyError` where there is no such vehicle or session.
+    @property
+    def secrets(self) -> set[str]:
+        """All credentials except `client_id`, and all tokens issued so far: no log or repr may contain any of them."""
+        return {self.client_secret, self.username, self.password, *self._tokens.issued}
+
+    @staticmethod
+    def instances() -> list[PoderoSimulator]:
+        """Return all simulators of this process, so that a fixture can search the log of any test for their secrets."""
+        return list(_instances)
+
+    # Changes while it runs. They raise `KeyError` for an unknown vehicle, user or session.
 
     def insert(
         self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, *, plug_in_time: datetime | None = None
     ) -> dict[str, Any]:
-        """Put a completed session into a vehicle's list, and return its row.
+        """Add a completed session to a vehicle, and return its row.
 
-        Without a row one is generated, visible, and plugged in a minute after the newest unless `plug_in_time` says
-        when; with a row, `plug_in_time` overrides the row's own.
+        If `row` is omitted, the session is generated and not hidden. If the time is omitted, too, it is a minute after
+        the newest one.
         """
         return self._fleet.insert(vehicle, row, plug_in_time)
 
     def remove(self, vehicle: VehicleRef, session_id: str) -> None:
+        """Remove a session from a vehicle's list."""
         self._fleet.sessions(vehicle).remove(session_id)
 
     def hide(self, vehicle: VehicleRef, session_id: str) -> None:
-        """Flag a session as a blip: it is listed only with `include_hidden` from now on."""
+        """Mark a session as hidden: it is listed only with `include_hidden` from now on."""
         self.update(vehicle, session_id, is_hidden=True, hidden_reason="short_duration")
 
     def update(self, vehicle: VehicleRef, session_id: str, **fields: Any) -> dict[str, Any]:
@@ -227,34 +240,36 @@ class PoderoSimulator:
         sessions: int = 0,
         rows: Iterable[Mapping[str, Any]] | None = None,
     ) -> VehicleRef:
-        """Add a vehicle, with its own rows or so many generated ones, to a user; None adds a user as well."""
+        """Add a vehicle with `rows`, or with generated sessions if they are omitted; without a user, add one, too."""
         return self._fleet.add_vehicle(user_id, sessions=sessions, rows=rows)
 
     def delete_user(self, user_id: uuid.UUID) -> None:
-        """Mark a user as deleted: listed only with `include_deleted` from now on. The vehicles stay."""
+        """Mark a user as deleted: listed only with `include_deleted` from now on. The vehicles remain."""
         self._fleet.delete_user(user_id)
 
     def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
-        """Say which session is going on; None: no one."""
+        """Replace the current session of a vehicle; without a row, remove it."""
         self._fleet.set_current(vehicle, row)
 
     def add_fault(self, fault: Fault) -> None:
-        """Add a fault to the script's end; it counts matching requests from now on."""
+        """Add a fault, which counts matching requests from now on."""
         self._faults.add(fault)
 
     def clear_faults(self) -> None:
+        """Remove all faults."""
         self._faults.clear()
 
     def revoke_tokens(self) -> None:
-        """Answer every access token issued so far with 401."""
+        """Revoke all access tokens: requests with them get 401."""
         self._tokens.revoke_all()
 
     def revoke_refresh_tokens(self) -> None:
+        """Revoke all refresh tokens: requests with them get 400 `invalid_grant`."""
         self._tokens.revoke_refresh_tokens()
 
     @property
     def token_lifetime_s(self) -> float:
-        """How long the tokens issued from now on are good."""
+        """The lifetime of the tokens issued from now on."""
         return self._tokens.lifetime_s
 
     @token_lifetime_s.setter
@@ -263,6 +278,7 @@ class PoderoSimulator:
 
     @property
     def latency_s(self) -> float:
+        """Seconds before each response."""
         return self._server.latency_s
 
     @latency_s.setter
@@ -270,10 +286,13 @@ class PoderoSimulator:
         self._server.latency_s = seconds
 
     @property
-    def before_answer(self) -> Callable[[PageRequest], None] | None:
+    def before_page(self) -> Callable[[PageRequest], None] | None:
         """Called right before each page of the sessions list is cut."""
-        return self._endpoints.before_answer
+        return self._endpoints.before_page
 
-    @before_answer.setter
-    def before_answer(self, hook: Callable[[PageRequest], None] | None) -> None:
-        self._endpoints.before_answer = hook
+    @before_page.setter
+    def before_page(self, hook: Callable[[PageRequest], None] | None) -> None:
+        self._endpoints.before_page = hook
+
+
+_instances: weakref.WeakSet[PoderoSimulator] = weakref.WeakSet()

@@ -1,7 +1,4 @@
-"""The truth that the simulator serves: users, their vehicles, the vehicles' sessions; and every change to it.
-
-Knows nothing of HTTP. Each call is atomic to the coroutines of one event loop.
-"""
+"""The state of the simulator: users, their vehicles, and the sessions of each vehicle. Each change is atomic."""
 
 from __future__ import annotations
 
@@ -42,14 +39,14 @@ class _User:
 @attrs.define
 class _Vehicle:
     planned: int
-    """How many sessions are generated, at the first look: a large fleet is there at once."""
+    """The number of sessions. They are generated when they are first accessed, so that a large fleet starts at once."""
     sessions: SessionList | None = None
     current: dict[str, Any] | None = None
 
 
 @attrs.define
 class Fleet:
-    """Users by id, vehicles by reference, in the order in which they were added."""
+    """Users and vehicles, in the order in which they were added."""
 
     seed: int
     org_id: uuid.UUID
@@ -64,7 +61,7 @@ class Fleet:
     def generated(
         cls, seed: int, org_id: uuid.UUID, users: int, vehicles: int, sessions: int | tuple[int, int]
     ) -> Fleet:
-        """Make a seeded fleet, the vehicles dealt out to the users in turn."""
+        """Generate a fleet from a seed, and assign the vehicles to the users in turn."""
         if vehicles and not users:
             raise ValueError("vehicles need at least one user")
         fleet = cls(seed, org_id)
@@ -95,14 +92,14 @@ class Fleet:
         sessions: int = 0,
         rows: Iterable[Mapping[str, Any]] | None = None,
     ) -> VehicleRef:
-        """Add a vehicle to a user (None: a new one) with its own rows, or else so many generated sessions."""
+        """Add a vehicle to a user, or to a new one if `user_id` is omitted."""
         user_id = user_id or new_uuid(self._rng)
         vehicle = VehicleRef(user_id=user_id, vehicle_id=new_uuid(self._rng))
-        listed = None if rows is None else SessionList.of(rows)
+        own = None if rows is None else SessionList.of(rows)
         current = active_row(self.seed, vehicle) if rows is None else None
         self._add_user(user_id)
         self._users[user_id].vehicles.append(vehicle)
-        self._vehicles[vehicle] = _Vehicle(sessions, listed, current)
+        self._vehicles[vehicle] = _Vehicle(sessions, own, current)
         return vehicle
 
     @property
@@ -110,7 +107,7 @@ class Fleet:
         return list(self._vehicles)
 
     def sessions(self, vehicle: VehicleRef) -> SessionList:
-        """Return a vehicle's live list; a `KeyError` where there is no such vehicle."""
+        """Return the sessions of a vehicle, not as a copy; raise `KeyError` for an unknown vehicle."""
         known = self._vehicles[vehicle]
         if known.sessions is None:
             known.sessions = SessionList.of(session_rows(self.seed, vehicle, known.planned))
@@ -122,17 +119,15 @@ class Fleet:
         )
 
     def span(self) -> tuple[date, date]:
-        """Return the first and the last day on which a session may stand: all of them lie within."""
+        """Return the first and the last day that can have a session."""
         days = {LAST_DAY} if not self._vehicles else set()
         for known in self._vehicles.values():
             if known.planned or known.sessions is None:
-                # By the plan, even where the rows are made: the span must not depend on who looked at what.
+                # From the planned number, so that the span does not depend on which rows have been generated.
                 days |= {first_day(known.planned), LAST_DAY}
             if known.sessions is not None:
                 days |= {row.plug_in_time.date() for row in (known.sessions.oldest(), known.sessions.newest()) if row}
         return min(days, default=LAST_DAY), max(days, default=LAST_DAY)
-
-    # What the answers of the API are made of
 
     def has_vehicle(self, vehicle: VehicleRef) -> bool:
         return vehicle in self._vehicles
@@ -166,15 +161,13 @@ class Fleet:
         user = self._users[user_id]
         return [vehicle_row(self.seed, vehicle, external_id(user.number)) for vehicle in user.vehicles]
 
-    # Changes
-
     def delete_user(self, user_id: uuid.UUID) -> None:
         self._users[user_id].is_deleted = True
 
     def insert(
         self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, plug_in_time: datetime | None = None
     ) -> dict[str, Any]:
-        """Put a session into the list: the row given, or a generated one (by default a minute after the newest)."""
+        """Add a session, which is generated if `row` is omitted."""
         listed = self.sessions(vehicle)
         if row is None:
             newest = listed.newest()
@@ -187,11 +180,11 @@ class Fleet:
         return dict(row)
 
     def update(self, vehicle: VehicleRef, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Change fields of a session; a new `plug_in_time` or `is_hidden` moves it. A refused change changes nothing."""
+        """Change fields of a session, and sort it anew. If a field is invalid, nothing changes."""
         listed = self.sessions(vehicle)
         changed = {**listed.fields(session_id), **fields}
         if Row.of(changed).id != session_id and changed["id"] in listed:
-            raise ValueError(f"the vehicle has a session {changed['id']} already")
+            raise ValueError(f"the vehicle already has a session {changed['id']}")
         listed.remove(session_id)
         listed.insert(changed)
         return changed

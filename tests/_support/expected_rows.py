@@ -1,4 +1,4 @@
-"""The store's rows beside the simulator's, in one form."""
+"""The rows of a store and of a simulator in the same form, so that tests can compare them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from podero_async.backfill import SessionStore
 from podero_async.models import ChargingSession
 from podero_async.testing import PoderoSimulator
 
+FIRST, LAST = date(2026, 6, 1), date(2026, 6, 30)
+"""The window that most tests read: the last month of a simulator's sessions."""
+
 FIELDS = [field.name for field in attrs.fields(ChargingSession)]
 TIMES = {name for name in FIELDS if name.endswith("_time") or name in {"charge_deadline", "inferred_session_end"}}
 
@@ -26,7 +29,7 @@ def utc(*parts: int) -> datetime:
 def truth_of(
     sim: PoderoSimulator, first: date | None = None, last: date | None = None, *, include_hidden: bool = False
 ) -> Rows:
-    """Return what the simulator would serve, by vehicle and session id."""
+    """Return the rows that the simulator serves, by vehicle and session id."""
     return {
         (str(vehicle.vehicle_id), row["id"]): {name: _value(name, row.get(name)) for name in FIELDS}
         for vehicle in sim.vehicles
@@ -39,18 +42,18 @@ def _value(name: str, value: Any) -> Any:
 
 
 async def held_by(store: SessionStore, where: str = "withdrawn_at IS NULL") -> Rows:
-    """Return the store's rows, by vehicle and session id; fail where one stands twice."""
+    """Return the rows of a store, by vehicle and session id; fail if a session is stored twice."""
     rows = await store.query(f"SELECT * FROM sessions WHERE {where}")
-    twice = [row_id for row_id, count in Counter(row["id"] for row in rows).items() if count > 1]
-    assert not twice, f"{len(twice)} sessions stand twice"
+    duplicates = [row_id for row_id, count in Counter(row["id"] for row in rows).items() if count > 1]
+    assert not duplicates, f"{len(duplicates)} sessions are stored more than once"
     return {(row["vehicle_id"], row["id"]): {name: row[name] for name in FIELDS} for row in rows}
 
 
 async def assert_equal(path: Path | str, truth: Rows) -> None:
-    """Open a store and hold it against the truth, row by row."""
+    """Open a store and compare its rows with the expected ones."""
     async with SessionStore(path) as store:
-        held = await held_by(store)
-    assert held.keys() == truth.keys(), (
-        f"{len(truth.keys() - held.keys())} lost, {len(held.keys() - truth.keys())} surplus"
+        stored = await held_by(store)
+    assert stored.keys() == truth.keys(), (
+        f"{len(truth.keys() - stored.keys())} lost, {len(stored.keys() - truth.keys())} surplus"
     )
-    assert held == truth
+    assert stored == truth

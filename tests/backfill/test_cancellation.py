@@ -1,12 +1,10 @@
-"""A backfill that is stopped at any of its steps leaves nothing but a store that is right; the same call completes it."""
+"""A backfill that is cancelled at any step leaves nothing but a consistent store, and the same call completes it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -19,36 +17,36 @@ import pytest
 from podero_async import ThrottlePolicy, VehicleRef
 from podero_async.backfill import BackfillReport, SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.backfill_process import start, until_reading
 from tests._support.cancel_points import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, calm, left_open
 from tests._support.clients import client_of
 from tests._support.expected_rows import Rows, assert_equal, held_by, truth_of
 from tests.backfill.conftest import Clock
-
-ROOT = Path(__file__).parents[2]
 
 
 async def awaited(work: Coroutine[Any, Any, object]) -> None:
     await work
 
 
-async def test_a_stop_at_every_step_leaves_a_store_that_goes_on(
+@pytest.mark.slow
+async def test_a_stop_at_every_step_of_a_vehicles_backfill(
     path: Path, clock: Clock, record_property: Callable[[str, object], None]
 ) -> None:
-    """A job that is cancelled at the wrong moment would leave a task, or a store that misses sessions."""
+    """A backfill cancelled at any step leaves no task, file or thread, and the next one completes the store."""
     sweep, vehicles, one_by_one = Sweep(), 0, ThrottlePolicy(max_concurrency=1)
     async with PoderoSimulator(users=1, vehicles=400, sessions_per_vehicle=2, seed=3) as sim:
         async with client_of(sim, throttle=one_by_one) as client, SessionStore(path) as store:
 
-            async def bring(vehicle: VehicleRef) -> BackfillReport:
+            async def read(vehicle: VehicleRef) -> BackfillReport:
                 return await backfill(client, store, sim.first_day, sim.last_day, vehicles=[vehicle], now=clock)
 
-            await bring(sim.vehicles[0])
+            await read(sim.vehicles[0])
             before = await calm()
             for steps in sweep:
-                vehicles += 1  # each makes a run of its own, in one store: to open one takes ten times as long
-                await by_cancelling(awaited(bring(sim.vehicles[vehicles])), steps)
+                vehicles += 1  # a new run in the same store, since opening a store takes ten times as long
+                await by_cancelling(awaited(read(sim.vehicles[vehicles])), steps)
                 assert steps.left() == []
-                report = await bring(sim.vehicles[vehicles])
+                report = await read(sim.vehicles[vehicles])
                 assert report.is_clean
                 assert await left_open(before) == (0, 0)
         await assert_equal(path, first_of(truth_of(sim), sim.vehicles[: vehicles + 1]))
@@ -56,15 +54,16 @@ async def test_a_stop_at_every_step_leaves_a_store_that_goes_on(
     record_property("figure", sweep.figure)
 
 
-async def test_a_stop_while_a_store_is_opened_or_closed_leaves_it_closed(path: Path) -> None:
-    """A job that is cancelled as it begins could not open its store again, until its process ends."""
+@pytest.mark.slow
+async def test_a_stop_while_a_store_opens_or_closes_leaves_it_closed(path: Path) -> None:
+    """A cancellation at any step of opening or closing a store leaves it closed, so that it opens again."""
 
     async def opened() -> None:
         async with SessionStore(path):
             pass
 
     before = await calm()
-    for steps in Sweep(longest_s=1.0):  # a file is opened and closed as quickly as the disk lets it
+    for steps in Sweep(longest_s=1.0):  # opening and closing a file takes as long as the disk needs
         await by_cancelling(opened(), steps)
         assert await left_open(before) == (0, 0)
         await opened()
@@ -79,13 +78,13 @@ def first_of(rows: Rows, vehicles: list[VehicleRef]) -> Rows:
 
 @attrs.define
 class Program:
-    """Opens a store and brings a fleet into it, beside a server that does what servers do."""
+    """Opens a store and reads a fleet into it, from a server with some faults."""
 
     sim: PoderoSimulator
     path: Path
     clock: Clock
     left_at: float = 0.0
-    """When the backfill was left; a file is closed as quickly as the disk lets it."""
+    """When the backfill ended; closing the file afterwards takes as long as the disk needs."""
 
     async def run(self) -> None:
         self.sim.clear_faults()
@@ -95,9 +94,9 @@ class Program:
             Fault(kind="token_revoked", endpoint="sessions", nth=4),
         ):
             self.sim.add_fault(fault)
-        await self.go_on()
+        await self.resume()
 
-    async def go_on(self) -> None:
+    async def resume(self) -> None:
         throttle = ThrottlePolicy(max_concurrency=2)
         async with client_of(self.sim, throttle=throttle) as client, SessionStore(self.path) as store:
             try:
@@ -107,30 +106,30 @@ class Program:
         assert report.is_clean
 
     async def prove(self, steps: Steps) -> None:
-        """Fail where anything is left, or the store does not open and go on."""
+        """Fail if a task or file is left, or if another run does not complete the store."""
         assert steps.ended_at - steps.acted_at < 1 or not steps.was_stopped
         steps.ended_at = max(steps.acted_at, self.left_at)
         assert steps.left(of_others=True) == []
         assert [*self.path.parent.iterdir()] in ([], [self.path])
-        await self.go_on()
+        await self.resume()
         await assert_equal(self.path, truth_of(self.sim))
         self.path.unlink()
 
 
-def served(vehicles: int) -> PoderoSimulator:
-    """Serve a fleet with one long list in it."""
+def mixed_fleet(vehicles: int) -> PoderoSimulator:
+    """Simulate a fleet in which one vehicle has a list of several pages."""
     sim = PoderoSimulator(users=2, vehicles=vehicles - 1, sessions_per_vehicle=5, seed=3)
     sim.add_vehicle(sim.vehicles[0].user_id, sessions=300)
     return sim
 
 
 def fleet_size(soak_scale: float) -> int:
-    return max(2, round(4 * math.sqrt(soak_scale)))  # for more steps, and each takes longer
+    return max(2, round(4 * math.sqrt(soak_scale)))  # the number of steps and the time of each grow with the fleet
 
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commit often."""
+    """Commit after every second vehicle."""
     monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
 
 
@@ -140,9 +139,9 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_stop_at_every_step_of_a_fleets_backfill(
     way: Way, path: Path, clock: Clock, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """The same with a fleet that is discovered, from the store's opening to its closing, in all the ways."""
+    """A whole run with discovery, stopped at any step in any way, leaves nothing, and the next one completes the store."""
     sweep = Sweep()
-    async with served(fleet_size(soak_scale)) as sim:
+    async with mixed_fleet(fleet_size(soak_scale)) as sim:
         program = Program(sim, path, clock)
         before = await calm()
         for steps in sweep:
@@ -157,10 +156,10 @@ async def test_a_stop_at_every_step_of_a_fleets_backfill(
 def test_ctrl_c_at_every_step_of_a_fleets_backfill(
     path: Path, clock: Clock, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """The same with the signal itself, in this process."""
+    """The same holds if the stop is a SIGINT in this process."""
     sweep = Sweep()
     with asyncio.Runner() as runner:
-        sim = served(fleet_size(soak_scale))
+        sim = mixed_fleet(fleet_size(soak_scale))
         runner.run(sim.__aenter__())
         program = Program(sim, path, clock)
         before = runner.run(calm())
@@ -173,55 +172,41 @@ def test_ctrl_c_at_every_step_of_a_fleets_backfill(
 
 
 async def interrupted(sim: PoderoSimulator, path: Path, after_s: float) -> tuple[int | None, str, float]:
-    """Send a SIGINT to a process that fills a store; return its exit code, its last words, and how long it took to end."""
-    arguments = [path, sim.base_url, sim.org_id, sim.client_id, sim.client_secret, sim.first_day, sim.last_day, 0.05]
-    command = [sys.executable, "-W", "always", "-m", "tests._support.backfill_process", *map(str, arguments)]
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=asyncio.subprocess.PIPE
-    )
-    asked = sim.counts.requests["sessions"]
-    while sim.counts.requests["sessions"] == asked and process.returncode is None:
-        await asyncio.sleep(0.005)
+    """Send SIGINT to a backfill process; return its exit code, its stderr, and the seconds until it ended."""
+    process = await start(sim, path, 0.05, stderr=asyncio.subprocess.PIPE)
+    await until_reading(sim, process)
     await asyncio.sleep(after_s)
     since = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, words = await process.communicate()
-    return process.returncode, words.decode(), time.monotonic() - since
+    _, stderr = await process.communicate()
+    return process.returncode, stderr.decode(), time.monotonic() - since
 
 
-async def interrupt(path: Path, times: int, seed: int) -> str:
-    """Interrupt one process after the other, let the last one finish, and return a figure to quote."""
-    rng, slowest_s = Random(seed), 0.0
+@pytest.mark.parametrize("times", [pytest.param(1, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.soak)])
+async def test_ctrl_c_ends_a_process_and_the_next_one_resumes(
+    times: int, path: Path, soak_scale: float, record_property: Callable[[str, object], None]
+) -> None:
+    """Ctrl-C ends a process within two seconds and without warnings, and the next call completes the store."""
+    times = max(1, round(times * soak_scale))
+    rng, slowest_s = Random(times), 0.0
     async with PoderoSimulator(users=20, vehicles=60 + 100 * times, sessions_per_vehicle=5, latency_s=0.1) as sim:
         for _ in range(times):
-            code, words, took_s = await interrupted(sim, path, rng.uniform(0.3, 0.5))
+            code, stderr, took_s = await interrupted(sim, path, rng.uniform(0.3, 0.5))
             assert code == -signal.SIGINT
-            assert words.rstrip().endswith("KeyboardInterrupt")
-            assert not [sign for sign in ("Warning", "never", "destroyed", "unclosed") if sign in words], words
-            assert took_s < 2, "the process itself needs a part of a second to end"
+            assert stderr.rstrip().endswith("KeyboardInterrupt")
+            assert not [sign for sign in ("Warning", "never", "destroyed", "unclosed") if sign in stderr], stderr
+            assert took_s < 2, "the interpreter itself needs a fraction of a second to end"
             assert list(path.parent.iterdir()) == [path]
             slowest_s = max(slowest_s, took_s)
         async with client_of(sim) as client, SessionStore(path) as store:
-            held = len(await held_by(store))
+            stored = len(await held_by(store))
             report = await backfill(client, store, sim.first_day, sim.last_day, include_hidden=True)
         assert report.is_clean
         assert report.resumed
         truth = truth_of(sim, include_hidden=True)
-        assert held < len(truth)
+        assert stored < len(truth)
         await assert_equal(path, truth)
-    return f"seed {seed}: {times} processes, ended within {slowest_s:.2f} s, {held} of {len(truth)} rows held before the last"
-
-
-async def test_ctrl_c_ends_a_process_and_the_same_call_goes_on(
-    path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    """A user's Ctrl-C would hang, litter the terminal with warnings, or spoil the store."""
-    record_property("figure", await interrupt(path, times=1, seed=1))
-
-
-@pytest.mark.soak
-async def test_ctrl_c_ends_many_processes(
-    path: Path, soak_scale: float, record_property: Callable[[str, object], None]
-) -> None:
-    """The same 20 times over, at random moments."""
-    record_property("figure", await interrupt(path, times=max(1, round(20 * soak_scale)), seed=2))
+    record_property(
+        "figure",
+        f"{times} processes, ended within {slowest_s:.2f} s, {stored} of {len(truth)} rows stored before the last",
+    )

@@ -1,4 +1,4 @@
-"""One store is for one organization at one origin, and remembers which."""
+"""A store belongs to one organization at one origin; all others are refused."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from podero_async import ClientCredentials, PoderoClient, PoderoError
 from podero_async.backfill import ForeignStoreError, SessionStore, backfill, plan_backfill, verify
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import ORG, QUICK, client_of
+from tests._support.expected_rows import FIRST, LAST
 from tests.backfill.conftest import Clock
-from tests.backfill.test_backfill import FIRST, LAST
 
 
-def _of_another(sim: PoderoSimulator) -> PoderoClient:
+def _client_of_another(sim: PoderoSimulator) -> PoderoClient:
     """Make a client for another organization at the same origin."""
     credentials = ClientCredentials(sim.client_id, sim.client_secret)
     return PoderoClient(ORG, credentials, base_url=sim.base_url, retry=QUICK)
@@ -42,13 +42,13 @@ async def _do_verify(client: PoderoClient, store: SessionStore, _: Clock) -> Non
 
 
 @pytest.mark.parametrize("do", [_do_backfill, _do_plan, _do_verify])
-async def test_another_organization_is_refused_and_the_store_not_touched(
+async def test_another_organization_is_refused(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, do: Callable[..., Any]
 ) -> None:
-    """A wrong variable at night would mix two fleets in one table, and call half of it withdrawn."""
+    """A client of another organization is refused without a request, and the store's file is unchanged."""
     await _fill(path, client, clock)
     before, asked = path.read_bytes(), sim.counts.total_requests
-    async with _of_another(sim) as other, SessionStore(path) as store:
+    async with _client_of_another(sim) as other, SessionStore(path) as store:
         with pytest.raises(ForeignStoreError) as refused:
             await do(other, store, clock)
     ours, theirs = (f"organization {org_id} at {sim.base_url}" for org_id in (sim.org_id, ORG))
@@ -59,7 +59,7 @@ async def test_another_organization_is_refused_and_the_store_not_touched(
 async def test_the_same_organization_at_another_origin_is_refused(
     client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Sandbox and production would flow into one store."""
+    """A client of the same organization at another origin is refused without a request."""
     await _fill(path, client, clock)
     async with PoderoSimulator(users=6, vehicles=12, sessions_per_vehicle=30, seed=3) as sandbox:
         async with client_of(sandbox) as other, SessionStore(path) as store:
@@ -69,12 +69,12 @@ async def test_the_same_organization_at_another_origin_is_refused(
 
 
 @pytest.mark.parametrize("is_resumed", [False, True])
-async def test_a_store_of_an_older_release_takes_the_first_that_comes(
+async def test_a_store_without_an_owner_is_claimed_by_the_first_backfill(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, is_resumed: bool
 ) -> None:
-    """An upgrade of the library would lock a fleet's history up, or leave it open to any organization for ever."""
+    """The first backfill, resumed or not, claims a store that an older release left without an owner."""
     stop = asyncio.Event()
-    sim.before_answer = lambda asked: stop.set() if is_resumed and asked.number == 7 else None
+    sim.before_page = lambda asked: stop.set() if is_resumed and asked.number == 7 else None
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, stop=stop, now=clock)
     with duckdb.connect(str(path)) as con:
@@ -84,19 +84,19 @@ async def test_a_store_of_an_older_release_takes_the_first_that_comes(
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert (report.is_clean, report.resumed) == (True, is_resumed)
         await backfill(client, store, FIRST, LAST, now=clock)
-        assert await store.query("SELECT count(*) AS rows FROM meta") == [{"rows": 4}], "noted once"
+        assert await store.query("SELECT count(*) AS rows FROM meta") == [{"rows": 4}], "the owner is stored once"
         status = await store.status()
         assert (status.org_id, status.origin) == (str(sim.org_id), sim.base_url)
-        async with _of_another(sim) as other:
+        async with _client_of_another(sim) as other:
             with pytest.raises(ForeignStoreError):
                 await backfill(other, store, FIRST, LAST, now=clock)
 
 
-async def test_an_organization_that_cannot_be_listed_takes_no_store(
+async def test_an_organization_that_cannot_be_listed_claims_no_store(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A mistyped id in the first run would make the store useless for the right one."""
-    async with _of_another(sim) as mistyped, SessionStore(path) as store:
+    """If the organization cannot be listed, the backfill does not claim the store."""
+    async with _client_of_another(sim) as mistyped, SessionStore(path) as store:
         with pytest.raises(PoderoError):
             await backfill(mistyped, store, FIRST, LAST, now=clock)
         assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean

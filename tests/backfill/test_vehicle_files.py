@@ -1,4 +1,4 @@
-"""Vehicle lists and shares of a fleet."""
+"""Files of vehicles, and shards of a fleet."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def jsonl(ref: VehicleRef) -> str:
         [f'"{ONE.user_id}", "{ONE.vehicle_id}"', jsonl(TWO)],
     ],
 )
-def test_lists_of_both_forms_are_read(lines: list[str]) -> None:
-    """Users write such lists with spreadsheets and with `jq`."""
+def test_csv_and_json_lines_are_read(lines: list[str]) -> None:
+    """Vehicle lists are read as CSV, with or without a header and a BOM, as JSON lines, or mixed."""
     assert list(read_vehicle_refs(lines)) == [ONE, TWO]
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
         ("only-one-field", "line 3: expected user_id,vehicle_id"),
         (f"{ONE.user_id},nonsense", "line 3: vehicle_id must be a uuid"),
@@ -47,21 +47,21 @@ def test_lists_of_both_forms_are_read(lines: list[str]) -> None:
         ("user_id,vehicle_id", "line 3: user_id must be a uuid"),
     ],
 )
-def test_a_bad_line_is_named_by_its_number(line: str, words: str) -> None:
-    """In a list of 100,000 lines nobody finds the one that is wrong by looking."""
-    with pytest.raises(ValueError, match=f"^{words}$"):
+def test_an_invalid_line_is_named_by_its_number(line: str, message: str) -> None:
+    """An invalid line raises a `ValueError` with its number and the mistake."""
+    with pytest.raises(ValueError, match=f"^{message}$"):
         list(read_vehicle_refs([csv(ONE), "", line]))
 
 
 @pytest.mark.parametrize("text", ["5/4", "0/4", "1/0", "", "1", "a/b", "-1/4", "1/4/2", "1.5/4", "\u00b2/4"])
-def test_a_share_that_is_none_is_refused(text: str) -> None:
-    """A task that takes the wrong share would silently leave vehicles out."""
+def test_an_invalid_shard_is_refused(text: str) -> None:
+    """A shard is refused unless it is INDEX/COUNT with an index from 1 to the count."""
     with pytest.raises(ValueError, match="shard"):
         Shard.parse(text)
 
 
-def test_shares_are_disjoint_and_whole_and_stable() -> None:
-    """N machines that do not talk to each other must together take each vehicle exactly once, after any upgrade too."""
+def test_shards_are_disjoint_complete_and_stable() -> None:
+    """Each vehicle belongs to exactly one shard, which is the same in every release."""
     shards = [Shard.parse(f"{index}/3") for index in (1, 2, 3)]
     vehicles = [uuid.UUID(int=number) for number in range(300)]
     owners = [[shard.index for shard in shards if shard.holds(vehicle)] for vehicle in vehicles]

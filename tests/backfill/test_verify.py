@@ -1,4 +1,4 @@
-"""What the store says of itself, and how it stands against the API."""
+"""The status of a store, and its comparison with the API."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ import pytest
 from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, backfill, verify
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.expected_rows import truth_of
+from tests._support.expected_rows import FIRST, LAST, truth_of
 from tests.backfill.conftest import Clock
-from tests.backfill.test_backfill import FIRST, LAST
 
 
-async def test_a_store_that_is_right_verifies(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
-) -> None:
-    """A check that finds faults where there are none is not run twice."""
+async def test_a_complete_store_is_clean(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
+    """`verify()` of a complete store is clean with one request per vehicle, and can check a sample."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         whole = await verify(client, store)
@@ -30,7 +27,7 @@ async def test_a_store_that_is_right_verifies(
 
 
 async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
-    """A check must say which sessions are missing and which are too many."""
+    """`verify()` names missing and surplus sessions by vehicle, and none after the next backfill."""
     vehicle = sim.vehicles[0]
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
@@ -44,14 +41,14 @@ async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient,
         assert found == {vehicle: ((), (removed,)), sim.vehicles[1]: ((added,), ())}
         await backfill(client, store, FIRST, LAST, now=clock)
         report = await verify(client, store)
-        assert (report.checked, report.superseded, report.differing) == (24, 2, 0), "the later read has put it right"
+        assert (report.checked, report.superseded, report.differing) == (24, 2, 0), "the later read is compared instead"
         assert report.is_clean
 
 
-async def test_reads_that_prove_nothing_and_failures_are_counted(
+async def test_failures_and_unproven_reads_are_counted(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """What could not be checked must not count as checked."""
+    """Vehicles that fail or remain unproven are counted as such, and the report is not clean."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[0]))
@@ -62,10 +59,10 @@ async def test_reads_that_prove_nothing_and_failures_are_counted(
         assert not report.is_clean
 
 
-async def test_what_was_never_proven_is_checked_too(
+async def test_unproven_receipts_are_verified_too(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A store of which nothing is proven would be called right."""
+    """If a read was unproven, its window is verified, too, and is clean if it is proven now."""
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
@@ -77,8 +74,8 @@ async def test_what_was_never_proven_is_checked_too(
         assert (proven.matching, proven.is_clean) == (12, True)
 
 
-async def test_the_coverage_has_gaps_where_nothing_was_read(client: PoderoClient, path: Path, clock: Clock) -> None:
-    """A month that nobody ever asked for would pass for held."""
+async def test_the_coverage_shows_gaps(client: PoderoClient, path: Path, clock: Clock) -> None:
+    """The coverage joins adjacent windows and leaves out days that were never read."""
     async with SessionStore(path) as store:
         for first, last in ((1, 7), (8, 10), (20, 25)):
             window = date(2026, 6, first), date(2026, 6, last)
@@ -87,8 +84,10 @@ async def test_the_coverage_has_gaps_where_nothing_was_read(client: PoderoClient
     assert [(each.from_date.day, each.held_to.day, each.vehicles) for each in coverage] == [(1, 10, 12), (20, 25, 12)]
 
 
-async def test_the_status_sums_up(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
-    """An operator needs to see at a glance what is held, how fresh it is, and what failed."""
+async def test_the_status_summarizes_the_store(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """The status counts vehicles, sessions, receipts, failures and runs, of an empty store, too."""
     bad = sim.vehicles[3]
     sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=bad))
     async with SessionStore(path) as store:

@@ -188,10 +188,10 @@ async def test_a_resumed_run_tells_of_all_sessions_that_could_not_be_read(
         served.add_fault(Fault(kind="malformed_row", field=field, damage="missing", nth=number))
     async with client_of(served, throttle=ThrottlePolicy(max_concurrency=1)) as client, SessionStore(path) as store:
         assert (await backfill(client, store, *window, vehicles=served.vehicles[:1])).rejected == 1  # of another run
-        served.before_answer = lambda asked: stop.set() if asked.number == 7 else None
+        served.before_page = lambda asked: stop.set() if asked.number == 7 else None
         first = await backfill(client, store, *window, stop=stop)
     assert (first.finished, first.rejected) == (False, 2)
-    served.before_answer = None
+    served.before_page = None
     ended = await call(*whole_fleet(served, path))
     assert (ended.code, ended.complaint) == (
         1,

@@ -178,13 +178,13 @@ async def test_a_log_that_is_gone(served: PoderoSimulator, path: Path) -> None:
 
 def _holding(simulator: PoderoSimulator) -> asyncio.Event:
     """Let no request be answered before the event is set."""
-    go_on, pause = asyncio.Event(), simulator._server._pause
+    go_on, sleep = asyncio.Event(), simulator._server._sleep
 
     async def hold(seconds: float) -> bool:
         await go_on.wait()
-        return await pause(seconds)
+        return await sleep(seconds)
 
-    simulator._server._pause = hold
+    simulator._server._sleep = hold
     return go_on
 
 

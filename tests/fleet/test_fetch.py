@@ -159,7 +159,7 @@ async def test_a_fleet_that_moves_while_it_is_read_loses_nothing() -> None:
 
     async with PoderoSimulator(users=3, vehicles=4, sessions_per_vehicle=1200, seed=5) as simulator:
         throughout = {vehicle: {row["id"] for row in simulator.truth(vehicle)} for vehicle in simulator.vehicles}
-        simulator.before_answer = move
+        simulator.before_page = move
         async with client_of(simulator) as client:
             outcomes = await outcomes_of(simulator, client)
     for outcome in outcomes:
@@ -475,7 +475,7 @@ async def test_a_password_client_reads_a_fleet(simulator: PoderoSimulator) -> No
 async def test_every_documented_way_to_a_token_works(way: Any, refuse_with: Any) -> None:
     """A server that speaks only one of them could not be used."""
     async with PoderoSimulator(
-        users=1, vehicles=1, sessions_per_vehicle=1, token_endpoints={way}, refuse_with=refuse_with
+        users=1, vehicles=1, sessions_per_vehicle=1, token_styles={way}, unsupported_status=refuse_with
     ) as simulator:
         async with client_of(simulator) as client:
             hold(simulator, await outcomes_of(simulator, client))

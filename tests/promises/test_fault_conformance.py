@@ -172,7 +172,7 @@ async def served(
         faults.append(Fault(**case.details(), **ENDPOINTS[endpoint], nth=nth))
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(PoderoSimulator(**fleet.size, seed=5, faults=faults))
-        simulator.before_answer = lambda asked: simulator.revoke_tokens() if asked.number in fleet.revoked_at else None
+        simulator.before_page = lambda asked: simulator.revoke_tokens() if asked.number in fleet.revoked_at else None
         options: dict[str, Any] = {"base_url": simulator.base_url}
         proxy = None
         if case.mode is not None:

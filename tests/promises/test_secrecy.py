@@ -372,7 +372,7 @@ async def test_the_log_check_of_every_test_finds_leaks(leaked: str, log_watch: L
     async with PoderoSimulator(users=1, vehicles=1) as simulator, client_of(simulator) as client:
         (_,) = [user async for user in client.users()]
         assert log_watch.leaks == []
-        (header,) = simulator.tokens_seen
+        (header,) = simulator.authorization_headers
         token = header.removeprefix("Bearer ")
         match leaked:
             case "a token":

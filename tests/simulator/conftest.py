@@ -1,4 +1,4 @@
-"""A plain HTTP client for the simulator's own tests: nothing of the library stands between a test and the wire."""
+"""A plain HTTP client for the simulator's tests, without the library."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reply:
 
 @attrs.define
 class Caller:
-    """One simulator, a session, and the token that it sends."""
+    """An HTTP client of one simulator."""
 
     sim: PoderoSimulator
     http: aiohttp.ClientSession
@@ -41,12 +41,12 @@ class Caller:
 
     async def request(self, method: str, path: str, **options: Any) -> Reply:
         headers = ({"Authorization": f"Bearer {self.token}"} if self.token else {}) | options.pop("headers", {})
-        async with self.http.request(method, self.sim.base_url + path, headers=headers, **options) as answer:
-            return Reply(answer.status, await answer.json(), answer.headers)
+        async with self.http.request(method, self.sim.base_url + path, headers=headers, **options) as response:
+            return Reply(response.status, await response.json(), response.headers)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for what the server is about to do; a second at most."""
-        async with asyncio.timeout(1):
+        """Wait until a condition holds, for at most ten seconds."""
+        async with asyncio.timeout(10):
             while not condition():
                 await asyncio.sleep(0.001)
 
@@ -54,12 +54,12 @@ class Caller:
         return await self.request("GET", path, params=query)
 
     async def sessions(self, vehicle: VehicleRef | None = None, /, **query: str | int) -> Reply:
-        """Ask for a page of a vehicle's sessions: of the first vehicle, and of all its days, unless told otherwise."""
+        """Request a page of a vehicle's sessions (default: of the first vehicle, and of all days)."""
         window = {"from": self.sim.first_day.isoformat(), "to": self.sim.last_day.isoformat()}
         return await self.get(f"{self.vehicle(vehicle or self.sim.vehicles[0])}/sessions", **(window | query))
 
     async def bare(self, path: str) -> bytes:
-        """Ask over a bare socket: no client in between that would try again, or take an RST for an end."""
+        """Send a request over a bare socket, since HTTP clients retry and treat an RST as an end."""
         reader, writer = await asyncio.open_connection("127.0.0.1", int(self.sim.base_url.rpartition(":")[2]))
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.token}\r\n\r\n".encode())
@@ -81,12 +81,12 @@ Running = Callable[..., AbstractAsyncContextManager[Caller]]
 async def _running(**options: Any) -> AsyncIterator[Caller]:
     async with PoderoSimulator(**options) as sim, aiohttp.ClientSession() as http:
         caller = Caller(sim, http)
-        if "json" in options.get("token_endpoints", {"json"}):
+        if "json" in options.get("token_styles", {"json"}):
             await caller.log_in()
         yield caller
 
 
 @pytest.fixture
 def running() -> Running:
-    """Start a simulator with these options, and log in to it."""
+    """Return a function that starts a simulator with the given options and logs in."""
     return _running

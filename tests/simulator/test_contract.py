@@ -1,4 +1,4 @@
-"""The description (`description.yaml`) against the simulator that serves it, and against the models that read it."""
+"""The simulator and the models conform to the API description (`description.yaml`)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TYPES = {"boolean": bool, "integer": int, "number": float, "string": str}
 ENUMS: dict[str, type[enum.Enum]] = {"SessionOutcome": SessionOutcome, "HiddenReason": HiddenReason}
 
 
-BAD = {"value_above_maximum", "value_below_minimum", "incorrect_type"}
+INVALID_SCENARIOS = {"value_above_maximum", "value_below_minimum", "incorrect_type"}
 CONFIG = {
     "seed": 1,
     "generation": {"deterministic": True, "max-examples": 30},
-    # Whether a password that is well formed is also right, no description can say.
+    # The description cannot tell whether a well-formed password is also correct.
     "checks": {"positive_data_acceptance": {"enabled": False}},
 }
 
@@ -42,8 +42,8 @@ def small_simulator() -> PoderoSimulator:
     return PoderoSimulator(seed=1, users=3, vehicles=3, sessions_per_vehicle=30)
 
 
-def narrowed() -> dict[str, Any]:
-    """Narrow the ids of the description to those of a simulator: drawn at random, all of them would be 404."""
+def narrowed_description() -> dict[str, Any]:
+    """Restrict the ids of the description to those of a simulator, since random ones would all lead to 404."""
     simulator = small_simulator()
     vehicle = simulator.vehicles[0]
     ids = {"OrgId": simulator.org_id, "UserId": vehicle.user_id, "ElectricVehicleId": vehicle.vehicle_id}
@@ -55,7 +55,7 @@ def narrowed() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[PoderoSimulator]:
-    """Run a simulator on a loop of its own, as the fuzzer blocks the one of the tests."""
+    """Run a simulator in another thread, since the fuzzer blocks the event loop."""
     simulator = small_simulator()
     loop, started, done = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
 
@@ -76,30 +76,35 @@ def served() -> Iterator[PoderoSimulator]:
 @pytest.fixture(scope="module")
 def headers(served: PoderoSimulator) -> dict[str, str]:
     body = {"grant_type": "password", "username": served.username, "password": served.password}
-    answer = requests.post(f"{served.base_url}/api/partners/v2.0/auth/token", json=body, timeout=5)
-    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+    response = requests.post(f"{served.base_url}/api/partners/v2.0/auth/token", json=body, timeout=5)
+    return {"Authorization": f"Bearer {response.json()['access_token']}"}
 
 
-schema = schemathesis.openapi.from_dict(narrowed(), config=schemathesis.Config.from_dict(CONFIG))
+schema = schemathesis.openapi.from_dict(narrowed_description(), config=schemathesis.Config.from_dict(CONFIG))
 
 
 @schema.parametrize()
-def test_simulator_keeps_the_description(
+def test_simulator_conforms_to_the_description(
     case: schemathesis.Case[Any], served: PoderoSimulator, headers: dict[str, str]
 ) -> None:
-    """A client that is right about the contract would be wrong about the simulator, and the other way round."""
-    answer = case.call(base_url=served.base_url, headers=headers)
-    case.validate_response(answer)
-    # `negative_data_rejection` lets a bad query parameter pass where a good one stands beside it.
-    if bad_query_parameter(case):
-        assert 400 <= answer.status_code < 500, (case.query, answer.status_code)
+    """Every response of the simulator, to valid and to invalid requests, conforms to the description."""
+    response = case.call(base_url=served.base_url, headers=headers)
+    case.validate_response(response)
+    # `negative_data_rejection` does not check each invalid query parameter if there is also a valid one.
+    if has_invalid_query_parameter(case):
+        assert 400 <= response.status_code < 500, (case.query, response.status_code)
 
 
-def bad_query_parameter(case: schemathesis.Case[Any]) -> bool:
+def has_invalid_query_parameter(case: schemathesis.Case[Any]) -> bool:
     data = case.meta.phase.data if case.meta else None
     scenario = getattr(data, "scenario", None)
     location = getattr(data, "parameter_location", None)
-    return scenario is not None and scenario.value in BAD and location is not None and location.value == "query"
+    return (
+        scenario is not None
+        and scenario.value in INVALID_SCENARIOS
+        and location is not None
+        and location.value == "query"
+    )
 
 
 def fields_of(name: str) -> list[tuple[str, Any, bool, Any]]:
@@ -133,23 +138,23 @@ def fields_of_model(model: type[attrs.AttrsInstance]) -> list[tuple[str, Any, bo
     ]
 
 
-def test_session_is_the_description_s_item() -> None:
-    """A field would be dropped, misread, or demanded where the server may leave it out."""
+def test_charging_session_has_the_fields_of_the_description() -> None:
+    """`ChargingSession` has the description's fields, in its order, with its types and defaults."""
     assert fields_of_model(ChargingSession) == fields_of("SessionItem")
 
 
-def test_page_is_the_description_s_list() -> None:
-    """A page's rows or total would not be found."""
-    total, items, *ours = fields_of_model(SessionsPage)
+def test_sessions_page_has_the_fields_of_the_description() -> None:
+    """`SessionsPage` has the description's fields first, and requires no field that the server does not send."""
+    total, items, *own = fields_of_model(SessionsPage)
     assert total == ("total", int, True, None)
     assert items == ("items", list[ChargingSession], True, None)
     assert list(SCHEMAS["SessionsListResponse"]["properties"]) == SCHEMAS["SessionsListResponse"]["required"]
     assert SCHEMAS["SessionsListResponse"]["required"] == ["total", "items"]
-    # What is ours alone is never asked of the server.
-    assert not any(required for _, _, required, _ in ours)
+    # Fields that the description lacks have defaults.
+    assert not any(required for _, _, required, _ in own)
 
 
 @pytest.mark.parametrize("name", sorted(ENUMS))
-def test_enums_have_the_description_s_values(name: str) -> None:
-    """A known value would be treated as one that nobody ever heard of."""
+def test_enums_have_the_values_of_the_description(name: str) -> None:
+    """Each enum has the description's values, in its order."""
     assert [member.value for member in ENUMS[name]] == SCHEMAS[name]["enum"]

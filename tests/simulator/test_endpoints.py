@@ -1,4 +1,4 @@
-"""What each endpoint answers, as a client sees it on the wire."""
+"""The responses of each endpoint, as a plain HTTP client receives them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from podero_async.testing import PageRequest
 from tests.simulator.conftest import PREFIX, Running
 
-NOWHERE = uuid.UUID(int=1)
+UNKNOWN_ID = uuid.UUID(int=1)
 
 
-async def test_page_is_the_truth_in_its_order(running: Running) -> None:
-    """A client would be tested against rows that the simulator itself does not know."""
+async def test_page_has_the_rows_of_the_vehicle_newest_first(running: Running) -> None:
+    """A page has exactly the rows of its vehicle, newest first, with their number as `total`."""
     async with running(vehicles=3) as call:
         vehicle = call.sim.vehicles[1]
         truth = call.sim.truth(vehicle)
@@ -25,7 +25,7 @@ async def test_page_is_the_truth_in_its_order(running: Running) -> None:
 
 
 async def test_pages_join_to_the_whole_list(running: Running) -> None:
-    """Offset paging would lose or repeat rows on a list that does not even move."""
+    """Consecutive offset pages of an unchanged list add up to it, and state the same total."""
     async with running() as call:
         truth = call.sim.truth(call.sim.vehicles[0])
         read = []
@@ -37,22 +37,23 @@ async def test_pages_join_to_the_whole_list(running: Running) -> None:
 
 
 async def test_default_limit_is_the_contract_s(running: Running) -> None:
-    """A client that names no limit would get pages of another size than in production."""
+    """A page has 50 rows if the request names no limit."""
     async with running(sessions_per_vehicle=80) as call:
         assert len((await call.sessions(include_hidden="true")).json["items"]) == 50
 
 
-async def test_offset_beyond_the_end_is_an_empty_page(running: Running) -> None:
-    """A client that reads one page too far would see an error instead of the end."""
+async def test_pages_outside_the_list_are_empty(running: Running) -> None:
+    """A page beyond the end is empty and states the total; a window whose last day precedes its first has no sessions."""
     async with running() as call:
         page = await call.sessions(offset=10_000)
         assert page.status == 200
-        assert page.json["items"] == []
-        assert page.json["total"] == len(call.sim.truth(call.sim.vehicles[0]))
+        assert page.json == {"total": len(call.sim.truth(call.sim.vehicles[0])), "items": []}
+        page = await call.sessions(**{"from": call.sim.last_day.isoformat(), "to": call.sim.first_day.isoformat()})
+        assert page.json == {"total": 0, "items": []}
 
 
-async def test_window_is_of_whole_utc_days_with_both_ends(running: Running) -> None:
-    """A session just before midnight would fall out of its day, or a neighbour's into it."""
+async def test_window_includes_both_utc_days_completely(running: Running) -> None:
+    """A window includes the sessions plugged in on its first and on its last UTC day, to the microsecond."""
     async with running(rows={}) as call:
         sim = call.sim
         times = ["2026-01-04T23:59:59Z", "2026-01-05T00:00:00Z", "2026-01-05T23:59:59.999999Z", "2026-01-06T00:00:00Z"]
@@ -63,8 +64,8 @@ async def test_window_is_of_whole_utc_days_with_both_ends(running: Running) -> N
         assert page.json["total"] == 2
 
 
-async def test_offset_of_a_time_is_taken_into_account(running: Running) -> None:
-    """A row whose time is written with another offset would be listed on the wrong day."""
+async def test_window_compares_times_in_utc(running: Running) -> None:
+    """A time with a UTC offset is on the day that it has in UTC."""
     async with running(rows={}) as call:
         rows = [{"id": "a", "plug_in_time": "2026-01-06T00:30:00+01:00"}]
         vehicle = call.sim.add_vehicle(rows=rows)
@@ -72,15 +73,8 @@ async def test_offset_of_a_time_is_taken_into_account(running: Running) -> None:
         assert (await call.sessions(vehicle, **{"from": "2026-01-06", "to": "2026-01-06"})).json["total"] == 0
 
 
-async def test_window_backwards_is_empty(running: Running) -> None:
-    """A reversed window would break the server instead of answering nothing."""
-    async with running() as call:
-        page = await call.sessions(**{"from": call.sim.last_day.isoformat(), "to": call.sim.first_day.isoformat()})
-        assert page.json == {"total": 0, "items": []}
-
-
-async def test_hidden_sessions_show_only_on_demand(running: Running) -> None:
-    """Blips would count as charges."""
+async def test_hidden_sessions_are_listed_only_on_request(running: Running) -> None:
+    """Hidden sessions are listed only with `include_hidden`."""
     async with running() as call:
         vehicle = call.sim.vehicles[0]
         hidden = [row for row in call.sim.truth(vehicle, include_hidden=True) if row["is_hidden"]]
@@ -92,10 +86,12 @@ async def test_hidden_sessions_show_only_on_demand(running: Running) -> None:
 
 
 async def test_current_session_is_null_or_a_row(running: Running) -> None:
-    """A bot would not see that a vehicle is charging, or crash where none is."""
+    """The current session is null, or a session in progress, and `set_current` changes it."""
     async with running(vehicles=40) as call:
-        answers = [(await call.get(f"{call.vehicle(vehicle)}/sessions/current")).json for vehicle in call.sim.vehicles]
-        active = [answer["session"] for answer in answers if answer["session"] is not None]
+        responses = [
+            (await call.get(f"{call.vehicle(vehicle)}/sessions/current")).json for vehicle in call.sim.vehicles
+        ]
+        active = [response["session"] for response in responses if response["session"] is not None]
         assert 0 < len(active) < 40
         assert all(row["session_outcome"] == "in_progress" and row["unplug_time"] is None for row in active)
         call.sim.set_current(call.sim.vehicles[0], active[0])
@@ -104,8 +100,8 @@ async def test_current_session_is_null_or_a_row(running: Running) -> None:
         assert (await call.get(f"{call.vehicle(call.sim.vehicles[0])}/sessions/current")).json == {"session": None}
 
 
-async def test_users_come_as_a_bare_array(running: Running) -> None:
-    """Discovery would not find the users, or ask users without vehicles for theirs."""
+async def test_users_are_an_array(running: Running) -> None:
+    """Users are listed as an array, with the number of their vehicles and addresses of example.com."""
     async with running(users=5, vehicles=3) as call:
         users = (await call.get(f"{call.org}/users")).json
         assert [user["num_electric_vehicles"] for user in users] == [1, 1, 1, 0, 0]
@@ -113,8 +109,8 @@ async def test_users_come_as_a_bare_array(running: Running) -> None:
         assert all(user["email"].endswith("@example.com") for user in users)
 
 
-async def test_users_come_as_pages_where_asked_for(running: Running) -> None:
-    """A client of a server that pages its users would never be tested."""
+async def test_users_are_pages_if_configured(running: Running) -> None:
+    """With `users_as_pages`, users are listed in pages with a total, and limits are validated."""
     async with running(users=5, users_as_pages=True) as call:
         page = (await call.get(f"{call.org}/users", limit=2, offset=4)).json
         assert page["total"] == 5
@@ -123,15 +119,15 @@ async def test_users_come_as_pages_where_asked_for(running: Running) -> None:
 
 
 async def test_user_by_external_id(running: Running) -> None:
-    """A partner could not find a user by its own id."""
+    """A user is found by external id; an unknown one is 404."""
     async with running() as call:
         user = await call.get(f"{call.org}/users/by-ext-id/customer_3")
         assert user.json["external_user_id"] == "customer_3"
         assert (await call.get(f"{call.org}/users/by-ext-id/nobody")).status == 404
 
 
-async def test_deleted_users_show_only_on_demand(running: Running) -> None:
-    """A fleet would keep reading users that are gone."""
+async def test_deleted_users_are_listed_only_on_request(running: Running) -> None:
+    """A deleted user is found only with `include_deleted`."""
     async with running(users=2) as call:
         user_id = call.sim.vehicles[0].user_id
         call.sim.delete_user(user_id)
@@ -142,7 +138,7 @@ async def test_deleted_users_show_only_on_demand(running: Running) -> None:
 
 
 async def test_vehicles_of_a_user(running: Running) -> None:
-    """Discovery would not find a user's second vehicle."""
+    """A user's vehicles are listed in the order in which they were added."""
     async with running(users=2, vehicles=5) as call:
         user_id = call.sim.vehicles[0].user_id
         rows = (await call.get(f"{call.org}/users/{user_id}/electric-vehicles")).json
@@ -151,23 +147,23 @@ async def test_vehicles_of_a_user(running: Running) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "unknown"])
-async def test_without_a_good_token_nothing_is_served(running: Running, token: str) -> None:
-    """A client that loses its token would not notice in a test."""
+async def test_requests_without_a_valid_token_are_401(running: Running, token: str) -> None:
+    """A request without a token, or with an unknown one, gets 401."""
     async with running() as call:
         call.token = token
         reply = await call.sessions()
         assert (reply.status, reply.json) == (401, {"detail": "Unauthorized"})
 
 
-async def test_what_does_not_exist_is_404(running: Running) -> None:
-    """A mistaken id would look like a vehicle without sessions, or show another user's."""
+async def test_unknown_ids_and_paths_are_404(running: Running) -> None:
+    """An unknown path, organization or user, and a vehicle of another user, are 404."""
     async with running(users=2, vehicles=2) as call:
         mine, other = call.sim.vehicles
         paths = [
             f"{call.org}/users/{mine.user_id}/electric-vehicles/{other.vehicle_id}/sessions/current",
-            f"{call.org}/users/{NOWHERE}/electric-vehicles",
-            f"{PREFIX}/org/{NOWHERE}/users",
-            f"{PREFIX}/org/{NOWHERE}/users/{mine.user_id}/electric-vehicles/{mine.vehicle_id}/sessions/current",
+            f"{call.org}/users/{UNKNOWN_ID}/electric-vehicles",
+            f"{PREFIX}/org/{UNKNOWN_ID}/users",
+            f"{PREFIX}/org/{UNKNOWN_ID}/users/{mine.user_id}/electric-vehicles/{mine.vehicle_id}/sessions/current",
             "/nowhere",
         ]
         window = {"from": "2026-01-05", "to": "2026-01-05"}
@@ -189,18 +185,18 @@ async def test_what_does_not_exist_is_404(running: Running) -> None:
         ("include_hidden", "perhaps", "bool_parsing"),
     ],
 )
-async def test_bad_parameter_is_422_and_named(running: Running, name: str, value: str, kind: str) -> None:
-    """A client that sends nonsense would be answered as if it had not."""
+async def test_invalid_parameter_is_422_and_named(running: Running, name: str, value: str, kind: str) -> None:
+    """An invalid parameter gets 422 with its name and the type of the error."""
     async with running() as call:
         reply = await call.sessions(**{name: value})
         assert reply.status == 422
         assert [(error["type"], error["loc"]) for error in reply.json["detail"]] == [(kind, ["query", name])]
 
 
-async def test_missing_and_malformed_parameters_are_named_together(running: Running) -> None:
-    """Only the first of several mistakes would be told."""
+async def test_all_invalid_parameters_are_named_together(running: Running) -> None:
+    """One 422 names all missing and malformed parameters of a request."""
     async with running() as call:
-        reply = await call.get(f"{PREFIX}/org/none/users/none/electric-vehicles/{NOWHERE}/sessions")
+        reply = await call.get(f"{PREFIX}/org/none/users/none/electric-vehicles/{UNKNOWN_ID}/sessions")
         assert reply.status == 422
         assert [error["loc"] for error in reply.json["detail"]] == [
             ["path", "org_id"],
@@ -211,7 +207,7 @@ async def test_missing_and_malformed_parameters_are_named_together(running: Runn
 
 
 async def test_wrong_method_is_405_with_allow(running: Running) -> None:
-    """A client that writes by mistake would be told that the path does not exist."""
+    """An unsupported method gets 405 with the `Allow` header."""
     async with running() as call:
         reply = await call.request("POST", f"{call.org}/users")
         assert reply.status == 405
@@ -220,8 +216,8 @@ async def test_wrong_method_is_405_with_allow(running: Running) -> None:
         assert (await call.get(f"{PREFIX}/auth/token")).headers["Allow"] == "POST"
 
 
-async def test_unknown_parameters_are_ignored_and_every_answer_is_signed(running: Running) -> None:
-    """A client could not name its request to the vendor."""
+async def test_unknown_parameters_are_ignored_and_responses_have_a_request_id(running: Running) -> None:
+    """Unknown parameters are ignored, and every response has its own request id and a date."""
     async with running() as call:
         first, second = await call.sessions(surprise="yes"), await call.get("/nowhere")
         assert first.status == 200
@@ -229,8 +225,8 @@ async def test_unknown_parameters_are_ignored_and_every_answer_is_signed(running
         assert "Date" in second.headers
 
 
-async def test_large_answers_are_compressed_for_who_takes_it(running: Running) -> None:
-    """A client's decompression would never be tested, or a client without it be locked out."""
+async def test_large_responses_are_compressed_if_the_client_accepts_gzip(running: Running) -> None:
+    """Large responses are compressed if the client accepts gzip; small ones never are."""
     async with running() as call:
         packed = await call.sessions(limit=200)
         assert packed.headers["Content-Encoding"] == "gzip"
@@ -242,22 +238,25 @@ async def test_large_answers_are_compressed_for_who_takes_it(running: Running) -
         assert "Content-Encoding" not in (await call.sessions(limit=1)).headers
 
 
-async def test_hook_sees_each_page_before_it_is_cut(running: Running) -> None:
-    """A test could not move the list between two requests of one read."""
+async def test_before_page_can_change_each_page(running: Running) -> None:
+    """`before_page` receives each request for a page, and its changes show in that page."""
     async with running(sessions_per_vehicle=20) as call:
         vehicle = call.sim.vehicles[0]
         seen: list[PageRequest] = []
 
-        def drop_newest(asked: PageRequest) -> None:
-            seen.append(asked)
+        def drop_newest(request: PageRequest) -> None:
+            seen.append(request)
             call.sim.remove(vehicle, call.sim.truth(vehicle)[0]["id"])
 
         before = call.sim.truth(vehicle)
-        call.sim.before_answer = drop_newest
+        call.sim.before_page = drop_newest
         page = await call.sessions(vehicle, limit=3)
         assert page.json == {"total": len(before) - 1, "items": before[1:4]}
         await call.sessions(vehicle, limit=3, offset=3, include_hidden="true")
-        assert call.sim.before_answer is drop_newest
-        assert [(asked.number, asked.offset, asked.include_hidden) for asked in seen] == [(1, 0, False), (2, 3, True)]
+        assert call.sim.before_page is drop_newest
+        assert [(request.number, request.offset, request.include_hidden) for request in seen] == [
+            (1, 0, False),
+            (2, 3, True),
+        ]
         assert seen[0].vehicle == vehicle
         assert seen[0].to_date - seen[0].from_date >= timedelta(days=10)

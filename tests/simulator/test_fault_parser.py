@@ -1,10 +1,14 @@
-"""The text form of faults, as it is typed on a command line."""
+"""Faults as text, as a command line takes them."""
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+import podero_async.testing
 from podero_async.testing import Fault, parse_fault
+from podero_async.testing._faults import FAULT_KINDS
 
 
 @pytest.mark.parametrize(
@@ -32,13 +36,13 @@ from podero_async.testing import Fault, parse_fault
         (" token_expiring:30@#1 ", Fault(kind="token_expiring", seconds=30, nth=1)),
     ],
 )
-def test_text_is_read_as_the_fault(text: str, fault: Fault) -> None:
-    """A demonstration on the command line would play another fault than it names."""
+def test_text_is_parsed_as_the_fault(text: str, fault: Fault) -> None:
+    """The text form is parsed as the equal `Fault`."""
     assert parse_fault(text) == fault
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "not a fault"),
         ("reset@", "not a fault"),
@@ -59,7 +63,16 @@ def test_text_is_read_as_the_fault(text: str, fault: Fault) -> None:
         ("reset@#0", "counted from 1"),
     ],
 )
-def test_bad_text_is_refused_with_a_reason(text: str, words: str) -> None:
-    """A typing slip would run a demonstration without its fault."""
-    with pytest.raises(ValueError, match=words):
+def test_invalid_text_is_refused_with_the_reason(text: str, message: str) -> None:
+    """An invalid text raises a `ValueError` that names the mistake."""
+    with pytest.raises(ValueError, match=message):
         parse_fault(text)
+
+
+def test_documentation_has_a_valid_example_of_each_kind() -> None:
+    """The documentation lists every kind of fault, with an example that is valid, and all its options."""
+    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| (.+) \|$", podero_async.testing.__doc__ or "", re.MULTILINE)
+    assert {kind for kind, _, _ in rows} == FAULT_KINDS.keys()
+    for kind, example, effect in rows:
+        assert parse_fault(example).kind == kind
+        assert FAULT_KINDS[kind].options - {"headers"} <= set(re.findall(r"`(\w+)`", effect))

@@ -1,4 +1,4 @@
-"""Each fault, as it looks from the other end of the wire."""
+"""Each kind of fault, as a plain HTTP client meets it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from podero_async.testing import Fault
 from tests.simulator.conftest import Caller, Running
 
-WRONG_FAULTS: list[dict[str, Any]] = [
+INVALID_FAULTS: list[dict[str, Any]] = [
     {"kind": "earthquake"},
     {"kind": "status", "endpoint": "nowhere"},
     {"kind": "token_expiring", "seconds": 1, "endpoint": "sessions"},
@@ -29,46 +29,41 @@ WRONG_FAULTS: list[dict[str, Any]] = [
 ]
 
 
-async def raw(call: Caller) -> bytes:
-    """Read a page's body as it comes over the wire, compressed or not."""
+async def raw_page(call: Caller) -> bytes:
+    """Read the body of a page without decompressing it."""
     vehicle = call.vehicle(call.sim.vehicles[0])
     window = {"from": call.sim.first_day.isoformat(), "to": call.sim.last_day.isoformat(), "limit": "200"}
     headers = {"Authorization": f"Bearer {call.token}"}
     async with (
         aiohttp.ClientSession(auto_decompress=False) as http,
-        http.get(f"{call.sim.base_url}{vehicle}/sessions", params=window, headers=headers) as answer,
+        http.get(f"{call.sim.base_url}{vehicle}/sessions", params=window, headers=headers) as response,
     ):
-        return await answer.read()
+        return await response.read()
 
 
-@pytest.mark.parametrize("options", WRONG_FAULTS)
-def test_fault_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
-    """A script with a slip would play nothing, and prove nothing."""
+@pytest.mark.parametrize("options", INVALID_FAULTS)
+def test_invalid_fault_is_refused(options: dict[str, Any]) -> None:
+    """A fault with an unknown kind, or with options that do not fit it, raises a `ValueError`."""
     with pytest.raises(ValueError):
         Fault(**options)
 
 
-async def test_status_with_headers_and_a_proxy_s_page(running: Running) -> None:
-    """A client's way with 503, Retry-After and HTML could not be tested."""
-    html = Fault(kind="status", status=502, body="<html>Bad Gateway</html>", nth=2)
-    page = Fault(kind="status", status=429, headers={"Retry-After": "1"}, body=b"{}", content_type="text/x", nth=3)
-    async with running(faults=[Fault(kind="status", nth=1, endpoint="sessions"), html, page]) as call:
+async def test_status_replaces_the_response(running: Running) -> None:
+    """A `status` fault replaces the response; a body without a content type is HTML, like the error page of a proxy."""
+    throttled = Fault(kind="status", status=429, headers={"Retry-After": "1"}, body=b"{}", content_type="text/x", nth=3)
+    html = Fault(kind="status", status=502, body="<html>Bad Gateway</html>", nth=4)
+    async with running(faults=[Fault(kind="status", endpoint="sessions"), throttled, html]) as call:
         assert (await call.sessions()).json == {"detail": "Simulated 503"}
-        async with call.http.get(call.sim.base_url + call.org + "/users") as answer:
-            assert (answer.status, answer.content_type, await answer.text()) == (429, "text/x", "{}")
-            assert answer.headers["Retry-After"] == "1"
+        async with call.http.get(f"{call.sim.base_url}{call.org}/users") as response:
+            assert (response.status, response.content_type, await response.text()) == (429, "text/x", "{}")
+            assert response.headers["Retry-After"] == "1"
+        async with call.http.get(f"{call.sim.base_url}{call.org}/users") as response:
+            assert (response.status, response.content_type) == (502, "text/html")
+        assert call.sim.counts.responses == {200: 1, 503: 1, 429: 1, 502: 1}
 
 
-async def test_html_by_default_where_a_body_is_given(running: Running) -> None:
-    """A proxy's error page would come labelled as JSON."""
-    async with running(faults=[Fault(kind="status", status=502, body="<html>", endpoint="users")]) as call:
-        async with call.http.get(f"{call.sim.base_url}{call.org}/users") as answer:
-            assert (answer.status, answer.content_type) == (502, "text/html")
-        assert call.sim.counts.responses[502] == 1
-
-
-async def test_reset_before_the_answer_and_keep_alive_after_it(running: Running) -> None:
-    """A connection that the server drops would end a test, or take other requests with it."""
+async def test_reset_drops_the_connection_before_the_response(running: Running) -> None:
+    """A `reset` fault drops the connection without a response; later requests succeed."""
     async with running(faults=[Fault(kind="reset", endpoint="current", times=2)]) as call:
         path = f"{call.vehicle(call.sim.vehicles[0])}/sessions/current"
         for _ in range(2):
@@ -81,16 +76,16 @@ async def test_reset_before_the_answer_and_keep_alive_after_it(running: Running)
 
 @pytest.mark.parametrize("kind", ["reset", "truncated"])
 @pytest.mark.parametrize("after_bytes", [0, 100, 10**9])
-async def test_break_inside_the_body(running: Running, kind: Literal["reset", "truncated"], after_bytes: int) -> None:
-    """A page cut short would be read as a whole one."""
+async def test_body_is_broken_off(running: Running, kind: Literal["reset", "truncated"], after_bytes: int) -> None:
+    """A body that is reset or truncated at any byte is a client error, and later requests succeed."""
     async with running(faults=[Fault(kind=kind, after_bytes=after_bytes, endpoint="sessions")]) as call:
         with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
-            await raw(call)
+            await raw_page(call)
         assert (await call.get(f"{call.org}/users")).status == 200
 
 
-async def test_break_inside_the_body_is_an_rst_or_an_end(running: Running) -> None:
-    """The two ways in which a connection breaks would be one and the same."""
+async def test_reset_sends_rst_and_truncated_closes_the_connection(running: Running) -> None:
+    """A `reset` fault sends a TCP RST; `truncated` sends half of the body and closes the connection."""
     faults = [Fault(kind="reset", after_bytes=5, endpoint="users"), Fault(kind="truncated", endpoint="vehicles")]
     async with running(faults=faults) as call:
         with pytest.raises(ConnectionResetError):
@@ -101,23 +96,23 @@ async def test_break_inside_the_body_is_an_rst_or_an_end(running: Running) -> No
         assert len(body) == promised // 2
 
 
-async def test_truncated_by_half_of_a_plain_body(running: Running) -> None:
-    """A short, uncompressed answer could not be cut."""
+async def test_small_uncompressed_body_is_truncated(running: Running) -> None:
+    """A small, uncompressed body is truncated, too."""
     async with running(faults=[Fault(kind="truncated", endpoint="current")]) as call:
         with pytest.raises(aiohttp.ClientPayloadError):
             await call.get(f"{call.vehicle(call.sim.vehicles[0])}/sessions/current")
 
 
-async def test_hang_for_a_while_answers_late(running: Running) -> None:
-    """A slow server could not be told from a dead one."""
+async def test_hang_with_seconds_delays_the_response(running: Running) -> None:
+    """A `hang` fault with `seconds` sends the good response after them."""
     async with running(faults=[Fault(kind="hang", seconds=0.03, endpoint="sessions")]) as call:
         started = asyncio.get_running_loop().time()
         assert (await call.sessions()).status == 200
         assert asyncio.get_running_loop().time() - started >= 0.029
 
 
-async def test_hang_ends_when_the_client_goes(running: Running) -> None:
-    """Requests that hang would stay for good, and count as concurrent."""
+async def test_hang_ends_when_the_client_disconnects(running: Running) -> None:
+    """A request that hangs ends when its client disconnects."""
     async with running(faults=[Fault(kind="hang", endpoint="sessions")]) as call:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.02):
@@ -125,21 +120,16 @@ async def test_hang_ends_when_the_client_goes(running: Running) -> None:
         await call.until(lambda: not call.sim.counts.concurrent)
 
 
-async def test_drip_sends_all_of_it_slowly(running: Running) -> None:
-    """A body that trickles could not be tested against a read timeout."""
-    async with running(faults=[Fault(kind="drip", seconds=0.002, chunk_bytes=2000, endpoint="sessions")]) as call:
-        page = json.loads(gzip.decompress(await raw(call)))
+@pytest.mark.parametrize("options", [{}, {"seconds": 0.002, "chunk_bytes": 2000}])
+async def test_drip_sends_the_whole_body_in_chunks(running: Running, options: dict[str, Any]) -> None:
+    """A `drip` fault sends the whole body, in chunks, with and without options."""
+    async with running(sessions_per_vehicle=50, faults=[Fault(kind="drip", endpoint="sessions", **options)]) as call:
+        page = json.loads(gzip.decompress(await raw_page(call)))
         assert page["items"] == call.sim.truth(call.sim.vehicles[0])
 
 
-async def test_drip_by_default(running: Running) -> None:
-    """A fault without details would not be played."""
-    async with running(faults=[Fault(kind="drip", endpoint="current")]) as call:
-        assert (await call.get(f"{call.vehicle(call.sim.vehicles[0])}/sessions/current")).status == 200
-
-
-async def test_malformed_row_is_one_row(running: Running) -> None:
-    """One bad row would sink its page in a client that is never tried with one."""
+async def test_malformed_row_damages_one_row(running: Running) -> None:
+    """A `malformed_row` fault damages one row of each page, and is not counted for an empty page."""
     faults = [
         Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1),
         Fault(kind="malformed_row", field="is_at_home", damage="wrong_type", nth=2),
@@ -155,27 +145,27 @@ async def test_malformed_row_is_one_row(running: Running) -> None:
         assert call.sim.counts.faults["malformed_row"] == 20
 
 
-async def test_malformed_json_is_a_whole_body_of_half_a_document(running: Running) -> None:
-    """A body that ends mid-JSON without a transport error would never be tried."""
+async def test_malformed_json_is_a_complete_body(running: Running) -> None:
+    """A `malformed_json` fault sends half of a JSON document as a complete body."""
     async with running(faults=[Fault(kind="malformed_json", endpoint="users")]) as call:
-        async with call.http.get(f"{call.sim.base_url}{call.org}/users") as answer:
-            body = await answer.read()
+        async with call.http.get(f"{call.sim.base_url}{call.org}/users") as response:
+            body = await response.read()
             assert len(body) > 2
         with pytest.raises(json.JSONDecodeError):
             json.loads(body)
 
 
-async def test_empty_body(running: Running) -> None:
-    """A 200 with nothing in it would be read as an empty list."""
+async def test_empty_is_200_without_a_body(running: Running) -> None:
+    """An `empty` fault sends status 200 without a body."""
     async with (
         running(faults=[Fault(kind="empty", endpoint="users")]) as call,
-        call.http.get(f"{call.sim.base_url}{call.org}/users") as answer,
+        call.http.get(f"{call.sim.base_url}{call.org}/users") as response,
     ):
-        assert (answer.status, await answer.read()) == (200, b"")
+        assert (response.status, await response.read()) == (200, b"")
 
 
-async def test_token_revoked_kills_the_token_that_asked(running: Running) -> None:
-    """A client that replays with the same token would be let in."""
+async def test_token_revoked_revokes_the_token_of_the_request(running: Running) -> None:
+    """A `token_revoked` fault revokes the token of the request, and no other."""
     async with running(faults=[Fault(kind="token_revoked", nth=1)]) as call:
         other = Caller(call.sim, call.http)
         await other.log_in()
@@ -184,8 +174,8 @@ async def test_token_revoked_kills_the_token_that_asked(running: Running) -> Non
         assert (await other.sessions()).status == 200
 
 
-async def test_token_expiring_is_true(running: Running) -> None:
-    """A token's early end would be told, but not happen."""
+async def test_token_expiring_shortens_the_lifetime(running: Running) -> None:
+    """A `token_expiring` fault shortens the stated and the actual lifetime of the token."""
     now = 0.0
     async with running(faults=[Fault(kind="token_expiring", seconds=5, nth=2)], clock=lambda: now) as call:
         assert (await call.log_in())["expires_in"] == 5
@@ -194,8 +184,8 @@ async def test_token_expiring_is_true(running: Running) -> None:
         assert call.sim.counts.faults["token_expiring"] == 1
 
 
-async def test_clamped_limit(running: Running) -> None:
-    """A client that steps by the limit it asked for would lose rows unseen."""
+async def test_clamped_limit_bounds_the_page(running: Running) -> None:
+    """A `clamped_limit` fault bounds the rows of a page, and leaves smaller pages unchanged."""
     async with running(faults=[Fault(kind="clamped_limit", limit=10)]) as call:
         truth = call.sim.truth(call.sim.vehicles[0])
         page = await call.sessions(limit=200, offset=5)
@@ -204,8 +194,8 @@ async def test_clamped_limit(running: Running) -> None:
         assert call.sim.counts.faults["clamped_limit"] == 1
 
 
-async def test_unstable_order_is_new_at_each_request(running: Running) -> None:
-    """A list without an order would be served in one."""
+async def test_unstable_order_shuffles_each_page(running: Running) -> None:
+    """An `unstable_order` fault shuffles the list anew for each request, and leaves `truth()` in order."""
     async with running(faults=[Fault(kind="unstable_order")]) as call:
         truth = [row["id"] for row in call.sim.truth(call.sim.vehicles[0])]
         pages = [[row["id"] for row in (await call.sessions(limit=200)).json["items"]] for _ in range(2)]
@@ -214,8 +204,8 @@ async def test_unstable_order_is_new_at_each_request(running: Running) -> None:
         assert [row["id"] for row in call.sim.truth(call.sim.vehicles[0])] == truth
 
 
-async def test_wrong_total(running: Running) -> None:
-    """A client that trusts the total would not be found out."""
+async def test_wrong_total_changes_the_total(running: Running) -> None:
+    """A `wrong_total` fault adds `delta` to the total, or replaces the total if `delta` is a function."""
     faults = [
         Fault(kind="wrong_total", nth=1),
         Fault(kind="wrong_total", delta=-1000, nth=2),
@@ -226,8 +216,8 @@ async def test_wrong_total(running: Running) -> None:
         assert [(await call.sessions()).json["total"] for _ in range(4)] == [count + 1, 0, 2 * count, count]
 
 
-async def test_fault_of_one_page_or_vehicle(running: Running) -> None:
-    """A fault could not be aimed, and a failing vehicle not be told from a failing server."""
+async def test_fault_is_restricted_to_pages_and_vehicles(running: Running) -> None:
+    """A fault affects only the vehicle and the pages that it names, until `clear_faults`."""
     async with running(vehicles=2) as call:
         first, second = call.sim.vehicles
         call.sim.add_fault(Fault(kind="status", status=500, vehicle=first, page="later"))
@@ -240,17 +230,15 @@ async def test_fault_of_one_page_or_vehicle(running: Running) -> None:
         assert (await call.sessions(second)).status == 200
 
 
-async def test_first_fault_that_breaks_wins_and_others_are_kept_back(running: Running) -> None:
-    """Two faults at once would break each other."""
-    async with running(
-        faults=[Fault(kind="status", status=418), Fault(kind="reset")], token_endpoints={"basic"}
-    ) as call:
+async def test_first_fault_that_replaces_the_response_wins(running: Running) -> None:
+    """If two faults replace the response of a request, the first one wins, and only it is counted."""
+    async with running(faults=[Fault(kind="status", status=418), Fault(kind="reset")], token_styles={"basic"}) as call:
         assert (await call.get(f"{call.org}/users")).status == 418
         assert call.sim.counts.faults == {"status": 1}
 
 
-async def test_rate_is_drawn_by_the_seed(running: Running) -> None:
-    """A failure found once could not be played again."""
+async def test_seed_determines_the_requests_of_a_rate(running: Running) -> None:
+    """The seed determines which requests a fault with a `rate` affects."""
 
     async def statuses(seed: int) -> list[int]:
         fault = Fault(kind="status", rate=0.3, endpoint="sessions")
@@ -263,8 +251,8 @@ async def test_rate_is_drawn_by_the_seed(running: Running) -> None:
     assert 5 < first.count(503) < 35
 
 
-async def test_a_vehicle_s_id_that_is_none_matches_no_fault_of_a_vehicle(running: Running) -> None:
-    """A malformed id would break the fault script instead of being refused."""
+async def test_malformed_vehicle_id_matches_no_fault_of_a_vehicle(running: Running) -> None:
+    """A malformed vehicle id matches no fault that is restricted to a vehicle, and gets 422."""
     async with running(vehicles=1) as call:
         call.sim.add_fault(Fault(kind="status", vehicle=call.sim.vehicles[0]))
         reply = await call.get(f"{call.org}/users/none/electric-vehicles/{uuid.UUID(int=0)}/sessions/current")

@@ -1,4 +1,4 @@
-"""The generated fleet, changes to it, and fleets of given rows."""
+"""Generated fleets, changes to them, and fleets of given rows."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def moment(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
-def test_same_seed_same_fleet() -> None:
-    """A failure found with a seed could not be found again."""
+def test_seed_determines_the_fleet() -> None:
+    """Equal seeds give equal fleets and credentials, in whichever order the rows are generated."""
     first, second, other = PoderoSimulator(seed=7), PoderoSimulator(seed=7), PoderoSimulator(seed=8)
-    # Read backwards, so that the order of the first looks is seen not to matter.
+    # Generated in the opposite order.
     backwards = {vehicle: second.truth(vehicle) for vehicle in reversed(second.vehicles)}
     assert {vehicle: first.truth(vehicle) for vehicle in first.vehicles} == backwards
     assert (first.org_id, first.client_id, first.client_secret, first.username, first.password) == (
@@ -43,8 +43,8 @@ def test_same_seed_same_fleet() -> None:
     assert not set(first.vehicles) & set(other.vehicles)
 
 
-def test_modest_fleet_has_everything_that_can_occur() -> None:
-    """A client would never meet an outcome, a blip or a null that production has."""
+def test_default_fleet_has_every_outcome_and_null() -> None:
+    """The default fleet has every outcome, hidden sessions, and both values and nulls in each nullable field."""
     rows = every_row(PoderoSimulator())
     assert {row["session_outcome"] for row in rows} == {outcome.value for outcome in SessionOutcome}
     hidden = [row for row in rows if row["is_hidden"]]
@@ -57,7 +57,7 @@ def test_modest_fleet_has_everything_that_can_occur() -> None:
 
 
 def test_rows_are_plausible() -> None:
-    """Sums over a simulated fleet would make no sense."""
+    """Generated rows have all fields, with values in plausible ranges."""
     for row in every_row(PoderoSimulator(vehicles=3)):
         assert set(row) == {field.name for field in ChargingSession.__attrs_attrs__}
         ended = moment(row["unplug_time"] or row["inferred_session_end"])
@@ -70,7 +70,7 @@ def test_rows_are_plausible() -> None:
 
 
 def test_sessions_of_a_vehicle_neither_tie_nor_overlap() -> None:
-    """The order of a still list would not be strict, and no read of it could be proven."""
+    """The generated sessions of a vehicle are strictly ordered and do not overlap."""
     sim = PoderoSimulator(vehicles=2, sessions_per_vehicle=300)
     for vehicle in sim.vehicles:
         rows = sim.truth(vehicle, include_hidden=True)
@@ -80,8 +80,8 @@ def test_sessions_of_a_vehicle_neither_tie_nor_overlap() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5000])
-def test_days_span_all_sessions(count: int) -> None:
-    """A window of `first_day` to `last_day` would miss sessions."""
+def test_first_and_last_day_include_all_sessions(count: int) -> None:
+    """All sessions lie between `first_day` and `last_day`, which do not change when rows are generated."""
     sim = PoderoSimulator(vehicles=2, sessions_per_vehicle=count)
     before = (sim.first_day, sim.last_day)
     assert sim.total_sessions() == 2 * count
@@ -93,8 +93,8 @@ def test_days_span_all_sessions(count: int) -> None:
     assert sim.total_sessions() == 2 * count
 
 
-def test_sizes_drawn_from_a_range() -> None:
-    """All vehicles of a fleet would be of one size."""
+def test_sessions_per_vehicle_can_be_a_range() -> None:
+    """`sessions_per_vehicle` as a range gives vehicles with different numbers of sessions within it."""
     sim = PoderoSimulator(vehicles=20, sessions_per_vehicle=(3, 9))
     sizes = {len(sim.truth(vehicle, include_hidden=True)) for vehicle in sim.vehicles}
     assert min(sizes) >= 3
@@ -102,16 +102,16 @@ def test_sizes_drawn_from_a_range() -> None:
     assert len(sizes) > 2
 
 
-def test_no_fleet_at_all() -> None:
-    """An empty organization could not be simulated, or vehicles would belong to nobody."""
+def test_empty_organization() -> None:
+    """An organization can be empty; vehicles without users are refused."""
     sim = PoderoSimulator(users=0, vehicles=0)
     assert (sim.vehicles, sim.total_sessions(), sim.first_day) == ([], 0, sim.last_day)
     with pytest.raises(ValueError, match="user"):
         PoderoSimulator(users=0, vehicles=1)
 
 
-async def test_changes_show_in_the_next_answer(running: Running) -> None:
-    """A list that moves under its reader could not be simulated."""
+async def test_changes_show_in_the_next_response(running: Running) -> None:
+    """Inserted, removed and hidden sessions show in the next response."""
     async with running(vehicles=1, sessions_per_vehicle=10) as call:
         sim, vehicle = call.sim, call.sim.vehicles[0]
         added = sim.insert(vehicle)
@@ -128,8 +128,8 @@ async def test_changes_show_in_the_next_answer(running: Running) -> None:
         assert sim.total_sessions() == 9
 
 
-def test_update_changes_and_moves() -> None:
-    """A session that is corrected afterwards could not be simulated."""
+def test_update_changes_and_moves_a_session() -> None:
+    """`update` changes fields and moves the session in the list; an invalid update changes nothing."""
     sim = PoderoSimulator(vehicles=1, sessions_per_vehicle=10)
     vehicle = sim.vehicles[0]
     oldest = sim.truth(vehicle)[-1]
@@ -151,8 +151,8 @@ def test_update_changes_and_moves() -> None:
     assert sim.truth(vehicle)[0] == changed
 
 
-def test_insert_at_a_time_or_of_a_row() -> None:
-    """A test could not say where in the list a session appears."""
+def test_insert_takes_a_time_or_a_row() -> None:
+    """`insert` adds a session at a given time, or a given row, also to an empty list; invalid rows are refused."""
     sim = PoderoSimulator(vehicles=1, sessions_per_vehicle=2)
     vehicle = sim.vehicles[0]
     at = datetime(2020, 1, 1, 6, tzinfo=UTC)
@@ -171,26 +171,21 @@ def test_insert_at_a_time_or_of_a_row() -> None:
         with pytest.raises(ValueError):
             sim.insert(vehicle, bad)
     with pytest.raises(KeyError):
-        sim.remove(vehicle, "nobody")
-
-
-def test_insert_into_an_empty_list() -> None:
-    """The first session of a new vehicle would break the simulator."""
-    sim = PoderoSimulator(vehicles=0)
-    vehicle = sim.add_vehicle()
-    row = sim.insert(vehicle)
-    assert sim.truth(vehicle, sim.first_day, sim.last_day) == [row]
+        sim.remove(vehicle, "unknown")
+    empty = sim.add_vehicle()
+    assert sim.truth(empty) == []
+    assert [sim.insert(empty)] == sim.truth(empty)
 
 
 def test_ties_are_listed_by_id() -> None:
-    """Sessions of one moment would have no order to test ties with."""
+    """Sessions with equal plug-in times are listed by id."""
     rows = [{"id": name, "plug_in_time": "2026-01-05T00:00:00Z"} for name in "bac"]
     sim = PoderoSimulator(rows={REF: rows})
     assert [row["id"] for row in sim.truth(REF)] == ["a", "b", "c"]
 
 
-async def test_added_vehicles_are_found(running: Running) -> None:
-    """A fleet that grows while it is read could not be simulated."""
+async def test_added_vehicles_and_users_are_listed(running: Running) -> None:
+    """Added vehicles, and the users that are added for them, are listed."""
     async with running(users=1, vehicles=1) as call:
         user_id = call.sim.vehicles[0].user_id
         added = call.sim.add_vehicle(user_id, sessions=4)
@@ -200,8 +195,8 @@ async def test_added_vehicles_are_found(running: Running) -> None:
         assert len((await call.get(f"{call.org}/users")).json) == 2
 
 
-async def test_given_rows_are_served_as_they_are(running: Running) -> None:
-    """A file of real sessions would come out changed."""
+async def test_given_rows_are_served_unchanged(running: Running) -> None:
+    """Given rows are served unchanged, newest first."""
     rows = [
         {"id": "one", "plug_in_time": "2018-12-21T10:20:00Z", "energy_charged_kwh": 0.3, "note": "æøå"},
         {"id": "two", "plug_in_time": "2020-01-31T22:00:00", "is_hidden": True},
@@ -215,7 +210,7 @@ async def test_given_rows_are_served_as_they_are(running: Running) -> None:
 
 
 def test_given_rows_with_an_id_twice_are_refused() -> None:
-    """A list with a duplicate of its own would look like a client's fault."""
+    """Given rows with a duplicate id are refused."""
     row = {"id": "one", "plug_in_time": "2018-12-21T10:20:00Z"}
     with pytest.raises(ValueError, match="twice"):
         PoderoSimulator(rows={REF: [row, row]})
@@ -227,7 +222,7 @@ def line(**fields: object) -> str:
 
 
 def test_rows_from_jsonl(tmp_path: Path) -> None:
-    """A prepared fleet could not be served from the command line."""
+    """`rows_from_jsonl` reads lines, or a file of lines, into rows by vehicle."""
     lines = [line(), "\n", line(id="two", is_hidden=True)]
     expected: dict[VehicleRef, list[dict[str, Any]]] = {
         REF: [
@@ -243,7 +238,7 @@ def test_rows_from_jsonl(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "words"),
+    ("bad", "message"),
     [
         ("{", "line 2: .*Expecting"),
         ("[]", "line 2: not a JSON object"),
@@ -251,10 +246,10 @@ def test_rows_from_jsonl(tmp_path: Path) -> None:
         (line(vehicle_id="none"), "line 2: .*UUID"),
         (line(id=5), "line 2: id missing"),
         (line(plug_in_time="soon"), "line 2: "),
-        (line(), "line 2: session one stands twice"),
+        (line(), "line 2: session one occurs twice"),
     ],
 )
-def test_bad_line_is_named_by_its_number(bad: str, words: str) -> None:
-    """A slip in a large file could not be found."""
-    with pytest.raises(ValueError, match=words):
+def test_invalid_line_is_named_by_its_number(bad: str, message: str) -> None:
+    """An invalid line raises a `ValueError` with the number of the line and the mistake."""
+    with pytest.raises(ValueError, match=message):
         rows_from_jsonl([line(), bad])

@@ -21,9 +21,8 @@ import pytest
 from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, StoreError, backfill
 from podero_async.testing import PoderoSimulator
-from tests._support.expected_rows import TIMES
+from tests._support.expected_rows import FIRST, LAST, TIMES
 from tests.backfill.conftest import Clock
-from tests.backfill.test_backfill import FIRST, LAST
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]

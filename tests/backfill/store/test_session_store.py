@@ -34,9 +34,8 @@ from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.models import ChargingSession
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of
-from tests._support.expected_rows import held_by, truth_of
+from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
 from tests.backfill.conftest import Clock
-from tests.backfill.test_backfill import FIRST, LAST
 
 
 def test_the_table_has_the_fields_of_a_session() -> None:

@@ -23,12 +23,11 @@ import pytest
 from podero_async import PoderoClient
 from podero_async.backfill import BackfillReport, SessionStore, StoreError, backfill
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.backfill_process import ROOT
 from tests._support.clients import client_of
-from tests._support.expected_rows import held_by, truth_of
+from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
 from tests._support.kill_process import Breaking
 from tests.backfill.conftest import Clock
-from tests.backfill.test_backfill import FIRST, LAST
-from tests.backfill.test_kill import ROOT
 
 TABLES = "sessions", "receipts", "failures", "rejected_items", "runs", "tasks", "meta"
 BATCH_TABLES = TABLES[:4]

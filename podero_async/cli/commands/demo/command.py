@@ -89,7 +89,7 @@ async def _backfill(
         PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client,
     ):
         for progress, hook, stop in ((first, half_way, half_way.stop), (second, drift, None)):
-            simulator.before_answer = hook
+            simulator.before_page = hook
             async with watched(progress, display, sys.stdout, min(display.EVERY_S, _LINE_EVERY_S)):
                 report = await backfill(
                     client,

@@ -55,7 +55,7 @@ def demo_simulator(vehicles: int, seed: int) -> PoderoSimulator:
 
 @attrs.define
 class Drift:
-    """Now and then, insert or remove a session of the list that is about to be read: a `before_answer` hook."""
+    """Now and then, insert or remove a session of the list that is about to be read: a `before_page` hook."""
 
     _simulator: PoderoSimulator
     _rng: Random
@@ -80,7 +80,7 @@ class Drift:
 
 @attrs.define
 class HalfWay:
-    """Sets `stop` when about half of the vehicles are through, and more are under way: a `before_answer` hook."""
+    """Sets `stop` when about half of the vehicles are through, and more are under way: a `before_page` hook."""
 
     _vehicles: int
     _progress: Progress
