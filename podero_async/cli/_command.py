@@ -23,11 +23,11 @@ class Invocation:
     argv: tuple[str, ...]
     parser: argparse.ArgumentParser
     retry: RetryPolicy | None
-    """Replaces the retry policy of each command."""
+    """If given, replaces the retry policy of each command."""
     shutdown_s: float
     """Seconds from the first signal to the forced end of the process."""
     line_every_s: float
-    """Seconds between two lines of progress if stderr is no terminal."""
+    """Seconds between two lines of progress, when stderr is not a terminal."""
 
 
 @attrs.frozen

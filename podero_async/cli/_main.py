@@ -53,7 +53,7 @@ exit codes:
 """
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
-# Without a handler, logging writes the library's warnings to stderr.
+# If no handler is set, logging writes the library's warnings to stderr.
 _NO_LOGGING = logging.NullHandler()
 
 
@@ -70,9 +70,9 @@ def main(
     Args:
         argv: The arguments after the program's name; None takes those of the process.
         commands: The commands to choose from.
-        retry: Replaces the retry policy of each command.
+        retry: If given, replaces the retry policy of each command.
         shutdown_s: Seconds from the first signal to the forced end of the process; a supervisor kills after five.
-        line_every_s: Seconds between two lines of progress if stderr is no terminal.
+        line_every_s: Seconds between two lines of progress, when stderr is not a terminal.
     """
     open_missing_streams()
     logging.getLogger("podero_async").addHandler(_NO_LOGGING)
@@ -87,7 +87,7 @@ def main(
     try:
         code = _run(invocation)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does when it has enough lines
         discard(sys.stdout)
     except OSError as error:
         say(f"cannot write the output: {error.strerror}")
@@ -131,7 +131,7 @@ def _code_of(error: PoderoError | UsageError) -> Exit:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """End with one line instead of the usage."""
+        """Exit with one line when the arguments are wrong; argparse prints the usage, too."""
         self.exit(Exit.USAGE, f"podero-async: {message} (see {self.prog} --help)\n")
 
 

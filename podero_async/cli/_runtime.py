@@ -42,7 +42,7 @@ class Exit(enum.IntEnum):
 
 
 class UsageError(Exception):
-    """The arguments cannot be used."""
+    """Raised by a command if its arguments cannot be used."""
 
 
 def say(message: object) -> None:
@@ -108,7 +108,7 @@ class StopRequest:
     _timer: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
 
     def receive(self, number: signal.Signals) -> None:
-        """Set the event at the first signal; end the process at a later SIGINT."""
+        """Set the event when the first signal arrives, and end the process when a SIGINT follows."""
         if not self.event.is_set():
             self.event.set()
             self.exit = _EXIT_OF[number]
@@ -129,8 +129,8 @@ class StopRequest:
 def stop_on_signals(shutdown_s: float) -> Iterator[StopRequest]:
     """Turn SIGINT and SIGTERM into a request to stop while the block runs.
 
-    The process ends by force `shutdown_s` seconds after the first signal, or at a second SIGINT. On Windows, and
-    outside of the main thread, signals keep their usual effect.
+    If the block does not end within `shutdown_s` seconds, or when a second SIGINT arrives, the process ends by force.
+    On Windows, and if this is not the main thread, signals keep their usual effect.
     """
     loop, stop, before = asyncio.get_running_loop(), StopRequest(shutdown_s), {}
     with suppress(NotImplementedError, RuntimeError, ValueError):
@@ -149,7 +149,7 @@ def stop_on_signals(shutdown_s: float) -> Iterator[StopRequest]:
 
 @contextmanager
 def interruptible_read() -> Iterator[None]:
-    """Let one Ctrl-C end a blocking read in the block; under asyncio's handler, it takes two."""
+    """Let one Ctrl-C end a blocking read in the block; it takes two when asyncio's handler is set."""
     before = signal.getsignal(signal.SIGINT)
     with suppress(ValueError):  # outside of the main thread
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -18,12 +18,12 @@ __all__ = ["vehicles_from"]
 
 @contextmanager
 def vehicles_from(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
-    """Read vehicles from a file, or from stdin (`-`); None without a source.
+    """Read vehicles from a file, or from stdin (`-`); yield None if none is given.
 
-    Memory does not grow with their number: a source that cannot be read twice is first copied to a temporary file.
+    Memory does not grow with their number: if a source cannot be read twice, it is first copied to a temporary file.
 
     Raises:
-        UsageError: The file cannot be read, a line is not a vehicle, or there is no vehicle.
+        UsageError: The file cannot be read, a line is not a vehicle, or the file has no vehicle.
     """
     if source is None:
         yield None

@@ -90,7 +90,7 @@ def _lines(simulator: PoderoSimulator, count: int = 3) -> str:
 async def test_vehicles_from_a_file(
     call: Call, served: PoderoSimulator, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--vehicles` reads a file, a pipe or stdin, and then no user is listed."""
+    """`--vehicles` reads a file, a pipe or stdin; no user is listed when vehicles are given."""
     file = tmp_path / "vehicles.csv"
     file.write_text("user_id,vehicle_id\n" + _lines(served))
     assert _report(await call(*whole_fleet(served, path), f"--vehicles={file}", "--json"))["vehicles"] == 3
@@ -131,7 +131,7 @@ async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, f
 
 
 async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Each failed vehicle is one line on stderr, and the exit code is 1; the next run reads it."""
+    """If a vehicle fails, it is one line on stderr, and the exit code is 1; the next run reads it."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
@@ -154,7 +154,7 @@ async def test_failures_in_json(call: Call, served: PoderoSimulator, path: Path)
 
 
 async def test_failed_users_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A user whose vehicles could not be listed is one line on stderr, in a plan and in a run."""
+    """If the vehicles of a user could not be listed, the user is one line on stderr, in a plan and in a run."""
     served.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth={1, 9}))
     for argv in (["--dry-run"], []):
         ended = await call(*whole_fleet(served, path), *argv)
@@ -163,7 +163,7 @@ async def test_failed_users_are_listed(call: Call, served: PoderoSimulator, path
 
 
 async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A vehicle without a proof of completeness is one line on stderr, and the exit code is 1."""
+    """If a vehicle is not proven complete, it is one line on stderr, and the exit code is 1."""
     ref = VehicleRef(user_id=USER, vehicle_id=VEHICLE)
     rows = {ref: [wire_row(number) for number in range(450)]}  # one day, more than two pages
     async with PoderoSimulator(rows=rows, faults=[Fault(kind="unstable_order")]) as simulator:
@@ -176,7 +176,7 @@ async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch:
 
 
 async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Sessions that could not be read are counted on stderr, and the exit code is 1."""
+    """If sessions could not be read, they are counted on stderr, and the exit code is 1."""
     served.add_fault(Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
@@ -184,7 +184,7 @@ async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulat
 
 
 async def test_a_resumed_run_counts_all_unreadable_sessions(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A resumed run reports the unreadable sessions of its interrupted call, too; a later run reads them again."""
+    """When a run is resumed, it reports the unreadable sessions of its interrupted call, too; a later run reads them again."""
     stop, window = asyncio.Event(), (served.first_day, served.last_day)
     for number, field in ((1, "id"), (3, "plug_in_time"), (5, "id"), (9, "is_at_home")):
         served.add_fault(Fault(kind="malformed_row", field=field, damage="missing", nth=number))
@@ -260,7 +260,7 @@ async def test_an_api_that_is_down_is_exit_code_4(
 
 
 async def test_missing_settings_leave_no_store(call: Call, simulator: PoderoSimulator, path: Path) -> None:
-    """Without credentials, no store is created."""
+    """If credentials are missing, no store is created."""
     ended = await call(*whole_fleet(simulator, path))
     assert ended.code == 2
     assert "PODERO_ORG_ID" in ended.complaint
@@ -292,7 +292,7 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
 async def test_bad_arguments_leave_no_store(
     call: Call, served: PoderoSimulator, path: Path, options: list[str], said: str
 ) -> None:
-    """A bad argument ends with exit code 2, before a request is sent or a store is created."""
+    """If an argument is wrong, the exit code is 2; no request is sent, and no store is created."""
     ended = await call(*whole_fleet(served, path), *options)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
@@ -312,7 +312,7 @@ async def test_bad_arguments_leave_no_store(
 async def test_a_bad_line_of_vehicles(
     call: Call, served: PoderoSimulator, filled: Path, tmp_path: Path, bad: bytes, said: str
 ) -> None:
-    """One line names the file and the number of the bad line, before a request is sent."""
+    """If a line is wrong, the error names the file and the number of the line, and no request is sent."""
     before, asked = filled.read_bytes(), len(served.requests)
     file = tmp_path / "vehicles.csv"
     file.write_bytes(_lines(served).encode() + bad + _lines(served).encode())
@@ -356,7 +356,7 @@ def _other_database(path: Path) -> None:
 async def test_another_file_is_exit_code_5(
     call: Call, served: PoderoSimulator, path: Path, make: Callable[[Path], None], said: str, command: str
 ) -> None:
-    """A path that is not a store of this version is left unchanged."""
+    """If the path is not a store of this version, it is left unchanged."""
     await asyncio.to_thread(make, path)
     before = path.read_bytes() if path.is_file() else None
     backfill = whole_fleet(served, path)
@@ -377,7 +377,7 @@ async def test_another_file_is_exit_code_5(
 async def test_without_the_extra(
     call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """Without DuckDB or Arrow, one line names the extra to install."""
+    """If DuckDB or Arrow is missing, one line names the extra to install."""
     for name in [name for name in sys.modules if name.partition(".")[0] == missing or ".store.duckdb." in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)

@@ -84,7 +84,7 @@ async def test_a_signal_stops_it_and_the_same_command_resumes(
 
 
 async def test_a_signal_stops_the_discovery(served: PoderoSimulator, path: Path) -> None:
-    """A signal before the vehicles are known ends the command at once, with an unfinished report."""
+    """If a signal arrives before the vehicles are known, the command ends with an unfinished report."""
     served.latency_s = 60
     process = await start(*whole_fleet(served, path), "--json")
     async with asyncio.timeout(20):
@@ -96,7 +96,7 @@ async def test_a_signal_stops_the_discovery(served: PoderoSimulator, path: Path)
 
 
 async def test_a_store_in_use_is_exit_code_5(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A second command on a store ends with the id of the process that has it open, which is not disturbed."""
+    """If a process has the store open, other commands fail with its id, and do not disturb it."""
     process = await _start_slowly(served, path)
     for argv in (whole_fleet(served, path), ["status", f"--store={path}"], ["verify", f"--store={path}"]):
         ended = await call(*argv)
@@ -135,7 +135,7 @@ async def test_progress_in_a_log(served: PoderoSimulator, path: Path) -> None:
 
 
 async def test_a_closed_log_does_not_end_a_backfill(served: PoderoSimulator, path: Path) -> None:
-    """A backfill succeeds if the reader of its progress is gone."""
+    """A backfill succeeds when the reader of its progress is gone."""
     served.latency_s = 0.05
     reading, writing = os.pipe()
     process = await start(*whole_fleet(served, path), "--max-concurrency=1", script=_FREQUENT_LINES, stderr=writing)

@@ -45,7 +45,7 @@ async def test_other_shells(call: Call, shell: str) -> None:
 
 
 async def test_without_shtab(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without shtab, one line names the extra to install."""
+    """If shtab is missing, one line names the extra to install."""
     monkeypatch.setitem(sys.modules, "shtab", None)
     ended = await call("completion", "bash")
     assert (ended.code, ended.out) == (2, "")

@@ -73,7 +73,7 @@ async def test_bar_and_lines_on_a_terminal(on_terminal: Call) -> None:
 
 
 async def test_lists_that_change_at_each_page(call: Call) -> None:
-    """Changes of the lists during the backfill are no loss."""
+    """The store is right when sessions are inserted and removed before each page."""
     ended = await call("demo", "--vehicles=20", **_demo_with(change_rate=1.0))
     assert (ended.code, ended.err) == (0, "")
     assert re.search(r"[1-9]\d* sessions inserted, [1-9]\d* removed", ended.out)
@@ -152,7 +152,7 @@ async def test_wrong_sessions_are_found(
 
 
 async def test_a_lost_session_is_exit_code_1(call: Call) -> None:
-    """A session that the store lacks is reported as lost."""
+    """If the store lacks a session, the report counts it as lost."""
     faults = [Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1)]
     ended = await call("demo", "--vehicles=3", **_demo_with(faults=faults, change_rate=0.0))
     assert ended.code == 1
@@ -160,7 +160,7 @@ async def test_a_lost_session_is_exit_code_1(call: Call) -> None:
 
 
 async def test_failed_vehicles_are_listed(call: Call) -> None:
-    """Some failed vehicles are lines on stderr, the rest is counted, and the exit code is 1."""
+    """If vehicles fail, the first are lines on stderr, the others are counted, and the exit code is 1."""
     faults = [Fault(kind="status", status=404, endpoint="sessions", nth=range(1, 8))]
     ended = await call("demo", "--vehicles=9", **_demo_with(faults=faults))
     assert ended.code == 1
@@ -187,7 +187,7 @@ async def test_it_stops_half_way_and_resumes(call: Call) -> None:
 async def test_a_signal_while_the_fleet_is_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    """A signal in the first seconds ends the demo, and no file is left."""
+    """When a signal arrives in the first seconds, the demo ends and leaves no file."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = await start("demo", "--vehicles=5000")
     assert process.stdout is not None

@@ -28,7 +28,7 @@ async def test_all_is_well(call: Call, served: PoderoSimulator) -> None:
 
 
 async def test_missing_settings_are_exit_code_2(call: Call) -> None:
-    """Missing settings are named with advice, and the other checks are skipped."""
+    """If settings are missing, the first check names them with advice, and the other checks are skipped."""
     ended = await call("doctor")
     assert (ended.code, ended.err) == (2, "")
     first, *others = ended.out.splitlines()
@@ -68,7 +68,7 @@ async def test_a_wrong_secret_is_exit_code_3(
 async def test_no_server_is_exit_code_4(
     call: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
-    """A server that cannot be reached fails the check of the origin."""
+    """If the server cannot be reached, the check of the origin fails."""
     monkeypatch.setenv("PODERO_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
     ended = await call("doctor")
     assert (ended.code, ended.err) == (4, "")

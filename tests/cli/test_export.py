@@ -118,7 +118,7 @@ async def test_a_signal_ends_an_export(
     code: int,
     option: str,
 ) -> None:
-    """A signal ends an export early, keeps the existing file, and leaves no other."""
+    """When a signal arrives, the export ends, keeps the existing file, and leaves no other."""
     target = filled.with_name("out")
     if option == "--format=csv":
         target.write_text("yesterday's\n")

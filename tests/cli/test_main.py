@@ -105,6 +105,7 @@ def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
         (["simulate", "--faults", "status:503@5%", "nonsense@@"], "--faults: "),
         (["simulate", "--faults", "explode"], "'explode'"),
         (["completion", "cmd"], "'cmd'"),
+        (["verify", "--store=x", "--sample=0"], "--sample: "),
         (["sessions"], "--user, --vehicle, --from, --to"),
         (["sessions", "--user", "me", "--vehicle", _ID, *_WEEK], "--user: not a uuid: 'me'"),
         ([*_SESSIONS, "--from", "yesterday", "--to", "today"], "--from: not a day: 'yesterday'; write YYYY-MM-DD"),
@@ -114,37 +115,26 @@ def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
     ],
 )
 async def test_bad_arguments_are_one_line_and_exit_code_2(call: Call, argv: list[str], said: str) -> None:
-    """A mistake on the command line ends with one line that names the argument, before anything is sent."""
+    """If an argument is wrong, one line names it, and nothing is sent."""
     ended = await call(*argv)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
 
 
 async def test_missing_settings_are_all_named(call: Call) -> None:
-    """One line names every missing variable."""
+    """If settings are missing, one line names every variable."""
     ended = await call(*_SESSIONS, *_WEEK)
     assert (ended.code, ended.out) == (2, "")
     names = ["ORG_ID", "CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD", "TOKEN"]
     assert [name for name in names if f"PODERO_{name}" not in ended.complaint] == []
 
 
-async def test_an_origin_without_tls_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A base URL with http to another host ends with exit code 2."""
-    monkeypatch.setenv("PODERO_ORG_ID", _ID)
-    monkeypatch.setenv("PODERO_TOKEN", "a-secret-token")
-    monkeypatch.setenv("PODERO_BASE_URL", "http://podero.example")
-    ended = await call(*_SESSIONS, *_WEEK)
-    assert ended.code == 2
-    assert "PODERO_BASE_URL" in ended.complaint
-    assert "https" in ended.complaint
-
-
 async def test_refused_credentials_are_exit_code_3(
-    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A wrong secret ends each command that sends requests with exit code 3."""
+    """If the secret is wrong, each command that sends requests ends with exit code 3."""
     monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret")
-    for argv in (one_vehicle(served), [*whole_fleet(served, path), "--json"]):
+    for argv in (one_vehicle(served), [*whole_fleet(served, filled), "--json"], ["verify", f"--store={filled}"]):
         ended = await call(*argv)
         assert (ended.code, ended.out) == (3, "")
         assert "401" in ended.complaint
@@ -153,7 +143,7 @@ async def test_refused_credentials_are_exit_code_3(
 async def test_no_server_is_exit_code_4(
     call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
-    """A server that cannot be reached ends each command that sends requests with exit code 4."""
+    """If the server cannot be reached, each command that sends requests ends with exit code 4."""
     monkeypatch.setenv("PODERO_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
     for argv in (one_vehicle(served), whole_fleet(served, path)):
         ended = await call(*argv)
@@ -171,7 +161,7 @@ def full_disk() -> Iterator[IO[str]]:
 
 
 async def test_a_full_disk_is_no_traceback(served: PoderoSimulator, full_disk: IO[str]) -> None:
-    """Output that cannot be written ends with one line and exit code 1."""
+    """If the output cannot be written, the command ends with one line and exit code 1."""
     ended = await end_of(await start(*one_vehicle(served), stdout=full_disk.fileno()))
     assert (ended.code, ended.complaint) == (1, "cannot write the output: No space left on device")
 
@@ -222,7 +212,7 @@ async def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, mo
 
 
 async def test_without_rich(on_terminal: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal without rich, one line names the extra to install; `--json` works."""
+    """If rich is missing, a terminal gets one line that names the extra to install; `--json` works."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
@@ -242,7 +232,7 @@ def test_importing_main_imports_no_extra() -> None:
 
 
 def test_another_missing_module_is_not_hidden() -> None:
-    """A missing module that is not part of the extra `cli` raises."""
+    """If a module is missing that is not part of the extra `cli`, `main` raises."""
 
     @attrs.frozen
     class _Options:
@@ -260,7 +250,7 @@ def test_another_missing_module_is_not_hidden() -> None:
 
 
 async def test_without_uvloop(call: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without uvloop, commands run on asyncio's own event loop."""
+    """If uvloop is missing, commands run on asyncio's own event loop."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
     ended = await call(*one_vehicle(served))
     assert (ended.code, len(ended.out.splitlines())) == (0, len(served.truth(served.vehicles[0])))

@@ -92,7 +92,7 @@ class _ClosedPipe(io.StringIO):
 
 
 async def test_a_closed_stream_ends_the_lines_only() -> None:
-    """A stream that cannot be written to ends neither the backfill nor in a warning of asyncio."""
+    """If a line cannot be written, the block goes on, no line follows, and asyncio reports nothing."""
     stream, complaints = _ClosedPipe(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     async with show_progress(Progress(), stream, is_live=False, line_every_s=0.001):

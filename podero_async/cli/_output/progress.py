@@ -26,7 +26,7 @@ def can_draw(stream: TextIO) -> bool:
 async def show_progress(
     progress: Progress, stream: TextIO, *, is_live: bool, line_every_s: float
 ) -> AsyncIterator[None]:
-    """Show a progress on a stream while the block runs; a stream that cannot be written to does not end the block."""
+    """Show a progress on a stream while the block runs. If the stream cannot be written to, the block goes on."""
     shown: AbstractContextManager[Callable[[], None]]
     if is_live:
         from podero_async.cli._output.rich import progress_bar  # noqa: PLC0415 - rich is an extra

@@ -27,7 +27,7 @@ def _console(stream: TextIO | None = None) -> Console:
 
 
 class BackfillBar:
-    """A bar of vehicles and a line of figures; rich estimates the speeds from the last 30 seconds."""
+    """A bar of vehicles above a line of figures; rich estimates the speeds from the last 30 seconds."""
 
     def __init__(self, progress: Progress, clock: Callable[[], float] | None = None) -> None:
         self._progress = progress
@@ -69,7 +69,7 @@ class BackfillBar:
 def progress_bar(progress: Progress, stream: TextIO) -> Iterator[Callable[[], None]]:
     """Draw a bar on a terminal; the block gets a function that draws it anew. The last state stays on the screen."""
     bar = BackfillBar(progress)
-    # The event loop's thread draws. stdout is not redirected, since it may be a file for the report.
+    # Only the event loop's thread draws, and stdout is left alone, since it may be a file for the report.
     with Live(bar, console=_console(stream), auto_refresh=False, redirect_stdout=False) as live:
 
         def redraw() -> None:

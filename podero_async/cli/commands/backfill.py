@@ -116,7 +116,7 @@ async def _plan(options: Options, client: PoderoClient, vehicles: _Vehicles) -> 
 
 
 def _store_to_plan_with(path: str) -> SessionStore:
-    """Return the store for reading. A store that does not exist yet is replaced by an empty one without a file."""
+    """Return the store for reading, or an empty one without a file if the store does not exist yet."""
     return SessionStore(path, read_only=True) if Path(path).exists() else SessionStore(":memory:")
 
 

@@ -29,7 +29,7 @@ Shows which days of how many vehicles are stored, when they were fetched, and
 which vehicles failed. Sends no request, needs no credentials, changes nothing.
 """
 _MAX_MINUTES = 120
-"""Longer ages are given in hours."""
+"""If an age is longer, it is given in hours."""
 
 
 @attrs.frozen(kw_only=True)

@@ -107,7 +107,7 @@ class TruthCheck:
         """Remember the ids of all sessions. The simulator generates its rows now, which takes seconds."""
         for vehicle in self._simulator.vehicles:
             self._at_start[vehicle] = set(self._truth(vehicle))
-            await asyncio.sleep(0)  # lets the loop handle a signal
+            await asyncio.sleep(0)  # the loop handles a signal here
 
     async def compare(self, store: SessionStore) -> None:
         """Count the wrong sessions of a store."""
