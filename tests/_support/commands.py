@@ -105,29 +105,36 @@ async def end_of(process: asyncio.subprocess.Process) -> Ended:
     return Ended(process.returncode, (out or b"").decode(), (err or b"").decode())
 
 
-async def run_on_pty(*argv: str, err_too: bool = False, look: Callable[[str], None] = lambda _: None) -> Ended:
-    """Run a command as a process on a pseudo-terminal; stderr is a pipe, or the terminal if `err_too`.
+async def run_on_pty(*argv: str, stream: str = "stdout", look: Callable[[str], None] = lambda _: None) -> Ended:
+    """Run a command as a process; stdin and `stream` are a pseudo-terminal, the other stream is a pipe.
 
-    After each output, `look` is called with the whole output, in this thread.
+    After each output to the terminal, `look` is called with all of it, in this thread.
     """
     loop = asyncio.get_running_loop()
     ours, theirs = pty.openpty()
-    stderr = theirs if err_too else asyncio.subprocess.PIPE
+    streams = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, stream: theirs}
     try:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "podero_async", *argv, stdin=theirs, stdout=theirs, stderr=stderr
+            sys.executable,
+            "-m",
+            "podero_async",
+            *argv,
+            stdin=theirs,
+            stdout=streams["stdout"],
+            stderr=streams["stderr"],
         )
     finally:
         os.close(theirs)
     try:
         async with asyncio.timeout(30):
-            out = await asyncio.to_thread(_read_all, ours, lambda text: loop.call_soon_threadsafe(look, text))
-            _, err = await process.communicate()
+            shown = await asyncio.to_thread(_read_all, ours, lambda text: loop.call_soon_threadsafe(look, text))
+            out, err = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
         os.close(ours)
-    return Ended(process.returncode, out.decode(), (err or b"").decode())
+    texts = {"stdout": out, "stderr": err, stream: shown}
+    return Ended(process.returncode, texts["stdout"].decode(), texts["stderr"].decode())
 
 
 def _read_all(terminal: int, look: Callable[[str], object]) -> bytes:

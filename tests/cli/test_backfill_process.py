@@ -148,25 +148,19 @@ async def test_a_closed_log_does_not_end_a_backfill(served: PoderoSimulator, pat
 
 
 async def test_progress_on_a_terminal(served: PoderoSimulator, path: Path) -> None:
-    """A terminal of 80 columns shows the discovery, then a full bar above the figures, and its cursor at the end."""
+    """If stderr is a terminal, it shows the discovery and a full bar, and stdout gets only the JSON report."""
     served.latency_s = 1.0
 
     def look(shown: str) -> None:
         if "discovering" in shown:
             served.latency_s = 0.0
 
-    ended = await run_on_pty(*whole_fleet(served, path), err_too=True, look=look)
+    ended = await run_on_pty(*whole_fleet(served, path), "--json", stream="stderr", look=look)
     assert (ended.code, served.latency_s) == (0, 0.0)
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out)
+    assert json.loads(ended.out)["is_clean"] is True
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.err)
     assert "10 of 10 vehicles" in text
     assert "in flight, 0 pauses, 0 failed" in text
-    assert "\x1b[?25l" in ended.out
-    assert ended.out.rindex("\x1b[?25h") > ended.out.rindex("\x1b[?25l")
+    assert "\x1b[?25l" in ended.err
+    assert ended.err.rindex("\x1b[?25h") > ended.err.rindex("\x1b[?25l")
     assert max(map(len, re.split(r"[\r\n]+", text))) <= 80
-
-
-async def test_json_on_a_terminal(served: PoderoSimulator, path: Path) -> None:
-    """With `--json`, stdout has the report and nothing of the progress."""
-    ended = await run_on_pty(*whole_fleet(served, path), "--json")
-    assert (ended.code, ended.err) == (0, "")
-    assert json.loads(ended.out)["is_clean"] is True

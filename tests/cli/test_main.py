@@ -18,9 +18,8 @@ import attrs
 import pytest
 
 import podero_async
-import podero_async.cli
 from podero_async.backfill import SessionStore
-from podero_async.cli import main
+from podero_async.cli import _output, main
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._main import COMMANDS, make_parser
 from podero_async.cli._runtime import Exit, in_one_line
@@ -217,7 +216,7 @@ async def test_without_rich(on_terminal: Call, served: PoderoSimulator, monkeypa
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.delitem(sys.modules, "podero_async.cli._output.rich", raising=False)
-    monkeypatch.delattr(podero_async.cli._output, "rich", raising=False)
+    monkeypatch.delattr(_output, "rich", raising=False)
     for argv in (one_vehicle(served), ["demo", "--vehicles", "1"]):
         ended = await on_terminal(*argv)
         assert (ended.code, ended.out) == (2, "")

@@ -16,9 +16,8 @@ from rich.text import Text
 
 from podero_async.backfill import Progress
 from podero_async.cli._output.progress import figures_text, is_discovering, vehicles_done
-from podero_async.cli._output.text import Pair
 
-__all__ = ["BackfillBar", "print_pairs", "print_table", "progress_bar"]
+__all__ = ["BackfillBar", "print_table", "progress_bar"]
 
 
 def _console(stream: TextIO | None = None) -> Console:
@@ -80,16 +79,6 @@ def progress_bar(progress: Progress, stream: TextIO) -> Iterator[Callable[[], No
             yield redraw
         finally:
             redraw()
-
-
-def print_pairs(pairs: Iterable[Pair]) -> None:
-    """Print labels and texts in two columns."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column()
-    for label, text in pairs:
-        table.add_row(label, text)
-    _console().print(table)
 
 
 def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, numbers: Container[str]) -> None:

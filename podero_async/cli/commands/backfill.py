@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import shlex
 import sys
@@ -121,55 +120,43 @@ def _store_to_plan_with(path: str) -> SessionStore:
 
 
 async def _backfill(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
+    progress, is_live = Progress(), can_draw(sys.stderr)
     with stop_on_signals(invocation.shutdown_s) as stop:
         async with SessionStore(options.store) as store:
             gc.freeze()  # a full collection over all imported modules would block the event loop
             try:
-                report = await _backfill_with_progress(
-                    options, client, store, vehicles, stop=stop.event, line_every_s=invocation.line_every_s
-                )
+                async with show_progress(progress, sys.stderr, is_live=is_live, line_every_s=invocation.line_every_s):
+                    report = await backfill(
+                        client,
+                        store,
+                        options.from_date,
+                        options.to_date,
+                        vehicles=vehicles,
+                        include_hidden=options.include_hidden,
+                        refresh_days=options.refresh_days,
+                        shard=options.shard,
+                        stop=stop.event,
+                        progress=progress,
+                    )
             except ApiDownError as error:
                 _print(options, error.report)
                 _list_failures(options, error.report)
                 raise
         _print(options, report)
-        if not report.finished:
-            command = shlex.join(["podero-async", *invocation.argv])
-            say(
-                f"interrupted; the sessions received so far are stored; to resume, run the same command again: {command}"
-            )
-            return stop.exit
+        if report.finished:
+            return _exit_of(options, report)
+        command = shlex.join(["podero-async", *invocation.argv])
+        say(f"interrupted; the sessions received so far are stored; to resume, run the same command again: {command}")
+        return stop.exit
+
+
+def _exit_of(options: Options, report: BackfillReport) -> Exit:
     _list_failures(options, report)
     if not options.json:
         list_unproven(report.unproven_vehicles, report.unproven)
         if report.rejected:
             say(f"{report.rejected:,} sessions could not be read; the store's table rejected_items lists them")
     return Exit.DONE if report.is_clean and not report.rejected else Exit.INCOMPLETE
-
-
-async def _backfill_with_progress(
-    options: Options,
-    client: PoderoClient,
-    store: SessionStore,
-    vehicles: _Vehicles,
-    *,
-    stop: asyncio.Event,
-    line_every_s: float,
-) -> BackfillReport:
-    progress = Progress()
-    async with show_progress(progress, sys.stderr, is_live=can_draw(sys.stderr), line_every_s=line_every_s):
-        return await backfill(
-            client,
-            store,
-            options.from_date,
-            options.to_date,
-            vehicles=vehicles,
-            include_hidden=options.include_hidden,
-            refresh_days=options.refresh_days,
-            shard=options.shard,
-            stop=stop,
-            progress=progress,
-        )
 
 
 def _print(options: Options, report: BackfillReport) -> None:

@@ -55,7 +55,11 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     """Print the sessions that arrive, then each reason why some may be missing."""
     if options.from_date > options.to_date:
         raise UsageError("--from must not be after --to")
-    received = _Received()
+    reasons: list[str] = []
+
+    def note_rejected(item: RejectedItem) -> None:
+        reasons.append(f"row {item.index} cannot be read: {item.reason} - at {item.path}")
+
     async with PoderoClient.from_env(retry=invocation.retry or _RETRY) as client:
         stream = client.sessions(
             options.user,
@@ -63,31 +67,23 @@ async def run(options: Options, invocation: Invocation) -> Exit:
             options.from_date,
             options.to_date,
             include_hidden=options.include_hidden,
-            on_rejected=received.note_rejected,
+            on_rejected=note_rejected,
         )
         async with aclosing(stream):
             print_all = _print_lines if options.json or not sys.stdout.isatty() else _print_table
-            await print_all(received.sessions(stream))
-    for reason in received.reasons:
+            await print_all(_until_unproven(stream, reasons))
+    for reason in reasons:
         say(reason)
-    return Exit.INCOMPLETE if received.reasons else Exit.DONE
+    return Exit.INCOMPLETE if reasons else Exit.DONE
 
 
-@attrs.define
-class _Received:
-    """The received sessions, and the reasons why some may be missing."""
-
-    reasons: list[str] = attrs.field(factory=list)
-
-    def note_rejected(self, item: RejectedItem) -> None:
-        self.reasons.append(f"row {item.index} cannot be read: {item.reason} - at {item.path}")
-
-    async def sessions(self, stream: AsyncIterator[ChargingSession]) -> AsyncIterator[ChargingSession]:
-        try:
-            async for session in stream:
-                yield session
-        except CompletenessError as error:
-            self.reasons.append(f"not proven complete: {error}")
+async def _until_unproven(stream: AsyncIterator[ChargingSession], reasons: list[str]) -> AsyncIterator[ChargingSession]:
+    """Yield all sessions of a stream; if it ends without a proof of completeness, note the reason."""
+    try:
+        async for session in stream:
+            yield session
+    except CompletenessError as error:
+        reasons.append(f"not proven complete: {error}")
 
 
 async def _print_lines(sessions: AsyncIterator[ChargingSession]) -> None:

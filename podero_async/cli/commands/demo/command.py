@@ -6,7 +6,9 @@ import asyncio
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -18,10 +20,9 @@ from podero_async._concurrency import run_until
 from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
-from podero_async.cli._output import text
 from podero_async.cli._output.progress import show_progress
 from podero_async.cli._output.report import list_failures
-from podero_async.cli._output.text import Pair
+from podero_async.cli._output.text import Pair, print_pairs
 from podero_async.cli._runtime import Exit, say, stop_on_signals
 from podero_async.cli.commands.demo.fleet import ListChanges, StopHalfway, TruthCheck, demo_simulator
 from podero_async.cli.commands.demo.summary import summary_of
@@ -50,6 +51,7 @@ CHANGE_RATE = 0.1
 """The fraction of pages before which a session is inserted or removed."""
 _MAX_FAILURES_LISTED = 5
 _MAX_LINE_EVERY_S = 1.0
+_ShowProgress = Callable[[Progress], AbstractAsyncContextManager[None]]
 
 
 @attrs.frozen(kw_only=True)
@@ -69,34 +71,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--plain", action="store_true", help="print lines instead of a live bar, also on a terminal")
 
 
-@attrs.frozen(kw_only=True)
-class _Display:
-    """The output of the demo: live on a terminal, or plain."""
-
-    is_live: bool
-    print_pairs: Callable[[Iterable[Pair]], None]
-    line_every_s: float
-
-    @classmethod
-    def of(cls, options: Options, invocation: Invocation) -> _Display:
-        line_every_s = min(invocation.line_every_s, _MAX_LINE_EVERY_S)
-        if options.plain or not sys.stdout.isatty():
-            return cls(is_live=False, print_pairs=text.print_pairs, line_every_s=line_every_s)
-        from podero_async.cli._output import rich  # noqa: PLC0415 - an extra
-
-        return cls(is_live=True, print_pairs=rich.print_pairs, line_every_s=line_every_s)
-
-
 async def run(
     options: Options, invocation: Invocation, *, faults: Iterable[Fault] = FAULTS, change_rate: float = CHANGE_RATE
 ) -> Exit:
     """Make the fleet, backfill it, and print the report."""
-    display = _Display.of(options, invocation)
+    is_live = sys.stdout.isatty() and not options.plain
+    if is_live:
+        import rich  # noqa: F401, PLC0415 - a missing extra ends the command before its first output
+    show = partial(
+        show_progress, stream=sys.stdout, is_live=is_live, line_every_s=min(invocation.line_every_s, _MAX_LINE_EVERY_S)
+    )
     with stop_on_signals(invocation.shutdown_s) as stop, TemporaryDirectory(prefix="podero-async-") as folder:
         async with SessionStore(Path(folder) / "demo.duckdb") as store:
             simulator = demo_simulator(options.vehicles, options.seed, faults)
             changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)
-            demonstrating = asyncio.create_task(_demonstrate(simulator, changes, store, display))
+            demonstrating = asyncio.create_task(_demonstrate(simulator, changes, store, show))
             if await run_until(stop.event, demonstrating):
                 return demonstrating.result()
     say("interrupted")
@@ -104,21 +93,21 @@ async def run(
 
 
 async def _demonstrate(
-    simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, display: _Display
+    simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, show: _ShowProgress
 ) -> Exit:
     vehicles, sessions = len(simulator.vehicles), simulator.total_sessions()
     print(f"Simulating {vehicles:,} vehicles with {sessions:,} sessions ...", flush=True)
     check = TruthCheck(simulator, changes)
     await check.remember()
-    reports = await _backfill(simulator, changes, store, display)
+    reports = await _backfill(simulator, changes, store, show)
     await check.compare(store)
     list_failures(reports[-1].failures[:_MAX_FAILURES_LISTED], reports[-1].failed)
-    display.print_pairs([*await summary_of(store, reports), *_truth_pairs(simulator, changes, check)])
+    print_pairs([*await summary_of(store, reports), *_truth_pairs(simulator, changes, check)])
     return Exit.DONE if reports[-1].is_clean and not check.found.total() else Exit.INCOMPLETE
 
 
 async def _backfill(
-    simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, display: _Display
+    simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, show: _ShowProgress
 ) -> list[BackfillReport]:
     """Start a backfill, stop it half-way, and resume it."""
     first, second = Progress(), Progress()
@@ -129,7 +118,7 @@ async def _backfill(
     async with simulator, PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client:
         for progress, hook, stop in ((first, halfway, halfway.stop), (second, changes, None)):
             simulator.before_answer = hook
-            async with show_progress(progress, sys.stdout, is_live=display.is_live, line_every_s=display.line_every_s):
+            async with show(progress):
                 report = await backfill(
                     client,
                     store,
