@@ -52,7 +52,7 @@ async def test_a_whole_fleet(call: Call, served: PoderoSimulator, path: Path) ->
 
 
 async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """With `--json`, stdout has one JSON object, whose keys do not change."""
+    """With `--json`, stdout has one JSON object with fixed keys."""
     ended = await call(*whole_fleet(served, path), "--json")
     report = _report(ended)
     assert (ended.code, ended.err) == (0, "")

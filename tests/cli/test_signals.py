@@ -45,7 +45,7 @@ async def test_a_command_that_ends_in_time_is_not_forced(forced_ends: list[int])
 
 
 async def test_a_forced_end_shows_the_cursor_again(forced_ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal whose cursor a progress bar has hidden gets it back."""
+    """If a progress bar has hidden the cursor of a terminal, the cursor is shown again."""
     written: list[str] = []
 
     class _Terminal:
