@@ -1,7 +1,7 @@
-"""The command line, `podero-async`: one module for each command, and `main`, which runs the one that was asked for.
+"""The command line, `podero-async`: parses the arguments, runs one command, and returns its exit code.
 
-A command's module has `add_to(commands)`, which describes its arguments, and `run(arguments)`, which is awaited and
-returns the exit code. It raises what went wrong; `main` turns that into one line and a code.
+Import direction: `_main` imports `commands`, which import `_output` and the shared modules `_options`, `_vehicle_file`,
+`_command` and `_runtime`.
 """
 
 from podero_async.cli._main import main

@@ -1,36 +1,43 @@
-"""What stands on the command line, read into values: each fault is one line that says what is wanted."""
+"""Options that several commands share, and the parsers of arguments' texts."""
 
 from __future__ import annotations
 
 import math
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from uuid import UUID
 
+from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy
 from podero_async.backfill import Shard
 
-__all__ = ["ENVIRONMENT", "add_days", "add_store", "day", "rate", "shard", "uuid", "whole_number"]
+__all__ = [
+    "add_days",
+    "add_include_hidden",
+    "add_json",
+    "add_speed",
+    "add_store",
+    "client_at_speed",
+    "completes_files",
+    "shard",
+    "uuid",
+    "whole_number",
+]
 
-ENVIRONMENT = """\
-environment:
-  PODERO_ORG_ID, and either PODERO_CLIENT_ID and PODERO_CLIENT_SECRET, or PODERO_USERNAME
-  and PODERO_PASSWORD, or PODERO_TOKEN; PODERO_BASE_URL for another origin than production.
-  Credentials are read from nowhere else.
-"""
-"""What the help of a command that asks the API says."""
+AddArgument = Callable[..., Action]
+"""The method `add_argument` of a parser or of a group of arguments."""
 
 
 def uuid(text: str) -> UUID:
-    """Read an id."""
+    """Parse an id."""
     try:
         return UUID(text)
     except ValueError:
         raise ArgumentTypeError(f"not a uuid: {text!r}") from None
 
 
-def day(text: str) -> date:
-    """Read a UTC day, `YYYY-MM-DD` or `today`."""
+def _day(text: str) -> date:
+    """Parse a UTC day, `YYYY-MM-DD` or `today`."""
     if text == "today":
         return datetime.now(UTC).date()
     try:
@@ -39,23 +46,30 @@ def day(text: str) -> date:
         raise ArgumentTypeError(f"not a day: {text!r}; write YYYY-MM-DD, or today") from None
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
-    """Make a reader of whole numbers within bounds."""
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """Return a parser of whole numbers within bounds."""
 
-    def read(text: str) -> int:
+    def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise ArgumentTypeError(f"not a whole number from {least} to {most}: {text!r}")
+            number = minimum - 1
+        if not minimum <= number <= maximum:
+            raise ArgumentTypeError(f"not a whole number from {minimum} to {maximum}: {text!r}")
         return number
 
-    return read
+    return parse
 
 
-def rate(text: str) -> float:
-    """Read how often a second."""
+def shard(text: str) -> Shard:
+    """Parse a shard of the fleet, `I/N`."""
+    try:
+        return Shard.parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from None
+
+
+def _positive_number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
@@ -65,28 +79,51 @@ def rate(text: str) -> float:
     return number
 
 
-def shard(text: str) -> Shard:
-    """Read a share of the fleet, `I/N`."""
-    try:
-        return Shard.parse(text)
-    except ValueError as error:
-        raise ArgumentTypeError(str(error)) from None
-
-
 def _store(text: str) -> str:
     if text in {"", ":memory:"}:
         raise ArgumentTypeError(f"not a file: {text!r}")
     return text
 
 
+def add_days(add: AddArgument) -> None:
+    """Add `--from` and `--to`."""
+    add("--from", type=_day, required=True, dest="from_date", metavar="DAY", help="first UTC day, YYYY-MM-DD")
+    add("--to", type=_day, required=True, dest="to_date", metavar="DAY", help="last UTC day, YYYY-MM-DD or today")
+
+
+def add_include_hidden(add: AddArgument) -> None:
+    """Add `--include-hidden`."""
+    text = "include sessions hidden by the server (plug-ins under five minutes)"
+    add("--include-hidden", action="store_true", help=text)
+
+
 def add_store(parser: ArgumentParser) -> None:
     """Add `--store`."""
-    parser.add_argument("--store", type=_store, required=True, metavar="FILE", help="the DuckDB file of the sessions")
+    add = parser.add_argument_group("store").add_argument
+    completes_files(add("--store", type=_store, required=True, metavar="FILE", help="DuckDB file with the sessions"))
 
 
-def add_days(parser: ArgumentParser) -> None:
-    """Add `--from` and `--to`."""
-    parser.add_argument("--from", type=day, required=True, dest="first", metavar="DAY", help="first UTC day")
-    parser.add_argument(
-        "--to", type=day, required=True, dest="last", metavar="DAY", help="last UTC day, YYYY-MM-DD or today"
-    )
+def add_speed(parser: ArgumentParser) -> None:
+    """Add `--max-concurrency` and `--requests-per-second`."""
+    add = parser.add_argument_group("speed").add_argument
+    concurrency = "most requests in flight; the actual limit adapts below it (default: %(default)s)"
+    add("--max-concurrency", type=whole_number(1, 10_000), default=64, metavar="N", help=concurrency)
+    rate = "most requests per second (default: no limit)"
+    add("--requests-per-second", type=_positive_number, metavar="R", help=rate)
+
+
+def add_json(add: AddArgument) -> None:
+    """Add `--json`."""
+    add("--json", action="store_true", help="print one JSON object to stdout")
+
+
+def completes_files(action: Action) -> None:
+    """Let a shell complete an argument with the names of files."""
+    files = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+    action.complete = files  # type: ignore[attr-defined]  # shtab reads this attribute
+
+
+def client_at_speed(max_concurrency: int, requests_per_second: float | None, retry: RetryPolicy | None) -> PoderoClient:
+    """Return a client with the settings of the environment and the given limits."""
+    throttle = ThrottlePolicy(max_concurrency=max_concurrency, requests_per_second=requests_per_second)
+    return PoderoClient.from_env(retry=retry or RetryPolicy(), throttle=throttle)

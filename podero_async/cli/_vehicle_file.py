@@ -1,4 +1,4 @@
-"""The file behind `--vehicles`: checked to its last line before anything begins, then read as it is needed."""
+"""The file of `--vehicles`: every line is checked before the first request, and lines are then read one by one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from podero_async.backfill import read_vehicle_refs
-from podero_async.cli._runtime import UsageError
-from podero_async.cli._signals import ends_on_ctrl_c
+from podero_async.cli._runtime import UsageError, interruptible_read
 from podero_async.models import VehicleRef
 
-__all__ = ["given_vehicles"]
+__all__ = ["vehicles_from"]
 
 
 @contextmanager
-def given_vehicles(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
-    """Read vehicles from a file, or from stdin (`-`); None where none were named.
+def vehicles_from(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
+    """Read vehicles from a file, or from stdin (`-`); yield None if none is given.
 
-    However many they are, they are never held: what cannot be read twice is copied to a temporary file first.
+    Memory does not grow with their number: if a source cannot be read twice, it is first copied to a temporary file.
 
     Raises:
-        UsageError: There is no such file, one of its lines is no vehicle, or none is.
+        UsageError: The file cannot be read, a line is not a vehicle, or the file has no vehicle.
     """
     if source is None:
         yield None
@@ -38,7 +37,7 @@ def given_vehicles(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
 
 def _opened(source: str) -> IO[bytes]:
     try:
-        with ends_on_ctrl_c():
+        with interruptible_read():
             if source == "-":
                 return _copied(sys.stdin.buffer)
             file = open(source, "rb")  # noqa: PTH123, SIM115 - closed by the caller
@@ -58,7 +57,7 @@ def _copied(source: IO[bytes]) -> IO[bytes]:
 
 
 def _refs(file: IO[bytes], source: str) -> Iterator[VehicleRef]:
-    # What is no UTF-8 is no vehicle either: its line is to be named, like any other bad line.
+    # A line that is not UTF-8 then fails as a bad vehicle, with its number.
     lines = (line.decode(errors="replace") for line in file)
     try:
         yield from read_vehicle_refs(lines)

@@ -1,4 +1,4 @@
-"""`podero-async backfill`: what it says, which code it ends with, and what bad input leaves as it was."""
+"""`podero-async backfill`: its report, its exit codes, its options, and bad input."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ import pytest
 
 from podero_async import ConfigurationError, PoderoClient, RetryPolicy, ThrottlePolicy
 from podero_async.backfill import SessionStore, backfill
-from podero_async.cli import _pace
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import USER, VEHICLE, client_of, wire_row
-from tests.cli.conftest import Call, Ended, settings, whole_fleet
+from tests._support.commands import Call, Ended, settings_of, whole_fleet
 
-_MISSING_MODULES = ("duckdb", "pyarrow")
+_REPORT_KEYS = (
+    "from_date to_date include_hidden run_id resumed finished vehicles done skipped failed verified repaired unproven"
+    " failures unproven_vehicles sessions new changed unchanged withdrawn rejected requests retries seconds is_clean"
+)
 
 
 async def _ask(path: Path, sql: str) -> list[dict[str, Any]]:
@@ -38,30 +40,31 @@ def _report(ended: Ended) -> dict[str, Any]:
     return report
 
 
-async def test_a_fleet_is_brought_in(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """The nightly job would bring less than all, or not say what it brought."""
+async def test_a_whole_fleet(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A backfill stores all sessions, and reports them as text."""
     ended = await call(*whole_fleet(served, path), "--include-hidden")
     assert (ended.code, ended.err) == (0, "")
-    assert f"window    {served.first_day} to {served.last_day}, hidden sessions too" in ended.out
-    assert "10, of which 0 with nothing to read; 0 failed" in ended.out
+    assert f"window    {served.first_day} to {served.last_day}, with hidden sessions" in ended.out
+    assert "10: 0 up to date, 0 failed" in ended.out
     assert "10 read: 10 verified" in ended.out
     ((count,),) = [row.values() for row in await _ask(path, "SELECT count(*) AS n FROM sessions")]
     assert count == served.total_sessions() == 400
 
 
-async def test_a_report_for_programs(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A scheduler would have to read sentences, or would find something else beside its JSON."""
+async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """With `--json`, stdout has one JSON object with fixed keys."""
     ended = await call(*whole_fleet(served, path), "--json")
     report = _report(ended)
     assert (ended.code, ended.err) == (0, "")
     assert (report["vehicles"], report["verified"], report["is_clean"], report["finished"]) == (10, 10, True, True)
     assert (report["from_date"], report["failures"]) == (str(served.first_day), [])
+    assert report.keys() == set(_REPORT_KEYS.split())
     again = _report(await call(*whole_fleet(served, path), "--json"))
     assert (again["new"], again["changed"], again["run_id"]) == (0, 0, report["run_id"] + 1)
 
 
-async def test_the_last_days_again(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """`--refresh-days` would do nothing: what came late would be missed, or a night would cost what the first one did."""
+async def test_refresh_days(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """`--refresh-days` re-reads the last stored days, and 0 reads nothing again."""
     assert (await call(*whole_fleet(served, path))).code == 0
     asked = served.counts.requests["sessions"]
     none = _report(await call(*whole_fleet(served, path), "--refresh-days=0", "--json"))
@@ -70,24 +73,24 @@ async def test_the_last_days_again(call: Call, served: PoderoSimulator, path: Pa
     assert (week["skipped"], week["done"]) == (0, 10)
 
 
-async def test_shares_of_a_fleet(call: Call, served: PoderoSimulator, tmp_path: Path) -> None:
-    """Machines that split a fleet would read a vehicle twice, or none of them would read it."""
-    shares = []
+async def test_shards(call: Call, served: PoderoSimulator, tmp_path: Path) -> None:
+    """The shards of a fleet together read each vehicle once."""
+    vehicles = []
     for number in (1, 2, 3):
         path = tmp_path / f"{number}.duckdb"
         assert (await call(*whole_fleet(served, path), f"--shard={number}/3")).code == 0
-        shares += [row["vehicle_id"] for row in await _ask(path, "SELECT vehicle_id FROM receipts")]
-    assert sorted(shares) == sorted(str(vehicle.vehicle_id) for vehicle in served.vehicles)
+        vehicles += [row["vehicle_id"] for row in await _ask(path, "SELECT vehicle_id FROM receipts")]
+    assert sorted(vehicles) == sorted(str(vehicle.vehicle_id) for vehicle in served.vehicles)
 
 
 def _lines(simulator: PoderoSimulator, count: int = 3) -> str:
     return "".join(f"{vehicle.user_id},{vehicle.vehicle_id}\n" for vehicle in simulator.vehicles[:count])
 
 
-async def test_given_vehicles(
+async def test_vehicles_from_a_file(
     call: Call, served: PoderoSimulator, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A list of vehicles, from a file, a pipe or stdin, would be ignored or only half read."""
+    """`--vehicles` reads a file, a pipe or stdin; no user is listed when vehicles are given."""
     file = tmp_path / "vehicles.csv"
     file.write_text("user_id,vehicle_id\n" + _lines(served))
     assert _report(await call(*whole_fleet(served, path), f"--vehicles={file}", "--json"))["vehicles"] == 3
@@ -102,32 +105,33 @@ async def test_given_vehicles(
 
 
 async def test_a_dry_run_reads_no_session_and_leaves_no_file(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Who only asks what a backfill would cost would pay for it, or find a store that was never filled."""
+    """`--dry-run` prints the requests and their time, requests no session, and creates no store."""
     ended = await call(*whole_fleet(served, path), "--dry-run", "--requests-per-second=50")
     assert (ended.code, ended.err) == (0, "")
-    assert "10, of which 0 with nothing to read" in ended.out
-    assert "10 at least" in ended.out
-    assert "0.2 s at least, at 50 requests/s" in ended.out
+    assert "10: 0 up to date" in ended.out
+    assert "at least 10;" in ended.out
+    assert "at least 0.2 s at 50 requests/s" in ended.out
     assert f"{served.first_day} to {served.last_day}: 10 vehicles" in ended.out
     assert not served.counts.requests["sessions"]
     assert not list(path.parent.iterdir())
-    assert "name a rate" in (await call(*whole_fleet(served, path), "--dry-run")).out
+    assert "pass --requests-per-second" in (await call(*whole_fleet(served, path), "--dry-run")).out
 
 
 async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """Asking what tonight's run would cost would change what it does."""
+    """`--dry-run` plans by the contents of a store, and does not change it."""
     before, asked = filled.read_bytes(), served.counts.requests["sessions"]
     argv = [*whole_fleet(served, filled), "--dry-run", "--json"]
     plan = _report(await call(*argv, "--refresh-days=3", "--requests-per-second=40"))
     assert (plan["vehicles"], plan["least_requests"], plan["least_seconds"]) == (10, 10, 0.25)
     assert plan["windows"] == [[str(served.last_day - timedelta(2)), str(served.last_day), 10]]
+    assert plan.keys() == {"vehicles", "skipped", "least_requests", "windows", "failures", "least_seconds"}
     assert _report(await call(*argv))["least_seconds"] is None
     assert filled.read_bytes() == before
     assert served.counts.requests["sessions"] == asked
 
 
 async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A night with failed vehicles would pass for a good one, or nobody would learn which they were."""
+    """If a vehicle fails, it is one line on stderr, and the exit code is 1; the next run reads it."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
@@ -139,7 +143,7 @@ async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, p
 
 
 async def test_failures_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A program would find a count of failures, and not the vehicles."""
+    """With `--json`, failures are in the report only: a vehicle, or a user whose vehicles could not be listed."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1}))
     served.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth={1}))
     ended = await call(*whole_fleet(served, path), "--json")
@@ -149,8 +153,8 @@ async def test_failures_in_json(call: Call, served: PoderoSimulator, path: Path)
     assert sum(failure["vehicle_id"] is None for failure in report["failures"]) == 1
 
 
-async def test_users_without_a_list_are_told_of(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Vehicles that nobody could name would be missing in silence, in the plan or in the run."""
+async def test_failed_users_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """If the vehicles of a user could not be listed, the user is one line on stderr, in a plan and in a run."""
     served.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth={1, 9}))
     for argv in (["--dry-run"], []):
         ended = await call(*whole_fleet(served, path), *argv)
@@ -159,11 +163,11 @@ async def test_users_without_a_list_are_told_of(call: Call, served: PoderoSimula
 
 
 async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list that may lack rows would pass for whole."""
+    """If a vehicle is not proven complete, it is one line on stderr, and the exit code is 1."""
     ref = VehicleRef(user_id=USER, vehicle_id=VEHICLE)
     rows = {ref: [wire_row(number) for number in range(450)]}  # one day, more than two pages
     async with PoderoSimulator(rows=rows, faults=[Fault(kind="unstable_order")]) as simulator:
-        for name, value in settings(simulator).items():
+        for name, value in settings_of(simulator).items():
             monkeypatch.setenv(name, value)
         ended = await call(*whole_fleet(simulator, path))
     assert ended.code == 1
@@ -171,18 +175,16 @@ async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch:
     assert "1 unproven" in ended.out
 
 
-async def test_unreadable_sessions_are_told_of(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A session that could not be read would be missing without a word."""
+async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """If sessions could not be read, they are counted on stderr, and the exit code is 1."""
     served.add_fault(Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
     assert ended.complaint.startswith("1 sessions could not be read")
 
 
-async def test_a_resumed_run_tells_of_all_sessions_that_could_not_be_read(
-    call: Call, served: PoderoSimulator, path: Path
-) -> None:
-    """A run would end with exit code 0 because it was interrupted, although sessions are missing in the store."""
+async def test_a_resumed_run_counts_all_unreadable_sessions(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """When a run is resumed, it reports the unreadable sessions of its interrupted call, too; a later run reads them again."""
     stop, window = asyncio.Event(), (served.first_day, served.last_day)
     for number, field in ((1, "id"), (3, "plug_in_time"), (5, "id"), (9, "is_at_home")):
         served.add_fault(Fault(kind="malformed_row", field=field, damage="missing", nth=number))
@@ -195,10 +197,10 @@ async def test_a_resumed_run_tells_of_all_sessions_that_could_not_be_read(
     ended = await call(*whole_fleet(served, path))
     assert (ended.code, ended.complaint) == (
         1,
-        "3 sessions could not be read: they stand in the store's table rejected_items",
+        "3 sessions could not be read; the store's table rejected_items lists them",
     )
-    assert "0 that are shown no more, 3 that could not be read" in ended.out
-    # That of the other run was asked for again, and came.
+    assert "0 withdrawn by the server, 3 unreadable" in ended.out
+    # The session of the other run was read again.
     assert await _ask(path, "SELECT count(*) AS n FROM rejected_items") == [{"n": 3}]
     asked = served.counts.requests["sessions"]
     assert (await call(*whole_fleet(served, path), "--refresh-days=0")).code == 0
@@ -206,8 +208,8 @@ async def test_a_resumed_run_tells_of_all_sessions_that_could_not_be_read(
     assert await _ask(path, "SELECT count(*) AS n FROM rejected_items") == [{"n": 0}]
 
 
-async def test_the_pace_is_kept(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that was told to go slowly would take all that the API has to give."""
+async def test_the_speed_is_limited(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`backfill` and `verify` pass their limits to the client."""
     asked: dict[str, Any] = {}
 
     def from_env(**options: Any) -> PoderoClient:
@@ -215,49 +217,39 @@ async def test_the_pace_is_kept(call: Call, path: Path, monkeypatch: pytest.Monk
         raise ConfigurationError("enough")
 
     monkeypatch.setattr(PoderoClient, "from_env", from_env)
-    pace = ["--max-concurrency=3", "--requests-per-second=1.5"]
+    speed = ["--max-concurrency=3", "--requests-per-second=1.5"]
     for argv in (["backfill", "--from=2026-01-01", "--to=2026-01-02"], ["verify"]):
-        assert (await call(*argv, f"--store={path}", *pace)).complaint == "enough"
+        assert (await call(*argv, f"--store={path}", *speed)).complaint == "enough"
         assert asked["throttle"] == ThrottlePolicy(max_concurrency=3, requests_per_second=1.5)
         asked.clear()
-
-
-async def test_refused_credentials_are_exit_code_3(
-    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A scheduler would try a wrong secret again and again."""
-    monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret-that-nobody-may-see")
-    ended = await call(*whole_fleet(served, path), "--json")
-    assert (ended.code, ended.out) == (3, "")
-    assert "401" in ended.complaint
 
 
 async def test_a_store_of_another_organization_is_exit_code_5(
     call: Call, served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job with another customer's variables would fill this one's store."""
+    """A store refuses the credentials of another organization; `status` shows the owner."""
     assert (
-        f"of        organization {served.org_id} at {served.base_url}\n"
+        f"owner     organization {served.org_id} at {served.base_url}\n"
         in (await call("status", f"--store={filled}")).out
     )
     monkeypatch.setenv("PODERO_ORG_ID", str(USER))
     for argv in (whole_fleet(served, filled), ["verify", f"--store={filled}"]):
         ended = await call(*argv)
         assert (ended.code, ended.out) == (5, "")
-        assert ended.complaint.startswith(f"the store is for organization {served.org_id} at ")
+        assert str(served.org_id) in ended.complaint
 
 
 @pytest.mark.parametrize("options", [["--json"], []])
 async def test_an_api_that_is_down_is_exit_code_4(
-    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+    call: Call, served: PoderoSimulator, path: Path, options: list[str]
 ) -> None:
-    """An outage would look like a fleet of failed vehicles, and take as long as all of them."""
-    monkeypatch.setattr(_pace, "_RETRY", RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10))
+    """If all requests fail, the run ends before the last vehicle, and prints its report and the failed vehicles."""
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
-    ended = await call(*whole_fleet(served, path), *options)
+    ended = await call(*whole_fleet(served, path), *options, retry=retry)
     assert ended.code == 4
     *failures, verdict = ended.err.splitlines()
-    assert verdict.startswith("podero-async: the API is down")
+    assert verdict.startswith("podero-async: the API is ")
     if options:
         assert _report(ended)["failed"] == 10
         assert not failures
@@ -267,18 +259,8 @@ async def test_an_api_that_is_down_is_exit_code_4(
         assert all(line.startswith("podero-async: vehicle ") and " failed: " in line for line in failures)
 
 
-async def test_no_server_is_exit_code_4(
-    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
-) -> None:
-    """A network that is down would look like a mistake of the user."""
-    monkeypatch.setenv("PODERO_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
-    ended = await call(*whole_fleet(served, path))
-    assert (ended.code, ended.out) == (4, "")
-    assert ended.complaint
-
-
-async def test_missing_settings_are_exit_code_2(call: Call, simulator: PoderoSimulator, path: Path) -> None:
-    """A job without credentials would leave an empty store behind."""
+async def test_missing_settings_leave_no_store(call: Call, simulator: PoderoSimulator, path: Path) -> None:
+    """If credentials are missing, no store is created."""
     ended = await call(*whole_fleet(simulator, path))
     assert ended.code == 2
     assert "PODERO_ORG_ID" in ended.complaint
@@ -291,15 +273,15 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--shard=5/4"], "a shard is 1/N to N/N, not 5/4"),
-        (["--shard=half"], "a shard is written I/N"),
+        (["--shard=5/4"], "5/4"),
+        (["--shard=half"], "half"),
         (["--requests-per-second=0"], "not a number above 0"),
         (["--requests-per-second=fast"], "not a number above 0"),
         (["--requests-per-second=inf"], "not a number above 0"),
         (["--max-concurrency=0"], "not a whole number from 1"),
         (["--refresh-days=-1"], "not a whole number from 0"),
-        (["--to=2026-01-01"], "from_date must not be after to_date"),
-        ([f"--from={_TOMORROW}", f"--to={_TOMORROW + timedelta(9)}"], "nothing of this window has happened yet"),
+        (["--to=2026-01-01"], "--from and --to: "),
+        ([f"--from={_TOMORROW}", f"--to={_TOMORROW + timedelta(9)}"], "--from and --to: "),
         (["--store="], "not a file"),
         (["--store=:memory:"], "not a file"),
         (["--vehicles=nowhere.csv"], "cannot read nowhere.csv: No such file"),
@@ -310,7 +292,7 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
 async def test_bad_arguments_leave_no_store(
     call: Call, served: PoderoSimulator, path: Path, options: list[str], said: str
 ) -> None:
-    """A typing error would end in a traceback, in a request, or in a store that was never filled."""
+    """If an argument is wrong, the exit code is 2; no request is sent, and no store is created."""
     ended = await call(*whole_fleet(served, path), *options)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
@@ -321,16 +303,16 @@ async def test_bad_arguments_leave_no_store(
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (b"me,you\n", "user_id must be a uuid"),
-        (b"one\n", "expected user_id,vehicle_id"),
-        (b"{\n", "not a JSON object"),
+        (b"me,you\n", "user_id"),
+        (b"one\n", "user_id,vehicle_id"),
+        (b"{\n", "JSON"),
         (b"\xff\xfe\n", "line 4: "),
     ],
 )
-async def test_a_bad_line_is_named(
+async def test_a_bad_line_of_vehicles(
     call: Call, served: PoderoSimulator, filled: Path, tmp_path: Path, bad: bytes, said: str
 ) -> None:
-    """The bad line of a long list would have to be searched for, or the vehicles before it would be read."""
+    """If a line is wrong, the error names the file and the number of the line, and no request is sent."""
     before, asked = filled.read_bytes(), len(served.requests)
     file = tmp_path / "vehicles.csv"
     file.write_bytes(_lines(served).encode() + bad + _lines(served).encode())
@@ -363,18 +345,18 @@ def _other_database(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (_text, "not a store"),
-        (_too_new, "version 99"),
-        (_other_database, "not a store"),
-        (Path.mkdir, "a directory, not a store"),
-        (Path.touch, "not a store"),
+        (_text, "store"),
+        (_too_new, "99"),
+        (_other_database, "store"),
+        (Path.mkdir, "directory"),
+        (Path.touch, "store"),
     ],
 )
 @pytest.mark.parametrize("command", ["backfill", "dry run", "status", "verify", "export"])
-async def test_what_is_no_store_is_exit_code_5(
+async def test_another_file_is_exit_code_5(
     call: Call, served: PoderoSimulator, path: Path, make: Callable[[Path], None], said: str, command: str
 ) -> None:
-    """A wrong path would cost the user the file that lies there."""
+    """If the path is not a store of this version, it is left unchanged."""
     await asyncio.to_thread(make, path)
     before = path.read_bytes() if path.is_file() else None
     backfill = whole_fleet(served, path)
@@ -391,11 +373,11 @@ async def test_what_is_no_store_is_exit_code_5(
     assert before is None or path.read_bytes() == before
 
 
-@pytest.mark.parametrize("missing", _MISSING_MODULES)
+@pytest.mark.parametrize("missing", ["duckdb", "pyarrow"])
 async def test_without_the_extra(
     call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    """Without the extra there would be a traceback instead of the name of what to install."""
+    """If DuckDB or Arrow is missing, one line names the extra to install."""
     for name in [name for name in sys.modules if name.partition(".")[0] == missing or ".store.duckdb." in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)

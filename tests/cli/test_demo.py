@@ -1,169 +1,161 @@
-"""`podero-async demo`: it succeeds on a fleet that fails and changes, and it would notice if something were missing."""
+"""`podero-async demo`: its fleet, its faults, its interruption, and the check that finds wrong sessions."""
 
 from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import signal
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import attrs
 import duckdb
 import pytest
 
-from podero_async.backfill import BackfillReport, SessionStore, backfill
-from podero_async.cli.commands.demo import command as _demo
-from podero_async.cli.commands.demo import fleet as _demo_fleet
-from podero_async.cli.commands.demo.fleet import demo_simulator
+from podero_async.backfill import SessionStore, backfill
+from podero_async.cli.commands.demo import command as demo
+from podero_async.cli.commands.demo.fleet import ListChanges, TruthCheck, demo_simulator
 from podero_async.testing import Fault
-from tests.cli.conftest import Call, end_of, run_on_pty, start
+from tests._support.clients import client_of
+from tests._support.commands import Call, end_of, run_on_pty, start
 
 _CLEAN = "0 lost, 0 doubled, 0 altered, 0 foreign: all of it is there, once"
 
 
-@pytest.fixture
-def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no fault stand in the way of a test that is about something else."""
-    monkeypatch.setattr(_demo_fleet, "_FAULTS", ())
+def _demo_with(**keywords: Any) -> dict[str, Any]:
+    """Return the keywords of `main` for a demo with other faults or changes; by default without faults."""
+    run = partial(demo.run, **{"faults": (), **keywords})
+    return {"commands": [attrs.evolve(demo.COMMAND, run=run)]}
 
 
-async def test_with_all_that_goes_wrong() -> None:
-    """The first thing that anybody tries would fail, or leave out what it promises to show."""
+@pytest.mark.slow
+async def test_with_all_faults() -> None:
+    """A small fleet under all faults is stored without a loss, and the report has all its lines."""
     ended = await end_of(await start("demo", "--vehicles", "30", "--seed", "2"))
     assert (ended.code, ended.err) == (0, "")
-    said = dict(re.findall(r"^(\w+) +(.+)$", ended.out, re.MULTILINE))
+    said = dict(re.findall(r"^(\w[\w-]*) +(.+)$", ended.out, re.MULTILINE))
     assert said["truth"] == _CLEAN
     assert said["vehicles"] == "30 in the store, 0 failed"
-    labels = [
-        "sessions",
-        "energy",
-        "cost",
-        "savings",
-        "outcomes",
-        "requests",
-        "lists",
-        "calls",
-        "speed",
-        "faults",
-        "changes",
-    ]
-    assert [label for label in labels if label not in said] == []
+    labels = "sessions energy cost savings outcomes windows calls requests speed faults changes"
+    assert [label for label in labels.split() if label not in said] == []
     assert "status" in said["faults"]
     assert "token_revoked" in said["faults"]
     assert re.search(r"^ +\d+ s  \d+ of 30 vehicles, .* [1-9]\d* pauses", ended.out, re.MULTILINE)
     assert re.search(r"^Interrupted: \d+ vehicles are in the store", ended.out, re.MULTILINE)
 
 
+@pytest.mark.slow
 async def test_on_a_real_terminal() -> None:
-    """The bar would never move, or would tear the summary apart."""
+    """A terminal gets a bar, and the report below it."""
     ended = await run_on_pty("demo", "--vehicles", "5")
     assert (ended.code, ended.err) == (0, "")
-    assert "5 of 5 vehicles" in ended.out
+    assert "5 of 5 vehicles" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ended.out)
     assert "\x1b[" in ended.out
     assert _CLEAN in ended.out
 
 
-@pytest.mark.usefixtures("calm")
-async def test_bar_and_lines_on_a_terminal(on_terminal: Call) -> None:
-    """`--plain` would do nothing, or would need rich."""
-    bar, lines = await on_terminal("demo", "--vehicles=5"), await on_terminal("demo", "--vehicles=5", "--plain")
-    assert (bar.code, lines.code) == (0, 0)
-    assert "5 of 5 vehicles" in bar.out
-    assert "\x1b[" not in lines.out
-    assert _CLEAN in bar.out
-    assert _CLEAN in lines.out
+async def test_lines_on_a_terminal(on_terminal: Call) -> None:
+    """With `--plain`, a terminal gets lines."""
+    ended = await on_terminal("demo", "--vehicles=5", "--plain", **_demo_with())
+    assert ended.code == 0
+    assert "\x1b[" not in ended.out
+    assert _CLEAN in ended.out
 
 
-@pytest.mark.usefixtures("calm")
-async def test_lists_that_change_all_the_time(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo would call a fleet torn because it was alive."""
-    monkeypatch.setattr(_demo_fleet, "_CHANGING", 1.0)
-    ended = await call("demo", "--vehicles=20")
+async def test_lists_that_change_at_each_page(call: Call) -> None:
+    """The store is right when sessions are inserted and removed before each page."""
+    ended = await call("demo", "--vehicles=20", **_demo_with(change_rate=1.0))
     assert (ended.code, ended.err) == (0, "")
     assert re.search(r"[1-9]\d* sessions inserted, [1-9]\d* removed", ended.out)
     assert _CLEAN in ended.out
 
 
-@pytest.mark.usefixtures("calm")
-async def test_the_seed_says_what_comes(call: Call) -> None:
-    """Two runs that should be the same would be about different fleets."""
-    first, again = await call("demo", "--vehicles=3", "--seed=4"), await call("demo", "--vehicles=3", "--seed=4")
-    other = await call("demo", "--vehicles=3", "--seed=5")
-    assert first.out.splitlines()[0] == again.out.splitlines()[0] != other.out.splitlines()[0]
+def test_the_seed_decides_the_fleet() -> None:
+    """Equal seeds make equal fleets, and other seeds make others."""
+    first, again, other = (demo_simulator(3, seed, ()) for seed in (4, 4, 5))
+    assert first.vehicles == again.vehicles != other.vehicles
+    assert [first.truth(vehicle) for vehicle in first.vehicles] == [again.truth(vehicle) for vehicle in again.vehicles]
 
 
 def test_the_fleet_of_the_demo() -> None:
-    """The demo would be about less than it says: no second page, no user without vehicles, no hidden session."""
-    simulator = demo_simulator(500, seed=0)
+    """The fleet has vehicles with several pages, users without and with two vehicles, and hidden sessions."""
+    simulator = demo_simulator(500, seed=0, faults=())
     assert len(simulator.vehicles) == 500
     assert 55_000 < simulator.total_sessions() < 65_000
     owners = [vehicle.user_id for vehicle in simulator.vehicles]
-    assert 0 < len(set(owners)) < 500  # some have two
+    assert 0 < len(set(owners)) < 500
     assert len(simulator.truth(simulator.vehicles[-1])) > 200
     assert any(row["is_hidden"] for row in simulator.truth(simulator.vehicles[-1], include_hidden=True))
 
 
-_SPOILS = {
-    "lost": "DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)",
-    "doubled": "INSERT INTO sessions FROM sessions WHERE id = (SELECT min(id) FROM sessions)",
-    "altered": "UPDATE sessions SET is_at_home = NOT is_at_home WHERE id = (SELECT min(id) FROM sessions)",
-    "foreign": "INSERT INTO sessions SELECT * REPLACE (uuid() AS id) FROM sessions WHERE id = (SELECT min(id) FROM sessions)",
-}
+_A_SESSION = "WHERE id = (SELECT min(id) FROM sessions)"
 _A_VEHICLE = "WHERE vehicle_id = (SELECT quantile_disc(vehicle_id, 0.5) FROM receipts)"
+_OTHER_VEHICLE = "(vehicle_id::UHUGEINT + 1)::UUID AS vehicle_id"
 
 
-def _spoiling(monkeypatch: pytest.MonkeyPatch, *statements: str) -> None:
-    """Spoil the store behind the demo's back, once the backfill has come to its end."""
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[TruthCheck, Path]:
+    """Store a fleet of three vehicles that does not change."""
+    path = tmp_path_factory.mktemp("demo") / "demo.duckdb"
+    simulator = demo_simulator(3, 0, ())
+    check = TruthCheck(simulator, ListChanges(simulator, Random(0), 0.0))
 
-    async def spoilt(*args: Any, **options: Any) -> BackfillReport:
-        report = await backfill(*args, **options)
-        store: SessionStore = args[1]
-        for statement in statements if report.finished else ():
-            await store.call(duckdb.DuckDBPyConnection.execute, statement)
-        return report
+    async def store_all() -> None:
+        await check.remember()
+        days = simulator.first_day, simulator.last_day
+        async with simulator, client_of(simulator) as client, SessionStore(path) as store:
+            assert (await backfill(client, store, *days, include_hidden=True)).is_clean
 
-    monkeypatch.setattr(_demo, "backfill", spoilt)
-
-
-@pytest.mark.usefixtures("calm")
-@pytest.mark.parametrize("kind", _SPOILS)
-async def test_a_spoilt_session_is_noticed(call: Call, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """The demo would say that all is there whatever the library does."""
-    monkeypatch.setattr(_demo_fleet, "_CHANGING", 0.0)
-    _spoiling(monkeypatch, _SPOILS[kind])
-    ended = await call("demo", "--vehicles=3")
-    assert ended.code == 1
-    assert f"1 {kind}" in ended.out
-    assert "NOT what the server has" in ended.out
+    asyncio.run(store_all())
+    return check, path
 
 
-@pytest.mark.usefixtures("calm")
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "found"),
     [
-        (f"DELETE FROM sessions {_A_VEHICLE}", "lost"),
-        (f"INSERT INTO sessions FROM sessions {_A_VEHICLE}", "doubled"),
-        (f"INSERT INTO sessions SELECT * REPLACE (vehicle_id + 1 AS vehicle_id, uuid() AS id) {_A_VEHICLE}", "foreign"),
-        (f"UPDATE sessions SET withdrawn_at = now() {_A_VEHICLE}", "lost"),
+        ("SELECT 1", set()),
+        (f"DELETE FROM sessions {_A_SESSION}", {"lost"}),
+        (f"INSERT INTO sessions FROM sessions {_A_SESSION}", {"doubled"}),
+        (f"UPDATE sessions SET is_at_home = NOT is_at_home {_A_SESSION}", {"altered"}),
+        (f"INSERT INTO sessions SELECT * REPLACE (uuid() AS id) FROM sessions {_A_SESSION}", {"foreign"}),
+        (f"DELETE FROM sessions {_A_VEHICLE}", {"lost"}),
+        (f"UPDATE sessions SET withdrawn_at = now() {_A_VEHICLE}", {"lost"}),
+        (f"INSERT INTO sessions FROM sessions {_A_VEHICLE}", {"doubled"}),
+        (
+            f"INSERT INTO sessions SELECT * REPLACE ({_OTHER_VEHICLE}, uuid() AS id) FROM sessions {_A_VEHICLE}",
+            {"foreign"},
+        ),
     ],
 )
-async def test_a_spoilt_vehicle_is_noticed(
-    call: Call, monkeypatch: pytest.MonkeyPatch, statement: str, said: str
+async def test_wrong_sessions_are_found(
+    stored: tuple[TruthCheck, Path], tmp_path: Path, statement: str, found: set[str]
 ) -> None:
-    """A vehicle that is missing, that is there twice, or that nobody has, would not be noticed."""
-    statement = statement.replace("vehicle_id + 1 AS", "(vehicle_id::UHUGEINT + 1)::UUID AS")
-    _spoiling(monkeypatch, statement.replace("uuid() AS id) WHERE", "uuid() AS id) FROM sessions WHERE"))
-    ended = await call("demo", "--vehicles=3")
+    """The check counts lost, doubled, altered and foreign sessions, of one session or of a whole vehicle."""
+    check, original = stored
+    path = Path(shutil.copy(original, tmp_path))
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(statement)
+    check.found.clear()
+    async with SessionStore(path, read_only=True) as store:
+        await check.compare(store)
+    assert {kind for kind, count in check.found.items() if count} == found
+
+
+async def test_a_lost_session_is_exit_code_1(call: Call) -> None:
+    """If the store lacks a session, the report counts it as lost."""
+    faults = [Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1)]
+    ended = await call("demo", "--vehicles=3", **_demo_with(faults=faults, change_rate=0.0))
     assert ended.code == 1
-    assert re.search(rf"[1-9]\d* {said}", ended.out)
+    assert "1 lost, 0 doubled, 0 altered, 0 foreign: NOT what the server has" in ended.out
 
 
-async def test_failed_vehicles_are_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fleet with a failed vehicle would count as whole, or nobody would learn why it failed."""
-    monkeypatch.setattr(
-        _demo_fleet, "_FAULTS", (Fault(kind="status", status=404, endpoint="sessions", nth=range(1, 8)),)
-    )
-    ended = await call("demo", "--vehicles=9")
+async def test_failed_vehicles_are_listed(call: Call) -> None:
+    """If vehicles fail, the first are lines on stderr, the others are counted, and the exit code is 1."""
+    faults = [Fault(kind="status", status=404, endpoint="sessions", nth=range(1, 8))]
+    ended = await call("demo", "--vehicles=9", **_demo_with(faults=faults))
     assert ended.code == 1
     assert "2 in the store, 7 failed" in ended.out
     assert len(ended.err.splitlines()) == 6
@@ -171,32 +163,25 @@ async def test_failed_vehicles_are_told(call: Call, monkeypatch: pytest.MonkeyPa
     assert "and 2 more failed" in ended.err
 
 
-@pytest.mark.usefixtures("calm")
-async def test_it_is_interrupted_and_goes_on(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The demo would not show what it is about: an end half-way, and a second call that goes on from there."""
-    reports: list[BackfillReport] = []
-
-    async def noted(*args: Any, **options: Any) -> BackfillReport:
-        reports.append(await backfill(*args, **options))
-        return reports[-1]
-
-    monkeypatch.setattr(_demo, "backfill", noted)
-    ended = await call("demo", "--vehicles=60")
+@pytest.mark.slow
+async def test_it_stops_half_way_and_resumes(call: Call) -> None:
+    """The first call stops with some vehicles stored, and the second call reads the others only."""
+    ended = await call("demo", "--vehicles=60", **_demo_with())
     assert ended.code == 0
-    first, second = reports
-    assert (first.finished, second.finished, second.resumed) == (False, True, True)
-    assert first.done > 0
-    assert second.skipped == first.done
-    assert first.done + second.done == 60
-    assert f"Interrupted: {first.done} vehicles are in the store" in ended.out
-    assert f"calls     {first.done} vehicles in " in ended.out
+    match = re.search(r"^calls +(\d+) vehicles in .* s; then (\d+) vehicles in ", ended.out, re.MULTILINE)
+    assert match
+    first, second = map(int, match.groups())
+    assert f"Interrupted: {first} vehicles are in the store" in ended.out
+    assert first > 0
+    assert first + second == 60
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_signal_while_the_fleet_is_made(
+async def test_a_signal_while_the_fleet_is_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
 ) -> None:
-    """It would be ignored for the first seconds, end in a traceback, or leave the database behind."""
+    """When a signal arrives in the first seconds, the demo ends and leaves no file."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = await start("demo", "--vehicles=5000")
     assert process.stdout is not None
@@ -208,9 +193,8 @@ async def test_a_signal_while_the_fleet_is_made(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.usefixtures("calm")
-async def test_nothing_stays_behind(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each demo would leave a database of some megabytes in the folder for temporary files."""
+async def test_no_file_is_left(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo removes its store."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert (await call("demo", "--vehicles=2")).code == 0
+    assert (await call("demo", "--vehicles=2", **_demo_with())).code == 0
     assert not list(tmp_path.iterdir())

@@ -1,43 +1,95 @@
-"""What all commands share: arguments, exit codes, one line for an error, and what is imported for it."""
+"""The commands' common ground: help, arguments, exit codes, one line per error, standard streams, missing extras."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
-import signal
 import subprocess
 import sys
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import UUID
 
+import attrs
 import pytest
 
 import podero_async
-import podero_async.cli
 from podero_async.backfill import SessionStore
-from podero_async.cli import main
+from podero_async.cli import _output, main
+from podero_async.cli._command import Command, Invocation
+from podero_async.cli._main import COMMANDS, make_parser
 from podero_async.cli._runtime import Exit, in_one_line
-from podero_async.cli.commands import sessions as _sessions
 from podero_async.testing import PoderoSimulator
-from tests.cli.conftest import Call, end_of, one_vehicle, start, whole_fleet
+from tests._support.commands import Call, end_of, one_vehicle, start, whole_fleet
 
 _ID = str(UUID(int=7))
 _SESSIONS = ("sessions", "--user", _ID, "--vehicle", _ID)
 _WEEK = ("--from", "2026-01-05", "--to", "2026-01-11")
+_README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-async def test_version_and_help(call: Call) -> None:
-    """Somebody who asks what this is, and which exit codes there are, would learn nothing."""
+async def test_the_version(call: Call) -> None:
+    """`--version` prints the name and the version."""
     version = await call("--version")
     assert (version.code, version.out.strip()) == (0, f"podero-async {podero_async.__version__}")
-    for argv in (["--help"], ["demo", "--help"], ["simulate", "--help"], ["sessions", "--help"]):
-        text = await call(*argv)
-        assert (text.code, text.err) == (0, "")
-        assert "exit codes:\n  0    done\n" in text.out
-        assert ("PODERO_CLIENT_SECRET" in text.out) == (argv[0] in {"--help", "sessions"})
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+async def test_help(call: Call, command: Command[Any]) -> None:
+    """Each command and each of its options has a help text, in lines of at most 80 characters."""
+    text = await call(command.name, "--help")
+    assert (text.code, text.err) == (0, "")
+    assert command.description in text.out
+    assert "exit codes:\n  0    done\n" in text.out
+    assert ("PODERO_CLIENT_SECRET" in text.out) == command.uses_api
+    assert max(map(len, text.out.splitlines())) <= 80
+    options = re.findall(r"^  (-\S+.*)\n( *)", text.out, re.MULTILINE)
+    assert options
+    for line, next_indent in options:
+        assert "  " in line or len(next_indent) > 2, f"{line} has no help text"
+
+
+async def test_the_list_of_commands(call: Call) -> None:
+    """`--help` lists all commands, the environment and the exit codes."""
+    text = await call("--help")
+    assert text.code == 0
+    assert [command.name for command in COMMANDS if f"    {command.name}" not in text.out] == []
+    assert "PODERO_CLIENT_SECRET" in text.out
+    assert "exit codes:\n  0    done\n" in text.out
+    assert max(map(len, text.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_the_readme_names_each_command(name: str) -> None:
+    """README.md shows or describes each command."""
+    assert f"podero-async {name}" in _README
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["demo"],
+        ["simulate"],
+        ["doctor"],
+        [*_SESSIONS, *_WEEK],
+        ["backfill", "--store=x", *_WEEK],
+        ["status", "--store=x"],
+        ["verify", "--store=x"],
+        ["export", "--store=x", "--output=y"],
+        ["completion", "bash"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
+    """The fields of a command's options are the arguments of its parser."""
+    parsed = vars(make_parser().parse_args(argv))
+    command = parsed.pop("command")
+    assert command.name == argv[0]
+    assert parsed.keys() == {field.name for field in attrs.fields(command.options)}
 
 
 @pytest.mark.parametrize(
@@ -49,8 +101,10 @@ async def test_version_and_help(call: Call) -> None:
         (["demo", "--vehicles", "many"], "not a whole number"),
         (["demo", "--veh", "3"], "--veh"),
         (["simulate", "--port", "70000"], "from 0 to 65535"),
-        (["simulate", "--faults", "status:503@5%", "nonsense@@"], "--faults: not a fault: 'nonsense@@'"),
-        (["simulate", "--faults", "explode"], "unknown kind of fault 'explode'"),
+        (["simulate", "--faults", "status:503@5%", "nonsense@@"], "--faults: "),
+        (["simulate", "--faults", "explode"], "'explode'"),
+        (["completion", "cmd"], "'cmd'"),
+        (["verify", "--store=x", "--sample=0"], "--sample: "),
         (["sessions"], "--user, --vehicle, --from, --to"),
         (["sessions", "--user", "me", "--vehicle", _ID, *_WEEK], "--user: not a uuid: 'me'"),
         ([*_SESSIONS, "--from", "yesterday", "--to", "today"], "--from: not a day: 'yesterday'; write YYYY-MM-DD"),
@@ -60,70 +114,40 @@ async def test_version_and_help(call: Call) -> None:
     ],
 )
 async def test_bad_arguments_are_one_line_and_exit_code_2(call: Call, argv: list[str], said: str) -> None:
-    """A typing error would end in a traceback, in a page of usage, or in a request."""
+    """If an argument is wrong, one line names it, and nothing is sent."""
     ended = await call(*argv)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
 
 
 async def test_missing_settings_are_all_named(call: Call) -> None:
-    """A first user would be told of one missing variable after the other."""
+    """If settings are missing, one line names every variable."""
     ended = await call(*_SESSIONS, *_WEEK)
     assert (ended.code, ended.out) == (2, "")
     names = ["ORG_ID", "CLIENT_ID", "CLIENT_SECRET", "USERNAME", "PASSWORD", "TOKEN"]
     assert [name for name in names if f"PODERO_{name}" not in ended.complaint] == []
 
 
-async def test_wrong_settings(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token would travel in the clear, since an origin without TLS was taken."""
-    monkeypatch.setenv("PODERO_ORG_ID", _ID)
-    monkeypatch.setenv("PODERO_TOKEN", "token-that-nobody-may-see")
-    monkeypatch.setenv("PODERO_BASE_URL", "http://podero.example")
-    ended = await call(*_SESSIONS, *_WEEK)
-    assert ended.code == 2
-    assert ended.complaint == "PODERO_BASE_URL must be https; http is allowed to loopback only"
-
-
 async def test_refused_credentials_are_exit_code_3(
-    call: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch
+    call: Call, served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job could not tell a wrong secret, which it must not try again, from a network that is down."""
-    monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret-that-nobody-may-see")
-    ended = await call(*one_vehicle(served))
-    assert (ended.code, ended.out) == (3, "")
-    assert "401" in ended.complaint
+    """If the secret is wrong, each command that sends requests ends with exit code 3."""
+    monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret")
+    for argv in (one_vehicle(served), [*whole_fleet(served, filled), "--json"], ["verify", f"--store={filled}"]):
+        ended = await call(*argv)
+        assert (ended.code, ended.out) == (3, "")
+        assert "401" in ended.complaint
 
 
 async def test_no_server_is_exit_code_4(
-    call: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+    call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
 ) -> None:
-    """A network that is down would look like a mistake of the user."""
+    """If the server cannot be reached, each command that sends requests ends with exit code 4."""
     monkeypatch.setenv("PODERO_BASE_URL", f"http://127.0.0.1:{unused_tcp_port}")
-    ended = await call(*one_vehicle(served))
-    assert (ended.code, ended.out) == (4, "")
-    assert ended.complaint
-
-
-async def test_ctrl_c_is_exit_code_130(served: PoderoSimulator) -> None:
-    """Ctrl-C would end in a traceback, or not at all."""
-    served.latency_s = 60
-    process = await start(*one_vehicle(served))
-    async with asyncio.timeout(20):
-        while not served.requests:
-            await asyncio.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    ended = await end_of(process)
-    assert (ended.code, ended.complaint) == (130, "interrupted")
-
-
-async def test_ctrl_c_in_process(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that calls `main` would be torn down by a Ctrl-C meant for the command."""
-
-    async def interrupted(_: object) -> Exit:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(_sessions, "run", interrupted)
-    assert (await call(*_SESSIONS, *_WEEK)).code == 130
+    for argv in (one_vehicle(served), whole_fleet(served, path)):
+        ended = await call(*argv)
+        assert (ended.code, ended.out) == (4, "")
+        assert ended.complaint
 
 
 @pytest.fixture
@@ -136,18 +160,15 @@ def full_disk() -> Iterator[IO[str]]:
 
 
 async def test_a_full_disk_is_no_traceback(served: PoderoSimulator, full_disk: IO[str]) -> None:
-    """A file that was cut short by a full disk would pass for whole."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "podero_async", *one_vehicle(served), stdout=full_disk, stderr=asyncio.subprocess.PIPE
-    )
-    _, err = await process.communicate()
-    assert process.returncode == 1
-    assert err == b"podero-async: cannot write the output: No space left on device\n"
+    """If the output cannot be written, the command ends with one line and exit code 1."""
+    ended = await end_of(await start(*one_vehicle(served), stdout=full_disk.fileno()))
+    assert (ended.code, ended.complaint) == (1, "cannot write the output: No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["a broken pipe", "a full disk", "nothing"])
-async def test_an_exit_code_tells_the_same_where_nobody_can_read_stderr(target: str, full_disk: IO[str]) -> None:
-    """A job whose log collector has died would pass for done."""
+async def test_the_exit_code_does_not_depend_on_stderr(target: str, full_disk: IO[str]) -> None:
+    """An error keeps its exit code if its line cannot be written."""
     reader, writer = os.pipe()
     os.close(reader)
     missing = ["status", "--store=/nowhere/fleet.duckdb"]
@@ -162,8 +183,9 @@ async def test_an_exit_code_tells_the_same_where_nobody_can_read_stderr(target: 
     assert (process.returncode, out) == (Exit.STORE, b"")
 
 
-async def test_closed_streams_are_no_reason_to_end(served: PoderoSimulator, tmp_path: Path) -> None:
-    """A scheduler that closes them would get an abort at the end, or the store's file would become stderr."""
+@pytest.mark.slow
+async def test_closed_streams_do_not_matter(served: PoderoSimulator, tmp_path: Path) -> None:
+    """A command succeeds with stdin, stdout or stderr closed, and the store's file does not become stderr."""
     store = tmp_path / "fleet.duckdb"
     command = shlex.join([sys.executable, "-m", "podero_async"])
     steps = (
@@ -177,27 +199,24 @@ async def test_closed_streams_are_no_reason_to_end(served: PoderoSimulator, tmp_
         assert await process.wait() == 0
 
 
-async def test_a_name_that_the_terminal_cannot_show_is_no_traceback(tmp_path: Path) -> None:
-    """A store with an umlaut in its name could not be looked at where the locale is C."""
-    async with SessionStore(tmp_path / "\u00fc.duckdb"):
+@pytest.mark.slow
+async def test_characters_that_the_terminal_lacks_are_escaped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file name outside of the terminal's encoding is printed with escapes."""
+    async with SessionStore(tmp_path / "ü.duckdb"):
         pass
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "podero_async", "status", f"--store={tmp_path / chr(0xFC)}.duckdb"),
-        stdout=asyncio.subprocess.PIPE,
-        env=dict(os.environ) | {"PYTHONIOENCODING": "ascii"},
-    )
-    out, _ = await process.communicate()
-    assert process.returncode == 0
-    assert b"\\xfc.duckdb" in out
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    ended = await end_of(await start("status", f"--store={tmp_path / chr(0xFC)}.duckdb"))
+    assert ended.code == 0
+    assert "\\xfc.duckdb" in ended.out
 
 
 async def test_without_rich(on_terminal: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the extra, a terminal would get a traceback instead of the one line that helps."""
+    """If rich is missing, a terminal gets one line that names the extra to install; `--json` works."""
     for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
     monkeypatch.delitem(sys.modules, "podero_async.cli._output.rich", raising=False)
-    monkeypatch.delattr(podero_async.cli._output, "rich", raising=False)
+    monkeypatch.delattr(_output, "rich", raising=False)
     for argv in (one_vehicle(served), ["demo", "--vehicles", "1"]):
         ended = await on_terminal(*argv)
         assert (ended.code, ended.out) == (2, "")
@@ -205,36 +224,43 @@ async def test_without_rich(on_terminal: Call, served: PoderoSimulator, monkeypa
     assert (await on_terminal(*one_vehicle(served), "--json")).code == 0
 
 
-def test_importing_main_imports_no_rich() -> None:
-    """Where the extra is missing, not even `--help` would work."""
-    code = "import sys; from podero_async.cli import main; sys.exit('rich' in sys.modules)"
+def test_importing_main_imports_no_extra() -> None:
+    """`--help` needs neither rich nor shtab."""
+    code = "import sys; from podero_async.cli import main; sys.exit(bool({'rich', 'shtab'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ, check=False).returncode == 0
 
 
-def test_another_missing_module_is_not_blamed_on_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken installation would send its user after the wrong package."""
+def test_another_missing_module_is_not_hidden() -> None:
+    """If a module is missing that is not part of the extra `cli`, `main` raises."""
 
-    async def broken(_: object) -> Exit:
+    @attrs.frozen
+    class _Options:
+        pass
+
+    def add_arguments(parser: ArgumentParser) -> None:
+        pass
+
+    async def run(_: _Options, __: Invocation) -> Exit:
         raise ModuleNotFoundError("no such thing", name="aiodns")
 
-    monkeypatch.setattr(_sessions, "run", broken)
+    broken = Command("broken", "Fail.\n", _Options, add_arguments, run)
     with pytest.raises(ModuleNotFoundError, match="no such thing"):
-        main([*_SESSIONS, *_WEEK])
+        main(["broken"], commands=[broken])
 
 
 async def test_without_uvloop(call: Call, served: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands would need a package that is only meant to make them faster."""
+    """If uvloop is missing, commands run on asyncio's own event loop."""
     monkeypatch.setitem(sys.modules, "uvloop", None)
     ended = await call(*one_vehicle(served))
     assert (ended.code, len(ended.out.splitlines())) == (0, len(served.truth(served.vehicles[0])))
 
 
-async def test_as_a_module() -> None:
-    """`python -m podero_async` would not exist, for who has no script on the path."""
+async def test_python_dash_m() -> None:
+    """`python -m podero_async` is the program."""
     ended = await end_of(await start("--version"))
     assert (ended.code, ended.out) == (0, f"podero-async {podero_async.__version__}\n")
 
 
-def test_a_servers_words_stay_in_one_line() -> None:
-    """A server could write what it likes to a terminal: lines, colours, other titles."""
+def test_texts_of_the_server_are_printed_in_one_line() -> None:
+    """Line breaks, escape sequences and control characters are removed."""
     assert in_one_line("not\n  \x1b[31mfound\x07 é") == "not [31mfound é"

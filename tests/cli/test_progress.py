@@ -1,108 +1,113 @@
-"""What a progress comes to: how far, how fast, how long still, and who shows it."""
+"""The progress of a backfill: its lines, its bar, and their rates."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import io
+import re
 import sys
-from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
-from typing import TextIO
 
 import pytest
+from rich.console import Console
 
-import podero_async.cli
 from podero_async.backfill import Progress
-from podero_async.cli._output import text as _plain
-from podero_async.cli._output.progress import Watch, display_on, watched
-from podero_async.cli._output.snapshot import Show, Snapshot
+from podero_async.cli._output.progress import ProgressLines, can_draw, show_progress, vehicles_done
+from podero_async.cli._output.rich import BackfillBar
 
 
-def test_speeds_are_those_of_the_last_half_minute() -> None:
-    """After an hour's pause, the time left would be hours off."""
+def _drawn(bar: BackfillBar) -> str:
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(bar)
+    return capture.get()
+
+
+def test_the_bar_estimates_from_the_last_half_minute() -> None:
+    """After a minute without progress, speed and time left are those since the backfill went on."""
     now, progress = [0.0], Progress(phase="fetching", vehicles=100, tasks=100)
-    watch = Watch(progress, lambda: now[0])
-    assert watch.look().left is None
+    bar = BackfillBar(progress, lambda: now[0])
+    bar.update()
+    assert "-:--:--" in _drawn(bar)
     for second in range(1, 101):
         now[0] = float(second)
         progress.received += 0 if second <= 60 else 1
         progress.requests += 0 if second <= 60 else 2
-        look = watch.look()
-    assert (look.done, look.seconds, look.left) == (40, 100, timedelta(seconds=60))
-    assert look.requests_per_second == pytest.approx(2)
+        bar.update()
+    drawn = _drawn(bar)
+    assert re.search(r"reading +40 of 100 vehicles .* 0:01:00", drawn)
+    assert "2 requests/s" in drawn
 
 
-def test_vehicles_are_counted_and_not_their_windows() -> None:
-    """Vehicles of two windows would make a fleet of twice its size, and those that need nothing would be missing."""
-    progress = Progress(phase="fetching", vehicles=10, skipped=4, tasks=12, received=6)
-    assert Watch(progress).look().done == 7
-    assert Watch(Progress(phase="fetching", vehicles=4, skipped=4)).look().done == 4
+def test_the_bar_while_vehicles_are_discovered() -> None:
+    """The bar counts the vehicles found so far, and starts anew when all are known."""
+    progress = Progress(phase="discovering", vehicles=7)
+    bar = BackfillBar(progress)
+    bar.update()
+    assert re.search(r"discovering +7 of \? vehicles", _drawn(bar))
+    progress.phase, progress.skipped = "fetching", 2
+    bar.update()
+    assert re.search(r"reading +2 of 7 vehicles", _drawn(bar))
 
 
-def test_lines() -> None:
-    """A line of the log would not say how far the backfill is."""
-    stream, progress = io.StringIO(), Progress(phase="discovering", vehicles=1234)
-    with _plain.progress(stream) as show:
-        show(Watch(progress).look())
-        progress.phase, progress.tasks = "fetching", 1234
-        show(Watch(progress).look())
-    first, second = stream.getvalue().splitlines()
-    assert "looking for vehicles, 1,234 so far" in first
+def test_vehicles_are_counted_instead_of_windows() -> None:
+    """A vehicle with two windows counts once, and a vehicle that is up to date counts as done."""
+    assert vehicles_done(Progress(phase="fetching", vehicles=10, skipped=4, tasks=12, received=6)) == 7
+    assert vehicles_done(Progress(phase="fetching", vehicles=4, skipped=4)) == 4
+
+
+def test_lines_have_the_rates_since_the_last_line() -> None:
+    """Each line has the counts, and the speed and time left by the last interval."""
+    now, stream, progress = [0.0], io.StringIO(), Progress(phase="discovering", vehicles=1234)
+    lines = ProgressLines(progress, stream, lambda: now[0])
+    for now_s, received in ((10.0, 0), (20.0, 0), (30.0, 4), (40.0, 14)):
+        lines.print_line()
+        now[0], progress.phase, progress.tasks = now_s, "fetching", 1234
+        progress.received, progress.requests = received, 2 * received
+    lines.print_line()
+    first, second, _, fourth, fifth = stream.getvalue().splitlines()
+    assert first.startswith("    0 s  looking for vehicles, 1,234 so far, 0 sessions")
     assert "left" not in first
-    assert "0 of 1,234 vehicles, 0 sessions, 0 requests/s, 0 of 0 in flight, 0 pauses, 0 failed, -:--:-- left" in second
+    figures = "0 sessions, 0 requests/s, 0 of 0 in flight, 0 pauses, 0 failed"
+    assert second == f"   10 s  0 of 1,234 vehicles, {figures}, -:--:-- left"
+    assert "1 requests/s" in fourth
+    assert fifth.startswith("   40 s  14 of 1,234 vehicles, 0 sessions, 2 requests/s")
+    assert fifth.endswith("0:20:20 left")
 
 
-class _Display:
-    EVERY_S = 0.01
-    SHOWS_END = True
-
-    def __init__(self) -> None:
-        self.looks: list[Snapshot] = []
-
-    def progress(self, stream: TextIO) -> AbstractContextManager[Show]:
-        return nullcontext(self.show)
-
-    def show(self, look: Snapshot) -> None:
-        self.looks.append(look)
-
-    print_pairs = staticmethod(_plain.print_pairs)
+async def test_the_last_state_of_a_bar_stays() -> None:
+    """The bar is drawn once more at the end, before its first interval is over."""
+    stream, progress = io.StringIO(), Progress()
+    async with show_progress(progress, stream, is_live=True, line_every_s=60):
+        progress.received_sessions = 7
+    assert "7 sessions" in stream.getvalue()
 
 
-class _Broken(_Display):
-    SHOWS_END = False
+class _ClosedPipe(io.StringIO):
+    writes = 0
 
-    def show(self, look: Snapshot) -> None:
-        super().show(look)
+    def write(self, _: str) -> int:
+        self.writes += 1
         raise BrokenPipeError
 
 
-async def test_a_last_look() -> None:
-    """The bar would end short of its end."""
-    display, progress = _Display(), Progress()
-    async with watched(progress, display, sys.stderr, 60):
-        progress.received_sessions = 7
-    assert [look.sessions for look in display.looks] == [7]
-
-
-async def test_nobody_looks_any_more() -> None:
-    """A backfill would end because its log is full or gone."""
-    display, complaints = _Broken(), []
+async def test_a_closed_stream_ends_the_lines_only() -> None:
+    """If a line cannot be written, the block goes on, no line follows, and asyncio reports nothing."""
+    stream, complaints = _ClosedPipe(), []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-    async with watched(Progress(), display, sys.stderr, 0.005):
-        await asyncio.sleep(0.04)
+    async with show_progress(Progress(), stream, is_live=False, line_every_s=0.001):
+        async with asyncio.timeout(5):
+            while not stream.writes:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
     gc.collect()
-    assert (len(display.looks), complaints) == (1, [])
+    assert (stream.writes, complaints) == (1, [])
 
 
-def test_a_terminal_without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without an extra that only draws, a backfill on a terminal would not run at all."""
+def test_a_terminal_without_rich_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bar needs a terminal and rich."""
+    assert not can_draw(io.StringIO())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    assert display_on(sys.stderr) is not _plain
-    for name in [name for name in sys.modules if name.partition(".")[0] == "rich"]:
-        monkeypatch.delitem(sys.modules, name)
+    assert can_draw(sys.stderr)
     monkeypatch.setitem(sys.modules, "rich", None)
-    monkeypatch.delitem(sys.modules, "podero_async.cli._output.rich")
-    monkeypatch.delattr(podero_async.cli._output, "rich")
-    assert display_on(sys.stderr) is _plain
-    assert _plain.EVERY_S == 10
+    assert not can_draw(sys.stderr)

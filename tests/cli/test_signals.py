@@ -1,74 +1,51 @@
-"""The wish to stop: how signals become an end in order, and when patience ends. `test_backfill_process` has real ones."""
+"""SIGINT and SIGTERM: a request to stop, a forced end if the command takes too long, and the exit codes of both."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from podero_async.cli import _signals
-from podero_async.cli._runtime import Exit
-from podero_async.cli._signals import ends_on_ctrl_c, wishes_to_stop
-
-
-class _LeftError(Exception):
-    pass
+from podero_async.backfill import SessionStore
+from podero_async.cli._runtime import interruptible_read, stop_on_signals
+from podero_async.testing import PoderoSimulator
+from tests._support.commands import end_of, one_vehicle, start
 
 
 @pytest.fixture
-def left(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Note the exit codes with which the process would end at once."""
+def forced_ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the exit codes of forced ends instead of ending the process."""
     codes: list[int] = []
-
-    def leave(code: int) -> None:
-        codes.append(code)
-
-    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(os, "_exit", codes.append)
     return codes
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_the_first_signal_is_a_wish(left: list[int], number: signal.Signals, code: int) -> None:
-    """The first Ctrl-C would tear the work down, or the exit code would name another signal."""
+async def test_the_first_signal_requests_a_stop(forced_ends: list[int], number: signal.Signals, code: int) -> None:
+    """The first signal sets the event and the exit code; a later SIGTERM changes nothing, and handlers are restored."""
     before = signal.getsignal(number)
-    with wishes_to_stop() as wish:
+    with stop_on_signals(shutdown_s=60) as stop:
         os.kill(os.getpid(), number)
         async with asyncio.timeout(5):
-            await wish.event.wait()
-        wish.take(signal.SIGTERM)
-    assert (wish.exit, left) == (code, [])
+            await stop.event.wait()
+        stop.receive(signal.SIGTERM)
+    assert (stop.exit, forced_ends) == (code, [])
     assert signal.getsignal(number) == before
 
 
-async def test_a_second_ctrl_c_leaves(left: list[int], capsys: pytest.CaptureFixture[str]) -> None:
-    """Who has no patience would have to look for the process's number."""
-    with wishes_to_stop() as wish:
-        wish.take(signal.SIGTERM)
-        wish.take(signal.SIGINT)
-    assert left == [Exit.INTERRUPTED]
-    assert "stopped at once" in capsys.readouterr().err
+async def test_a_command_that_ends_in_time_is_not_forced(forced_ends: list[int]) -> None:
+    """The forced end is cancelled when the block is left."""
+    with stop_on_signals(shutdown_s=0.01) as stop:
+        stop.receive(signal.SIGTERM)
+    await asyncio.sleep(0.03)
+    assert forced_ends == []
 
 
-async def test_patience_ends(
-    left: list[int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A pod would be killed in the middle of its last words; or a timer would end a process that is done."""
-    monkeypatch.setattr(_signals, "_MAX_S", 0.02)
-    with wishes_to_stop() as wish:
-        wish.take(signal.SIGTERM)
-        await asyncio.sleep(0.05)
-    assert left == [Exit.TERMINATED]
-    assert "took too long" in capsys.readouterr().err
-    with wishes_to_stop() as wish:
-        wish.take(signal.SIGTERM)
-    await asyncio.sleep(0.05)
-    assert left == [Exit.TERMINATED]
-
-
-async def test_the_cursor_comes_back(left: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal would be left without its cursor."""
+async def test_a_forced_end_shows_the_cursor_again(forced_ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """If a progress bar has hidden the cursor of a terminal, the cursor is shown again."""
     written: list[str] = []
 
     class _Terminal:
@@ -79,26 +56,66 @@ async def test_the_cursor_comes_back(left: list[int], monkeypatch: pytest.Monkey
             written.append(text)
 
     monkeypatch.setattr("sys.__stderr__", _Terminal())
-    with wishes_to_stop() as wish:
-        wish.take(signal.SIGINT)
-        wish.take(signal.SIGINT)
+    with stop_on_signals(shutdown_s=60) as stop:
+        stop.receive(signal.SIGINT)
+        stop.receive(signal.SIGINT)
     assert "\x1b[?25h" in "".join(written)
-    assert left == [130]
+    assert forced_ends == [130]
 
 
-async def test_signals_belong_to_the_main_thread() -> None:
-    """A program that calls `main` in a thread would get an error instead of a backfill."""
+async def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
+    """A command runs in a thread, without handlers of its own."""
 
     async def stopping() -> bool:
-        with wishes_to_stop() as wish, ends_on_ctrl_c():
-            return wish.event.is_set()
+        with stop_on_signals(shutdown_s=60) as stop, interruptible_read():
+            return stop.event.is_set()
 
     assert await asyncio.to_thread(asyncio.run, stopping()) is False
 
 
-async def test_one_ctrl_c_ends_a_read_that_blocks() -> None:
-    """`--vehicles -` without input would only end at the second Ctrl-C."""
+async def test_one_ctrl_c_ends_a_blocking_read() -> None:
+    """During a read, SIGINT has Python's own handler, which raises at once."""
     before = signal.getsignal(signal.SIGINT)
-    with ends_on_ctrl_c():
+    with interruptible_read():
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
+async def test_ctrl_c_ends_a_command_without_a_traceback(served: PoderoSimulator) -> None:
+    """A command that does not handle signals ends with one line and exit code 130."""
+    served.latency_s = 60
+    process = await start(*one_vehicle(served))
+    async with asyncio.timeout(20):
+        while not served.requests:
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    ended = await end_of(process)
+    assert (ended.code, ended.complaint) == (130, "interrupted")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second", "code", "said"),
+    [
+        (signal.SIGINT, signal.SIGINT, 130, "stopped at once; committed data is safe"),
+        (signal.SIGTERM, None, 143, "shutdown timed out; committed data is safe"),
+    ],
+)
+async def test_a_command_that_does_not_stop_is_ended(
+    path: Path, first: signal.Signals, second: signal.Signals | None, code: int, said: str
+) -> None:
+    """A second Ctrl-C, or the end of the time to shut down, ends the process and leaves a readable store."""
+    script = f"from tests._support.stubborn_command import COMMAND\nmain(commands=[COMMAND], shutdown_s={60 if second else 0.3})"
+    process = await start("stubborn", f"--store={path}", script=script)
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert await process.stdout.readline() == b"started\n"
+        process.send_signal(first)
+        assert await process.stdout.readline() == b"stopping\n"
+    if second:
+        process.send_signal(second)
+    ended = await end_of(process)
+    assert (ended.code, ended.out, ended.complaint) == (code, "", said)
+    async with SessionStore(path, read_only=True) as store:
+        assert (await store.status()).vehicles == 0

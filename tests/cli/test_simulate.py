@@ -1,4 +1,4 @@
-"""`podero-async simulate`: what it prints, what it serves, and how it ends."""
+"""`podero-async simulate`: its output, the fleet that it serves, and its end."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests._support.clients import USER, VEHICLE, wire_row
-from tests.cli.conftest import Call, Ended, end_of, start
+from tests._support.commands import Call, Ended, end_of, start
 
 
 @asynccontextmanager
 async def _simulating(*argv: str, end: int = signal.SIGTERM) -> AsyncIterator[list[str]]:
-    """Run the command until it has said all, hand its lines over, and end it."""
+    """Run the command, yield the lines that it prints first, and end it with a signal."""
     process = await start("simulate", "--port", "0", *argv)
     assert process.stdout is not None
     lines: list[str] = []
@@ -40,7 +40,7 @@ async def _simulating(*argv: str, end: int = signal.SIGTERM) -> AsyncIterator[li
 
 
 def _take(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Set the environment to what was printed, and return the example's arguments."""
+    """Set the environment to the printed settings, and return the arguments of the printed example."""
     for line in lines[:4]:
         name, _, value = line.removeprefix("export ").partition("=")
         monkeypatch.setenv(name, value)
@@ -48,16 +48,16 @@ def _take(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-async def test_what_is_printed_works(call: Call, monkeypatch: pytest.MonkeyPatch, end: signal.Signals) -> None:
-    """Who copies the lines would get errors instead of sessions; and stopping the server would look like a failure."""
+async def test_the_printed_example(call: Call, monkeypatch: pytest.MonkeyPatch, end: signal.Signals) -> None:
+    """The printed settings and command print sessions, and a signal ends the server with exit code 0."""
     async with _simulating("--vehicles=3", "--users=2", "--sessions=5", "--seed=7", end=end) as lines:
         assert "3 vehicles, 15 sessions" in lines[4]
         ended = await call(*_take(lines, monkeypatch), "--include-hidden")
         assert (ended.code, ended.err, len(ended.out.splitlines())) == (0, "", 5)
 
 
-async def test_a_shell_can_evaluate_it() -> None:
-    """`eval` would choke on what stands between the settings."""
+async def test_a_shell_can_evaluate_the_output() -> None:
+    """A shell that evaluates the output has the settings."""
     async with _simulating("--vehicles=1") as lines:
         shell = await asyncio.create_subprocess_exec(
             "sh", "-eu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={"PATH": os.environ["PATH"]}
@@ -71,8 +71,8 @@ async def test_a_shell_can_evaluate_it() -> None:
         assert values == [line.partition("=")[2] for line in lines[:4]]
 
 
-async def test_rows_of_ones_own_and_faults(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Recorded rows could not be served again, nor a client be tried on a server that fails."""
+async def test_rows_from_a_file_and_faults(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`--rows` serves recorded rows, and `--faults` makes requests fail."""
     file = tmp_path / "rows.jsonl"
     owner = {"user_id": str(USER), "vehicle_id": str(VEHICLE)}
     file.write_text("".join(json.dumps(owner | wire_row(number)) + "\n" for number in range(3)))
@@ -84,8 +84,8 @@ async def test_rows_of_ones_own_and_faults(call: Call, monkeypatch: pytest.Monke
         assert [(ended.code, len(ended.out.splitlines())) for ended in ends] == [(4, 0), (3, 0), (0, 3)]
 
 
-async def test_a_port_that_is_taken(call: Call) -> None:
-    """A second server would end in a traceback."""
+async def test_a_port_in_use(call: Call) -> None:
+    """A port that is in use is exit code 2."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = await call("simulate", f"--port={taken.getsockname()[1]}")
     assert ended.code == 2
@@ -96,8 +96,8 @@ async def test_a_port_that_is_taken(call: Call) -> None:
     ("content", "said"),
     [(None, "No such file"), ('{"user_id": 1}', "line 1: "), ("{", "line 1: "), ("\udcff", "codec")],
 )
-async def test_rows_that_cannot_be_read(call: Call, tmp_path: Path, content: str | None, said: str) -> None:
-    """A bad line of a large file would have to be searched for."""
+async def test_unreadable_rows(call: Call, tmp_path: Path, content: str | None, said: str) -> None:
+    """One line names the file and the number of the bad line."""
     file = tmp_path / "rows.jsonl"
     if content is not None:
         file.write_bytes(content.encode(errors="surrogateescape"))
@@ -108,14 +108,14 @@ async def test_rows_that_cannot_be_read(call: Call, tmp_path: Path, content: str
 
 
 async def test_rows_and_sizes_exclude_each_other(call: Call) -> None:
-    """A number that is ignored would be believed."""
+    """`--rows` with the size of a fleet is exit code 2."""
     ended = await call("simulate", "--rows=rows.jsonl", "--sessions=0")
     assert ended.code == 2
     assert "leave out" in ended.complaint
 
 
-async def test_no_vehicles_in_the_rows(tmp_path: Path) -> None:
-    """An empty file would end in a traceback where the example would stand."""
+async def test_rows_without_a_vehicle(tmp_path: Path) -> None:
+    """An empty file is served, and no example is printed."""
     file = tmp_path / "rows.jsonl"
     file.write_text("\n")
     process = await start("simulate", "--port=0", f"--rows={file}")

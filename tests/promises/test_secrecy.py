@@ -347,14 +347,12 @@ async def test_commands_expose_no_canary(
         ["status", f"--store={store}"],
         ["export", f"--store={store}", f"--output={tmp_path / 'out.csv'}"],
     ]
-    from_env = PoderoClient.from_env
-    monkeypatch.setattr(PoderoClient, "from_env", lambda **options: from_env(**{**options, "retry": QUICK}))
     async with echo_server(RESPONSES.get(response), place) as origin:
         settings = {"ORG_ID": str(ORG), "USERNAME": EMAIL, "PASSWORD": PASSWORD, "BASE_URL": origin}
         for name, value in settings.items():
             monkeypatch.setenv(f"PODERO_{name}", value)
         for command in commands:
-            code = await asyncio.to_thread(main, command)
+            code = await asyncio.to_thread(main, command, retry=QUICK)
             captured = capsys.readouterr()
             assert_no_canary(captured.out, captured.err)
             assert "Traceback" not in captured.err

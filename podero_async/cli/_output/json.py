@@ -1,7 +1,8 @@
-"""A session as the wire has it: names, texts and order of the fields. And any value as JSON has it."""
+"""JSON output: sessions with the API's own field names, and reports as one object."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
@@ -10,18 +11,23 @@ import attrs
 
 from podero_async.models import ChargingSession
 
-__all__ = ["as_json", "as_row"]
+__all__ = ["print_json", "session_row"]
 
 _NAMES = tuple(field.name for field in attrs.fields(ChargingSession))
 
 
-def as_row(session: ChargingSession) -> dict[str, Any]:
-    """Return a session's fields under the wire's own names, ready for JSON."""
-    return {name: as_json(getattr(session, name)) for name in _NAMES}
+def session_row(session: ChargingSession) -> dict[str, Any]:
+    """Return a session as the API sends it: the same names, formats and order."""
+    return {name: _json_value(getattr(session, name)) for name in _NAMES}
 
 
-def as_json(value: Any) -> Any:
-    """Return a value that JSON knows."""
+def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
+    """Print a report as one JSON object on one line."""
+    fields = attrs.asdict(report, value_serializer=lambda _, __, value: _json_value(value))
+    print(json.dumps(fields | more))
+
+
+def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
     if isinstance(value, date):

@@ -1,102 +1,101 @@
-"""Looks at a backfill while it runs: how far it is, how fast it goes, and how long it still takes."""
+"""Progress of a backfill while it runs: a bar on a terminal, and lines everywhere else."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
+from importlib.util import find_spec
 from time import monotonic
 from typing import TextIO
 
-import attrs
-
 from podero_async.backfill import Progress
-from podero_async.cli._output import text as _plain
-from podero_async.cli._output.snapshot import Display, Snapshot
 
-__all__ = ["Watch", "display_on", "watched"]
+__all__ = ["ProgressLines", "can_draw", "figures_text", "is_discovering", "show_progress", "vehicles_done"]
 
-_LOOKED_BACK_S = 30.0
+_REDRAW_EVERY_S = 0.2
 
 
-@attrs.frozen
-class _Mark:
-    at_s: float
-    requests: int
-    received: int
-
-
-class Watch:
-    """Looks at a progress now and then; speeds are those of the last half minute."""
-
-    def __init__(self, progress: Progress, clock: Callable[[], float] = monotonic) -> None:
-        self._progress = progress
-        self._clock = clock
-        self._began_s = clock()
-        self._marks = deque([_Mark(self._began_s, 0, 0)])
-
-    def look(self) -> Snapshot:
-        """Say how things stand."""
-        progress = self._progress
-        mark = _Mark(self._clock(), progress.requests, progress.received)
-        while len(self._marks) > 1 and mark.at_s - self._marks[0].at_s > _LOOKED_BACK_S:
-            self._marks.popleft()
-        since = self._marks[0]
-        self._marks.append(mark)
-        passed_s = max(mark.at_s - since.at_s, 1e-3)
-        per_second = (mark.received - since.received) / passed_s
-        left = progress.tasks - progress.received
-        return Snapshot(
-            seconds=mark.at_s - self._began_s,
-            is_discovering=progress.phase in {"starting", "discovering"},
-            vehicles=progress.vehicles,
-            done=self._vehicles_done(),
-            sessions=progress.received_sessions,
-            requests_per_second=(mark.requests - since.requests) / passed_s,
-            in_flight=progress.in_flight,
-            limit=progress.limit,
-            pauses=progress.pauses,
-            failed=progress.failed,
-            left=timedelta(seconds=round(left / per_second)) if per_second else None,
-        )
-
-    def _vehicles_done(self) -> int:
-        """Count the vehicles; where some have two windows to read, near enough."""
-        progress = self._progress
-        if not progress.tasks:
-            return progress.skipped
-        return progress.skipped + (progress.vehicles - progress.skipped) * progress.received // progress.tasks
-
-
-def display_on(stream: TextIO) -> Display:
-    """Return what shows a progress on a stream: a bar, where that is a terminal and rich is there to draw it."""
-    if stream.isatty():
-        with suppress(ModuleNotFoundError):
-            from podero_async.cli._output import rich as _terminal  # noqa: PLC0415 - it needs rich, which is an extra
-
-            return _terminal
-    return _plain
+def can_draw(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal, and rich is installed to draw a bar on it."""
+    return stream.isatty() and find_spec("rich") is not None
 
 
 @asynccontextmanager
-async def watched(progress: Progress, display: Display, stream: TextIO, every_s: float) -> AsyncIterator[None]:
-    """Show a progress every so many seconds, within, and once more at the end where the display stays."""
-    watch = Watch(progress)
-    with display.progress(stream) as show:
+async def show_progress(
+    progress: Progress, stream: TextIO, *, is_live: bool, line_every_s: float
+) -> AsyncIterator[None]:
+    """Show a progress on a stream while the block runs. If the stream cannot be written to, the block goes on."""
+    shown: AbstractContextManager[Callable[[], None]]
+    if is_live:
+        from podero_async.cli._output.rich import progress_bar  # noqa: PLC0415 - rich is an extra
 
-        async def keep_showing() -> None:
-            with suppress(OSError):  # nobody looks any more: no reason to end a backfill
-                while True:
-                    await asyncio.sleep(every_s)
-                    show(watch.look())
-
-        showing = asyncio.create_task(keep_showing(), name="podero_async progress")
+        shown, every_s = progress_bar(progress, stream), _REDRAW_EVERY_S
+    else:
+        shown, every_s = nullcontext(ProgressLines(progress, stream).print_line), line_every_s
+    with shown as show:
+        showing = asyncio.create_task(_repeat(show, every_s), name="podero_async progress")
         try:
             yield
         finally:
             showing.cancel()
             await asyncio.wait([showing])
-            if display.SHOWS_END:
-                show(watch.look())
+
+
+async def _repeat(show: Callable[[], None], every_s: float) -> None:
+    with suppress(OSError):
+        while True:
+            await asyncio.sleep(every_s)
+            show()
+
+
+def is_discovering(progress: Progress) -> bool:
+    """Return whether the vehicles of a backfill are not all known yet."""
+    return progress.phase in {"starting", "discovering"}
+
+
+def vehicles_done(progress: Progress) -> int:
+    """Return how many vehicles are done. The count is approximate if some vehicles have two windows to read."""
+    if not progress.tasks:
+        return progress.skipped
+    return progress.skipped + (progress.vehicles - progress.skipped) * progress.received // progress.tasks
+
+
+def figures_text(progress: Progress, requests_per_second: float) -> str:
+    """Return the counts of a progress in one line."""
+    return (
+        f"{progress.received_sessions:,} sessions, {requests_per_second:,.0f} requests/s,"
+        f" {progress.in_flight} of {progress.limit} in flight, {progress.pauses} pauses, {progress.failed:,} failed"
+    )
+
+
+class ProgressLines:
+    """Prints lines about a progress; each line's rates are those since the line before."""
+
+    def __init__(self, progress: Progress, stream: TextIO, clock: Callable[[], float] = monotonic) -> None:
+        self._progress = progress
+        self._stream = stream
+        self._clock = clock
+        self._started_s = self._last_s = clock()
+        self._requests = progress.requests
+        self._received = progress.received
+
+    def print_line(self) -> None:
+        """Print the state of the progress."""
+        progress, now_s = self._progress, self._clock()
+        passed_s = max(now_s - self._last_s, 1e-3)
+        figures = figures_text(progress, (progress.requests - self._requests) / passed_s)
+        if is_discovering(progress):
+            text = f"looking for vehicles, {progress.vehicles:,} so far, {figures}"
+        else:
+            left = self._time_left((progress.received - self._received) / passed_s)
+            text = f"{vehicles_done(progress):,} of {progress.vehicles:,} vehicles, {figures}, {left} left"
+        self._last_s, self._requests, self._received = now_s, progress.requests, progress.received
+        print(f"{now_s - self._started_s:5.0f} s  {text}", file=self._stream, flush=True)
+
+    def _time_left(self, windows_per_second: float) -> str:
+        if not windows_per_second:
+            return "-:--:--"
+        windows = self._progress.tasks - self._progress.received
+        return str(timedelta(seconds=round(windows / windows_per_second)))

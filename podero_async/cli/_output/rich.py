@@ -1,69 +1,92 @@
-"""What a terminal gets to see: tables and a live bar. The only module that knows rich, which is an extra."""
+"""Output on a terminal: tables and a progress bar. The only module that imports rich, which is an extra."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Column, Table
 from rich.text import Text
 
-from podero_async.cli._output.snapshot import Show, Snapshot
+from podero_async.backfill import Progress
+from podero_async.cli._output.progress import figures_text, is_discovering, vehicles_done
 
-__all__ = ["EVERY_S", "SHOWS_END", "print_pairs", "print_table", "progress"]
-
-EVERY_S = 0.2
-SHOWS_END = True  # the bar stays where it is: full, or as far as it came
+__all__ = ["BackfillBar", "print_table", "progress_bar"]
 
 
 def _console(stream: TextIO | None = None) -> Console:
-    # What a server sends is text, not markup.
+    # Texts of the server must not be taken as markup.
     return Console(file=stream, markup=False, emoji=False, highlight=False)
 
 
+class BackfillBar:
+    """A bar of vehicles above a line of figures; rich estimates the speeds from the last 30 seconds."""
+
+    def __init__(self, progress: Progress, clock: Callable[[], float] | None = None) -> None:
+        self._progress = progress
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            MofNCompleteColumn(" of "),
+            TextColumn("vehicles"),
+            BarColumn(None, table_column=Column(ratio=1)),
+            TimeRemainingColumn(),
+            speed_estimate_period=30,
+            auto_refresh=False,
+            get_time=clock,
+            expand=True,
+        )
+        self._bar.add_task("discovering", total=None)
+        self._bar.add_task("requests", total=None, visible=False)
+        self._vehicles, self._requests = self._bar.tasks
+
+    def update(self) -> None:
+        """Take the present figures of the progress."""
+        progress = self._progress
+        if is_discovering(progress):
+            self._bar.update(self._vehicles.id, completed=progress.vehicles)
+        else:
+            self._bar.update(
+                self._vehicles.id,
+                description="reading",
+                total=progress.vehicles,
+                completed=vehicles_done(progress),
+            )
+        self._bar.update(self._requests.id, completed=progress.requests)
+
+    def __rich__(self) -> Group:
+        """Return the bar above the figures."""
+        return Group(self._bar, Text(figures_text(self._progress, self._requests.speed or 0.0)))
+
+
 @contextmanager
-def progress(stream: TextIO) -> Iterator[Show]:
-    """Show the looks as a bar that moves, with the figures below it."""
-    # Drawn when there is something new, from the event loop's own thread; and stdout is the report's.
-    with Live(console=_console(stream), auto_refresh=False, redirect_stdout=False) as live:
+def progress_bar(progress: Progress, stream: TextIO) -> Iterator[Callable[[], None]]:
+    """Draw a bar on a terminal; the block gets a function that draws it anew. The last state stays on the screen."""
+    bar = BackfillBar(progress)
+    # Only the event loop's thread draws, and stdout is left alone, since it may be a file for the report.
+    with Live(bar, console=_console(stream), auto_refresh=False, redirect_stdout=False) as live:
 
-        def show(look: Snapshot) -> None:
-            live.update(_bar(look), refresh=True)
+        def redraw() -> None:
+            bar.update()
+            live.refresh()
 
-        yield show
-
-
-def _bar(look: Snapshot) -> Group:
-    line = Table.grid(padding=(0, 1), expand=True)
-    for ratio in (None, 1, None):
-        line.add_column(ratio=ratio, no_wrap=True)
-    total = None if look.is_discovering else max(look.vehicles, 1)
-    done = look.done if look.vehicles else total or 0
-    line.add_row(look.vehicles_text, ProgressBar(total=total, completed=done), look.left_text)
-    return Group(line, Text(look.figures_text))
-
-
-def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print labels and what stands beside them."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column()
-    for label, text in pairs:
-        table.add_row(label, text)
-    _console().print(table)
+        try:
+            yield redraw
+        finally:
+            redraw()
 
 
 def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, numbers: Container[str]) -> None:
-    """Print a table with a footing under each heading; the columns of `numbers` stand on the right."""
-    # Close together: on 80 columns there is room for most outcomes in one line.
+    """Print a table with a footer for each heading; the columns named in `numbers` are aligned right."""
+    # With narrow padding, most outcomes fit into 80 columns.
     table = Table(box=SIMPLE_HEAD, show_footer=True, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading, footing in columns.items():
-        table.add_column(heading, footing, justify="right" if heading in numbers else "left", overflow="fold")
+    for heading, footer in columns.items():
+        table.add_column(heading, footer, justify="right" if heading in numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
     _console().print(table)

@@ -1,31 +1,24 @@
-"""What a log, a pipe or a file gets to see: lines. `_terminal` has the same for a terminal."""
+"""Plain text output: labels with texts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Sequence
 
-from podero_async.cli._output.snapshot import Show, Snapshot
+__all__ = ["Pair", "pairs_of", "print_pairs"]
 
-__all__ = ["EVERY_S", "SHOWS_END", "print_pairs", "progress"]
-
-EVERY_S = 10.0
-SHOWS_END = False  # the summary follows
+Pair = tuple[str, str]
+"""A label and its text."""
 
 
-@contextmanager
-def progress(stream: TextIO) -> Iterator[Show]:
-    """Show each look as a line."""
-
-    def show(look: Snapshot) -> None:
-        parts = [look.vehicles_text, look.figures_text] + ([] if look.is_discovering else [look.left_text])
-        print(f"{look.seconds:5.0f} s  {', '.join(parts)}", file=stream, flush=True)
-
-    yield show
-
-
-def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
-    """Print labels and what stands beside them."""
+def print_pairs(pairs: Iterable[Pair]) -> None:
+    """Print each label and text on one line."""
     for label, text in pairs:
         print(f"{label:<10}{text}")
+
+
+def pairs_of(label: str, texts: Sequence[str], maximum: int = 10) -> Iterator[Pair]:
+    """Yield several texts below one label, and the number of those left out."""
+    more = [f"and {len(texts) - maximum:,} more"] if len(texts) > maximum else []
+    for text in (*texts[:maximum], *more):
+        yield label, text
+        label = ""

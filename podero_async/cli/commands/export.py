@@ -1,48 +1,62 @@
-"""`podero-async export`: the table of sessions as a file for other tools."""
+"""`podero-async export`: writes the sessions of a store to a file for other tools."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+from argparse import ArgumentParser
+from typing import Literal
+
+import attrs
 
 from podero_async._concurrency import run_until
 from podero_async.backfill import SessionStore
-from podero_async.cli import _options as types
-from podero_async.cli._runtime import Exit, say
-from podero_async.cli._signals import wishes_to_stop
+from podero_async.cli import _options as shared
+from podero_async.cli._command import Command, Invocation
+from podero_async.cli._runtime import Exit, say, stop_on_signals
 
-__all__ = ["add_to", "run"]
+__all__ = ["COMMAND"]
 
-_ABOUT = """\
-Write the sessions of a store to a file; one that is there is replaced once the new one is whole.
-Withdrawn sessions are written, too: their withdrawn_at says so. Asks no API. A signal ends it
-at once, and leaves what was there before.
+_DESCRIPTION = """\
+Write the sessions of a store to a Parquet, CSV or JSON lines file.
+
+An existing file is replaced when the new one is complete; a signal ends the
+export and keeps the existing file. Withdrawn sessions are included, with their
+withdrawn_at. Sends no request.
 """
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Describe the command."""
-    about = "write the sessions of a store to a Parquet, CSV or JSON lines file"
-    parser = commands.add_parser("export", help=about, description=_ABOUT, allow_abbrev=False)
-    add = parser.add_argument
-    types.add_store(parser)
-    add("--output", required=True, metavar="TARGET", help="the file; with --partition-by, a new or empty directory")
-    add("--format", choices=("parquet", "csv", "jsonl"), default="parquet", help="of the file (default: parquet)")
-    add("--partition-by", choices=("month",), help="one directory for each month of plug-in (UTC)")
-    return parser
+@attrs.frozen(kw_only=True)
+class Options:
+    store: str
+    output: str
+    format: Literal["parquet", "csv", "jsonl"]
+    partition_by: Literal["month"] | None
 
 
-async def run(arguments: argparse.Namespace) -> Exit:
+def add_arguments(parser: ArgumentParser) -> None:
+    shared.add_store(parser)
+    add = parser.add_argument_group("output").add_argument
+    output = "the file; with --partition-by, a new or empty directory"
+    shared.completes_files(add("--output", required=True, metavar="TARGET", help=output))
+    formats = ("parquet", "csv", "jsonl")
+    add("--format", choices=formats, default="parquet", help="format of the file (default: %(default)s)")
+    add("--partition-by", choices=("month",), help="write one directory for each UTC month of plug-in")
+
+
+async def run(options: Options, invocation: Invocation) -> Exit:
     """Write the file."""
-    with wishes_to_stop() as wish:
-        async with SessionStore(arguments.store, read_only=True) as store:
+    with stop_on_signals(invocation.shutdown_s) as stop:
+        async with SessionStore(options.store, read_only=True) as store:
             exporting = asyncio.create_task(
-                store.export(arguments.output, arguments.format, partition_by=arguments.partition_by)
+                store.export(options.output, options.format, partition_by=options.partition_by)
             )
-            if not await run_until(wish.event, exporting):
+            if not await run_until(stop.event, exporting):
                 say("interrupted; nothing was written")
-                return wish.exit
+                return stop.exit
     exported = exporting.result()
-    files = f", {len(exported.files):,} files" if arguments.partition_by else ""
-    print(f"{exported.rows:,} sessions written to {arguments.output}{files}")
+    files = f", {len(exported.files):,} files" if options.partition_by else ""
+    print(f"{exported.rows:,} sessions written to {options.output}{files}")
     return Exit.DONE
+
+
+COMMAND = Command("export", _DESCRIPTION, Options, add_arguments, run)

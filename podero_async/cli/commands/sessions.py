@@ -1,106 +1,110 @@
-"""`podero-async sessions`: one vehicle's sessions, as a table to read or as lines of JSON to pipe."""
+"""`podero-async sessions`: prints the sessions of one vehicle, as a table or as JSON lines."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, timedelta
+from datetime import UTC, date, timedelta
+from math import fsum
+from uuid import UUID
 
 import attrs
 
 from podero_async import ChargingSession, CompletenessError, PoderoClient, RejectedItem, RetryPolicy
-from podero_async.cli import _options as types
-from podero_async.cli._figures import Figures
-from podero_async.cli._output.json import as_row
+from podero_async.cli import _options as shared
+from podero_async.cli._command import Command, Invocation
+from podero_async.cli._output.json import session_row
 from podero_async.cli._runtime import Exit, UsageError, in_one_line, say
 
-__all__ = ["add_to", "run"]
+__all__ = ["COMMAND"]
 
-_ABOUT = """\
-Print a vehicle's completed charging sessions: a table on a terminal, else one JSON object a line.
-Exit code 1 if a row could not be read, or if nothing proves that the rows are all.
+_DESCRIPTION = """\
+Print the completed charging sessions of a vehicle.
+
+Prints a table on a terminal, otherwise one JSON object per line. Exit code 1
+if a row could not be read, or if the list could not be verified as complete.
 """
-_RETRY = RetryPolicy(max_attempts=5)  # somebody waits: some seconds, where there is no server
+_RETRY = RetryPolicy(max_attempts=5)  # gives up after a few seconds, since a user waits
 _HOUR = timedelta(hours=1)
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Describe the command."""
-    about = "print a vehicle's completed charging sessions"
-    parser = commands.add_parser(
-        "sessions", help=about, description=_ABOUT, epilog=types.ENVIRONMENT, allow_abbrev=False
-    )
-    parser.add_argument("--user", type=types.uuid, required=True, metavar="UUID", help="whose vehicle")
-    parser.add_argument("--vehicle", type=types.uuid, required=True, metavar="UUID", help="which vehicle")
-    types.add_days(parser)
-    parser.add_argument("--include-hidden", action="store_true", help="with the blips that the server's classifier hid")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line, as always into a pipe or a file")
-    return parser
+@attrs.frozen(kw_only=True)
+class Options:
+    user: UUID
+    vehicle: UUID
+    from_date: date
+    to_date: date
+    include_hidden: bool
+    json: bool
 
 
-async def run(arguments: argparse.Namespace) -> Exit:
-    """Print the sessions; those that arrived are printed even where more may exist."""
-    if arguments.first > arguments.last:
+def add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("what to read").add_argument
+    add("--user", type=shared.uuid, required=True, metavar="UUID", help="owner of the vehicle")
+    add("--vehicle", type=shared.uuid, required=True, metavar="UUID", help="the vehicle")
+    shared.add_days(add)
+    shared.add_include_hidden(add)
+    add = parser.add_argument_group("output").add_argument
+    add("--json", action="store_true", help="print one JSON object per line, also on a terminal")
+
+
+async def run(options: Options, invocation: Invocation) -> Exit:
+    """Print the sessions that arrive, then each reason why some may be missing."""
+    if options.from_date > options.to_date:
         raise UsageError("--from must not be after --to")
-    doubts = _Doubts()
-    async with PoderoClient.from_env(retry=_RETRY) as client:
+    reasons: list[str] = []
+
+    def note_rejected(item: RejectedItem) -> None:
+        reasons.append(f"row {item.index} cannot be read: {item.reason} - at {item.path}")
+
+    async with PoderoClient.from_env(retry=invocation.retry or _RETRY) as client:
         stream = client.sessions(
-            arguments.user,
-            arguments.vehicle,
-            arguments.first,
-            arguments.last,
-            include_hidden=arguments.include_hidden,
-            on_rejected=doubts.rejected,
+            options.user,
+            options.vehicle,
+            options.from_date,
+            options.to_date,
+            include_hidden=options.include_hidden,
+            on_rejected=note_rejected,
         )
         async with aclosing(stream):
-            print_all = _print_lines if arguments.json or not sys.stdout.isatty() else _print_table
-            await print_all(doubts.without(stream))
-    for doubt in doubts.found:
-        say(doubt)
-    return Exit.INCOMPLETE if doubts.found else Exit.DONE
+            print_all = _print_lines if options.json or not sys.stdout.isatty() else _print_table
+            await print_all(_until_unproven(stream, reasons))
+    for reason in reasons:
+        say(reason)
+    return Exit.INCOMPLETE if reasons else Exit.DONE
 
 
-@attrs.define
-class _Doubts:
-    """What stands in the way of "these are all"."""
-
-    found: list[str] = attrs.field(factory=list)
-
-    def rejected(self, item: RejectedItem) -> None:
-        self.found.append(f"row {item.index} cannot be read: {item.reason} - at {item.path}")
-
-    async def without(self, sessions: AsyncIterator[ChargingSession]) -> AsyncIterator[ChargingSession]:
-        try:
-            async for session in sessions:
-                yield session
-        except CompletenessError as error:
-            self.found.append(f"not proven complete: {error}")
+async def _until_unproven(stream: AsyncIterator[ChargingSession], reasons: list[str]) -> AsyncIterator[ChargingSession]:
+    """Yield all sessions of a stream; if it ends without a proof of completeness, note the reason."""
+    try:
+        async for session in stream:
+            yield session
+    except CompletenessError as error:
+        reasons.append(f"not proven complete: {error}")
 
 
 async def _print_lines(sessions: AsyncIterator[ChargingSession]) -> None:
     async for session in sessions:
-        print(json.dumps(as_row(session)))
+        print(json.dumps(session_row(session)))
 
 
-async def _print_table(sessions: AsyncIterator[ChargingSession]) -> None:
-    from podero_async.cli._output import rich as _terminal  # noqa: PLC0415 - it needs rich, which is an extra
+async def _print_table(stream: AsyncIterator[ChargingSession]) -> None:
+    from podero_async.cli._output.rich import print_table  # noqa: PLC0415 - rich is an extra
 
-    rows = [session async for session in sessions]
-    figures = Figures()
-    figures.add(rows)
+    sessions = [session async for session in stream]
     columns = {
-        "Plug-in (UTC)": f"{figures.sessions:,} sessions",
+        "Plug-in (UTC)": f"{len(sessions):,} sessions",
         "Hours": "",
-        "kWh": f"{figures.energy_kwh:,.1f}",
-        "EUR": f"{figures.cost_eur:,.2f}",
-        "Saved": f"{figures.savings_eur:,.2f}",
+        "kWh": f"{fsum(session.energy_charged_kwh or 0 for session in sessions):,.1f}",
+        "EUR": f"{fsum(session.actual_cost_eur or 0 for session in sessions):,.2f}",
+        "Saved": f"{fsum(session.actual_savings_eur or 0 for session in sessions):,.2f}",
         "SoC %": "",
         "Outcome": "",
     }
-    _terminal.print_table(columns, map(_cells, rows), numbers={"Hours", "kWh", "EUR", "Saved"})
+    print_table(columns, map(_cells, sessions), numbers={"Hours", "kWh", "EUR", "Saved"})
 
 
 def _cells(session: ChargingSession) -> tuple[str, ...]:
@@ -119,3 +123,6 @@ def _cells(session: ChargingSession) -> tuple[str, ...]:
 
 def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+COMMAND = Command("sessions", _DESCRIPTION, Options, add_arguments, run, uses_api=True)

@@ -1,89 +1,106 @@
-"""`podero-async simulate`: the simulator as a server of its own, to try a client on."""
+"""`podero-async simulate`: serves a simulated fleet, so that a client can be tried without the API."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import signal
+from argparse import ArgumentParser, ArgumentTypeError
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from podero_async.cli._options import whole_number
+import attrs
+
+from podero_async.cli import _options as shared
+from podero_async.cli._command import Command, Invocation
 from podero_async.cli._runtime import Exit, UsageError
 from podero_async.testing import Fault, PoderoSimulator, parse_fault, rows_from_jsonl
 
-__all__ = ["add_to", "run"]
+__all__ = ["COMMAND"]
 
-_ABOUT = """\
-Serve a simulated fleet on loopback until SIGINT or SIGTERM, which is its normal end: exit code 0.
-What it prints first can be evaluated by a shell, and sets the environment of a client.
+_DESCRIPTION = """\
+Serve a simulated fleet on loopback until Ctrl-C.
+
+The output sets the environment of a client; a shell can evaluate it. SIGINT
+and SIGTERM end the server with exit code 0.
 """
 _VEHICLES = 10
 _SESSIONS = 120
-_MANY = 1_000_000
-_FAULTS = "what goes wrong, as in: status:503@5%% reset@2%% sessions/status:429:retry-after=1@#10,20 hang:2.5@1%%"
-
-
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Describe the command."""
-    about = "serve a simulated fleet on loopback, until Ctrl-C"
-    parser = commands.add_parser("simulate", help=about, description=_ABOUT, allow_abbrev=False)
-    add = parser.add_argument
-    add("--port", type=whole_number(0, 65535), default=8080, help="0 takes a free one (default: 8080)")
-    add("--vehicles", type=whole_number(1, _MANY), metavar="N", help=f"how many (default: {_VEHICLES})")
-    add("--users", type=whole_number(1, _MANY), metavar="N", help="how many (default: as many as vehicles)")
-    add("--sessions", type=whole_number(0, 100_000), metavar="N", help=f"of each vehicle (default: {_SESSIONS})")
-    add("--seed", type=int, default=0, metavar="N", help="of all that is generated (default: 0)")
-    add("--rows", type=Path, metavar="FILE.jsonl", help="serve these instead: wire rows with user_id and vehicle_id")
-    add("--faults", type=_fault, nargs="+", action="extend", default=[], metavar="SPEC", help=_FAULTS)
-    return parser
 
 
 def _fault(text: str) -> Fault:
     try:
         return parse_fault(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise ArgumentTypeError(str(error)) from None
 
 
-async def run(arguments: argparse.Namespace) -> Exit:
-    """Serve until a signal says that it is enough."""
-    simulator, enough = _simulator(arguments), asyncio.Event()
+@attrs.frozen(kw_only=True)
+class Options:
+    port: int
+    faults: list[Fault]
+    vehicles: int | None
+    users: int | None
+    sessions: int | None
+    seed: int
+    rows: Path | None
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("server").add_argument
+    port = "0 takes a free port (default: %(default)s)"
+    add("--port", type=shared.whole_number(0, 65535), default=8080, metavar="N", help=port)
+    faults = "faults, such as status:503@5%% reset@2%% sessions/status:429:retry-after=1@#10,20 hang:2.5@1%%"
+    add("--faults", type=_fault, nargs="+", action="extend", default=[], metavar="SPEC", help=faults)
+    add = parser.add_argument_group("fleet").add_argument
+    count = shared.whole_number(1, 1_000_000)
+    add("--vehicles", type=count, metavar="N", help=f"number of vehicles (default: {_VEHICLES})")
+    add("--users", type=count, metavar="N", help="number of users (default: as many as vehicles)")
+    sessions = f"sessions of each vehicle (default: {_SESSIONS})"
+    add("--sessions", type=shared.whole_number(0, 100_000), metavar="N", help=sessions)
+    add("--seed", type=int, default=0, metavar="N", help="seed of the generated data (default: %(default)s)")
+    rows = "serve the rows of this file instead: JSON lines with user_id, vehicle_id and the fields of a session"
+    shared.completes_files(add("--rows", type=Path, metavar="FILE", help=rows))
+
+
+async def run(options: Options, _: Invocation) -> Exit:
+    """Serve until a signal arrives."""
+    simulator, stopped = _simulator(options), asyncio.Event()
     async with AsyncExitStack() as running:
         try:
             await running.enter_async_context(simulator)
         except OSError as error:
-            raise UsageError(f"cannot listen on port {arguments.port}: {error.strerror}") from error
-        with suppress(NotImplementedError):  # Windows: Ctrl-C interrupts, instead
-            for name in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(name, enough.set)
-        _introduce(simulator)
-        await enough.wait()
+            raise UsageError(f"cannot listen on port {options.port}: {error.strerror}") from error
+        with suppress(NotImplementedError):  # on Windows, Ctrl-C raises KeyboardInterrupt
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        _print_settings(simulator)
+        await stopped.wait()
     return Exit.DONE
 
 
-def _simulator(arguments: argparse.Namespace) -> PoderoSimulator:
-    sizes = (arguments.vehicles, arguments.users, arguments.sessions)
-    options = {"seed": arguments.seed, "faults": arguments.faults, "port": arguments.port}
-    if arguments.rows is None:
-        vehicles = arguments.vehicles or _VEHICLES
+def _simulator(options: Options) -> PoderoSimulator:
+    if options.rows is None:
+        vehicles = options.vehicles or _VEHICLES
         return PoderoSimulator(
             vehicles=vehicles,
-            users=arguments.users or vehicles,
-            sessions_per_vehicle=_SESSIONS if arguments.sessions is None else arguments.sessions,
-            **options,
+            users=options.users or vehicles,
+            sessions_per_vehicle=_SESSIONS if options.sessions is None else options.sessions,
+            seed=options.seed,
+            faults=options.faults,
+            port=options.port,
         )
-    if any(size is not None for size in sizes):
+    if any(size is not None for size in (options.vehicles, options.users, options.sessions)):
         raise UsageError("--rows brings its own fleet: leave out --vehicles, --users and --sessions")
     try:
-        return PoderoSimulator(rows=rows_from_jsonl(arguments.rows), **options)
+        rows = rows_from_jsonl(options.rows)
+        return PoderoSimulator(rows=rows, seed=options.seed, faults=options.faults, port=options.port)
     except OSError as error:
-        raise UsageError(f"cannot read {arguments.rows}: {error.strerror}") from error
+        raise UsageError(f"cannot read {options.rows}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f"cannot read {arguments.rows}: {error}") from error
+        raise UsageError(f"cannot read {options.rows}: {error}") from error
 
 
-def _introduce(simulator: PoderoSimulator) -> None:
+def _print_settings(simulator: PoderoSimulator) -> None:
     settings = {
         "PODERO_BASE_URL": simulator.base_url,
         "PODERO_ORG_ID": simulator.org_id,
@@ -100,3 +117,6 @@ def _introduce(simulator: PoderoSimulator) -> None:
             end="",
         )
     print(flush=True)
+
+
+COMMAND = Command("simulate", _DESCRIPTION, Options, add_arguments, run)

@@ -1,0 +1,1 @@
+"""The command `demo`: a simulated fleet, its backfill, and the check that no session is lost."""

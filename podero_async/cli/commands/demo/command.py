@@ -1,96 +1,124 @@
-"""`podero-async demo`: a simulated fleet brought into a store, interrupted and resumed, and held against the truth."""
+"""`podero-async demo`: backfills a simulated fleet under faults, stops and resumes, and checks every stored session."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
-from collections.abc import Iterator
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+import attrs
+
 from podero_async import ClientCredentials, PoderoClient
 from podero_async._concurrency import run_until
 from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
-from podero_async.cli._options import whole_number
-from podero_async.cli._output import text as _plain
-from podero_async.cli._output.progress import watched
-from podero_async.cli._output.report import Pair, list_failures
-from podero_async.cli._output.snapshot import Display
-from podero_async.cli._runtime import Exit, say
-from podero_async.cli._signals import wishes_to_stop
-from podero_async.cli.commands.demo.fleet import Drift, HalfWay, Witness, demo_simulator
+from podero_async.cli import _options as shared
+from podero_async.cli._command import Command, Invocation
+from podero_async.cli._output.progress import show_progress
+from podero_async.cli._output.report import list_failures
+from podero_async.cli._output.text import Pair, print_pairs
+from podero_async.cli._runtime import Exit, say, stop_on_signals
+from podero_async.cli.commands.demo.fleet import ListChanges, StopHalfway, TruthCheck, demo_simulator
 from podero_async.cli.commands.demo.summary import summary_of
-from podero_async.testing import PoderoSimulator
+from podero_async.testing import Fault, PoderoSimulator
 
-__all__ = ["add_to", "run"]
+__all__ = ["CHANGE_RATE", "COMMAND", "FAULTS", "run"]
 
-_ABOUT = """\
-Bring every session of a simulated fleet into a store while the server fails, stalls and revokes
-tokens, and while sessions come and go; end half-way, and go on; then hold the store against the
-truth. Exit code 1 if a session is lost, doubled or altered, or if a vehicle failed. Needs no
-credentials and no network, and leaves nothing behind.
+_DESCRIPTION = """\
+Backfill a simulated fleet under faults, and check every session.
+
+The server fails, stalls and revokes tokens, and sessions are inserted and
+removed during the backfill, which stops half-way and resumes. Exit code 1 if a
+session is lost, doubled or altered, or if a vehicle failed. Needs no
+credentials and no network, and leaves no file.
 """
-_FAILURES_TOLD = 5
-_LINE_EVERY_S = 1.0
+FAULTS = (
+    # At each request the first match wins, so the rare faults come first.
+    Fault(kind="status", status=429, headers={"Retry-After": "1"}, endpoint="sessions", nth={15, 300}),
+    Fault(kind="token_revoked", endpoint="sessions", nth={10, 400}),
+    Fault(kind="status", status=503, rate=0.03),
+    Fault(kind="reset", rate=0.02),
+    Fault(kind="truncated", rate=0.02),
+    Fault(kind="hang", seconds=0.4, rate=0.02),
+)
+CHANGE_RATE = 0.1
+"""The fraction of pages before which a session is inserted or removed."""
+_MAX_FAILURES_LISTED = 5
+_MAX_LINE_EVERY_S = 1.0
+_ShowProgress = Callable[[Progress], AbstractAsyncContextManager[None]]
 
 
-def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Describe the command."""
-    about = "backfill a simulated fleet that fails and changes all the time, and check that nothing is lost"
-    parser = commands.add_parser("demo", help=about, description=_ABOUT, allow_abbrev=False)
-    add = parser.add_argument
-    add("--vehicles", type=whole_number(1, 100_000), default=500, metavar="N", help="how many (default: 500)")
-    add("--seed", type=int, default=0, metavar="N", help="of the fleet, the faults and the changes (default: 0)")
-    add("--plain", action="store_true", help="lines instead of a live bar, as always into a pipe or a file")
-    return parser
+@attrs.frozen(kw_only=True)
+class Options:
+    vehicles: int
+    seed: int
+    plain: bool
 
 
-async def run(arguments: argparse.Namespace) -> Exit:
-    """Make the fleet, bring it into a store, and report."""
-    display = _display(live=sys.stdout.isatty() and not arguments.plain)
-    with wishes_to_stop() as wish, TemporaryDirectory(prefix="podero-async-") as folder:
-        async with SessionStore(Path(folder) / "demo.duckdb") as store:
-            showing = asyncio.create_task(_demonstrate(arguments, store, display))
-            if await run_until(wish.event, showing):
-                return showing.result()
-    say("interrupted")
-    return wish.exit
+def add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("fleet").add_argument
+    vehicles = "number of vehicles (default: %(default)s)"
+    add("--vehicles", type=shared.whole_number(1, 100_000), default=500, metavar="N", help=vehicles)
+    seed = "seed of the fleet, the faults and the changes (default: %(default)s)"
+    add("--seed", type=int, default=0, metavar="N", help=seed)
+    add = parser.add_argument_group("output").add_argument
+    add("--plain", action="store_true", help="print lines instead of a live bar, also on a terminal")
 
 
-async def _demonstrate(arguments: argparse.Namespace, store: SessionStore, display: Display) -> Exit:
-    simulator = demo_simulator(arguments.vehicles, arguments.seed)
-    print(
-        f"Simulating {len(simulator.vehicles):,} vehicles with {simulator.total_sessions():,} sessions ...", flush=True
+async def run(
+    options: Options, invocation: Invocation, *, faults: Iterable[Fault] = FAULTS, change_rate: float = CHANGE_RATE
+) -> Exit:
+    """Make the fleet, backfill it, and print the report."""
+    is_live = sys.stdout.isatty() and not options.plain
+    if is_live:
+        import rich  # noqa: F401, PLC0415 - a missing extra ends the command before its first output
+    show = partial(
+        show_progress, stream=sys.stdout, is_live=is_live, line_every_s=min(invocation.line_every_s, _MAX_LINE_EVERY_S)
     )
-    drift = Drift(simulator, Random(f"{arguments.seed}/drift"))
-    witness = Witness(simulator, drift)
-    await witness.look()
-    reports = await _backfill(simulator, drift, store, display)
-    await witness.check(store)
-    list_failures(reports[-1].failures[:_FAILURES_TOLD], reports[-1].failed)
-    display.print_pairs([*await summary_of(store, reports), *_against_truth(simulator, drift, witness)])
-    return Exit.DONE if reports[-1].is_clean and not witness.found.total() else Exit.INCOMPLETE
+    with stop_on_signals(invocation.shutdown_s) as stop, TemporaryDirectory(prefix="podero-async-") as folder:
+        async with SessionStore(Path(folder) / "demo.duckdb") as store:
+            simulator = demo_simulator(options.vehicles, options.seed, faults)
+            changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)
+            demonstrating = asyncio.create_task(_demonstrate(simulator, changes, store, show))
+            if await run_until(stop.event, demonstrating):
+                return demonstrating.result()
+    say("interrupted")
+    return stop.exit
+
+
+async def _demonstrate(
+    simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, show: _ShowProgress
+) -> Exit:
+    vehicles, sessions = len(simulator.vehicles), simulator.total_sessions()
+    print(f"Simulating {vehicles:,} vehicles with {sessions:,} sessions ...", flush=True)
+    check = TruthCheck(simulator, changes)
+    await check.remember()
+    reports = await _backfill(simulator, changes, store, show)
+    await check.compare(store)
+    list_failures(reports[-1].failures[:_MAX_FAILURES_LISTED], reports[-1].failed)
+    print_pairs([*await summary_of(store, reports), *_truth_pairs(simulator, changes, check)])
+    return Exit.DONE if reports[-1].is_clean and not check.found.total() else Exit.INCOMPLETE
 
 
 async def _backfill(
-    simulator: PoderoSimulator, drift: Drift, store: SessionStore, display: Display
+    simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, show: _ShowProgress
 ) -> list[BackfillReport]:
-    """Begin, end half-way, and go on."""
+    """Start a backfill, stop it half-way, and resume it."""
     first, second = Progress(), Progress()
-    half_way = HalfWay(len(simulator.vehicles), first, drift)
+    halfway = StopHalfway(len(simulator.vehicles), first, changes)
     after = datetime.combine(simulator.last_day, time(), UTC) + timedelta(days=2)
     credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
     reports: list[BackfillReport] = []
-    async with (
-        simulator,
-        PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client,
-    ):
-        for progress, hook, stop in ((first, half_way, half_way.stop), (second, drift, None)):
+    async with simulator, PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client:
+        for progress, hook, stop in ((first, halfway, halfway.stop), (second, changes, None)):
             simulator.before_page = hook
-            async with watched(progress, display, sys.stdout, min(display.EVERY_S, _LINE_EVERY_S)):
+            async with show(progress):
                 report = await backfill(
                     client,
                     store,
@@ -99,27 +127,22 @@ async def _backfill(
                     include_hidden=True,
                     stop=stop,
                     progress=progress,
-                    now=lambda: after,  # whatever the clock of this machine says
+                    now=lambda: after,  # the generated days may be later than this machine's clock
                 )
             reports.append(report)
             if report.finished:
                 break
-            print(f"Interrupted: {report.done:,} vehicles are in the store. The same call goes on.", flush=True)
+            print(f"Interrupted: {report.done:,} vehicles are in the store. The same call resumes.", flush=True)
     return reports
 
 
-def _display(*, live: bool) -> Display:
-    if not live:
-        return _plain
-    from podero_async.cli._output import rich as _terminal  # noqa: PLC0415 - it needs rich, which is an extra
-
-    return _terminal
-
-
-def _against_truth(simulator: PoderoSimulator, drift: Drift, witness: Witness) -> Iterator[Pair]:
+def _truth_pairs(simulator: PoderoSimulator, changes: ListChanges, check: TruthCheck) -> Iterator[Pair]:
     faults = ", ".join(f"{count:,} {kind}" for kind, count in simulator.counts.faults.most_common())
     yield "faults", faults or "none"
-    yield "changes", f"{len(drift.inserted):,} sessions inserted, {drift.removed:,} removed while the fleet was read"
-    found = witness.found
-    verdict = ", ".join(f"{found[kind]:,} {kind}" for kind in ("lost", "doubled", "altered", "foreign"))
-    yield "truth", f"{verdict}: {'NOT what the server has' if found.total() else 'all of it is there, once'}"
+    yield "changes", f"{len(changes.inserted):,} sessions inserted, {changes.removed:,} removed during the backfill"
+    found = check.found
+    counts = ", ".join(f"{found[kind]:,} {kind}" for kind in ("lost", "doubled", "altered", "foreign"))
+    yield "truth", f"{counts}: {'NOT what the server has' if found.total() else 'all of it is there, once'}"
+
+
+COMMAND = Command("demo", _DESCRIPTION, Options, add_arguments, run)

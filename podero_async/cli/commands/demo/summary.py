@@ -1,11 +1,11 @@
-"""The demo's summary: SQL over the store, as anybody may ask it, and what the two calls cost."""
+"""The demo's summary: SQL over the store, and the cost of the two backfill calls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from podero_async.backfill import BackfillReport, SessionStore
-from podero_async.cli._output.report import Pair, under
+from podero_async.cli._output.text import Pair, pairs_of
 
 __all__ = ["summary_of"]
 
@@ -28,18 +28,18 @@ FROM receipts
 
 
 async def summary_of(store: SessionStore, reports: Sequence[BackfillReport]) -> list[Pair]:
-    """Ask the store for its figures."""
+    """Query the store, and describe its contents and the calls."""
     (figures,), (receipts,) = await store.query(_FIGURES), await store.query(_RECEIPTS)
     outcomes = [f"{row['sessions']:>7,} {row['outcome']}" for row in await store.query(_OUTCOMES)]
     return [
         ("vehicles", f"{receipts['vehicles']:,} in the store, {receipts['failures']:,} failed"),
-        ("sessions", f"{figures['sessions']:,}, of which {figures['hidden']:,} hidden"),
+        ("sessions", f"{figures['sessions']:,}, including {figures['hidden']:,} hidden"),
         ("energy", f"{figures['energy_kwh']:,.1f} kWh"),
         ("cost", f"{figures['cost_eur']:,.2f} EUR"),
         ("savings", f"{figures['savings_eur']:,.2f} EUR"),
-        *under("outcomes", outcomes, most=len(outcomes)),
+        *pairs_of("outcomes", outcomes, maximum=len(outcomes)),
         (
-            "lists",
+            "windows",
             f"{receipts['verified']:,} verified, {receipts['repaired']:,} repaired, {receipts['unproven']:,} unproven",
         ),
         *_costs(reports),
@@ -51,6 +51,6 @@ def _costs(reports: Sequence[BackfillReport]) -> list[Pair]:
     received, seconds = sum(each.sessions for each in reports), sum(each.seconds for each in reports)
     return [
         ("calls", "; then ".join(f"{each.done:,} vehicles in {each.seconds:.1f} s" for each in reports)),
-        ("requests", f"{requests:,}, of which {retries:,} retries"),
-        ("speed", f"{received / seconds:,.0f} sessions a second, {seconds:.1f} s in all (the server's work included)"),
+        ("requests", f"{requests:,}, including {retries:,} retries"),
+        ("speed", f"{received / seconds:,.0f} sessions/s, {seconds:.1f} s in total (including the server's work)"),
     ]

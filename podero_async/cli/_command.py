@@ -1,0 +1,50 @@
+"""The parts of a command: its name, help, options and coroutine; and the call of the program that it runs in."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+import attrs
+
+from podero_async import RetryPolicy
+from podero_async.cli._runtime import Exit
+
+__all__ = ["Command", "Invocation"]
+
+OptionsT = TypeVar("OptionsT", bound=attrs.AttrsInstance)
+
+
+@attrs.frozen(kw_only=True)
+class Invocation:
+    """One call of the program."""
+
+    argv: tuple[str, ...]
+    parser: argparse.ArgumentParser
+    retry: RetryPolicy | None
+    """If given, replaces the retry policy of each command."""
+    shutdown_s: float
+    """Seconds from the first signal to the forced end of the process."""
+    line_every_s: float
+    """Seconds between two lines of progress, when stderr is not a terminal."""
+
+
+@attrs.frozen
+class Command(Generic[OptionsT]):
+    """A subcommand of `podero-async`."""
+
+    name: str
+    description: str
+    """Its first line is the summary in the list of commands; lines have at most 80 characters."""
+    options: type[OptionsT]
+    """An attrs class; each field is the `dest` of one argument."""
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[OptionsT, Invocation], Coroutine[Any, Any, Exit]]
+    uses_api: bool = attrs.field(default=False, kw_only=True)
+    """Whether the command reads credentials from the environment."""
+
+    def start(self, parsed: argparse.Namespace, invocation: Invocation) -> Coroutine[Any, Any, Exit]:
+        """Convert the parsed arguments to typed options, and return the coroutine that runs the command."""
+        values = {field.name: getattr(parsed, field.name) for field in attrs.fields(self.options)}
+        return self.run(self.options(**values), invocation)
