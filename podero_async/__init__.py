@@ -1,4 +1,42 @@
-"""Every completed charging session of a whole fleet, from Podero's Partner API: typed, and proven complete."""
+"""An asyncio client of Podero's Partner API that fetches every completed charging session of a fleet.
+
+Sessions are typed, each list is verified to be complete, and requests are as fast as the API allows:
+
+```python
+import asyncio
+from datetime import date
+from podero_async import PoderoClient, VehicleSessions
+
+async def main() -> None:
+    async with PoderoClient.from_env() as client:
+        async with client.fetch_fleet(date(2026, 1, 1), date(2026, 6, 30)) as fleet:
+            async for outcome in fleet:
+                if isinstance(outcome, VehicleSessions):
+                    print(outcome.vehicle.vehicle_id, len(outcome.sessions), outcome.completeness)
+
+asyncio.run(main())
+```
+
+`PoderoClient` has all calls, and its documentation lists the errors that they raise. All errors derive from
+`PoderoError`.
+
+**Completeness.** A list may change while it is read, and plain offset paging then loses or repeats rows. `Completeness`
+is the verdict on a list; the proof behind it is described in `podero_async._paging`.
+
+**Tuning.** The defaults suit a nightly job. Three policies change them:
+
+- `ThrottlePolicy`: `max_concurrency` is an upper bound; the client finds the best limit below it and lowers the limit
+  if the server throttles. Set `requests_per_second` only if Podero gave you a rate.
+- `RetryPolicy`: `max_attempts` and `max_elapsed` both bound a call. Lower them if a person waits for the response, and
+  raise `max_elapsed` if a job should outlast longer outages.
+- `Timeouts`: the seconds of one attempt. `read` is the time to the first byte, including the time to connect and to get
+  a connection from the pool, and the time between two chunks. The wait for a slot of the limiter does not count.
+
+**Backfills.** `podero_async.backfill` keeps a fleet's sessions in a database, resumes after a crash and re-reads only the
+days that may have changed.
+
+**Testing.** `podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave.
+"""
 
 from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
 from podero_async._auth.store import FileTokenStore, Token, TokenStore

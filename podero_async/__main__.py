@@ -1,4 +1,4 @@
-"""`python -m podero_async`: the command line, where its script is not on the path."""
+"""Runs the command line as `python -m podero_async`, for when the script `podero-async` is not on the path."""
 
 import sys
 

@@ -1,25 +1,22 @@
-"""The client: a facade over the rooms behind it, with no logic of its own."""
+"""The client: a facade over the other packages, without logic of its own."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
-from contextlib import aclosing
 from datetime import date
-from functools import partial
-from types import TracebackType
+from types import UnionType
 from typing import Self
 from uuid import UUID
 
 import aiohttp
 
 from podero_async import _validation as arguments
-from podero_async._auth.credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
+from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._decode import decode_page
-from podero_async._fleet.discovery import all_users, discover
+from podero_async._fleet.discovery import all_users, all_vehicles
 from podero_async._fleet.fetch import FleetFetch
-from podero_async._fleet.vehicle import read_vehicle, stream_vehicle
+from podero_async._fleet.vehicle import fetch_page, read_vehicle, stream_vehicle
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import RequestStats
 from podero_async._http import Timeouts, Transport
@@ -27,14 +24,13 @@ from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
 from podero_async._redaction import strip_traceback
 from podero_async._settings import read_settings
-from podero_async.errors import ConfigurationError, DecodeError
+from podero_async.errors import ConfigurationError
 from podero_async.models import (
     ChargingSession,
     ElectricVehicle,
     RejectedItem,
     SessionsPage,
     User,
-    VehicleFailure,
     VehicleRef,
     VehicleSessions,
 )
@@ -44,27 +40,29 @@ __all__ = ["PRODUCTION_URL", "SANDBOX_URL", "PoderoClient"]
 PRODUCTION_URL = "https://app.podero.com"
 SANDBOX_URL = "https://sandbox-app.podero.com"
 
+Id = UUID | str
+
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_THROTTLE = ThrottlePolicy()
 _DEFAULT_TIMEOUTS = Timeouts()
 
 
 class PoderoClient:
-    """A client of Podero's Partner API for one organization: make one, share it, and close it.
+    """A client of Podero's Partner API for one organization.
 
-    It is safe to use from any number of tasks of one event loop: they share one token, one connection pool, one
-    throttle and one retry budget. Use it as `async with`, or call `aclose` at the end. Nothing is sent before the
-    first call. A cancelled call stops at once and leaves nothing behind.
+    Create one client, share it between any number of tasks of one event loop, and close it: use it as `async with`, or
+    call `aclose`. All calls share one token, one connection pool, one concurrency limit and one retry budget. Nothing
+    is sent before the first call. When a call is cancelled, its requests end at once and leave nothing behind.
 
-    Every coroutine and stream below may raise an `AuthenticationError`, a `PermissionDeniedError`, a `NotFoundError`,
-    an `InvalidRequestError`, a `RateLimitError`, a `ServerError`, a `TransportError`, a `RequestTimeoutError` or a
-    `DecodeError`, after as many attempts as the `RetryPolicy` allows; and a `ValueError`, which names the argument at
-    fault, before anything is sent.
+    Ids are `UUID` values or their text; days are inclusive and in UTC. An invalid argument is a `ValueError` before
+    anything is sent. After as many attempts as the `RetryPolicy` allows, each call and stream below may raise an
+    `AuthenticationError` (401), `PermissionDeniedError` (403), `NotFoundError` (404), `InvalidRequestError` (400, 422),
+    `RateLimitError` (429), `ServerError` (5xx), `TransportError`, `RequestTimeoutError` or `DecodeError`.
     """
 
     def __init__(
         self,
-        org_id: UUID | str,
+        org_id: Id,
         credentials: Credentials,
         *,
         base_url: str = PRODUCTION_URL,
@@ -74,34 +72,29 @@ class PoderoClient:
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         token_store: TokenStore | None = None,
     ) -> None:
-        """Set up a client; nothing is sent yet.
+        """Create a client without sending anything.
 
         Args:
-            org_id: The organization whose users and vehicles are read.
+            org_id: The organization that has the users and vehicles.
             credentials: `ClientCredentials`, `PasswordCredentials` or `StaticToken`.
-            base_url: The API's origin: `PRODUCTION_URL`, `SANDBOX_URL`, or another; http only to loopback.
-            session: An aiohttp session to use, which is never closed; without one the client makes and closes its own.
-                Of a lent session's pool no more connections are used than it has for one host.
-            retry: How often and how long a request is tried.
-            throttle: How many requests may be under way.
+            base_url: The API's origin: `PRODUCTION_URL`, `SANDBOX_URL` or another. Plain http only for loopback.
+            session: Your own aiohttp session, which the client never closes. Its connection limit per host also limits
+                the concurrency. If none is given, the client creates and closes a session.
+            retry: How often and for how long a request is tried.
+            throttle: How many requests may be in flight, and how many may start per second.
             timeouts: How long one attempt may take.
-            token_store: Where the token survives a restart, such as a `FileTokenStore`.
+            token_store: Keeps the token across restarts and shares it between processes, such as `FileTokenStore`.
 
         Raises:
-            ConfigurationError: An argument is wrong.
+            ConfigurationError: An argument is invalid.
         """
-        if not isinstance(credentials, ClientCredentials | PasswordCredentials | StaticToken):
-            raise ConfigurationError("credentials must be ClientCredentials, PasswordCredentials or StaticToken")
-        for name, value, kind in (
-            ("retry", retry, RetryPolicy),
-            ("throttle", throttle, ThrottlePolicy),
-            ("timeouts", timeouts, Timeouts),
-        ):
-            if not isinstance(value, kind):
-                raise ConfigurationError(f"{name} must be a {kind.__name__}")
+        _check_kind("credentials", credentials, Credentials, "ClientCredentials, PasswordCredentials or StaticToken")
+        _check_kind("retry", retry, RetryPolicy, "a RetryPolicy")
+        _check_kind("throttle", throttle, ThrottlePolicy, "a ThrottlePolicy")
+        _check_kind("timeouts", timeouts, Timeouts, "a Timeouts")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
-        with strip_traceback():  # the origin may come with a password
+        with strip_traceback():  # the URL may contain a password
             self._transport = Transport(
                 base_url,
                 credentials,
@@ -123,13 +116,13 @@ class PoderoClient:
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         token_store: TokenStore | None = None,
     ) -> Self:
-        """Set up a client from the environment.
+        """Create a client from environment variables; the arguments are those of the constructor.
 
         Reads `PODERO_ORG_ID`, the credentials (`PODERO_CLIENT_ID` and `PODERO_CLIENT_SECRET`, or `PODERO_USERNAME` and
-        `PODERO_PASSWORD`, or `PODERO_TOKEN`) and, where it is set, `PODERO_BASE_URL`.
+        `PODERO_PASSWORD`, or `PODERO_TOKEN`) and, if it is set, `PODERO_BASE_URL`.
 
         Raises:
-            ConfigurationError: It names every variable that is missing, wrong or too much.
+            ConfigurationError: It names every variable that is missing, invalid or in conflict with another.
         """
         with strip_traceback():
             settings = read_settings(os.environ)
@@ -148,25 +141,19 @@ class PoderoClient:
         return f"PoderoClient(org_id={str(self._org_id)!r}, base_url={self._base_url!r})"
 
     async def __aenter__(self) -> Self:
-        """Return the client."""
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close the client."""
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End the token's renewal and close the connections, except those of a lent session. May be called twice."""
+        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice."""
         await self._transport.aclose()
-
-    # --- charging sessions --------------------------------------------------------------------------------------------
 
     async def list_sessions(
         self,
-        user_id: UUID | str,
-        vehicle_id: UUID | str,
+        user_id: Id,
+        vehicle_id: Id,
         from_date: date,
         to_date: date,
         *,
@@ -175,148 +162,112 @@ class PoderoClient:
         include_hidden: bool = False,
         keep_rejected: bool = False,
     ) -> SessionsPage:
-        """Fetch one page of a vehicle's completed charging sessions, as the server has it at this moment.
+        """Fetch one page of a vehicle's completed charging sessions, in the server's order.
 
+        The list may change between two calls; `vehicle_sessions` and `sessions` read all of it and verify that.
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`
 
         Args:
-            user_id: The vehicle's user.
-            vehicle_id: The vehicle.
-            from_date: First UTC day, inclusive.
-            to_date: Last UTC day, inclusive.
-            limit: Most rows of the page, 1 to 200.
-            offset: Rows to skip.
-            include_hidden: Whether sessions that the server's classifier hid are listed, too.
-            keep_rejected: Whether a row that cannot be read is kept on the page's `rejected`, instead of raising.
+            user_id, vehicle_id: The vehicle and its user.
+            from_date, to_date: The first and the last UTC day, both inclusive.
+            limit: The page's maximum number of rows, 1 to 200.
+            offset: The number of rows to skip.
+            include_hidden: Include sessions that the server hides, such as very short plug-ins.
+            keep_rejected: Keep unreadable rows on the page's `rejected` instead of raising.
 
         Raises:
-            DecodeError: A row cannot be read, or the answer is no page.
+            DecodeError: The response is not a page, or a row cannot be read and `keep_rejected` is false.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        limit, offset = arguments.page_bounds(limit, offset)
-        page = await self._endpoints.sessions(
-            vehicle,
-            window.from_date,
-            window.to_date,
-            include_hidden=include_hidden,
-            limit=limit,
-            offset=offset,
-            decode=partial(decode_page, first_index=offset) if offset else decode_page,
-            stats=RequestStats(),
-        )
-        if not keep_rejected:
-            _refuse_rejected(page.rejected)
-        return page
+        bounds = arguments.page_bounds(limit, offset)
+        return await fetch_page(self._endpoints, vehicle, window, *bounds, keep_rejected=keep_rejected)
 
     def sessions(
         self,
-        user_id: UUID | str,
-        vehicle_id: UUID | str,
+        user_id: Id,
+        vehicle_id: Id,
         from_date: date,
         to_date: date,
         *,
         include_hidden: bool = False,
         on_rejected: Callable[[RejectedItem], None] | None = None,
     ) -> AsyncGenerator[ChargingSession, None]:
-        """Stream a vehicle's completed charging sessions, each once, page by page as they are proven.
+        """Stream a vehicle's completed charging sessions, each once, page by page as the pages are proven.
 
-        The stream holds a few pages at a time. Its order is the server's, as far as the list has one. Close it
-        (`contextlib.aclosing`) where you leave it early and want its requests cancelled at that moment.
+        Sessions come in the server's order if it is consistent. A few pages are in memory at a time. If you leave the
+        stream early, close it with `contextlib.aclosing`, so that its requests end at once.
+        `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page.
 
         Args:
-            user_id: The vehicle's user.
-            vehicle_id: The vehicle.
-            from_date: First UTC day, inclusive.
-            to_date: Last UTC day, inclusive.
-            include_hidden: Whether sessions that the server's classifier hid are listed, too.
-            on_rejected: Called with each row that cannot be read; without it such a row raises.
+            user_id, vehicle_id, from_date, to_date, include_hidden: As for `list_sessions`.
+            on_rejected: Called with each row that cannot be read. If none is given, such a row raises `DecodeError`.
 
         Raises:
-            CompletenessError: After the last row, where the read could not be proven complete.
-            DecodeError: A row cannot be read.
+            CompletenessError: The list could not be verified as complete; raised after the last session.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        return stream_vehicle(self._endpoints, vehicle, window, on_rejected or _refuse)
+        return stream_vehicle(self._endpoints, vehicle, window, on_rejected)
 
     async def vehicle_sessions(
-        self,
-        user_id: UUID | str,
-        vehicle_id: UUID | str,
-        from_date: date,
-        to_date: date,
-        *,
-        include_hidden: bool = False,
+        self, user_id: Id, vehicle_id: Id, from_date: date, to_date: date, *, include_hidden: bool = False
     ) -> VehicleSessions:
-        """Fetch all of a vehicle's completed charging sessions, with the verdict on their completeness.
+        """Fetch all of a vehicle's completed charging sessions, with a verdict on their completeness.
 
-        Pages are read concurrently. Rows that cannot be read are kept on `rejected`.
+        Pages are read concurrently; the whole list is in memory. Rows that cannot be read are kept on `rejected`. A
+        list that was read but could not be verified raises no error: its `completeness` is `UNPROVEN`.
+        `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page.
 
         Args:
-            user_id: The vehicle's user.
-            vehicle_id: The vehicle.
-            from_date: First UTC day, inclusive.
-            to_date: Last UTC day, inclusive.
-            include_hidden: Whether sessions that the server's classifier hid are listed, too.
+            user_id, vehicle_id, from_date, to_date, include_hidden: As for `list_sessions`.
 
         Raises:
-            CompletenessError: The list makes no progress, whatever the offset. A list that ends, but could not be
-                proven, is no error: its `completeness` is `UNPROVEN`.
+            CompletenessError: The list makes no progress, since the server ignores the offset.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        return await read_vehicle(self._endpoints, vehicle, window, RequestStats())
+        return await read_vehicle(self._endpoints, vehicle, window)
 
-    async def current_session(self, user_id: UUID | str, vehicle_id: UUID | str) -> ChargingSession | None:
-        """Fetch the vehicle's active charging session; None when it has none.
+    async def current_session(self, user_id: Id, vehicle_id: Id) -> ChargingSession | None:
+        """Fetch the vehicle's active charging session, or None if it has none.
 
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions/current`
         """
         return await self._endpoints.current_session(arguments.vehicle_ref(user_id, vehicle_id), RequestStats())
 
-    # --- users and vehicles -------------------------------------------------------------------------------------------
-
     def users(self, *, include_deleted: bool = False) -> AsyncGenerator[User, None]:
-        """Stream the organization's users, each once, in the server's order.
+        """Stream the organization's users, each once, in the server's order; one response is in memory at a time.
 
         `GET .../users`
+
+        Raises:
+            CompletenessError: The list makes no progress, since the server ignores the offset.
         """
         return all_users(self._endpoints, include_deleted=include_deleted, stats=RequestStats())
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
-        """Fetch the user that the partner knows by its own id.
+        """Fetch the user that has an id of the partner's own. The id appears in no error and no log line.
 
         `GET .../users/by-ext-id/{external_id}`
         """
-        with strip_traceback():  # the partner's own id may name a person
-            own_id = arguments.external_id(external_id)
+        with strip_traceback():  # the partner's own id may identify a person
+            checked = arguments.external_id(external_id)
             return await self._endpoints.user_by_external_id(
-                own_id, include_deleted=include_deleted, stats=RequestStats()
+                checked, include_deleted=include_deleted, stats=RequestStats()
             )
 
-    async def electric_vehicles(self, user_id: UUID | str) -> list[ElectricVehicle]:
-        """Fetch a user's vehicles.
-
-        `GET .../users/{user_id}/electric-vehicles`
-        """
+    async def electric_vehicles(self, user_id: Id) -> list[ElectricVehicle]:
+        """Fetch a user's vehicles, in the server's order: `GET .../users/{user_id}/electric-vehicles`."""
         return await self._endpoints.electric_vehicles(arguments.uuid("user_id", user_id), RequestStats())
 
-    async def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
-        """Stream the vehicles of all users of the organization, in no particular order.
+    def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
+        """Stream the vehicles of all users, in no particular order; users without vehicles cost no request.
 
-        Users who have none cost no request; the others are asked about concurrently. A user whose vehicles cannot be
-        listed ends the stream with that error.
-
+        Several users' lists are requested at a time. If one of them fails, its error ends the stream.
         `GET .../users`, then `GET .../users/{user_id}/electric-vehicles` for each user.
         """
-        async with aclosing(discover(self._endpoints, RequestStats(), ahead=self._transport.limiter.ceiling)) as found:
-            async for vehicle in found:
-                if isinstance(vehicle, VehicleFailure):
-                    raise vehicle.error
-                yield vehicle
-
-    # --- the fleet ----------------------------------------------------------------------------------------------------
+        return all_vehicles(self._endpoints, ahead=self._transport.limiter.ceiling)
 
     def fetch_fleet(
         self,
@@ -328,28 +279,22 @@ class PoderoClient:
     ) -> FleetFetch:
         """Fetch all sessions of many vehicles, as a stream of outcomes in order of completion.
 
-        Used as `async with client.fetch_fleet(...) as fleet:` and `async for outcome in fleet:`. An outcome is a
-        `VehicleSessions`, or a `VehicleFailure` with its error; the others go on. What would fail every vehicle, such
-        as refused credentials, is raised from the iteration and ends it.
+        Use it as `async with client.fetch_fleet(...) as fleet:` and `async for outcome in fleet:`. An outcome is a
+        `VehicleSessions`, or a `VehicleFailure` with its error if one vehicle fails; the others go on. An error that
+        every vehicle would share, such as refused credentials, is raised from the iteration and ends it.
 
-        Work is pulled: memory does not grow with the fleet, and a slow consumer slows the fetch. Leaving the context
-        early cancels and awaits all that it started. `fleet.summary` counts what was done so far.
+        Vehicles are read only as fast as you take outcomes, and memory does not grow with the fleet. Leaving the
+        context early cancels and awaits everything it started. `fleet.summary` has the counts so far.
+        `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
 
         Args:
-            from_date: First UTC day, inclusive.
-            to_date: Last UTC day, inclusive.
-            vehicles: Which vehicles, from any iterable or async iterable; None discovers the organization's whole
-                fleet while fetching.
-            include_hidden: Whether sessions that the server's classifier hid are listed, too.
+            from_date, to_date, include_hidden: As for `list_sessions`.
+            vehicles: Any iterable or async iterable. If none is given, the whole fleet is discovered while it is read.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         return FleetFetch(self._endpoints, self._transport.limiter, window, vehicles)
 
 
-def _refuse(item: RejectedItem) -> None:
-    raise DecodeError(item.reason, f"$.items[{item.index}]{item.path[1:]}", item.index)
-
-
-def _refuse_rejected(rejected: list[RejectedItem]) -> None:
-    for item in rejected:
-        _refuse(item)
+def _check_kind(name: str, value: object, kinds: type | UnionType, wanted: str) -> None:
+    if not isinstance(value, kinds):
+        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")

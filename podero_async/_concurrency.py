@@ -1,6 +1,6 @@
-"""Run calls ahead of the one who takes their results: bounded, and cancelled together when the taker leaves.
+"""Bounded concurrent maps over async calls, and cancellation that waits until every task has ended.
 
-Knows tasks only. Close these generators (`contextlib.aclosing`) where they may be left early.
+Imports asyncio only. Close a map with `contextlib.aclosing` if its consumer may leave early.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ T = TypeVar("T")
 async def map_in_order(
     call: Callable[[A], Coroutine[Any, Any, T]], arguments: Iterable[A], *, ahead: int
 ) -> AsyncGenerator[T, None]:
-    """Yield results in the order of the arguments, with at most `ahead` calls running or waiting to be taken."""
+    """Call `call` with each argument and yield the results in the order of the arguments.
+
+    At most `ahead` calls are running or finished and not yet yielded. The first error, in that order, is raised.
+    An error, cancellation and closing the generator cancel the other calls and wait until they have ended.
+    """
     tasks: deque[asyncio.Task[T]] = deque()
     try:
         for argument in arguments:
@@ -37,7 +41,11 @@ async def map_in_order(
 async def map_as_completed(
     call: Callable[[A], Coroutine[Any, Any, T]], arguments: AsyncIterator[A], *, ahead: int
 ) -> AsyncGenerator[T, None]:
-    """Yield results as they come, with at most `ahead` calls running or waiting to be taken."""
+    """Call `call` with each argument and yield the results in the order of completion.
+
+    At most `ahead` calls are running or finished and not yet yielded. The first error is raised. An error, cancellation
+    and closing the generator cancel the other calls and wait until they have ended.
+    """
     tasks: set[asyncio.Task[T]] = set()
     done: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
     try:
@@ -61,7 +69,10 @@ async def map_as_completed(
 
 
 async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
-    """Cancel the tasks and wait for their end, even where the one who waits is cancelled meanwhile."""
+    """Cancel the tasks and wait until all of them have ended; their errors are dropped.
+
+    If the caller is cancelled while it waits, it still waits for the last task before it raises `CancelledError`.
+    """
     cancelled: asyncio.CancelledError | None = None
     pending = [task for task in tasks if not task.done()]
     for task in pending:
@@ -74,13 +85,16 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
         pending = [task for task in pending if not task.done()]
     for task in tasks:
         if not task.cancelled():
-            task.exception()  # taken note of: nobody else will ask
+            task.exception()  # retrieved, so that asyncio does not log it as never retrieved
     if cancelled is not None:
         raise cancelled
 
 
 async def run_until(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
-    """Await a task, and say whether it came to its end; once the event is set, it is cancelled."""
+    """Wait until a task has ended or an event is set; return True if the task ended first, and raise its error.
+
+    If the event is set first, or the caller is cancelled, the task is cancelled and awaited.
+    """
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED)

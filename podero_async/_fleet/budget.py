@@ -1,4 +1,4 @@
-"""The memory budget: a bound on the pages that are held at once."""
+"""The memory budget: a bound on the pages that are held in memory at once."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ __all__ = ["MemoryBudget"]
 
 
 class MemoryBudget:
-    """Bounds the pages of all lists that are under way at once; first come, first served.
+    """Bound the pages of all lists that are being read; first come, first served.
 
-    A list that is larger than all there is waits until it is the only one.
+    A list with more pages than the budget takes the whole budget, so it is read alone. A cancelled `acquire` takes
+    nothing.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken = 0
+    def __init__(self, max_pages: int) -> None:
+        self._max_pages = max_pages
+        self._pages_held = 0
         self._entrance = asyncio.Lock()
-        self._left = asyncio.Event()
+        self._released = asyncio.Event()
 
-    async def enter(self, pages: int) -> int:
-        """Wait until there is room for so many pages, or for the most there can be; take it, and return how much it is."""
-        taken = min(pages, self._most)
+    @property
+    def pages_held(self) -> int:
+        """How many pages are acquired and not yet released."""
+        return self._pages_held
+
+    async def acquire(self, pages: int) -> int:
+        """Wait until the budget has enough pages left, take them, and return how many were taken."""
+        taken = min(pages, self._max_pages)
         async with self._entrance:
-            while self._taken + taken > self._most:
-                self._left.clear()
-                await self._left.wait()
-            self._taken += taken
+            while self._pages_held + taken > self._max_pages:
+                self._released.clear()
+                await self._released.wait()
+            self._pages_held += taken
         return taken
 
-    def leave(self, pages: int) -> None:
-        """Give room back."""
-        self._taken -= pages
-        self._left.set()
+    def release(self, pages: int) -> None:
+        """Return pages to the budget."""
+        self._pages_held -= pages
+        self._released.set()

@@ -1,11 +1,12 @@
-"""A whole fleet: its vehicles, given or discovered, each one's sessions, and what the fetch did.
+"""The fetch of a fleet: an async context manager that yields the outcome of each vehicle and counts them.
 
-Knows how one vehicle is read and how the fleet is discovered; nothing of HTTP, tokens or retries.
+Combines discovery, the worker pool and the read of one vehicle; does not import HTTP or tokens.
 """
 
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Self
 
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover
-from podero_async._fleet.vehicle import UndecodedSessions, fetch_vehicle
+from podero_async._fleet.vehicle import UndecodedSessions, failure_of, fetch_vehicle
 from podero_async._fleet.worker_pool import Outcome, WorkerPool
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.retry import RequestStats
@@ -26,10 +27,11 @@ __all__ = ["FleetFetch", "fetch_or_fail"]
 
 
 class FleetFetch:
-    """A fetch of a fleet under way: an async context manager that is iterated for its outcomes.
+    """A running fetch of a fleet, made by `PoderoClient.fetch_fleet`: an async context manager to iterate over.
 
-    Outcomes come in order of completion. A few wait in a buffer; when it is full, the fetch waits for its consumer.
-    Leaving the context ends everything that was started for it.
+    Outcomes come in order of completion through a small buffer. When the buffer is full, the fetch waits for its
+    consumer, so its memory does not grow with the fleet. Several tasks may iterate; each outcome goes to one of them.
+    Leaving the context cancels and awaits everything that the fetch started. A fetch is entered once.
     """
 
     def __init__(
@@ -39,72 +41,84 @@ class FleetFetch:
         window: Window,
         vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None,
     ) -> None:
+        self._started_at = self._ended_at = 0.0  # in the event loop's time
+        self._was_left = False
         self._endpoints = endpoints
         self._limiter = limiter
         self._window = window
-        self._discovery = RequestStats()
-        self._outcomes = WorkerPool(self._items(vehicles), self._read, places=limiter.ceiling)
-        self._counts: Counter[str] = Counter()  # the summary's own names
+        self._discovery_stats = RequestStats()
+        self._outcomes = WorkerPool(self._items(vehicles), self._read, slots=limiter.ceiling)
+        self._counts: Counter[str] = Counter()  # by the names of the summary's fields
         self._pauses_before = limiter.pauses
-        self._started = self._ended = 0.0
+
+    def __repr__(self) -> str:
+        state = "not entered" if not self._started_at else "running" if not self._ended_at else "finished"
+        done, failures = self._counts["vehicles"], self._counts["failures"]
+        return f"<FleetFetch {state}: vehicles={done}, failures={failures}, in_flight={self._limiter.in_flight}>"
+
+    def __del__(self) -> None:
+        if self._started_at and not self._was_left:
+            message = "a fleet fetch was entered but never left; use `async with client.fetch_fleet(...) as fleet`"
+            warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
     @property
     def summary(self) -> FleetSummary:
-        """What was done so far."""
-        now = self._ended or (asyncio.get_running_loop().time() if self._started else 0.0)
+        """The counts of all outcomes that the iteration has yielded, and of the requests made for them."""
         counts = Counter(self._counts)
-        counts.update(requests=self._discovery.requests, retries=self._discovery.retries)
+        counts.update(requests=self._discovery_stats.requests, retries=self._discovery_stats.retries)
         pauses = self._limiter.pauses - self._pauses_before
-        return FleetSummary(**counts, pauses=pauses, seconds=now - self._started)
+        now = self._ended_at or (asyncio.get_running_loop().time() if self._started_at else 0.0)
+        return FleetSummary(**counts, pauses=pauses, seconds=now - (self._started_at or 0.0))
 
     async def __aenter__(self) -> Self:
-        """Start to fetch."""
-        if self._started:
-            raise RuntimeError("a fetch of a fleet is entered once")
-        self._started = asyncio.get_running_loop().time()
+        """Start the fetch."""
+        if self._started_at:
+            raise RuntimeError("a fleet fetch is entered once; call `client.fetch_fleet` again for another")
+        self._started_at = asyncio.get_running_loop().time()
         await self._outcomes.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Cancel and await what is still under way."""
+        """Cancel and await everything that is still running."""
+        self._was_left = True
         await self._outcomes.__aexit__(kind, error, traceback)
-        self._ended = self._ended or asyncio.get_running_loop().time()
+        self._end()
 
     def __aiter__(self) -> AsyncIterator[VehicleSessions | VehicleFailure]:
         """Iterate over the outcomes."""
         return self
 
     async def __anext__(self) -> VehicleSessions | VehicleFailure:
-        """Wait for the next outcome.
+        """Wait for the next outcome. Cancellation loses no outcome.
 
         Raises:
-            AuthenticationError: The credentials were refused: no vehicle would go better.
+            AuthenticationError: The credentials were refused, so every other vehicle would fail too.
             PoderoError: The organization's users could not be listed.
         """
-        if not self._started:
-            raise RuntimeError("a fetch of a fleet is used as `async with client.fetch_fleet(...) as fleet`")
-        if self._ended:
+        if not self._started_at:
+            raise RuntimeError("a fleet fetch must be entered: `async with client.fetch_fleet(...) as fleet`")
+        if self._ended_at:
             raise StopAsyncIteration
         try:
             _, outcome = await anext(self._outcomes)
-        except Exception:  # the end, or what ended it
-            self._ended = asyncio.get_running_loop().time()
+        except Exception:  # StopAsyncIteration included
+            self._end()
             raise
         self._count(outcome)
         return outcome
 
-    async def _read(self, vehicle: VehicleRef | VehicleFailure, room: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> UndecodedSessions | Outcome:
         if isinstance(vehicle, VehicleFailure):
-            return vehicle  # the discovery's
-        return await fetch_or_fail(self._endpoints, vehicle, self._window, room)
+            return vehicle  # the discovery could not list a user's vehicles
+        return await fetch_or_fail(self._endpoints, vehicle, self._window, budget)
 
     def _items(
         self, vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
     ) -> AsyncGenerator[VehicleRef | VehicleFailure, None] | Iterator[VehicleRef | VehicleFailure]:
         if vehicles is None:
-            return discover(self._endpoints, self._discovery, ahead=self._limiter.ceiling)
+            return discover(self._endpoints, self._discovery_stats, ahead=self._limiter.ceiling)
         if isinstance(vehicles, AsyncIterable):
             return _all_checked(vehicles)
         return map(_checked, vehicles)
@@ -119,37 +133,34 @@ class FleetFetch:
         else:
             counts["failures"] += 1
             if outcome.vehicle is None:
-                return  # its requests stand with the discovery's
+                return  # the discovery counts its requests itself
         counts["requests"] += outcome.requests
         counts["retries"] += outcome.retries
 
+    def _end(self) -> None:
+        self._ended_at = self._ended_at or asyncio.get_running_loop().time()
+
 
 async def fetch_or_fail(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, room: MemoryBudget
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, budget: MemoryBudget
 ) -> UndecodedSessions | Outcome:
-    """Read one vehicle's list; what fails for it alone is a value.
+    """Fetch one vehicle's whole list; return a `VehicleFailure` if the error concerns this vehicle only.
 
     Raises:
-        PoderoError: No other vehicle would go better.
+        PoderoError: The error would fail every other vehicle too.
     """
     stats = RequestStats()
     try:
-        return await fetch_vehicle(endpoints, vehicle, window, stats, room)
+        return await fetch_vehicle(endpoints, vehicle, window, stats, budget)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
-        return VehicleFailure(
-            user_id=vehicle.user_id,
-            vehicle=vehicle,
-            error=error,
-            requests=stats.requests,
-            retries=stats.retries,
-        )
+        return failure_of(vehicle.user_id, vehicle, error, stats)
 
 
 def _checked(vehicle: VehicleRef) -> VehicleRef:
     if not isinstance(vehicle, VehicleRef):
-        raise ValueError(f"vehicles must be of VehicleRef, not {type(vehicle).__name__}")  # noqa: TRY004
+        raise ValueError(f"vehicles must be VehicleRef values, not {type(vehicle).__name__}")  # noqa: TRY004
     return vehicle
 
 

@@ -1,6 +1,6 @@
-"""One vehicle's sessions: its list as pages of one endpoint, read whole or streamed.
+"""One vehicle's sessions: its whole list, as a value or as a stream.
 
-Knows the API's endpoint and the reader; nothing of HTTP, tokens or retries.
+Calls the sessions endpoint and the list reader; does not import HTTP or tokens.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import ExitStack, aclosing
 from functools import partial
+from uuid import UUID
 
 import attrs
 
+from podero_async._decode import decode_page
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
@@ -20,7 +22,7 @@ from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from podero_async._redaction import strip_traceback
 from podero_async._validation import MAX_PAGE_SIZE
-from podero_async.errors import CompletenessError, DecodeError
+from podero_async.errors import CompletenessError, DecodeError, PoderoError
 from podero_async.models import (
     ChargingSession,
     Completeness,
@@ -31,113 +33,106 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["UndecodedSessions", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
+__all__ = ["UndecodedSessions", "failure_of", "fetch_page", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
 
-_PAGES_AHEAD = 16  # of one list, asked for at once
-_STREAMED_AHEAD = 4  # the same, for a stream: they may wait long to be wanted
-_DECODED_AT_A_TIME_S = 0.005  # before the event loop gets its turn
+_MAX_PAGES_AHEAD = 16  # pages of one list that are requested at once
+_MAX_PAGES_AHEAD_OF_STREAM = 4  # fewer, since they stay in memory while the consumer is slow
+_MAX_DECODING_S = 0.005  # then other tasks of the event loop run
 
 
 @attrs.frozen(eq=False)
 class UndecodedSessions:
-    """A list of several pages that is in, as bytes: what is kept decoded, the collector walks over.
+    """A fully fetched list of several pages, kept as bytes so that the garbage collector has fewer objects to scan.
 
-    It takes its room until it `leave`s.
+    Its pages count against the memory budget until `release` is called.
     """
 
     _vehicle: VehicleRef
     _window: Window
     _reader: SessionListReader
-    _pieces: list[NewRows]
-    _tally: RequestStats
-    leave: Callable[[], None]
+    _rows: list[NewRows]
+    _stats: RequestStats
+    release: Callable[[], None]
 
     async def decode(self) -> VehicleSessions | VehicleFailure:
-        """Decode it, and give the event loop its turns; a page whose outline could be read, but not all of it, is a failure."""
-        try:
-            return await self._decoded()
-        except DecodeError as error:
-            requests, retries = self._tally.requests, self._tally.retries
-            who = self._vehicle
-            return VehicleFailure(user_id=who.user_id, vehicle=who, error=error, requests=requests, retries=retries)
-
-    async def _decoded(self) -> VehicleSessions:
-        whole = VehicleSessions(
-            vehicle=self._vehicle,
-            from_date=self._window.from_date,
-            to_date=self._window.to_date,
-            sessions=[],
-            completeness=self._reader.completeness,
-            total=self._reader.total,
-            requests=self._tally.requests,
-            retries=self._tally.retries,
-        )
+        """Decode the list, yielding to the event loop at intervals. If a page cannot be decoded, return a failure."""
+        whole = SessionsPage(total=self._reader.total, items=[])
         loop = asyncio.get_running_loop()
         since = loop.time()
-        for piece in self._pieces:
-            page = _rows_of(piece)
-            whole.sessions.extend(page.items)
-            whole.rejected.extend(page.rejected)
-            if loop.time() - since > _DECODED_AT_A_TIME_S:
-                await asyncio.sleep(0)
-                since = loop.time()
-        return whole
+        try:
+            for rows in self._rows:
+                page = _decoded(rows)
+                whole.items.extend(page.items)
+                whole.rejected.extend(page.rejected)
+                if loop.time() - since > _MAX_DECODING_S:
+                    await asyncio.sleep(0)
+                    since = loop.time()
+        except DecodeError as error:
+            return failure_of(self._vehicle.user_id, self._vehicle, error, self._stats)
+        return _sessions_of(self._vehicle, self._window, whole, self._reader.completeness, self._stats)
 
 
 async def fetch_vehicle(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats, room: MemoryBudget
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats, budget: MemoryBudget
 ) -> UndecodedSessions | VehicleSessions:
-    """Read one vehicle's list whole. Most lists are one page, which needs no reader."""
+    """Fetch one vehicle's whole list. A list of one page, as most are, takes one request and no memory budget."""
     fetch = partial(_fetch_page, endpoints, vehicle, stats)
     first = await fetch(window, 0)
     if first.is_whole_and_distinct:
-        page = first.decode()
-        return VehicleSessions(
-            vehicle=vehicle,
-            from_date=window.from_date,
-            to_date=window.to_date,
-            sessions=page.items,
-            completeness=Completeness.VERIFIED,
-            total=first.total,
-            rejected=page.rejected,
-            requests=stats.requests,
-            retries=stats.retries,
-        )
-    reader = SessionListReader(fetch, window, first, ahead=_PAGES_AHEAD)
-    with ExitStack() as on_leaving:
-        on_leaving.callback(room.leave, await room.enter(first.pages))
-        async with aclosing(reader.new_rows()) as pieces:
-            taken = [piece async for piece in pieces]
-        return UndecodedSessions(vehicle, window, reader, taken, stats, on_leaving.pop_all().close)
+        return _sessions_of(vehicle, window, first.decode(), Completeness.VERIFIED, stats)
+    reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
+    with ExitStack() as on_failure:
+        on_failure.callback(budget.release, await budget.acquire(first.pages))
+        async with aclosing(reader.new_rows()) as stream:
+            rows = [rows async for rows in stream]
+        return UndecodedSessions(vehicle, window, reader, rows, stats, on_failure.pop_all().close)
 
 
-async def read_vehicle(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats
-) -> VehicleSessions:
-    """Read one vehicle's sessions whole."""
-    read = await fetch_vehicle(endpoints, vehicle, window, stats, MemoryBudget(1))
-    result = await read.decode() if isinstance(read, UndecodedSessions) else read
-    if isinstance(result, VehicleFailure):
-        raise result.error
-    return result
+async def fetch_page(
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, limit: int, offset: int, *, keep_rejected: bool
+) -> SessionsPage:
+    """Fetch and decode one page; raise `DecodeError` if a row cannot be read and `keep_rejected` is false."""
+    page = await endpoints.sessions(
+        vehicle,
+        window.from_date,
+        window.to_date,
+        include_hidden=window.include_hidden,
+        limit=limit,
+        offset=offset,
+        decode=partial(decode_page, first_index=offset),
+        stats=RequestStats(),
+    )
+    if page.rejected and not keep_rejected:
+        _raise_rejected(page.rejected[0])
+    return page
+
+
+async def read_vehicle(endpoints: Endpoints, vehicle: VehicleRef, window: Window) -> VehicleSessions:
+    """Fetch and decode one vehicle's whole list; raise the error if that fails."""
+    outcome = await fetch_vehicle(endpoints, vehicle, window, RequestStats(), MemoryBudget(1))
+    decoded = await outcome.decode() if isinstance(outcome, UndecodedSessions) else outcome
+    if isinstance(decoded, VehicleFailure):
+        raise decoded.error
+    return decoded
 
 
 async def stream_vehicle(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, on_rejected: Callable[[RejectedItem], None]
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, on_rejected: Callable[[RejectedItem], None] | None
 ) -> AsyncGenerator[ChargingSession, None]:
-    """Yield one vehicle's sessions page by page, as they are proven.
+    """Yield one vehicle's sessions page by page, as the pages are proven.
 
     Raises:
-        CompletenessError: After the last one, where the list could not be proven.
+        DecodeError: A row cannot be read, if `on_rejected` was not given.
+        CompletenessError: The list could not be proven complete; raised after the last session.
     """
     fetch = partial(_fetch_page, endpoints, vehicle, RequestStats())
-    reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_STREAMED_AHEAD)
+    reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_MAX_PAGES_AHEAD_OF_STREAM)
     delivered = 0
-    async with aclosing(reader.new_rows()) as pieces:
-        async for piece in pieces:
-            page = _rows_of(piece)
+    async with aclosing(reader.new_rows()) as stream:
+        async for rows in stream:
+            page = _decoded(rows)
             for item in page.rejected:
-                on_rejected(item)
+                (on_rejected or _raise_rejected)(item)
             for session in page.items:
                 yield session
             delivered += len(page.items)
@@ -145,20 +140,46 @@ async def stream_vehicle(
         raise CompletenessError(reader.reason, delivered, reader.total)
 
 
-def _rows_of(piece: NewRows) -> SessionsPage:
-    with strip_traceback():  # they hold the body
-        return piece.decode()
+def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, stats: RequestStats) -> VehicleFailure:
+    """Return a vehicle's failure or, if no vehicle is given, the failure to list the user's vehicles."""
+    requests, retries = stats.requests, stats.retries
+    return VehicleFailure(user_id=user_id, vehicle=vehicle, error=error, requests=requests, retries=retries)
+
+
+def _sessions_of(
+    vehicle: VehicleRef, window: Window, whole: SessionsPage, completeness: Completeness, stats: RequestStats
+) -> VehicleSessions:
+    return VehicleSessions(
+        vehicle=vehicle,
+        from_date=window.from_date,
+        to_date=window.to_date,
+        sessions=whole.items,
+        completeness=completeness,
+        total=whole.total,
+        rejected=whole.rejected,
+        requests=stats.requests,
+        retries=stats.retries,
+    )
+
+
+def _decoded(rows: NewRows) -> SessionsPage:
+    with strip_traceback():  # inner frames hold the body
+        return rows.decode()
+
+
+def _raise_rejected(item: RejectedItem) -> None:
+    raise DecodeError(item.reason, f"$.items[{item.index}]{item.path[1:]}", item.index)
 
 
 async def _fetch_page(
-    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, part: Window, offset: int
+    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, window: Window, offset: int
 ) -> Page:
-    """Fetch a page, as large as they come; one that may be the whole list is decoded at once."""
+    """Fetch a page of the largest size. A first page that may be the whole list is decoded at once."""
     return await endpoints.sessions(
         vehicle,
-        part.from_date,
-        part.to_date,
-        include_hidden=part.include_hidden,
+        window.from_date,
+        window.to_date,
+        include_hidden=window.include_hidden,
         limit=MAX_PAGE_SIZE,
         offset=offset,
         decode=partial(Page.outlined, offset) if offset else partial(Page.first, MAX_PAGE_SIZE),

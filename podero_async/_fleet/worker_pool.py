@@ -1,7 +1,6 @@
-"""Read many vehicles by a few workers, and hand the results over as a bounded stream.
+"""The worker pool: reads many vehicles concurrently and yields their outcomes as a bounded stream.
 
-Knows that reads end in results, and that a long list is held as bytes until it is its turn to be handed over; nothing of
-where vehicles come from, nor what their results are for.
+Knows neither the source of the vehicles nor the use of their outcomes.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ T = TypeVar("T")
 
 Outcome = VehicleSessions | VehicleFailure
 
-_MAX_RESULTS = 16  # that wait for the consumer ...
-_MAX_SESSIONS = 100  # ... as long as they hold few sessions: what is kept decoded, the garbage collector walks over
-_PAGES_A_PLACE = 2  # that lists may be under way with, for each request that may be: enough to keep all places taken
+_MAX_BUFFERED_OUTCOMES = 16
+_MAX_BUFFERED_SESSIONS = 100  # the garbage collector scans decoded sessions again and again
+_PAGES_PER_SLOT = 2  # in memory at once for each slot: enough to keep all slots in use
 
 
 @attrs.frozen
@@ -36,40 +35,41 @@ class _Ended:
 
 
 class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
-    """The results that wait for the consumer, bounded by how many they are and by what they hold."""
+    """The outcomes that wait for the consumer, bounded by their number and by the number of their sessions."""
 
     _sessions = 0
-    has_ended = False  # the end itself always finds room: nobody may be there to make any
+    has_ended = False  # from then on the buffer is never full, since its consumer may be gone
 
     def full(self) -> bool:
-        return not self.has_ended and (self.qsize() >= _MAX_RESULTS or self._sessions >= _MAX_SESSIONS)
+        is_full = self.qsize() >= _MAX_BUFFERED_OUTCOMES or self._sessions >= _MAX_BUFFERED_SESSIONS
+        return is_full and not self.has_ended
 
     def _put(self, item: tuple[T, Outcome] | _Ended) -> None:
         super()._put(item)
-        self._sessions += _weight(item)
+        self._sessions += _session_count(item)
 
     def _get(self) -> tuple[T, Outcome] | _Ended:
         item: tuple[T, Outcome] | _Ended = super()._get()
-        self._sessions -= _weight(item)
+        self._sessions -= _session_count(item)
         return item
 
 
-def _weight(item: tuple[object, Outcome] | _Ended) -> int:
+def _session_count(item: tuple[object, Outcome] | _Ended) -> int:
     if isinstance(item, _Ended) or isinstance(item[1], VehicleFailure):
         return 0
     return len(item[1].sessions)
 
 
 class WorkerPool(Generic[T]):
-    """Reads under way: an async context manager that is iterated for pairs of an item and its result.
+    """Read items concurrently: an async context manager that is iterated for pairs of an item and its outcome.
 
-    Pairs come in order of completion. A few wait in a buffer; when it is full, the reads wait for their consumer, and
-    items are pulled only as there is somebody to read them. Leaving the context ends everything that was started.
+    Pairs come in order of completion through a small buffer. When the buffer is full, the workers wait for the
+    consumer, and items are pulled only when a worker is free. Leaving the context cancels and awaits all workers.
 
     Args:
-        items: What is to be read; pulled by one worker at a time.
-        read: Reads one item. What it raises ends all reads, and comes out of the iteration.
-        places: How many requests may be under way at once.
+        items: The items to read; pulled by one worker at a time.
+        read: Reads one item. An error that it raises ends the pool and is raised from the iteration.
+        slots: How many requests may be in flight at once.
     """
 
     def __init__(
@@ -77,16 +77,15 @@ class WorkerPool(Generic[T]):
         items: AsyncGenerator[T, None] | Iterator[T],
         read: Callable[[T, MemoryBudget], Awaitable[UndecodedSessions | Outcome]],
         *,
-        places: int,
+        slots: int,
     ) -> None:
         self._items = items
         self._read = read
-        # A few more than may ask at once, so that a place never waits for a vehicle.
-        self._workers = places + max(2, places // 8)
-        self._room = MemoryBudget(places * _PAGES_A_PLACE)
+        self._worker_count = slots + max(2, slots // 8)  # a few more than slots, so that no slot waits for an item
+        self._budget = MemoryBudget(slots * _PAGES_PER_SLOT)
         self._pulling = asyncio.Lock()
-        self._handing_over = asyncio.Lock()  # one list at a time is decoded: the others wait for the consumer as bytes
-        self._results: _Buffer[T] = _Buffer()
+        self._decoding = asyncio.Lock()  # one list is decoded at a time; the others wait for the consumer as bytes
+        self._buffer: _Buffer[T] = _Buffer()
         self._run: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -100,15 +99,15 @@ class WorkerPool(Generic[T]):
             try:
                 await cancel_all([self._run])
             finally:
-                self._end(None)  # whoever else iterates must not wait for ever
+                self._end(None)  # another task may still be iterating
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> tuple[T, Outcome]:
-        item = await self._results.get()
+        item = await self._buffer.get()
         if isinstance(item, _Ended):
-            self._results.put_nowait(item)  # for whoever else is iterating
+            self._buffer.put_nowait(item)  # for other tasks that iterate
             if item.error is not None:
                 raise item.error
             raise StopAsyncIteration
@@ -117,17 +116,17 @@ class WorkerPool(Generic[T]):
     async def _read_all(self) -> None:
         try:
             async with self._source(), asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work()) for _ in range(self._workers)]
-        except* Exception as errors:  # noqa: BLE001  # handed to the consumer, who raises it
+                workers = [group.create_task(self._work()) for _ in range(self._worker_count)]
+        except* Exception as errors:  # noqa: BLE001  # raised from the iteration
             self._end(_first_of(errors))
         else:
-            # A group takes no note of a child that was cancelled: it was the caller's own source that was.
-            is_cut_short = any(worker.cancelled() for worker in workers)
-            self._end(asyncio.CancelledError() if is_cut_short else None)
+            # A task group ignores a child that was cancelled: the source of the items was cancelled, so items are missing.
+            was_cancelled = any(worker.cancelled() for worker in workers)
+            self._end(asyncio.CancelledError() if was_cancelled else None)
 
     def _end(self, error: BaseException | None) -> None:
-        self._results.has_ended = True
-        self._results.put_nowait(_Ended(error))
+        self._buffer.has_ended = True
+        self._buffer.put_nowait(_Ended(error))
 
     def _source(self) -> aclosing[AsyncGenerator[T, None]] | nullcontext[None]:
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)
@@ -136,8 +135,9 @@ class WorkerPool(Generic[T]):
         try:
             while True:
                 item = await self._pull()
-                await self._hand_over(item, await self._read(item, self._room))  # no name here keeps the last result
-        except _NoMoreError:
+                # The outcome gets no name here, since the worker would keep it in memory while it waits for an item.
+                await self._hand_over(item, await self._read(item, self._budget))
+        except _NoMoreItemsError:
             return
 
     async def _pull(self) -> T:
@@ -145,28 +145,28 @@ class WorkerPool(Generic[T]):
             try:
                 return next(self._items)
             except StopIteration:
-                raise _NoMoreError from None
-            except StopAsyncIteration as error:  # out of here it would read as the end
+                raise _NoMoreItemsError from None
+            except StopAsyncIteration as error:  # would end the iteration as if all items had been read
                 raise RuntimeError("the vehicles' iterator raised StopAsyncIteration") from error
         async with self._pulling:
             try:
                 return await anext(self._items)
             except StopAsyncIteration:
-                raise _NoMoreError from None
+                raise _NoMoreItemsError from None
 
-    async def _hand_over(self, item: T, result: UndecodedSessions | Outcome) -> None:
-        if not isinstance(result, UndecodedSessions):
-            await self._results.put((item, result))
+    async def _hand_over(self, item: T, outcome: UndecodedSessions | Outcome) -> None:
+        if not isinstance(outcome, UndecodedSessions):
+            await self._buffer.put((item, outcome))
             return
         try:
-            async with self._handing_over:
-                await self._results.put((item, await result.decode()))
+            async with self._decoding:
+                await self._buffer.put((item, await outcome.decode()))
         finally:
-            result.leave()
+            outcome.release()
 
 
-class _NoMoreError(Exception):
-    """All items were pulled."""
+class _NoMoreItemsError(Exception):
+    pass
 
 
 def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -46,7 +46,7 @@ def reads(client: PoderoClient, tasks: AsyncGenerator[WorkItem, None] | Iterator
     """Read the windows of vehicles; the tasks come out with their results, as they end."""
     endpoints = client._endpoints  # noqa: SLF001
 
-    async def read(task: WorkItem, room: MemoryBudget) -> UndecodedSessions | Outcome:
-        return await fetch_or_fail(endpoints, task.vehicle, task.window, room)
+    async def read(task: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+        return await fetch_or_fail(endpoints, task.vehicle, task.window, budget)
 
-    return WorkerPool(tasks, read, places=limiter_of(client).ceiling)
+    return WorkerPool(tasks, read, slots=limiter_of(client).ceiling)

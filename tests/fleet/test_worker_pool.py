@@ -1,4 +1,4 @@
-"""Reads of many vehicles at once: bounded in what they hold, ended together, and nothing kept of what was handed over."""
+"""The worker pool and the memory budget: bounded memory, and an end that every consumer sees."""
 
 from __future__ import annotations
 
@@ -10,90 +10,146 @@ from datetime import date
 
 import pytest
 
-from podero_async import Completeness, VehicleRef, VehicleSessions
+from podero_async import (
+    ClientCredentials,
+    Completeness,
+    RetryPolicy,
+    ThrottlePolicy,
+    Timeouts,
+    VehicleRef,
+    VehicleSessions,
+)
 from podero_async._fleet.budget import MemoryBudget
+from podero_async._fleet.fetch import fetch_or_fail
 from podero_async._fleet.vehicle import UndecodedSessions
 from podero_async._fleet.worker_pool import Outcome, WorkerPool
+from podero_async._http import Transport
+from podero_async._http.endpoints import Endpoints
+from podero_async._paging.window import Window
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import ORG, USER, client_of
+from tests._support.clients import ORG, USER
 
 DAY = date(2026, 1, 1)
 
 
-def sessions() -> VehicleSessions:
+def outcome() -> VehicleSessions:
     vehicle = VehicleRef(user_id=ORG, vehicle_id=USER)
     return VehicleSessions(
         vehicle=vehicle, from_date=DAY, to_date=DAY, sessions=[], completeness=Completeness.VERIFIED, total=0
     )
 
 
-async def test_room_is_given_first_come_first_served_and_never_over_its_bound() -> None:
-    """Long lists would fill the memory, or a large one would wait behind small ones for ever."""
-    room = MemoryBudget(10)
-    entered: list[int] = []
+async def read_at_once(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+    return outcome()
 
-    async def enter(pages: int) -> None:
-        await room.enter(pages)
-        entered.append(pages)
 
-    assert await room.enter(6) == 6
-    waiting = [asyncio.create_task(enter(pages)) for pages in (5, 1, 4)]
-    await asyncio.sleep(0.001)
-    assert entered == [], "the small one does not slip past the large one"
-    room.leave(6)
+async def never_read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+    await asyncio.Event().wait()
+    return outcome()
+
+
+async def let_tasks_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+# --- the memory budget ------------------------------------------------------------------------------------------------
+
+
+async def test_the_budget_serves_in_order_and_is_never_exceeded() -> None:
+    """A small list waits behind a large one, and both are served when enough pages are released."""
+    budget = MemoryBudget(10)
+    served: list[int] = []
+
+    async def acquire(pages: int) -> None:
+        await budget.acquire(pages)
+        served.append(pages)
+
+    assert await budget.acquire(6) == 6
+    waiting = [asyncio.create_task(acquire(pages)) for pages in (5, 1, 4)]
+    await let_tasks_run()
+    assert served == []
+    budget.release(6)
     await asyncio.gather(*waiting)
-    assert entered == [5, 1, 4]
+    assert served == [5, 1, 4]
+    assert budget.pages_held == 10
 
 
-async def test_a_list_larger_than_all_the_room_gets_all_of_it() -> None:
-    """A vehicle with more pages than may be held would hang its fleet."""
-    room = MemoryBudget(10)
-    await room.enter(1)
-    large = asyncio.create_task(room.enter(1000))
-    await asyncio.sleep(0.001)
+async def test_a_list_larger_than_the_budget_takes_all_of_it() -> None:
+    """A list with more pages than the budget is read alone."""
+    budget = MemoryBudget(10)
+    await budget.acquire(1)
+    large = asyncio.create_task(budget.acquire(1000))
+    await let_tasks_run()
     assert not large.done()
-    room.leave(1)
+    budget.release(1)
     assert await large == 10
-    room.leave(10)
-    assert await room.enter(10) == 10
 
 
-async def test_who_is_cancelled_while_it_waits_for_room_takes_none() -> None:
-    """Each cancelled read would leave less room, until nothing is read any more."""
-    room = MemoryBudget(2)
-    await room.enter(2)
-    waiting = [asyncio.create_task(room.enter(1)) for _ in range(3)]
-    await asyncio.sleep(0.001)
+async def test_a_cancelled_acquire_takes_nothing() -> None:
+    """After waiting tasks are cancelled, the whole budget is available again."""
+    budget = MemoryBudget(2)
+    await budget.acquire(2)
+    waiting = [asyncio.create_task(budget.acquire(1)) for _ in range(3)]
+    await let_tasks_run()
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    room.leave(2)
-    assert await asyncio.wait_for(room.enter(2), 1) == 2
+    budget.release(2)
+    assert await asyncio.wait_for(budget.acquire(2), 1) == 2
 
 
-async def test_no_result_outlives_its_hand_over() -> None:
-    """Each worker would hold the vehicle it read last: a hundred megabytes of sessions that nobody wants any more."""
+async def test_a_fleet_of_long_lists_stays_within_the_budget() -> None:
+    """With 8 slots at most 16 pages are held at once, most of them are used, and all are released in the end."""
+    peak = 0
+    async with PoderoSimulator(users=5, vehicles=12, sessions_per_vehicle=900, seed=4) as simulator:
+        credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
+        policies = {"retry": RetryPolicy(), "throttle": ThrottlePolicy(max_concurrency=8), "timeouts": Timeouts()}
+        transport = Transport(simulator.base_url, credentials, session=None, token_store=None, **policies)  # type: ignore[arg-type]
+        endpoints = Endpoints(transport, simulator.org_id)
+        window = Window(simulator.first_day, simulator.last_day)
+        budgets: set[MemoryBudget] = set()
+
+        async def read(vehicle: VehicleRef, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+            nonlocal peak
+            budgets.add(budget)
+            outcome = await fetch_or_fail(endpoints, vehicle, window, budget)
+            peak = max(peak, budget.pages_held)
+            return outcome
+
+        async with WorkerPool(iter(simulator.vehicles), read, slots=8) as pool:
+            count = sum([len(outcome.sessions) async for _, outcome in pool if isinstance(outcome, VehicleSessions)])
+        await transport.aclose()
+        assert count == sum(len(simulator.truth(vehicle)) for vehicle in simulator.vehicles)
+    assert 10 < peak <= 16
+    assert [budget.pages_held for budget in budgets] == [0]
+
+
+# --- the worker pool --------------------------------------------------------------------------------------------------
+
+
+async def test_no_worker_keeps_the_outcome_that_it_handed_over() -> None:
+    """An outcome that the consumer has dropped is freed while the workers wait for their next item."""
     handed_over: list[weakref.ref[VehicleSessions]] = []
-    never = asyncio.Event()
 
-    async def read(item: int, _: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def read(item: int, budget: MemoryBudget) -> UndecodedSessions | Outcome:
         if item >= 3:
-            await never.wait()
-        result = sessions()
+            return await never_read(item, budget)
+        result = outcome()
         handed_over.append(weakref.ref(result))
         return result
 
-    async with WorkerPool(iter(range(100)), read, places=2) as stream:
+    async with WorkerPool(iter(range(100)), read, slots=2) as pool:
         for _ in range(3):
-            await anext(stream)
+            await anext(pool)
         await asyncio.sleep(0)
         gc.collect()
         assert [alive() for alive in handed_over] == [None, None, None]
 
 
 @pytest.mark.parametrize("kind", ["iterator", "generator"])
-async def test_items_are_pulled_only_as_there_is_somebody_to_read_them(kind: str) -> None:
-    """A fleet of a million vehicles would be listed before the first one is read."""
+async def test_items_are_pulled_only_when_a_worker_is_free(kind: str) -> None:
+    """Without a consumer, as many items are pulled as there are workers and outcomes in the buffer."""
     pulled = 0
 
     def items() -> Iterator[int]:
@@ -102,47 +158,20 @@ async def test_items_are_pulled_only_as_there_is_somebody_to_read_them(kind: str
             pulled += 1
             yield number
 
-    async def stream_of_items() -> AsyncGenerator[int, None]:
+    async def generated() -> AsyncGenerator[int, None]:
         for number in items():
             yield number
 
-    async def read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
-        return sessions()
-
-    source = items() if kind == "iterator" else stream_of_items()
-    async with WorkerPool(source, read, places=4) as stream:
-        await asyncio.sleep(0.01)
-        assert pulled <= 4 + 2 + 16, "the workers, and what waits in the buffer"
-        assert len([item async for item, _ in stream]) == 1000
+    source = items() if kind == "iterator" else generated()
+    async with WorkerPool(source, read_at_once, slots=4) as pool:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert pulled <= 4 + 2 + 16
+        assert len([item async for item, _ in pool]) == 1000
 
 
-async def test_long_lists_are_under_way_with_few_pages_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fleet of long lists would be in memory with as many of them as requests may be under way."""
-    most = 0
-    plain = MemoryBudget.enter
-
-    async def watched(self: MemoryBudget, pages: int) -> int:
-        nonlocal most
-        taken = await plain(self, pages)
-        most = max(most, self._taken)
-        return taken
-
-    monkeypatch.setattr(MemoryBudget, "enter", watched)
-    async with PoderoSimulator(users=5, vehicles=40, sessions_per_vehicle=900, seed=4) as simulator:
-        async with client_of(simulator) as client:
-            async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
-                count = sum([len(outcome.sessions) async for outcome in fleet if isinstance(outcome, VehicleSessions)])
-                assert fleet._outcomes._room._taken == 0
-    assert count == sum(len(simulator.truth(vehicle)) for vehicle in simulator.vehicles)
-    assert 100 < most <= 128
-
-
-async def endless(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
-    return sessions()
-
-
-async def test_leaving_does_not_wait_for_room_that_nobody_makes() -> None:
-    """A caller whose source of vehicles fails while it is closed would hang for ever."""
+async def test_an_error_of_the_source_while_it_closes_does_not_block_leaving() -> None:
+    """The pool is left although its buffer is full and its source raises while it is closed."""
 
     async def items() -> AsyncGenerator[int, None]:
         for number in range(60):
@@ -153,34 +182,30 @@ async def test_leaving_does_not_wait_for_room_that_nobody_makes() -> None:
             raise OSError("the cursor is closed")
 
     async with asyncio.timeout(5):
-        async with WorkerPool(items(), endless, places=64) as stream:
-            await anext(stream)
-            await asyncio.sleep(0.01)  # all is pulled, and the buffer is full
+        async with WorkerPool(items(), read_at_once, slots=64) as pool:
+            await anext(pool)
+            for _ in range(200):
+                await asyncio.sleep(0)  # until all items are pulled and the buffer is full
 
 
-async def test_everybody_who_iterates_is_told_of_the_end() -> None:
-    """A second consumer would wait for ever once the first has left."""
-
-    async def never(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
-        await asyncio.Event().wait()
-        return sessions()
-
-    stream = WorkerPool(iter(range(3)), never, places=2)
-    async with stream:
-        second = asyncio.create_task(anext(stream, None))
-        await asyncio.sleep(0.001)
+async def test_every_consumer_sees_the_end() -> None:
+    """A second task that iterates ends when the first leaves the context."""
+    pool = WorkerPool(iter(range(3)), never_read, slots=2)
+    async with pool:
+        second = asyncio.create_task(anext(pool, None))
+        await let_tasks_run()
     async with asyncio.timeout(5):
         assert await second is None
 
 
-async def test_an_iterator_that_raises_the_end_of_another_kind_is_an_error() -> None:
-    """A fleet would be called complete though its source broke off."""
+async def test_an_iterator_that_raises_stop_async_iteration_is_an_error() -> None:
+    """The wrong kind of end from the caller's iterator is a `RuntimeError`, not the end of the fleet."""
 
     def items() -> Iterator[int]:
         yield 1
         raise StopAsyncIteration
 
-    async with WorkerPool(items(), endless, places=1) as stream:
-        await anext(stream)
+    async with WorkerPool(items(), read_at_once, slots=1) as pool:
+        await anext(pool)
         with pytest.raises(RuntimeError):
-            await anext(stream)
+            await anext(pool)
