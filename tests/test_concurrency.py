@@ -1,4 +1,4 @@
-"""Calls that run ahead: bounded, ordered, and ended together."""
+"""Bounded concurrent maps, and cancellation that waits for every task."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import aclosing
 
 import pytest
 
-from podero_async._concurrency import cancel_all, map_as_completed, map_in_order
+from podero_async._concurrency import cancel_all, map_as_completed, map_in_order, run_until
 
 pytestmark = pytest.mark.leaping
 
 
 class Calls:
-    """Calls that take their argument's time, and note how many run."""
+    """Calls that take as many seconds as their argument says, and count how many of them run."""
 
     def __init__(self) -> None:
         self.running = self.peak = self.started = 0
@@ -38,8 +38,8 @@ async def stream(*arguments: float) -> AsyncIterator[float]:
         yield argument
 
 
-async def test_in_order_keeps_the_order_and_the_bound() -> None:
-    """Pages would be joined in the wrong order, or all be asked for at once."""
+async def test_map_in_order_keeps_the_order_and_the_bound() -> None:
+    """Results come in the order of the arguments, and at most `ahead` calls run."""
     calls = Calls()
     arguments = [random.Random(1).random() for _ in range(50)]
     assert [result async for result in map_in_order(calls, arguments, ahead=4)] == arguments
@@ -47,8 +47,8 @@ async def test_in_order_keeps_the_order_and_the_bound() -> None:
     assert [result async for result in map_in_order(calls, [], ahead=4)] == []
 
 
-async def test_as_completed_yields_the_quick_first_and_keeps_the_bound() -> None:
-    """One slow user would hold up the whole discovery."""
+async def test_map_as_completed_yields_the_quickest_first_and_keeps_the_bound() -> None:
+    """Results come in the order of completion, and at most `ahead` calls run."""
     calls = Calls()
     assert [result async for result in map_as_completed(calls, stream(5, 1, 3, 2), ahead=4)] == [1, 2, 3, 5]
     calls = Calls()
@@ -57,8 +57,8 @@ async def test_as_completed_yields_the_quick_first_and_keeps_the_bound() -> None
 
 
 @pytest.mark.parametrize("taken", [1, 3])
-async def test_leaving_early_ends_what_is_running(taken: int) -> None:
-    """Requests would go on for a caller who is gone."""
+async def test_closing_a_map_ends_its_calls(taken: int) -> None:
+    """If the consumer leaves early, no call is running and no task is left when the map has been closed."""
     one, other = Calls(), Calls()
     for calls, results in (
         (one, map_in_order(one, range(1, 100), ahead=8)),
@@ -71,8 +71,8 @@ async def test_leaving_early_ends_what_is_running(taken: int) -> None:
         assert len(asyncio.all_tasks()) == 1
 
 
-async def test_an_error_comes_out_and_ends_the_others() -> None:
-    """A failure would be lost in a task, or leave its siblings running."""
+async def test_an_error_is_raised_and_ends_the_other_calls() -> None:
+    """When a call fails, the map raises its error after the other calls have ended."""
     for make in (
         lambda calls: map_in_order(calls, [1, 13, 99], ahead=3),
         lambda calls: map_as_completed(calls, stream(1, 13, 99), ahead=3),
@@ -84,19 +84,19 @@ async def test_an_error_comes_out_and_ends_the_others() -> None:
         assert calls.running == 0
 
 
-async def test_errors_of_abandoned_calls_are_taken_note_of() -> None:
-    """The event loop would complain of an exception that was never retrieved."""
+async def test_errors_of_abandoned_calls_are_retrieved() -> None:
+    """If several calls fail, asyncio logs none of the other errors as never retrieved."""
 
     async def fail(_: int) -> None:
-        raise ValueError("nobody will ask")
+        raise ValueError("abandoned")
 
     async with aclosing(map_in_order(fail, range(5), ahead=5)) as results:
-        with pytest.raises(ValueError, match="nobody"):
+        with pytest.raises(ValueError, match="abandoned"):
             await anext(results)
 
 
-async def test_a_cancelled_cleaner_finishes_the_cleaning() -> None:
-    """A second Ctrl-C would leave tasks behind."""
+async def test_cancel_all_waits_for_every_task_when_it_is_cancelled_itself() -> None:
+    """When the caller is cancelled a second time, all tasks still end before `CancelledError` is raised."""
     ended = []
 
     async def stubborn() -> None:
@@ -108,9 +108,25 @@ async def test_a_cancelled_cleaner_finishes_the_cleaning() -> None:
 
     tasks = [asyncio.create_task(stubborn()) for _ in range(3)]
     await asyncio.sleep(1)
-    cleaner = asyncio.create_task(cancel_all(tasks))
+    cancelling = asyncio.create_task(cancel_all(tasks))
     await asyncio.sleep(1)
-    cleaner.cancel()
+    cancelling.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await cleaner
+        await cancelling
     assert ended == [True] * 3
+
+
+async def test_run_until_says_whether_the_task_ended_first() -> None:
+    """The result is True if the task ended first; if the event was set first, it is False and the task is cancelled."""
+    event = asyncio.Event()
+    assert await run_until(event, asyncio.create_task(asyncio.sleep(1)))
+    endless = asyncio.create_task(asyncio.sleep(1000))
+    asyncio.get_running_loop().call_later(1, event.set)
+    assert not await run_until(event, endless)
+    assert endless.cancelled()
+    with pytest.raises(ZeroDivisionError):
+        await run_until(asyncio.Event(), asyncio.create_task(divide(0)))
+
+
+async def divide(number: int) -> float:
+    return 1 / number

@@ -40,6 +40,7 @@ class Counts:
 
     @property
     def total_requests(self) -> int:
+        """The number of requests to all endpoints."""
         return self.requests.total()
 
     @contextmanager

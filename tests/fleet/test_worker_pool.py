@@ -102,7 +102,7 @@ async def test_a_cancelled_acquire_takes_nothing() -> None:
 async def test_a_fleet_of_long_lists_stays_within_the_budget() -> None:
     """With 8 slots at most 16 pages are held at once, most of them are used, and all are released in the end."""
     peak = 0
-    async with PoderoSimulator(users=5, vehicles=12, sessions_per_vehicle=900, seed=4) as simulator:
+    async with PoderoSimulator(users=2, vehicles=8, sessions_per_vehicle=700, seed=4) as simulator:
         credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
         policies = {"retry": RetryPolicy(), "throttle": ThrottlePolicy(max_concurrency=8), "timeouts": Timeouts()}
         transport = Transport(simulator.base_url, credentials, session=None, token_store=None, **policies)  # type: ignore[arg-type]
