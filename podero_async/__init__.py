@@ -1,6 +1,6 @@
 """An asyncio client of Podero's Partner API that fetches every completed charging session of a fleet.
 
-Sessions are typed, each list is verified to be complete, and requests are as fast as the API allows:
+Sessions are typed, each list is verified to be complete, and the client is as fast as the API allows:
 
 ```python
 import asyncio

@@ -195,7 +195,7 @@ class Progress:
         finished: bool,
         seconds: float,
     ) -> BackfillReport:
-        """Sum up."""
+        """Return the report of the call."""
         done = self.committed
         return BackfillReport(
             from_date=from_date,
