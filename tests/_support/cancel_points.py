@@ -1,6 +1,6 @@
-"""Stop the library's work at each of its steps: whenever one of its tasks goes on, and whenever one is suspended.
+"""Stops work at each of its steps: a step is a moment at which a task of the library is resumed or suspended.
 
-The tasks of the simulator and of aiohttp do not count: where the library waits for them, it is suspended itself.
+Tasks of the simulator and of aiohttp have no steps of their own, since the library is suspended while it waits for them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ __all__ = [
     "left_open",
 ]
 
-_TURNS = 20  # of the loop, in which most things go
-_LOOKS = 5  # at a step that took long: the machine may have paused, not the library
+_LOOP_TURNS = 20  # then `left_open` waits in real time
+_MAX_TRIES = 5  # of a step that seems slow, since the machine may have paused
 
 Work = Coroutine[Any, Any, None]
 
 
 @attrs.define
 class Steps:
-    """Counts steps from 1 while there is an `act`, which is called at the one numbered `at`, or there and at the next ones."""
+    """Counts steps from 1 and calls `act` at step `at`, or at `times` steps from there on. Without an `act`, none count."""
 
     at: int
     act: Callable[[], object] | None = None
@@ -48,23 +48,24 @@ class Steps:
     was_stopped: bool = False
     count: int = 0
     places: list[str] = attrs.field(factory=list)
-    """Where in the library the task waited whose step it was: each call of the stack, as file and line."""
+    """The library's part of the stack at step `at`, as file and line of each call."""
     acted_at: float = 0.0
     ended_at: float = 0.0
     ours: list[asyncio.Task[Any]] = attrs.field(factory=list)
-    """Every task that the library made meanwhile ..."""
+    """The tasks that the library has started."""
     others: list[asyncio.Task[Any]] = attrs.field(factory=list)
-    """... and every other, but for the simulator's."""
+    """All other tasks, except the simulator's."""
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count the steps of the tasks that the library makes from now on."""
+        """Count the steps of the tasks that the library starts from now on."""
         loop.set_task_factory(self._make_task)
 
     def counted(self, work: Work) -> Work:
-        """Count the steps of a coroutine of the test's own, too, once it is a task's."""
+        """Count the steps of a test's own coroutine, too."""
         return _Counted(work, self)
 
     def begin(self, work: Work) -> asyncio.Task[None]:
+        """Start work as a task and count its steps until it has ended."""
         loop = asyncio.get_running_loop()
         self.watch(loop)
         task = asyncio.Task(self.counted(work), loop=loop)
@@ -72,12 +73,13 @@ class Steps:
         return task
 
     def end(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Count no more, and take no note of what begins now."""
+        """Stop counting, and stop recording new tasks."""
         self.act = None
         self.ended_at = loop.time()
         loop.set_task_factory(None)
 
     def step(self, work: Any) -> None:
+        """Count a step of a task, and act if it is time."""
         if self.act is None:
             return
         self.count += 1
@@ -88,7 +90,7 @@ class Steps:
             self.act()
 
     def left(self, *, of_others: bool = False) -> list[str]:
-        """Name the tasks that are still there."""
+        """Return the names of the tasks that have not ended."""
         return [task.get_name() for task in self.ours + self.others * of_others if not task.done()]
 
     def _make_task(self, loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:
@@ -102,7 +104,7 @@ class Steps:
 
 
 class _Counted(Coroutine[Any, Any, Any]):
-    """A task's coroutine, which tells of its steps."""
+    """The coroutine of a task, wrapped to report its steps."""
 
     def __init__(self, work: Coroutine[Any, Any, Any], steps: Steps) -> None:
         self._work = work
@@ -119,13 +121,13 @@ class _Counted(Coroutine[Any, Any, Any]):
         self._work.close()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        raise TypeError("a task's own coroutine is awaited by nobody else")
+        raise TypeError("only its task awaits this coroutine")
 
-    def _stepped(self, go_on: Callable[..., Any], *values: Any) -> Any:
+    def _stepped(self, resume: Callable[..., Any], *values: Any) -> Any:
         self._steps.step(self._work)
-        waits_for = go_on(*values)
+        awaited = resume(*values)
         self._steps.step(self._work)
-        return waits_for
+        return awaited
 
 
 def _places_of(work: Any) -> list[str]:
@@ -143,12 +145,13 @@ def _places_of(work: Any) -> list[str]:
 
 @attrs.define
 class Sweep:
-    """Hands out steps to stop at, each one later than the last, until the work comes to its end before; then tells a figure.
+    """Yields `Steps` to stop at, one later each time, until the work ends before its stop.
 
-    Fails where a stop took long to come out, or never did.
+    Fails if the work goes on after a stop, or ends more than `longest_s` after it. On a leaping loop that bound does not
+    depend on the machine: the timers of the library and of the faults take longer, and computing takes far less.
     """
 
-    longest_s: float = 0.1
+    longest_s: float = 0.5
     places: set[str] = attrs.field(factory=set)
     slowest_s: float = 0.0
     count: int = 0
@@ -157,15 +160,15 @@ class Sweep:
         at = 1
         while True:
             took: list[float] = []
-            while not took or (took[-1] > self.longest_s / 2 and len(took) < _LOOKS):
+            while not took or (took[-1] > self.longest_s / 2 and len(took) < _MAX_TRIES):
                 steps = Steps(at)
                 yield steps
                 took.append(steps.ended_at - steps.acted_at if steps.was_stopped else 0.0)
             if steps.count < at:
                 return
-            where = f"stopped at step {at} of {steps.count}, {' '.join(steps.places)}"
-            assert steps.was_stopped or steps.count == at, f"{where}: it went on"
-            assert min(took) < self.longest_s, f"{where}: it came out after {min(took):.2f} s"
+            stop = f"stopped at step {at} of {steps.count}, {' '.join(steps.places)}"
+            assert steps.was_stopped or steps.count == at, f"{stop}: it went on"
+            assert min(took) < self.longest_s, f"{stop}: it ended after {min(took):.2f} s"
             self.slowest_s = max(self.slowest_s, min(took))
             self.places.update(steps.places)
             self.count = at
@@ -173,11 +176,12 @@ class Sweep:
 
     @property
     def figure(self) -> str:
-        return f"{self.count} steps, {len(self.places)} places, out within {self.slowest_s * 1000:.0f} ms"
+        """The sweep in one line, for `record_property`."""
+        return f"{self.count} steps, {len(self.places)} lines, stopped within {self.slowest_s * 1000:.0f} ms"
 
 
 Way = Callable[[Work, Steps], Awaitable[None]]
-"""Runs the work, stops it at the step, and notes whether it was stopped; fails where that does not look as it should."""
+"""Runs work, stops it at the step, and records whether it was stopped; fails if the stop raises the wrong error."""
 
 
 async def by_cancelling(work: Work, steps: Steps) -> None:
@@ -190,7 +194,7 @@ async def by_cancelling(work: Work, steps: Steps) -> None:
 
 
 async def by_cancelling_twice(work: Work, steps: Steps) -> None:
-    """Do not even wait for the end that the first one began."""
+    """Cancel again at the next step, while the work is ending."""
     steps.times = 2
     await by_cancelling(work, steps)
 
@@ -234,7 +238,7 @@ WAYS = [by_cancelling, by_cancelling_twice, by_a_timeout, by_a_sibling]
 
 
 def by_ctrl_c(runner: asyncio.Runner, work: Work, steps: Steps) -> None:
-    """Run the work as a program's main task, and send this process a SIGINT at the step."""
+    """Run work as the main task of a program, and send this process a SIGINT at the step."""
     steps.watch(runner.get_loop())
     steps.act = lambda: signal.raise_signal(signal.SIGINT)
     try:
@@ -244,28 +248,27 @@ def by_ctrl_c(runner: asyncio.Runner, work: Work, steps: Steps) -> None:
     steps.end(runner.get_loop())
 
 
-def what_is_open() -> tuple[int, int]:
-    """Count open files, sockets included, and threads."""
-    return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208  # asked for hundreds of times
+def _open_files_and_threads() -> tuple[int, int]:
+    return len(os.listdir("/proc/self/fd")), threading.active_count()  # noqa: PTH208  # called hundreds of times
 
 
 async def calm() -> tuple[int, int]:
-    """Return what is open once the threads that others told to go are gone, or have had their time."""
+    """Count the open files, sockets included, and the threads, when all threads have ended or after a second."""
     give_up_at = time.monotonic() + 1
     while threading.active_count() > 1 and time.monotonic() < give_up_at:
         await asyncio.sleep(0.002)
-    return what_is_open()
+    return _open_files_and_threads()
 
 
 async def left_open(before: tuple[int, int]) -> tuple[int, int]:
-    """Return how many files and threads more than before are open, once all that was told to go has had its time.
+    """Return how many more files and threads than `before` are open, when there are none or after a second.
 
-    Fewer are none: what another test told to go may have gone meanwhile.
+    Fewer than before count as none, since files and threads of an earlier test may have gone in between.
     """
     give_up_at = time.monotonic() + 1
     for turn in itertools.count():
-        files, threads = (max(0, now - then) for now, then in zip(what_is_open(), before, strict=True))
+        files, threads = (max(0, now - then) for now, then in zip(_open_files_and_threads(), before, strict=True))
         if not (files or threads) or time.monotonic() > give_up_at:
             break
-        await asyncio.sleep(0 if turn < _TURNS else 0.002)
+        await asyncio.sleep(0 if turn < _LOOP_TURNS else 0.002)
     return files, threads
