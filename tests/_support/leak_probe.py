@@ -1,6 +1,6 @@
-"""What a process gains by using clients, to be measured apart: `python -m tests._support.leak_probe WHAT COUNT ORG URL ID SECRET FROM TO`.
+"""A process that measures what clients leak: `python -m tests._support.leak_probe KIND COUNT ORG URL ID SECRET FROM TO`.
 
-Prints how many bytes of memory and how many file descriptors were gained after a warm-up, and how much was done.
+Prints the bytes of memory and the file descriptors gained since a warm-up, and how many clients or sessions there were.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from podero_async import ClientCredentials, PoderoClient, VehicleSessions
 
 
 class Reader:
-    """Opens clients and reads the fleet."""
+    """Opens clients and reads a fleet."""
 
     def __init__(self, org_id: str, url: str, client_id: str, secret: str, first: str, last: str) -> None:
         self._org_id, self._url = org_id, url
@@ -31,7 +31,7 @@ class Reader:
             return sum([len(each.sessions) async for each in fleet if isinstance(each, VehicleSessions)])
 
     async def clients(self, count: int) -> tuple[int, int, int]:
-        """Open, use and close so many clients."""
+        """Open, use and close clients, ten of them as a warm-up."""
         for number in range(count + 10):
             if number == 10:
                 memory, descriptors = _memory(), _descriptors()
@@ -40,7 +40,7 @@ class Reader:
         return _memory() - memory, _descriptors() - descriptors, count
 
     async def sessions(self, count: int) -> tuple[int, int, int]:
-        """Read at least so many sessions through one client."""
+        """Read at least `count` sessions with one client, after three reads of the fleet as a warm-up."""
         descriptors = _descriptors()
         async with self.client() as client:
             for _ in range(3):
