@@ -41,7 +41,8 @@ async def stream(*arguments: float) -> AsyncIterator[float]:
 async def test_map_in_order_keeps_the_order_and_the_bound() -> None:
     """Results come in the order of the arguments, and at most `ahead` calls run."""
     calls = Calls()
-    arguments = [random.Random(1).random() for _ in range(50)]
+    rng = random.Random(1)
+    arguments = [rng.random() for _ in range(50)]
     assert [result async for result in map_in_order(calls, arguments, ahead=4)] == arguments
     assert calls.peak == 4
     assert [result async for result in map_in_order(calls, [], ahead=4)] == []

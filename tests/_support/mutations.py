@@ -1,8 +1,7 @@
-"""What can be changed in a module: mutmut's changes, and some of its own for the store's SQL.
+"""Makes the mutants of a module: mutmut's changes, and changes of the store's SQL.
 
-mutmut itself makes them in the bodies of plain functions alone; here constants and properties are changed as well. Left
-alone are annotations, decorators, imports, what is exported, and words for people: how an error or a log line is worded
-is not promised.
+Constants and properties are changed, too, which mutmut itself does not do. Annotations, decorators, imports, `__all__` and
+messages are left alone, since no promise depends on the wording of an error or a log line.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ SQL_SWAPS = [
 
 @attrs.frozen
 class Mutant:
-    """A module's text with one thing changed."""
+    """The text of a module with one change."""
 
     line: int
     text: str
@@ -62,14 +61,14 @@ class _Changes(cst.CSTVisitor):
         self.found: list[tuple[int, cst.CSTNode, cst.CSTNode]] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        if isinstance(node, cst.Annotation | cst.Decorator | cst.Import | cst.ImportFrom) or _is_a_declaration(node):
+        if isinstance(node, cst.Annotation | cst.Decorator | cst.Import | cst.ImportFrom) or _is_declaration(node):
             return False
         line = self.get_metadata(PositionProvider, node).start.line
         self.found += [(line, node, changed) for changed in _changed(node)]
         return True
 
 
-def _is_a_declaration(node: cst.CSTNode) -> bool:
+def _is_declaration(node: cst.CSTNode) -> bool:
     if not isinstance(node, cst.Assign):
         return False
     target, value = node.targets[0].target, node.value
@@ -81,11 +80,11 @@ def _changed(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     if isinstance(node, cst.SimpleString | cst.FormattedStringText):
         for text in _changed_sql(node.value):
             yield node.with_changes(value=text)
-    if _are_words(node):
+    if _is_message(node):
         return
     for kind, operator in mutation_operators:
         if isinstance(node, kind):
-            yield from (changed for changed in operator(node) if not _takes_words(node, changed))
+            yield from (changed for changed in operator(node) if not _drops_message(node, changed))
 
 
 def _changed_sql(text: str) -> Iterator[str]:
@@ -95,22 +94,22 @@ def _changed_sql(text: str) -> Iterator[str]:
                 yield text[: match.start()] + instead + text[match.end() :]
 
 
-def _are_words(node: cst.CSTNode) -> bool:
-    """Whether it is a text with a space in it."""
+def _is_message(node: cst.CSTNode) -> bool:
+    """Return whether a node is a text with a space in it."""
     if isinstance(node, cst.FormattedString):
         return any(isinstance(part, cst.FormattedStringText) and " " in part.value for part in node.parts)
     return isinstance(node, cst.ConcatenatedString) or (isinstance(node, cst.SimpleString) and " " in node.value)
 
 
-def _takes_words(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
+def _drops_message(node: cst.CSTNode, changed: cst.CSTNode) -> bool:
     if not (isinstance(node, cst.Call) and isinstance(changed, cst.Call)):
         return False
     kept = [argument.value for argument in changed.args]
-    return any(_are_words(argument.value) and argument.value not in kept for argument in node.args)
+    return any(_is_message(argument.value) and argument.value not in kept for argument in node.args)
 
 
 def mutants_of(path: Path) -> list[Mutant]:
-    """Make all mutants of a file."""
+    """Return all mutants of a file, each change once."""
     text = path.read_text()
     wrapper = MetadataWrapper(cst.parse_module(text))
     changes = _Changes()
