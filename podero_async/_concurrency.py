@@ -21,8 +21,8 @@ async def map_in_order(
 ) -> AsyncGenerator[T, None]:
     """Call `call` with each argument and yield the results in the order of the arguments.
 
-    At most `ahead` calls are running or finished and not yet yielded. The first error, in that order, is raised.
-    An error, cancellation and closing the generator cancel the other calls and wait until they have ended.
+    At most `ahead` calls are running or finished and not yet yielded. The first error, in that order, is raised. An error,
+    cancellation and closing the generator cancel the other calls and wait until they have ended.
     """
     tasks: deque[asyncio.Task[T]] = deque()
     try:

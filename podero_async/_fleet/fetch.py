@@ -112,6 +112,8 @@ class FleetFetch:
     async def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> UndecodedSessions | Outcome:
         if isinstance(vehicle, VehicleFailure):
             return vehicle  # the discovery could not list a user's vehicles
+        if not isinstance(vehicle, VehicleRef):
+            raise ValueError(f"vehicles must be VehicleRef values, not {type(vehicle).__name__}")  # noqa: TRY004
         return await fetch_or_fail(self._endpoints, vehicle, self._window, budget)
 
     def _items(
@@ -120,8 +122,8 @@ class FleetFetch:
         if vehicles is None:
             return discover(self._endpoints, self._discovery_stats, ahead=self._limiter.ceiling)
         if isinstance(vehicles, AsyncIterable):
-            return _all_checked(vehicles)
-        return map(_checked, vehicles)
+            return (vehicle async for vehicle in vehicles)
+        return iter(vehicles)
 
     def _count(self, outcome: VehicleSessions | VehicleFailure) -> None:
         counts = self._counts
@@ -156,14 +158,3 @@ async def fetch_or_fail(
         if endpoints.is_fatal(error):
             raise
         return failure_of(vehicle.user_id, vehicle, error, stats)
-
-
-def _checked(vehicle: VehicleRef) -> VehicleRef:
-    if not isinstance(vehicle, VehicleRef):
-        raise ValueError(f"vehicles must be VehicleRef values, not {type(vehicle).__name__}")  # noqa: TRY004
-    return vehicle
-
-
-async def _all_checked(vehicles: AsyncIterable[VehicleRef]) -> AsyncGenerator[VehicleRef, None]:
-    async for vehicle in vehicles:
-        yield _checked(vehicle)
