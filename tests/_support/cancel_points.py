@@ -261,7 +261,7 @@ async def calm() -> tuple[int, int]:
 
 
 async def left_open(before: tuple[int, int]) -> tuple[int, int]:
-    """Return how many more files and threads than `before` are open, when there are none or after a second.
+    """Return how many more files and threads than `before` are open, waiting up to a second if there are any.
 
     Fewer than before count as none, since files and threads of an earlier test may have gone in between.
     """

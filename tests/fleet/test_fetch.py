@@ -95,7 +95,7 @@ async def test_users_without_vehicles_cost_no_request() -> None:
 
 @pytest.mark.parametrize("kind", ["list", "iterator", "async iterator"])
 async def test_vehicles_come_from_any_kind_of_iterable(simulator: PoderoSimulator, kind: str) -> None:
-    """A list, an iterator and an async iterator of vehicles are read without any discovery."""
+    """If vehicles are given, as a list, an iterator or an async iterator, nothing is discovered."""
     some = simulator.vehicles[:4]
 
     def iterator() -> Iterator[VehicleRef]:
@@ -114,7 +114,7 @@ async def test_vehicles_come_from_any_kind_of_iterable(simulator: PoderoSimulato
 
 
 async def test_an_error_of_the_callers_iterable_is_raised(simulator: PoderoSimulator) -> None:
-    """An error that the caller's own iterable raises comes out of the iteration."""
+    """If the caller's own iterable raises an error, it comes out of the iteration."""
 
     def broken() -> Iterator[VehicleRef]:
         yield simulator.vehicles[0]
@@ -192,7 +192,7 @@ async def test_unusual_lists_are_complete(fault: Fault, verdict: Completeness) -
 
 
 async def test_unreadable_rows_are_kept_on_rejected() -> None:
-    """Each row is either a session or a rejected item with the path of its error, and none is missing."""
+    """If rows cannot be read, each is a rejected item with the path of its error, and no row is missing."""
     faults = [Fault(kind="malformed_row", field="energy_charged_kwh", rate=1.0)]
     async with PoderoSimulator(users=1, vehicles=3, sessions_per_vehicle=(30, 450), seed=2, faults=faults) as simulator:
         async with client_of(simulator) as client:
@@ -212,7 +212,7 @@ async def test_unreadable_rows_are_kept_on_rejected() -> None:
 
 
 async def test_one_vehicles_failure_is_a_value(simulator: PoderoSimulator) -> None:
-    """Two vehicles that fail are two failures in the stream, and the other nine arrive."""
+    """If two vehicles fail, they are two failures in the stream, and the other nine arrive."""
     stranger = VehicleRef(user_id=simulator.vehicles[0].user_id, vehicle_id=UUID(int=1))
     simulator.add_fault(Fault(kind="status", status=500, rate=1.0, vehicle=simulator.vehicles[3]))
     async with client_of(simulator) as client:
@@ -226,7 +226,7 @@ async def test_one_vehicles_failure_is_a_value(simulator: PoderoSimulator) -> No
 
 
 async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None:
-    """The fetch reports such a user as a failure without a vehicle; `discover_vehicles` raises the error."""
+    """If a user's vehicles cannot be listed, the fetch yields a failure without a vehicle, and discovery raises the error."""
     fault = Fault(kind="status", status=403, nth=1, endpoint="vehicles")
     async with PoderoSimulator(users=5, vehicles=10, sessions_per_vehicle=5) as simulator:
         async with client_of(simulator) as client:
@@ -245,7 +245,7 @@ async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None
 
 
 async def test_refused_credentials_end_the_fetch_at_once(simulator: PoderoSimulator) -> None:
-    """A wrong secret raises one `AuthenticationError` before any vehicle is read."""
+    """If the secret is wrong, one `AuthenticationError` is raised before any vehicle is read."""
     wrong = ClientCredentials(simulator.client_id, "wrong")
     async with client_of(simulator, credentials=wrong) as client:
         for vehicles in (None, simulator.vehicles):
@@ -308,7 +308,7 @@ async def test_the_repr_shows_the_live_state(simulator: PoderoSimulator) -> None
 
 
 async def test_a_fetch_that_is_never_left_warns(simulator: PoderoSimulator) -> None:
-    """A fetch that was entered by hand and dropped without leaving it emits a `ResourceWarning`."""
+    """When a fetch was entered by hand and is dropped without being left, it emits a `ResourceWarning`."""
     async with client_of(simulator) as client:
         fleet = await client.fetch_fleet(**all_days(simulator)).__aenter__()
         assert len([outcome async for outcome in fleet]) == 10

@@ -76,7 +76,7 @@ async def test_the_budget_serves_in_order_and_is_never_exceeded() -> None:
 
 
 async def test_a_list_larger_than_the_budget_takes_all_of_it() -> None:
-    """A list with more pages than the budget is read alone."""
+    """If a list has more pages than the budget, it is read alone."""
     budget = MemoryBudget(10)
     await budget.acquire(1)
     large = asyncio.create_task(budget.acquire(1000))
@@ -129,7 +129,7 @@ async def test_a_fleet_of_long_lists_stays_within_the_budget() -> None:
 
 
 async def test_no_worker_keeps_the_outcome_that_it_handed_over() -> None:
-    """An outcome that the consumer has dropped is freed while the workers wait for their next item."""
+    """When the consumer has dropped an outcome, it is freed although the workers wait for their next item."""
     handed_over: list[weakref.ref[VehicleSessions]] = []
 
     async def read(item: int, budget: MemoryBudget) -> UndecodedSessions | Outcome:
