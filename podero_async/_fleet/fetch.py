@@ -9,7 +9,6 @@ import asyncio
 import warnings
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from types import TracebackType
 from typing import Self
 
 from podero_async._fleet.budget import MemoryBudget
@@ -78,12 +77,10 @@ class FleetFetch:
         await self._outcomes.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Cancel and await everything that is still running."""
         self._was_left = True
-        await self._outcomes.__aexit__(kind, error, traceback)
+        await self._outcomes.__aexit__()
         self._end()
 
     def __aiter__(self) -> AsyncIterator[VehicleSessions | VehicleFailure]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, nullcontext
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import attrs
@@ -92,9 +91,7 @@ class WorkerPool(Generic[T]):
         self._run = asyncio.create_task(self._read_all(), name="podero_async fleet")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._run is not None:
             try:
                 await cancel_all([self._run])

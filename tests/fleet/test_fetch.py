@@ -222,7 +222,9 @@ async def test_one_vehicles_failure_is_a_value(simulator: PoderoSimulator) -> No
     assert {type(failure.error) for failure in failures.values()} == {NotFoundError, ServerError}
     assert failures[stranger].requests == 1
     assert failures[simulator.vehicles[3]].retries == QUICK.max_attempts - 1
-    assert (fleet.summary.vehicles, fleet.summary.failures) == (9, 2)
+    summary = fleet.summary
+    assert (summary.vehicles, summary.failures) == (9, 2)
+    assert (summary.requests, summary.retries) == (simulator.counts.total_requests - 1, QUICK.max_attempts - 1)
 
 
 async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None:
@@ -238,6 +240,7 @@ async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None
             others = {vehicle for vehicle in simulator.vehicles if vehicle.user_id != failure.user_id}
             assert {outcome.vehicle for outcome in outcomes if isinstance(outcome, VehicleSessions)} == others
             assert (fleet.summary.failures, fleet.summary.vehicles) == (1, len(others))
+            assert fleet.summary.requests == simulator.counts.total_requests - 1
             simulator.clear_faults()
             simulator.add_fault(fault)
             with pytest.raises(PermissionDeniedError):
