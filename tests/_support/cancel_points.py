@@ -147,8 +147,8 @@ def _places_of(work: Any) -> list[str]:
 class Sweep:
     """Yields `Steps` to stop at, one later each time, until the work ends before its stop.
 
-    Fails if the work goes on after a stop, or ends more than `longest_s` after it. On a leaping loop that bound does not
-    depend on the machine: the timers of the library and of the faults take longer, and computing takes far less.
+    Fails if the work goes on after a stop, or ends more than `longest_s` after it. On a leaping loop computing takes no time,
+    so only a wait of the library or of a fault can exceed that bound.
     """
 
     longest_s: float = 0.5
