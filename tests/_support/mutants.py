@@ -30,7 +30,7 @@ TESTS = {
     "_concurrency": ["test_concurrency.py"],
     "_auth": ["auth", "http/test_transport.py"],
     "_decode": ["decode", "test_validation.py", "fleet/test_fetch.py"],
-    "_fleet": ["fleet"],
+    "_fleet": ["fleet", "promises/test_hardships.py"],
     "_flow": ["flow", "http/test_transport.py"],
     "_http": ["http"],
     "_paging": ["paging", "promises/test_hardships.py"],

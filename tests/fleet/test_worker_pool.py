@@ -19,6 +19,7 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
+from podero_async._decode import decode_page
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.fetch import fetch_or_fail
 from podero_async._fleet.vehicle import UndecodedSessions
@@ -27,15 +28,19 @@ from podero_async._http import Transport
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import ORG, USER
+from tests._support.clients import ORG, USER, page_body, wire_row
 
 DAY = date(2026, 1, 1)
 
 
-def outcome() -> VehicleSessions:
-    vehicle = VehicleRef(user_id=ORG, vehicle_id=USER)
+def outcome(sessions: int = 0) -> VehicleSessions:
     return VehicleSessions(
-        vehicle=vehicle, from_date=DAY, to_date=DAY, sessions=[], completeness=Completeness.VERIFIED, total=0
+        vehicle=VehicleRef(user_id=ORG, vehicle_id=USER),
+        from_date=DAY,
+        to_date=DAY,
+        sessions=[decode_page(page_body(wire_row())).items[0]] * sessions,
+        completeness=Completeness.VERIFIED,
+        total=sessions,
     )
 
 
@@ -148,8 +153,9 @@ async def test_no_worker_keeps_the_outcome_that_it_handed_over() -> None:
 
 
 @pytest.mark.parametrize("kind", ["iterator", "generator"])
-async def test_items_are_pulled_only_when_a_worker_is_free(kind: str) -> None:
-    """Without a consumer, as many items are pulled as there are workers and outcomes in the buffer."""
+@pytest.mark.parametrize(("sessions", "buffered"), [(0, 16), (60, 2)])
+async def test_items_are_pulled_only_when_a_worker_is_free(kind: str, sessions: int, buffered: int) -> None:
+    """Without a consumer, each of 6 workers has an item, and the buffer has 16 outcomes or 100 sessions."""
     pulled = 0
 
     def items() -> Iterator[int]:
@@ -162,11 +168,14 @@ async def test_items_are_pulled_only_when_a_worker_is_free(kind: str) -> None:
         for number in items():
             yield number
 
+    async def read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+        return outcome(sessions)
+
     source = items() if kind == "iterator" else generated()
-    async with WorkerPool(source, read_at_once, slots=4) as pool:
+    async with WorkerPool(source, read, slots=4) as pool:
         for _ in range(200):
             await asyncio.sleep(0)
-        assert pulled <= 4 + 2 + 16
+        assert pulled == 6 + buffered
         assert len([item async for item, _ in pool]) == 1000
 
 
