@@ -477,11 +477,11 @@ async def test_a_password_client_reads_a_fleet(simulator: PoderoSimulator) -> No
 
 
 @pytest.mark.parametrize("style", ["json", "basic", "form"])
-@pytest.mark.parametrize("refuse_with", [400, 404, 405, 415, 422])
-async def test_every_token_endpoint_style_is_found(style: Any, refuse_with: Any) -> None:
+@pytest.mark.parametrize("unsupported_status", [400, 404, 405, 415, 422])
+async def test_every_token_endpoint_style_is_found(style: Any, unsupported_status: Any) -> None:
     """One token is issued by a server with only one of the three styles, however it refuses the others."""
     async with PoderoSimulator(
-        users=1, vehicles=1, sessions_per_vehicle=1, token_styles={style}, unsupported_status=refuse_with
+        users=1, vehicles=1, sessions_per_vehicle=1, token_styles={style}, unsupported_status=unsupported_status
     ) as simulator:
         async with client_of(simulator) as client:
             assert_complete(simulator, await outcomes_of(simulator, client))
