@@ -24,7 +24,7 @@ RANGES = {
 
 HARD = re.compile(
     r"\b(what|who(ever|m|se)?) (is|are|was|has|comes|came|stands|waits|fails|cannot|needs|they|it|one|nobody)\b"
-    r"|\b(is|are) (no|none)\b"
+    r"|\b(is|are) (no|(?-i:none))\b"
     r"|\bwhere (it|that|there|nothing|this|they|one|nobody)\b"
     r"|\b(nobody|somebody|meanwhile|so many|whatever|whoever)\b",
     re.IGNORECASE,
