@@ -23,7 +23,7 @@ from benchmarks.measuring import Figure, LoopProbe
 from podero_async import ClientCredentials, PoderoClient, VehicleRef, VehicleSessions
 from podero_async._paging.window import Window
 from podero_async.backfill import SessionStore, backfill
-from podero_async.backfill._values import WorkItem
+from podero_async.backfill._values import Limits, WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.backfill.store.duckdb.upsert import write_batch
@@ -116,19 +116,20 @@ def by_batches(reads: list[VehicleSessions], store_path: Path) -> int:
     rows = 0
     with duckdb.connect(str(store_path)) as con:
         con.execute("SET TimeZone = 'UTC'")
-        batch = Batch(1, date(2026, 6, 29))
+        batch, limits = Batch(1), Limits()
         for number, read in enumerate(reads, 1):
-            window = _window(read)
-            batch.add(WorkItem(number, read.vehicle, window), read, [], read.sessions, datetime.now(UTC))
-            if batch.is_full or number == len(reads):
-                batch.seal()
+            _add(batch, number, read)
+            is_full = batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
+            if is_full or number == len(reads):
                 rows += write_batch(con, batch).new
-                batch = Batch(1, date(2026, 6, 29))
+                batch = Batch(1)
     return rows
 
 
-def _window(read: VehicleSessions) -> Window:
-    return Window(read.from_date, read.to_date, include_hidden=True)
+def _add(batch: Batch, number: int, read: VehicleSessions) -> None:
+    window = Window(read.from_date, read.to_date, include_hidden=True)
+    batch.add(WorkItem(number, read.vehicle, window), read, date(2026, 6, 29), datetime.now(UTC))
+    batch.convert_pending()
 
 
 def by_row(reads: list[VehicleSessions], path: Path) -> int:
@@ -178,11 +179,10 @@ def rate(write: Callable[..., int], *arguments: Any) -> tuple[float, float]:
 
 def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int) -> list[float]:
     """Time a batch of re-read vehicles, in a store that doubles before each round."""
-    batch = Batch(1, date(2026, 6, 29))
+    batch = Batch(1)
     ordered = sorted(reads, key=lambda read: read.vehicle.vehicle_id)
     for number, read in enumerate(ordered[:100], 1):
-        batch.add(WorkItem(number, read.vehicle, _window(read)), read, [], read.sessions, datetime.now(UTC))
-    batch.seal()
+        _add(batch, number, read)
     costs = []
     with duckdb.connect(str(store_path)) as con:
         con.execute("SET TimeZone = 'UTC'")

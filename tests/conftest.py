@@ -11,11 +11,9 @@ import re
 import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from typing import Any
 
 import pytest
 
-from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
 from tests._support.time_warp import LeapingLoop
 
@@ -93,19 +91,6 @@ def soak_scale(request: pytest.FixtureRequest) -> float:
     """Return the factor by which soak tests are scaled."""
     scale: float = request.config.getoption("--soak-scale")
     return scale
-
-
-@pytest.fixture
-def store_without_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the work of stores on the event loop, since a leaping clock does not wait for threads."""
-
-    async def at_once(_: SessionStore, work: Callable[[], Any]) -> Any:
-        return work()
-
-    monkeypatch.setattr(SessionStore, "_in_thread", at_once)
-    monkeypatch.setattr(
-        "podero_async.backfill._writer._MAX_WAIT_S", 10.0
-    )  # a commit takes real time, which a leaping clock does not measure
 
 
 @pytest.fixture

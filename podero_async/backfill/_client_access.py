@@ -1,6 +1,6 @@
-"""What the backfill takes from the client: a fleet's vehicles, reads of windows, and whether the API is down.
+"""The parts of the client that a backfill uses: discovery, reads of windows, and the state of the API.
 
-The only room here that knows the client's inner parts.
+This is the only module of the backfill that accesses the client's internals.
 """
 
 from __future__ import annotations
@@ -19,34 +19,36 @@ from podero_async._http.origin import checked_origin
 from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["discovered", "is_down", "limiter_of", "owner_of_client", "reads"]
+__all__ = ["discover_fleet", "is_down", "limiter_of", "owner_of", "read_items"]
 
 
-def owner_of_client(client: PoderoClient) -> StoreOwner:
-    """Return whose sessions the client reads."""
+def owner_of(client: PoderoClient) -> StoreOwner:
+    """Return the organization and the origin that the client reads from."""
     return StoreOwner(str(client._org_id), checked_origin(client._base_url))  # noqa: SLF001
 
 
 def limiter_of(client: PoderoClient) -> Limiter:
-    """Return what says how many requests are under way."""
+    """Return the limiter of the client's requests."""
     return client._transport.limiter  # noqa: SLF001
 
 
 def is_down(client: PoderoClient) -> bool:
-    """Say whether the API must be taken for down."""
+    """Return whether the client considers the API unavailable."""
     return client._transport.is_down  # noqa: SLF001
 
 
-def discovered(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
-    """Stream the fleet's vehicles; a user whose vehicles cannot be listed is a failure."""
+def discover_fleet(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+    """Yield the vehicles of the organization, and a failure for each user with a failed vehicle list."""
     return discover(client._endpoints, stats, ahead=limiter_of(client).ceiling)  # noqa: SLF001
 
 
-def reads(client: PoderoClient, tasks: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> WorkerPool[WorkItem]:
-    """Read the windows of vehicles; the tasks come out with their results, as they end."""
+def read_items(
+    client: PoderoClient, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]
+) -> WorkerPool[WorkItem]:
+    """Read the windows of work items; each item is yielded with its outcome, in order of completion."""
     endpoints = client._endpoints  # noqa: SLF001
 
-    async def read(task: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
-        return await fetch_or_fail(endpoints, task.vehicle, task.window, budget)
+    async def read(item: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+        return await fetch_or_fail(endpoints, item.vehicle, item.window, budget)
 
-    return WorkerPool(tasks, read, slots=limiter_of(client).ceiling)
+    return WorkerPool(items, read, slots=limiter_of(client).ceiling)

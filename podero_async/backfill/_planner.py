@@ -1,4 +1,6 @@
-"""Before the first session is read: which vehicles, and which days of them."""
+"""The planner of a backfill: decides which vehicles, and which of their days, a run reads."""
+
+from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
@@ -10,70 +12,47 @@ from podero_async._client import PoderoClient
 from podero_async._failures import is_outage_sign
 from podero_async._flow.retry import RequestStats
 from podero_async._paging.window import Window
-from podero_async.backfill._client_access import discovered, owner_of_client
-from podero_async.backfill._report import FailedVehicle, Progress
+from podero_async.backfill._client_access import discover_fleet, owner_of
+from podero_async.backfill._report import BackfillPlan, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
-from podero_async.backfill._values import FLEET, Run, RunSettings, StoreOwner
+from podero_async.backfill._values import FLEET, Limits, Run, RunSettings, StoreOwner
 from podero_async.backfill.errors import ForeignStoreError
-from podero_async.backfill.store._session_store import SessionStore
+from podero_async.backfill.store import SessionStore
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["BackfillPlan", "Planning", "Vehicles", "check_owner", "check_window", "plan_backfill", "utc_now"]
+__all__ = ["Planner", "Vehicles", "check_owner", "check_window", "plan_backfill", "utc_now"]
 
 Vehicles = Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
 
-_ROSTER_PIECE = 1_024
-
 
 def utc_now() -> datetime:
-    """Return the time."""
+    """Return the current time."""
     return datetime.now(UTC)
 
 
-@attrs.frozen(kw_only=True)
-class BackfillPlan:
-    """What a backfill would do, found out without reading a session or changing the store."""
-
-    vehicles: int
-    skipped: int
-    """Vehicles of which nothing is to be read."""
-    least_requests: int
-    """One for each window of a vehicle; lists of more than 200 sessions take more."""
-    windows: tuple[tuple[date, date, int], ...]
-    """From, to, and of how many vehicles; the most frequent first."""
-    failures: tuple[FailedVehicle, ...]
-    """Users whose vehicles could not be listed."""
-
-    def seconds_at(self, requests_per_second: float) -> float:
-        """Return the least time that it takes at a rate."""
-        return self.least_requests / requests_per_second
-
-
 def check_window(from_date: date, to_date: date, *, include_hidden: bool, refresh_days: int, today: date) -> Window:
-    """Return the window that the arguments name.
+    """Return the window of a backfill.
 
     Raises:
-        ValueError: They name none, or one that lies in the future.
+        ValueError: The days are not a window, the window lies in the future, or `refresh_days` is invalid.
     """
     window = Window.of(from_date, to_date, include_hidden=include_hidden)
     if window.from_date > today:
         raise ValueError(f"from_date is {from_date}, today is {today} (UTC): nothing of this window has happened yet")
     if isinstance(refresh_days, bool) or not isinstance(refresh_days, int) or refresh_days < 0:
-        raise ValueError("refresh_days must be a whole number of at least 0")
+        raise ValueError(f"refresh_days must be a whole number of at least 0, not {refresh_days!r}")
     return window
 
 
-async def check_owner(store: SessionStore, source: StoreOwner) -> None:
-    """See to it that the store is for nobody else.
+async def check_owner(store: SessionStore, owner: StoreOwner) -> None:
+    """Check that a store is unclaimed or has the given owner.
 
     Raises:
-        ForeignStoreError: It is. It was not touched.
+        ForeignStoreError: The store has another owner. It is unchanged.
     """
-    from podero_async.backfill.store.duckdb.owner import owner_of  # noqa: PLC0415
-
-    owner = await store.call(owner_of)
-    if owner is not None and owner != source:
-        raise ForeignStoreError(f"the store is for {owner}, not for {source}", store.path)
+    found = await store.backend.owner()
+    if found is not None and found != owner:
+        raise ForeignStoreError(f"the store is for {found}, not for {owner}", store.path)
 
 
 async def plan_backfill(
@@ -88,34 +67,28 @@ async def plan_backfill(
     shard: Shard | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> BackfillPlan:
-    """Say what `backfill` with these arguments would do; it lists the fleet's vehicles, and changes nothing.
+    """Return the work that `backfill` would do with these arguments.
+
+    The organization's vehicles are listed if necessary; no session is read. The store is unchanged.
 
     Raises:
         ValueError: As `backfill`.
-        ForeignStoreError: The store is for another organization.
+        ForeignStoreError: The store belongs to another organization.
         PoderoError: The organization's users could not be listed.
     """
-    from podero_async.backfill.store.duckdb.runs import draft_run  # noqa: PLC0415
-
     started = now()
     window = check_window(
         from_date, to_date, include_hidden=include_hidden, refresh_days=refresh_days, today=started.date()
     )
-    planning = Planning(client, store, window, refresh_days, shard, Progress(), started)
-    settings, unfinished = await planning.find(vehicles)
-    draft = await store.call(draft_run, settings, unfinished)
-    return BackfillPlan(
-        vehicles=draft.vehicles,
-        skipped=draft.skipped,
-        least_requests=sum(vehicles for *_, vehicles in draft.windows),
-        windows=draft.windows,
-        failures=tuple(planning.progress.failures),
-    )
+    planner = Planner(client, store, window, refresh_days, shard, Progress(), started, Limits())
+    settings, unfinished = await planner.find_run(vehicles)
+    plan = await store.backend.draft_run(settings, unfinished)
+    return attrs.evolve(plan, failures=tuple(planner.progress.failures))
 
 
 @attrs.frozen
-class Planning:
-    """Finds the run of a call: the one that was left unfinished, or a new one."""
+class Planner:
+    """Finds the run of a call: the unfinished run of the same call, or a new one."""
 
     client: PoderoClient
     store: SessionStore
@@ -124,35 +97,33 @@ class Planning:
     shard: Shard | None
     progress: Progress
     started: datetime
+    limits: Limits
 
-    async def run(self, vehicles: Vehicles) -> Run:
-        """Return the run to go on with; a new one is in the store from now on."""
-        from podero_async.backfill.store.duckdb.owner import claim  # noqa: PLC0415
-        from podero_async.backfill.store.duckdb.runs import found_before, start_run  # noqa: PLC0415
-
-        settings, run = await self.find(vehicles)
-        await self.store.call(claim, owner_of_client(self.client))
+    async def plan_run(self, vehicles: Vehicles) -> Run:
+        """Return the run of the call; a new run is stored first."""
+        settings, run = await self.find_run(vehicles)
+        backend = self.store.backend
+        await backend.claim(owner_of(self.client))
         if run is None:
-            run = await self.store.call(start_run, settings, self.started)
+            run = await backend.start_run(settings, self.started)
         else:
-            self.progress.count_before(*await self.store.call(found_before, run.run_id))
-        self.progress.vehicles, self.progress.tasks, self.progress.skipped = run.vehicles, run.tasks, run.skipped
+            self.progress.count_before(await backend.findings_of(run.run_id))
+        self.progress.vehicles, self.progress.tasks, self.progress.skipped = run.vehicles, run.work_items, run.skipped
         return run
 
-    async def find(self, vehicles: Vehicles) -> tuple[RunSettings, Run | None]:
-        """Return the unfinished run of the same call; without one, the roster of vehicles is filled for a new one.
+    async def find_run(self, vehicles: Vehicles) -> tuple[RunSettings, Run | None]:
+        """Return the settings and the unfinished run of the same call; otherwise, fill the roster for a new one.
 
-        Where an unfinished run is over the discovered fleet, the fleet is not discovered again.
+        An unfinished run over the discovered fleet is resumed without another discovery.
         """
-        from podero_async.backfill.store.duckdb.runs import resume_run, roster_digest  # noqa: PLC0415
-
-        await check_owner(self.store, owner_of_client(self.client))  # before anything is sent
-        share = f", share {self.shard}" if self.shard else ""
-        settings = RunSettings(self.window, self.refresh_days, FLEET + share)
+        await check_owner(self.store, owner_of(self.client))  # before the first request
+        shard = f", share {self.shard}" if self.shard else ""
+        settings = RunSettings(self.window, self.refresh_days, FLEET + shard)
+        backend = self.store.backend
         if vehicles is not None:
             await self._fill_roster(_as_stream(vehicles))
-            settings = attrs.evolve(settings, scope=await self.store.call(roster_digest) + share)
-        run = await self.store.call(resume_run, settings, self.started.date())
+            settings = attrs.evolve(settings, scope=await backend.roster_scope() + shard)
+        run = await backend.resume_run(settings, self.started.date())
         if vehicles is None and run is None:
             await self._discover()
         return settings, run
@@ -161,15 +132,14 @@ class Planning:
         self.progress.phase = "discovering"
         stats = RequestStats()
         try:
-            await self._fill_roster(discovered(self.client, stats))
+            await self._fill_roster(discover_fleet(self.client, stats))
         finally:
             self.progress.requests += stats.requests
             self.progress.retries += stats.retries
 
     async def _fill_roster(self, found: AsyncGenerator[VehicleRef | VehicleFailure, None]) -> None:
-        from podero_async.backfill.store.duckdb.runs import add_to_roster, clear_roster  # noqa: PLC0415
-
-        await self.store.call(clear_roster)
+        backend = self.store.backend
+        await backend.clear_roster()
         vehicles: list[VehicleRef] = []
         failures: list[VehicleFailure] = []
         async with aclosing(found):
@@ -180,10 +150,10 @@ class Planning:
                 elif self.shard is None or self.shard.holds(each.vehicle_id):
                     vehicles.append(each)
                     self.progress.vehicles += 1
-                if len(vehicles) + len(failures) >= _ROSTER_PIECE:
-                    await self.store.call(add_to_roster, vehicles, failures)
+                if len(vehicles) + len(failures) >= self.limits.roster_chunk:
+                    await backend.add_to_roster(vehicles, failures)
                     vehicles, failures = [], []
-        await self.store.call(add_to_roster, vehicles, failures)
+        await backend.add_to_roster(vehicles, failures)
 
 
 async def _as_stream(

@@ -1,4 +1,4 @@
-"""What a backfill says of itself: while it runs, and at its end. Knows neither the store nor the client."""
+"""The plan, the progress and the report of a backfill. Independent of the store and the client."""
 
 from datetime import date
 from typing import Literal, Self
@@ -6,28 +6,29 @@ from typing import Literal, Self
 import attrs
 
 from podero_async._flow.limiter import Limiter
+from podero_async._paging.window import Window
+from podero_async.backfill._values import Run
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
-__all__ = ["BackfillReport", "FailedVehicle", "Progress", "Written"]
+__all__ = ["BackfillPlan", "BackfillReport", "FailedVehicle", "Findings", "Progress", "Written"]
 
 _MAX_LISTED = 100
-"""Failed and unproven vehicles that a report names; the counts are of all, and so is the store."""
 
 
 @attrs.frozen(kw_only=True)
 class FailedVehicle:
-    """A vehicle whose sessions could not be fetched, or a user whose vehicles could not be listed."""
+    """A vehicle whose sessions could not be fetched, or a user with a failed vehicle list."""
 
     user_id: str
     vehicle_id: str | None
-    """None where it was the user's list of vehicles that failed."""
+    """None if the user's vehicle list failed."""
     kind: str
-    """The error's class name."""
+    """The class name of the error."""
     message: str
 
     @classmethod
     def of(cls, failure: VehicleFailure) -> Self:
-        """Take from a failure what can be listed."""
+        """Describe a failure as text."""
         return cls(
             user_id=str(failure.user_id),
             vehicle_id=str(failure.vehicle.vehicle_id) if failure.vehicle else None,
@@ -37,8 +38,18 @@ class FailedVehicle:
 
 
 @attrs.frozen
+class Findings:
+    """The problems that earlier calls of a run found. A resumed run does not read these vehicles again."""
+
+    unlisted: list[FailedVehicle]
+    """Users with a failed vehicle list."""
+    unproven: list[VehicleRef]
+    rejected: int
+
+
+@attrs.frozen
 class Written:
-    """What one transaction did to the table of sessions."""
+    """The number of sessions that transactions added, changed, confirmed, withdrew and rejected."""
 
     new: int = 0
     changed: int = 0
@@ -46,180 +57,182 @@ class Written:
     withdrawn: int = 0
     rejected: int = 0
 
+    def __add__(self, other: "Written") -> "Written":
+        pairs = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
+        return Written(*(one + another for one, another in pairs))
+
+
+@attrs.frozen(kw_only=True)
+class BackfillPlan:
+    """The work of a backfill, determined without reading a session or changing the store."""
+
+    vehicles: int
+    skipped: int
+    """Vehicles that need no request."""
+    least_requests: int
+    """One request for each window of a vehicle; a list of more than 200 sessions needs more."""
+    windows: tuple[tuple[date, date, int], ...]
+    """First day, last day and number of vehicles; the most frequent window comes first."""
+    failures: tuple[FailedVehicle, ...] = ()
+    """Users with a failed vehicle list."""
+
+    def seconds_at(self, requests_per_second: float) -> float:
+        """Return the minimum duration at a request rate, in seconds."""
+        return self.least_requests / requests_per_second
+
 
 @attrs.frozen(kw_only=True)
 class BackfillReport:
-    """What one call of `backfill` did. Counts are of this call alone, except where they say otherwise."""
+    """The result of one call of `backfill`. The counts are of this call, unless a field says otherwise."""
 
     from_date: date
     to_date: date
     include_hidden: bool
     run_id: int | None
-    """None where it was stopped before its vehicles were known."""
+    """None if the call was stopped before its vehicles were known."""
     resumed: bool
-    """Whether it went on with a run that an earlier call left unfinished."""
+    """Whether the call continued a run that an earlier call had left unfinished."""
     finished: bool
-    """Whether every vehicle was tried; False where the run was interrupted, and the same call goes on."""
+    """Whether every vehicle was tried. If not, the same call resumes the run."""
     vehicles: int
-    """How many vehicles the run is about."""
+    """Vehicles of the run."""
     done: int
-    """Vehicles read and committed; a vehicle of two windows counts twice."""
+    """Vehicles that were read and committed; a vehicle with two windows counts twice."""
     skipped: int
-    """Vehicles that cost no request: this run had done them before, or nothing of them was missing."""
+    """Vehicles that needed no request: an earlier call of the run read them, or no day was missing."""
     failed: int
-    """Vehicles that failed, and users of the whole run whose vehicles could not be listed."""
+    """Vehicles that failed, and users of the whole run with a failed vehicle list."""
     verified: int
     repaired: int
     unproven: int
-    """Vehicles of the whole run: those that an interrupted call left unproven, too, since they are not read again."""
+    """Unproven vehicles of the whole run, since a resumed run does not read them again."""
     failures: tuple[FailedVehicle, ...]
-    """The first hundred of them."""
+    """At most 100 of the failures."""
     unproven_vehicles: tuple[VehicleRef, ...]
-    """The first hundred of them."""
+    """At most 100 of the unproven vehicles."""
     sessions: int
-    """Rows received: `new + changed + unchanged`."""
+    """Received rows: `new + changed + unchanged`."""
     new: int
     changed: int
     unchanged: int
     withdrawn: int
-    """Rows that the store held, and that a proven read of their days no longer showed."""
+    """Stored rows that a proven read of their days no longer returned."""
     rejected: int
-    """Rows of the whole run that could not be read; they stand in `rejected_items`."""
+    """Unreadable rows of the whole run; the table `rejected_items` holds them."""
     requests: int
     retries: int
     seconds: float
 
     @property
     def is_clean(self) -> bool:
-        """Whether the run is finished, with every vehicle proven complete."""
+        """Whether the run is finished and every vehicle is proven complete."""
         return self.finished and not self.failed and not self.unproven
 
 
 @attrs.define(kw_only=True)
 class Progress:
-    """A backfill as it stands: hand one to `backfill`, and look at it whenever you like, from the same event loop."""
+    """The live state of a backfill. Pass one to `backfill` and read it at any time from the same event loop."""
 
     phase: Literal["starting", "discovering", "fetching", "ended"] = "starting"
     vehicles: int = 0
-    """How many vehicles the run is about; while discovering, how many were found so far."""
+    """Vehicles of the run; during discovery, the vehicles found so far."""
     tasks: int = 0
     """Windows of vehicles to read in this call."""
     skipped: int = 0
     received: int = 0
-    """Windows of vehicles read, failed ones included; some wait for their commit."""
+    """Windows that were read or have failed; some of them are not committed yet."""
     received_sessions: int = 0
     failed: int = 0
     outages: int = 0
-    """Of the failures of this call, those that an outage brings."""
+    """Failures of this call that are typical of an outage."""
     answered: int = 0
-    """Windows that were read, or refused by an API that answers."""
+    """Windows that the API returned or refused."""
     requests: int = 0
     retries: int = 0
     verdicts: dict[Completeness, int] = attrs.field(factory=lambda: dict.fromkeys(Completeness, 0))
     committed: Written = Written()
-    """What stands in the store since this call began."""
+    """Changes that this call has committed."""
     failures: list[FailedVehicle] = attrs.field(factory=list)
     unproven_vehicles: list[VehicleRef] = attrs.field(factory=list)
     unproven_before: int = 0
-    """Vehicles that an interrupted call of this run left unproven."""
+    """Vehicles that earlier calls of this run left unproven."""
     rejected_before: int = 0
-    """Rows that it could not read."""
-    _throttle: Limiter | None = attrs.field(default=None, alias="throttle")
+    """Rows that earlier calls of this run could not read."""
+    _limiter: Limiter | None = None
 
     @property
     def in_flight(self) -> int:
-        """How many requests are under way."""
-        return self._throttle.in_flight if self._throttle else 0
+        """The number of requests in flight."""
+        return self._limiter.in_flight if self._limiter else 0
 
     @property
     def limit(self) -> int:
-        """How many requests may be under way now."""
-        return self._throttle.limit if self._throttle else 0
+        """The current concurrency limit."""
+        return self._limiter.limit if self._limiter else 0
 
     @property
     def pauses(self) -> int:
-        """How often the server asked the whole client to wait, since the client was made."""
-        return self._throttle.pauses if self._throttle else 0
+        """How often the server has paused the client since the client was created."""
+        return self._limiter.pauses if self._limiter else 0
 
     @property
     def met_only_outages(self) -> bool:
-        """Whether all that was tried failed as it does while the API is down; where nothing was tried it did not."""
+        """Whether every attempt failed as in an outage; False if nothing was attempted."""
         if self.received:
             return not self.answered
         return not self.vehicles and 0 < self.failed == self.outages
 
-    def watch(self, throttle: Limiter) -> None:
-        """Take `in_flight`, `limit` and `pauses` from there."""
-        self._throttle = throttle
+    def watch(self, limiter: Limiter) -> None:
+        """Read `in_flight`, `limit` and `pauses` from a limiter."""
+        self._limiter = limiter
 
     def count_failure(self, failed: FailedVehicle, *, is_outage: bool) -> None:
-        """Note a failure."""
+        """Count a failure."""
         self.failed += 1
         self.outages += is_outage
         if len(self.failures) < _MAX_LISTED:
             self.failures.append(failed)
 
     def count_read(self, vehicle: VehicleRef, verdict: Completeness, sessions: int) -> None:
-        """Note a vehicle whose window was read."""
+        """Count a window that was read."""
         self.answered += 1
         self.verdicts[verdict] += 1
         self.received_sessions += sessions
         if verdict is Completeness.UNPROVEN:
             self._list_unproven(vehicle)
 
-    def count_before(self, failures: list[FailedVehicle], unproven: list[VehicleRef], rejected: int) -> None:
-        """Note what an interrupted call of this run found wrong, and this one will not look at again."""
-        for failed in failures:
+    def count_before(self, findings: Findings) -> None:
+        """Count the findings of earlier calls of this run."""
+        for failed in findings.unlisted:
             self.count_failure(failed, is_outage=False)
-        self.unproven_before, self.rejected_before = len(unproven), rejected
-        for vehicle in unproven:
+        self.unproven_before, self.rejected_before = len(findings.unproven), findings.rejected
+        for vehicle in findings.unproven:
             self._list_unproven(vehicle)
 
     def _list_unproven(self, vehicle: VehicleRef) -> None:
         if len(self.unproven_vehicles) < _MAX_LISTED:
             self.unproven_vehicles.append(vehicle)
 
-    def count_commit(self, written: Written) -> None:
-        """Note what a transaction did."""
-        before, now = attrs.astuple(self.committed), attrs.astuple(written)
-        self.committed = Written(*(one + other for one, other in zip(before, now, strict=True)))
-
-    def report(
-        self,
-        *,
-        from_date: date,
-        to_date: date,
-        include_hidden: bool,
-        run_id: int | None,
-        resumed: bool,
-        finished: bool,
-        seconds: float,
-    ) -> BackfillReport:
+    def report(self, window: Window, run: Run | None, *, finished: bool, seconds: float) -> BackfillReport:
         """Return the report of the call."""
-        done = self.committed
+        written = self.committed + Written(rejected=self.rejected_before)
         return BackfillReport(
-            from_date=from_date,
-            to_date=to_date,
-            include_hidden=include_hidden,
-            run_id=run_id,
-            resumed=resumed,
+            **attrs.asdict(window),
+            run_id=run.run_id if run else None,
+            resumed=run.resumed if run else False,
             finished=finished,
             seconds=seconds,
             vehicles=self.vehicles,
             done=sum(self.verdicts.values()),
             skipped=self.skipped,
             failed=self.failed,
+            failures=tuple(self.failures),
+            unproven_vehicles=tuple(self.unproven_vehicles),
+            sessions=written.new + written.changed + written.unchanged,
+            requests=self.requests,
+            retries=self.retries,
             verified=self.verdicts[Completeness.VERIFIED],
             repaired=self.verdicts[Completeness.REPAIRED],
             unproven=self.verdicts[Completeness.UNPROVEN] + self.unproven_before,
-            failures=tuple(self.failures),
-            unproven_vehicles=tuple(self.unproven_vehicles),
-            sessions=done.new + done.changed + done.unchanged,
-            new=done.new,
-            changed=done.changed,
-            unchanged=done.unchanged,
-            withdrawn=done.withdrawn,
-            rejected=done.rejected + self.rejected_before,
-            requests=self.requests,
-            retries=self.retries,
+            **attrs.asdict(written),
         )

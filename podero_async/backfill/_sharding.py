@@ -1,4 +1,4 @@
-"""Shards: stable shares of a fleet."""
+"""Shards: stable fractions of a fleet, each for a store of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Shard"]
 
 @attrs.frozen
 class Shard:
-    """One of `count` shares of a fleet, counted from 1; a vehicle's id alone decides which share it belongs to."""
+    """Shard `index` of `count`, counted from 1. The id of a vehicle alone determines its shard."""
 
     index: int
     count: int
@@ -27,10 +27,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `I/N`, as in `2/5`.
+        """Return the shard for a text `I/N`, such as `2/5`.
 
         Raises:
-            ValueError: It is no such thing, or there is no such share (`5/4`).
+            ValueError: The text has another form, or the index is out of range (`5/4`).
         """
         index, _, count = text.partition("/")
         if not (index.isascii() and index.isdigit() and count.isascii() and count.isdigit()):
@@ -38,6 +38,6 @@ class Shard:
         return cls(int(index), int(count))
 
     def holds(self, vehicle_id: UUID) -> bool:
-        """Say whether a vehicle is of this share. The answer is the same on every machine, and in every release."""
+        """Return whether a vehicle belongs to the shard; the result is the same on every machine and in every release."""
         digest = blake2b(vehicle_id.bytes, digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index - 1

@@ -1,8 +1,8 @@
-"""Runs as values, and which days of a vehicle must be read, given those that the store holds. Pure."""
+"""The values of a run, and the rule that says which days of a vehicle are read. No I/O."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 from hashlib import sha256
 from uuid import UUID
@@ -15,7 +15,7 @@ from podero_async.models import VehicleRef
 __all__ = [
     "FLEET",
     "Days",
-    "Draft",
+    "Limits",
     "Run",
     "RunSettings",
     "StoreOwner",
@@ -23,19 +23,34 @@ __all__ = [
     "days_needed",
     "digest_of",
     "merged",
+    "scope_of_list",
 ]
 
 Days = tuple[date, date]
-"""Inclusive days, from and to."""
+"""The first and the last day, both inclusive."""
 
 FLEET = "the fleet"
-"""The scope of a run over all that is discovered."""
+"""The scope of a run over the discovered fleet."""
 _DAY = timedelta(days=1)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Bounds on memory and on the size of a transaction. The defaults suit fleets of every size."""
+
+    max_batch_rows: int = 16_384
+    max_batch_outcomes: int = 2_048
+    max_wait_s: float = 1.0
+    """How long an outcome waits at most until its batch is written."""
+    roster_chunk: int = 1_024
+    """Vehicles that are added to the roster at a time."""
+    work_chunk: int = 512
+    """Work items that are loaded at a time."""
 
 
 @attrs.frozen
 class StoreOwner:
-    """An organization, and where it is asked for: production and the sandbox are not the same."""
+    """The organization of a store and the origin of its API: production and the sandbox are different owners."""
 
     org_id: str
     origin: str
@@ -46,7 +61,7 @@ class StoreOwner:
 
 @attrs.frozen
 class WorkItem:
-    """One window of one vehicle to read, by its number in the run."""
+    """A window of a vehicle to read, with its number in the run."""
 
     number: int
     vehicle: VehicleRef
@@ -55,45 +70,34 @@ class WorkItem:
 
 @attrs.frozen
 class RunSettings:
-    """What makes a call the same call."""
+    """The settings that make two calls the same call."""
 
     window: Window
     refresh_days: int
     scope: str
-    """Which vehicles: the discovered fleet, or a digest of a list; and which share of them."""
+    """The discovered fleet, or the digest of a list of vehicles; then the shard."""
 
     @property
     def is_of_fleet(self) -> bool:
-        """Whether the vehicles are those that the organization lists."""
+        """Whether the run covers the discovered fleet."""
         return self.scope.startswith(FLEET)
 
 
 @attrs.frozen
 class Run:
-    """A run as it stands."""
+    """A run and its remaining work."""
 
     run_id: int
     vehicles: int
-    """In all."""
-    tasks: int
-    """Windows still to be read."""
+    work_items: int
+    """Windows that are still to be read."""
     skipped: int
-    """Vehicles of which nothing is to be read any more."""
+    """Vehicles that need no request."""
     resumed: bool
 
 
-@attrs.frozen
-class Draft:
-    """What a run would read."""
-
-    vehicles: int
-    skipped: int
-    windows: tuple[tuple[date, date, int], ...]
-    """From, to, of how many vehicles; the most frequent first."""
-
-
 def merged(spans: Iterable[Days]) -> list[Days]:
-    """Join spans that overlap or follow each other without a gap; oldest first."""
+    """Join spans that overlap or adjoin; the oldest comes first."""
     joined: list[Days] = []
     for start, end in sorted(spans):
         if joined and start <= joined[-1][1] + _DAY:
@@ -103,10 +107,10 @@ def merged(spans: Iterable[Days]) -> list[Days]:
     return joined
 
 
-def days_needed(window: Days, held: Iterable[Days], refresh_days: int) -> list[Days]:
-    """Return the days of the window that are not held, and the last `refresh_days` that are; oldest first."""
+def days_needed(window: Days, stored: Iterable[Days], refresh_days: int) -> list[Days]:
+    """Return the missing days of the window and the last `refresh_days` stored days; the oldest come first."""
     first, last = window
-    inside = [(max(start, first), min(end, last)) for start, end in merged(held) if start <= last and end >= first]
+    inside = [(max(start, first), min(end, last)) for start, end in merged(stored) if start <= last and end >= first]
     needed: list[Days] = []
     begin = first
     for start, end in inside:
@@ -123,5 +127,18 @@ def days_needed(window: Days, held: Iterable[Days], refresh_days: int) -> list[D
 
 
 def digest_of(ids: Iterable[UUID]) -> str:
-    """Return the digest of a receipt, which no order changes: of SHA-256 over the ids' texts, sorted, the first half."""
+    """Return the digest of a receipt: half of the SHA-256 of the distinct ids in sorted order."""
     return sha256("".join(sorted(map(str, set(ids)))).encode()).hexdigest()[:32]
+
+
+def scope_of_list(chunks: Iterable[Sequence[str]]) -> str:
+    """Return the scope of a run over a list of vehicles.
+
+    Args:
+        chunks: The distinct `user_id/vehicle_id` texts in sorted order, a chunk at a time.
+    """
+    digest, vehicles = sha256(), 0
+    for chunk in chunks:
+        digest.update("".join(chunk).encode())
+        vehicles += len(chunk)
+    return f"{vehicles} vehicles, {digest.hexdigest()[:16]}"

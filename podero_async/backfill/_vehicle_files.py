@@ -1,4 +1,4 @@
-"""Which vehicles: lists that users write, and a stable share of a fleet. Knows nothing of stores or clients."""
+"""Files of vehicles that users write, as CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HEADER = ("user_id", "vehicle_id")
 
 
 def read_vehicle_refs(lines: Iterable[str]) -> Iterator[VehicleRef]:
-    """Read vehicles from lines: CSV (`user_id,vehicle_id`, with or without that header) or JSON objects, one a line.
+    """Yield the vehicles of lines: CSV (`user_id,vehicle_id`, with or without that header) or one JSON object a line.
 
-    Blank lines are passed over. Lines are read as they are needed.
+    Blank lines are skipped. Each line is read when its vehicle is needed.
 
     Raises:
-        ValueError: A line is no vehicle; the message names its number, counted from 1.
+        ValueError: A line is not a vehicle; the message contains the line's number, counted from 1.
     """
     for number, line in enumerate(lines, 1):
         text = line.strip().removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")

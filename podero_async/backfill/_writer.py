@@ -1,118 +1,93 @@
-"""Between the fetch and the store: gathers outcomes into batches, and writes one while the next is gathered.
-
-Imports what the extra brings: only where a store is open.
-"""
+"""The writer of a backfill: gathers outcomes into batches, and writes one batch while the next one fills."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import datetime
 
 from podero_async._fleet.worker_pool import Outcome
 from podero_async.backfill._report import Progress
 from podero_async.backfill._values import WorkItem
-from podero_async.backfill.store._session_store import SessionStore
-from podero_async.backfill.store.duckdb.columns import ROWS_AT_ONCE, Batch, SessionColumns
-from podero_async.backfill.store.duckdb.upsert import write_batch
-from podero_async.models import VehicleFailure, VehicleSessions
+from podero_async.backfill.store import BatchBuilder, CommitBatch
+from podero_async.models import VehicleFailure
 
 __all__ = ["BatchWriter"]
 
-_MAX_WAIT_S = 1.0  # that an outcome waits for its batch to fill
-
 
 class BatchWriter:
-    """Commit outcomes in batches, when a batch is full or its first outcome has waited a second.
+    """Commits outcomes in batches: when a batch is full, or when its first outcome has waited for `max_wait_s`.
 
-    At most two batches are held: one that is written, one that fills. A caller with more waits.
+    At most two batches are in memory: one is written, one fills. `put` waits if both are full.
     """
 
     def __init__(
-        self, store: SessionStore, run_id: int, complete_until: date, progress: Progress, now: Callable[[], datetime]
+        self, builder: BatchBuilder, progress: Progress, *, max_wait_s: float, now: Callable[[], datetime]
     ) -> None:
-        self._store = store
-        self._run_id = run_id
-        self._complete_until = complete_until
+        self._builder = builder
         self._progress = progress
+        self._max_wait_s = max_wait_s
         self._now = now
-        self._batch = self._new_batch()
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def put(self, task: WorkItem, result: Outcome, taken: Callable[[], object] = lambda: None) -> None:
-        """Take a task's result; wait, where two batches are full.
+    async def put(self, item: WorkItem, outcome: Outcome, on_added: Callable[[], object] = lambda: None) -> None:
+        """Add the outcome of a work item; wait if two batches are full.
 
         Args:
-            task: What was asked for.
-            result: What came.
-            taken: Called as soon as the result is in a batch, which a cancelled caller leaves there.
+            item: The work item.
+            outcome: Its outcome.
+            on_added: Called once the outcome is in a batch. If the caller is cancelled after that, the outcome stays.
 
         Raises:
-            StoreError: A batch could not be written. Nothing more is taken.
+            StoreError: A batch could not be written. The writer takes no more outcomes.
         """
         at = self._now()
-        took_long = False
-        if isinstance(result, VehicleFailure):
-            self._batch.add_failure(task, result.error, at)
+        if isinstance(outcome, VehicleFailure):
+            self._builder.add_failure(item, outcome.error, at)
         else:
-            built = await self._built_ahead(task, result)
-            took_long = self._batch.add(task, result, built, result.sessions[len(built) * ROWS_AT_ONCE :], at)
-        taken()
+            await self._builder.add(item, outcome, at)
+        on_added()
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_MAX_WAIT_S, self._on_timer)
-        if took_long:
-            await asyncio.sleep(0)
-        if self._batch.is_full:
-            await self._written()
-            self._begin()
+            self._timer = asyncio.get_running_loop().call_later(self._max_wait_s, self._on_timer)
+        if self._builder.is_full:
+            await self._wait_for_write()
+            self._start_write()
 
     async def drain(self) -> None:
-        """Commit what was taken."""
-        await self._written()
-        self._begin()
-        await self._written()
+        """Commit all outcomes that were added."""
+        await self._wait_for_write()
+        self._start_write()
+        await self._wait_for_write()
 
     async def aclose(self) -> None:
-        """Wait for the batch that is being written, and give up the one that fills."""
+        """Wait for the batch that is being written, and discard the batch that fills."""
         self._stop_timer()
         if self._writing is not None:
             await asyncio.wait([self._writing])
-            self._writing.exception()  # taken note of: whoever leaves early does not ask
+            self._writing.exception()  # retrieved, so that asyncio does not log it
 
-    async def _built_ahead(self, task: WorkItem, result: VehicleSessions) -> list[SessionColumns]:
-        """Build the columns of a long list piece by piece, and let others have their turns in between."""
-        built = []
-        for start in range(0, len(result.sessions) - ROWS_AT_ONCE, ROWS_AT_ONCE):
-            rows = result.sessions[start : start + ROWS_AT_ONCE]
-            built.append(SessionColumns.of([(task.number, row) for row in rows]))
-            await asyncio.sleep(0)
-        return built
-
-    def _new_batch(self) -> Batch:
-        return Batch(self._run_id, self._complete_until)
-
-    async def _written(self) -> None:
-        self._stop_timer()  # it must not begin another one between the end of this one and its waiter's turn
+    async def _wait_for_write(self) -> None:
+        # Otherwise the timer could start the next write before this coroutine resumes, and its error would be lost.
+        self._stop_timer()
         if self._writing is not None:
-            await asyncio.shield(self._writing)  # a transaction is not left half-way
+            await asyncio.shield(self._writing)  # a cancellation must not interrupt a transaction
             self._writing = None
 
-    def _begin(self) -> None:
+    def _start_write(self) -> None:
         self._stop_timer()
-        if self._batch.outcomes:
-            batch, self._batch = self._batch, self._new_batch()
-            batch.seal()
-            self._writing = asyncio.create_task(self._write(batch), name="podero_async batch")
+        if not self._builder.is_empty:
+            self._writing = asyncio.create_task(self._write(self._builder.seal()), name="podero_async batch")
 
-    async def _write(self, batch: Batch) -> None:
-        self._progress.count_commit(await self._store.call(write_batch, batch))
+    async def _write(self, commit: CommitBatch) -> None:
+        written = await commit()
+        self._progress.committed += written
 
     def _on_timer(self) -> None:
         if self._writing is None or (self._writing.done() and self._writing.exception() is None):
-            self._begin()
-        else:  # it is being written still: look again soon
-            self._timer = asyncio.get_running_loop().call_later(_MAX_WAIT_S / 10, self._on_timer)
+            self._start_write()
+        else:  # the previous batch is still being written
+            self._timer = asyncio.get_running_loop().call_later(self._max_wait_s / 10, self._on_timer)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

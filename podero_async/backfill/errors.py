@@ -1,13 +1,13 @@
-"""What goes wrong with a store or a backfill, besides the errors of the core.
+"""Errors of stores and backfills, in addition to the errors of the core package.
 
 PoderoError
- +-- StoreError            the store cannot be used, read or written
- |    +-- StoreInUseError  another process, or another `SessionStore` of this one, has it open
- |    +-- NotAStoreError   the file is no database, or one that this library did not make
- |    +-- ForeignStoreError it is for another organization, or for the same one at another origin
- |    +-- StoreTooNewError a later version of this library made it
- |    +-- StoreFullError   there is no room left where it lies
- +-- ApiDownError          nothing but failures of the network or the server; what was committed stays
+ +-- StoreError             the store cannot be opened, read or written
+ |    +-- StoreInUseError   another process, or another `SessionStore` of this process, has it open
+ |    +-- NotAStoreError    the file is not a store
+ |    +-- ForeignStoreError it belongs to another organization, or to the same one at another origin
+ |    +-- StoreTooNewError  a newer release of this library created it
+ |    +-- StoreFullError    the disk is full
+ +-- ApiDownError           all requests failed; committed data stays
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class StoreError(PoderoError):
-    """A store cannot be used, read or written; what it held is still there, as it was."""
+    """A store cannot be opened, read or written. Its committed content is unchanged."""
 
     def __init__(self, reason: str, path: str) -> None:
         super().__init__(reason, path)
@@ -39,27 +39,27 @@ class StoreError(PoderoError):
 
 
 class StoreInUseError(StoreError):
-    """Another process, or another `SessionStore` of this one, has the store open."""
+    """Another process, or another `SessionStore` of this process, has the store open."""
 
 
 class NotAStoreError(StoreError):
-    """The file is no database, or a database of something else. It was not touched."""
+    """The file is not a database, or the database is not a store. The file is unchanged."""
 
 
 class ForeignStoreError(StoreError):
-    """The store is for another organization, or for the same one at another origin. It was not touched."""
+    """The store belongs to another organization, or to the same one at another origin. The store is unchanged."""
 
 
 class StoreTooNewError(StoreError):
-    """A later version of this library made the store. It was not touched."""
+    """A newer release of this library created the store. The store is unchanged."""
 
 
 class StoreFullError(StoreError):
-    """There is no room left where the store lies. The batch that found none was not written."""
+    """The disk is full. The current batch was not written."""
 
 
 class ApiDownError(PoderoError):
-    """The API answers nothing any more. The `report` says what was committed, and whether all was tried: run it again later."""
+    """The API is unavailable. `report` counts the committed data; run the same call again later."""
 
     def __init__(self, reason: str, report: BackfillReport) -> None:
         super().__init__(reason, report)

@@ -11,7 +11,7 @@ from typing import Any
 
 from podero_async import ClientCredentials, PoderoClient, RetryPolicy, ThrottlePolicy
 from podero_async.backfill import SessionStore, backfill
-from podero_async.backfill import _writer as writer
+from podero_async.backfill._values import Limits
 from podero_async.testing import PoderoSimulator
 
 CONCURRENCY = 16
@@ -38,17 +38,18 @@ async def main(
     path: str, url: str, org_id: str, client_id: str, client_secret: str, first: str, last: str, wait_s: str
 ) -> None:
     """Start or resume the backfill, and print how many vehicles were read, skipped, and failed."""
-    writer._MAX_WAIT_S = float(wait_s)
     throttle = ThrottlePolicy(max_concurrency=CONCURRENCY, adaptive=False)
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.01, budget=1_000_000)
+    credentials, window = (
+        ClientCredentials(client_id, client_secret),
+        (date.fromisoformat(first), date.fromisoformat(last)),
+    )
     async with (
-        PoderoClient(
-            org_id, ClientCredentials(client_id, client_secret), base_url=url, retry=retry, throttle=throttle
-        ) as client,
+        PoderoClient(org_id, credentials, base_url=url, retry=retry, throttle=throttle) as client,
         SessionStore(path) as store,
     ):
-        report = await backfill(client, store, date.fromisoformat(first), date.fromisoformat(last), include_hidden=True)
-        print(report.done, report.skipped, report.failed)  # noqa: T201 - read by the test
+        report = await backfill(client, store, *window, include_hidden=True, limits=Limits(max_wait_s=float(wait_s)))
+        print(report.done, report.skipped, report.failed)  # noqa: T201 - the test reads it
 
 
 if __name__ == "__main__":

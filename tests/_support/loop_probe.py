@@ -20,7 +20,7 @@ from datetime import date
 from podero_async import ClientCredentials, PoderoClient, ThrottlePolicy
 from podero_async._decode import decode_page
 from podero_async.backfill import SessionStore, backfill
-from podero_async.backfill import _writer as writer  # noqa: F401  # imports DuckDB and Arrow before the measurement
+from podero_async.backfill.store import duckdb  # noqa: F401  # imports DuckDB and Arrow before the measurement
 from tests._support.clients import page_body, wire_row
 
 

@@ -1,4 +1,4 @@
-"""What a store must hold after batches of outcomes, in plain dicts."""
+"""A model of the store in plain dicts: the expected content of its tables after batches of outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Record = tuple[Any, ...]
 
 @attrs.frozen
 class Listed:
-    """A session as the server shows it."""
+    """A session in the server's list."""
 
     id: UUID
     user_id: UUID
@@ -29,10 +29,10 @@ class Listed:
     energy_kwh: float
     is_hidden: bool
 
-    def is_in(self, task: WorkItem) -> bool:
-        window = task.window
+    def is_in(self, item: WorkItem) -> bool:
+        window = item.window
         return (
-            self.vehicle_id == task.vehicle.vehicle_id
+            self.vehicle_id == item.vehicle.vehicle_id
             and window.from_date <= self.plug_in_time.date() <= window.to_date
             and (window.include_hidden or not self.is_hidden)
         )
@@ -40,17 +40,17 @@ class Listed:
 
 @attrs.frozen
 class Outcome:
-    """How the read of a window ended."""
+    """The outcome of reading a window."""
 
-    task: WorkItem
+    item: WorkItem
     at: datetime
     completeness: Completeness | None
-    """None where it failed."""
+    """None if the read failed."""
     sessions: Sequence[Listed] = ()
     unstorable: Sequence[Listed] = ()
-    """What has a value that no column holds."""
+    """Sessions with a value that no column can hold."""
     unreadable: Sequence[UUID | None] = ()
-    """Rows that could not be read, by id; None where that could not be read either."""
+    """The ids of rows that could not be read; None if the id could not be read either."""
 
     @property
     def is_proven(self) -> bool:
@@ -62,19 +62,19 @@ class Outcome:
 
     @property
     def window(self) -> Record:
-        window = self.task.window
-        vehicle = self.task.vehicle
+        window = self.item.window
+        vehicle = self.item.vehicle
         return (vehicle.user_id, vehicle.vehicle_id, window.from_date, window.to_date, window.include_hidden)
 
     def covers(self, window: Record) -> bool:
-        """Say whether its window is of the same vehicle, and holds all days of another."""
+        """Return whether its window has the same vehicle as another window and covers all of its days."""
         user, vehicle, first, last, _ = self.window
         return (user, vehicle) == window[:2] and first <= window[2] and last >= window[3]
 
 
 @attrs.define
-class Held:
-    """A session as the store must hold it."""
+class StoredRow:
+    """The expected row of a session."""
 
     row: Listed
     fetched_at: datetime
@@ -89,79 +89,82 @@ class Held:
 
 @attrs.define
 class StoreModel:
-    """The four tables that batches write."""
+    """The expected content of the four tables that batches change."""
 
     complete_until: date
-    sessions: dict[UUID, Held] = attrs.field(factory=dict)
+    sessions: dict[UUID, StoredRow] = attrs.field(factory=dict)
     receipts: list[Record] = attrs.field(factory=list)
     failures: list[Record] = attrs.field(factory=list)
     rejected: list[Record] = attrs.field(factory=list)
     moves: Counter[UUID] = attrs.field(factory=Counter)
-    """How often sessions came from another vehicle since a run was finished: until the next is, they may stand twice."""
+    """Sessions that moved to another vehicle since a run was finished: they may be stored twice until the next one is."""
 
     def write(self, run_id: int, outcomes: Iterable[Outcome]) -> Written:
-        """Take a batch, and return what changed."""
+        """Apply a batch and return the expected changes."""
         outcomes = list(outcomes)
         reads = [outcome for outcome in outcomes if outcome.completeness]
-        counts = Counter(self._take(row, read.at) for read in reads for row in read.sessions)
+        counts = Counter(self._store(row, read.at) for read in reads for row in read.sessions)
         withdrawn = self._withdraw(reads)
         for read in reads:
-            self._note_receipt(run_id, read)
-        self._note_rejected(reads)
-        self._note_failures(run_id, outcomes)
+            self._add_receipt(run_id, read)
+        self._update_rejected(reads)
+        self._update_failures(run_id, outcomes)
         rejected = sum(len(read.rejected) for read in reads)
         return Written(counts["new"], counts["changed"], counts["unchanged"], withdrawn, rejected)
 
     def finish_run(self) -> None:
         self.moves.clear()
 
-    def _take(self, row: Listed, at: datetime) -> str:
-        held = self.sessions.get(row.id)
-        if held is None:
-            self.sessions[row.id] = Held(row, at, at)
+    def _store(self, row: Listed, at: datetime) -> str:
+        stored = self.sessions.get(row.id)
+        if stored is None:
+            self.sessions[row.id] = StoredRow(row, at, at)
             return "new"
-        if held.row.vehicle_id != row.vehicle_id:
+        if stored.row.vehicle_id != row.vehicle_id:
             self.moves[row.id] += 1
-        is_changed = held.row != row
-        held.row, held.fetched_at, held.withdrawn_at = row, at, None
+        is_changed = stored.row != row
+        stored.row, stored.fetched_at, stored.withdrawn_at = row, at, None
         if is_changed:
-            held.changed_at = at
+            stored.changed_at = at
         return "changed" if is_changed else "unchanged"
 
     def _withdraw(self, reads: Sequence[Outcome]) -> int:
-        """Note what is not listed any more; a row that could not be read still is, and without an id it may be any."""
+        """Withdraw the rows that are not listed any more.
+
+        A row that could not be read is still listed. Without an id, it may be any row of its vehicle.
+        """
         listed = {row.id for read in reads for row in read.sessions} | {id_ for read in reads for id_ in read.rejected}
         gone = [
-            (held, read)
+            (stored, read)
             for read in reads
             if read.is_proven and None not in read.rejected
-            for held in self.sessions.values()
-            if held.row.is_in(read.task) and held.withdrawn_at is None and held.row.id not in listed
+            for stored in self.sessions.values()
+            if stored.row.is_in(read.item) and stored.withdrawn_at is None and stored.row.id not in listed
         ]
-        for held, read in gone:
-            held.withdrawn_at = read.at
+        for stored, read in gone:
+            stored.withdrawn_at = read.at
         return len(gone)
 
-    def _note_receipt(self, run_id: int, read: Outcome) -> None:
+    def _add_receipt(self, run_id: int, read: Outcome) -> None:
         ids = sorted(str(row.id) for row in read.sessions)
         count = len(read.sessions)
-        held_to = min(read.task.window.to_date, self.complete_until)
+        held_to = min(read.item.window.to_date, self.complete_until)
         assert read.completeness
         self.receipts.append(
             (
                 run_id,
-                read.task.number,
+                read.item.number,
                 *read.window,
                 read.completeness.value,
                 count + len(read.rejected),
                 count,
                 sha256("".join(ids).encode()).hexdigest()[:32],
-                held_to if read.is_proven and not read.rejected and held_to >= read.task.window.from_date else None,
+                held_to if read.is_proven and not read.rejected and held_to >= read.item.window.from_date else None,
                 read.at,
             )
         )
 
-    def _note_rejected(self, reads: Sequence[Outcome]) -> None:
+    def _update_rejected(self, reads: Sequence[Outcome]) -> None:
         listed = {row.id for read in reads for row in read.sessions}
 
         def is_over(item: Record) -> bool:
@@ -175,7 +178,7 @@ class StoreModel:
         self.rejected = [item for item in self.rejected if not is_over(item)]
         self.rejected += [(*read.window, id_, read.at) for read in reads for id_ in read.rejected]
 
-    def _note_failures(self, run_id: int, outcomes: Sequence[Outcome]) -> None:
+    def _update_failures(self, run_id: int, outcomes: Sequence[Outcome]) -> None:
         def is_over(failure: Record) -> bool:
             return any(each.covers(failure[1:]) and each.window[4] == failure[5] for each in outcomes)
 

@@ -1,4 +1,4 @@
-"""What the backfill's tests share: a small fleet, a client, a store's path and a clock."""
+"""Fixtures for tests of the backfill: a small fleet, a client, the path of a store, and a clock."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests._support.clients import client_of
 
 @attrs.define
 class Clock:
-    """The time as a backfill is told it."""
+    """A clock for backfills, which advances by a millisecond at each call."""
 
     at: datetime = datetime(2026, 7, 2, 3, tzinfo=UTC)
 
     def __call__(self) -> datetime:
-        self.at += timedelta(milliseconds=1)  # no two moments are the same
+        self.at += timedelta(milliseconds=1)
         return self.at
 
     def forward(self, **span: int) -> None:
@@ -30,7 +30,7 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Begin two days after the simulator's last session."""
+    """Start two days after the simulator's last session."""
     return Clock()
 
 
@@ -43,12 +43,12 @@ async def sim() -> AsyncIterator[PoderoSimulator]:
 
 @pytest.fixture
 async def client(sim: PoderoSimulator) -> AsyncIterator[PoderoClient]:
-    """Read from it."""
+    """Connect to the simulator."""
     async with client_of(sim) as made:
         yield made
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Name a store that is not there yet."""
+    """Return the path of a store that does not exist yet."""
     return tmp_path / "fleet.duckdb"

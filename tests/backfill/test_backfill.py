@@ -33,12 +33,14 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
-from podero_async.backfill._values import WorkItem
+from podero_async.backfill._values import Limits, WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch, SessionColumns
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests._support.clients import client_of, wire_row
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
 from tests.backfill.conftest import Clock
+
+SMALL_BATCHES = Limits(max_batch_outcomes=2)
 
 
 async def test_a_fleet_is_stored_with_receipts(
@@ -65,15 +67,12 @@ async def test_a_fleet_is_stored_with_receipts(
         assert row["changed_at"] is row["withdrawn_at"] is None
 
 
-async def test_a_stopped_run_is_resumed(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stopped_run_is_resumed(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
     """Resuming a stopped run requests only the vehicles that were not committed, and does not discover the fleet again."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
     async with SessionStore(path) as store:
-        first = await backfill(client, store, FIRST, LAST, stop=stop, now=clock)
+        first = await backfill(client, store, FIRST, LAST, stop=stop, now=clock, limits=SMALL_BATCHES)
         assert not first.finished
         assert 0 < first.done < 12
         asked = sim.counts.requests.copy()
@@ -91,10 +90,9 @@ async def test_a_stopped_run_is_resumed(
 
 
 async def test_a_resumed_run_keeps_its_failures_and_unproven_vehicles(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """A resumed run reports the failures and the unproven vehicles from before the interruption, too."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 1)
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     stop = asyncio.Event()
@@ -102,7 +100,9 @@ async def test_a_resumed_run_keeps_its_failures_and_unproven_vehicles(
     one_by_one = client_of(sim, throttle=ThrottlePolicy(max_concurrency=1))
     async with SessionStore(path) as store:
         async with one_by_one:
-            first = await backfill(one_by_one, store, FIRST, LAST, stop=stop, now=clock)
+            first = await backfill(
+                one_by_one, store, FIRST, LAST, stop=stop, now=clock, limits=Limits(max_batch_outcomes=1)
+            )
         assert not first.finished
         sim.clear_faults()
         sim.before_page = None
@@ -176,12 +176,11 @@ async def test_a_stop_during_discovery_ends_the_run(client: PoderoClient, path: 
 
 
 async def test_a_cancelled_run_leaves_no_task_and_can_be_resumed(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """If a run is cancelled, it leaves no task, and the next call completes the store."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     async with SessionStore(path) as store:
-        running = asyncio.create_task(backfill(client, store, FIRST, LAST, now=clock))
+        running = asyncio.create_task(backfill(client, store, FIRST, LAST, now=clock, limits=SMALL_BATCHES))
 
         def cancel(asked: PageRequest) -> None:
             if asked.number == 7:
@@ -284,15 +283,14 @@ async def test_a_day_that_was_not_over_is_read_again(
 
 
 async def test_an_unfinished_run_into_the_future_is_not_resumed_on_a_later_day(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """If the window of an unfinished run reaches beyond its day, a new run replaces it on a later day."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
     future = date(2027, 1, 1)
     async with SessionStore(path) as store:
-        first = await backfill(client, store, FIRST, future, stop=stop, now=clock)
+        first = await backfill(client, store, FIRST, future, stop=stop, now=clock, limits=SMALL_BATCHES)
         clock.forward(days=1)
         second = await backfill(client, store, FIRST, future, now=clock)
         assert not second.resumed
@@ -430,7 +428,6 @@ async def test_known_vehicles_of_a_user_that_cannot_be_listed_are_read(
 
 
 @pytest.mark.leaping
-@pytest.mark.usefixtures("store_without_thread")
 async def test_an_outage_ends_the_run_early(path: Path, clock: Clock) -> None:
     """An outage ends a run over a large fleet early with `ApiDownError`; the next call resumes it."""
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, max_attempts=3, budget=50)
@@ -470,7 +467,7 @@ async def test_an_outage_of_a_small_fleet_is_reported(path: Path, clock: Clock, 
         client_of(sim, retry=TWICE) as client,
         SessionStore(path) as store,
     ):
-        with pytest.raises(ApiDownError, match="all that was tried failed") as raised:
+        with pytest.raises(ApiDownError, match="every request failed") as raised:
             await backfill(client, store, FIRST, LAST, now=clock)
         report = raised.value.report
         assert (report.done, report.failed, report.finished) == (0, 3, True)
@@ -617,13 +614,12 @@ async def test_a_session_that_moved_to_another_vehicle_is_stored_once(
 
 
 async def test_a_fleet_larger_than_a_chunk_is_planned_completely(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """A fleet that is planned in several chunks is read completely."""
-    monkeypatch.setattr("podero_async.backfill._planner._ROSTER_PIECE", 5)
-    monkeypatch.setattr("podero_async.backfill._backfill._TASKS_AT_ONCE", 5)
+    chunks = Limits(roster_chunk=5, work_chunk=5)
     async with SessionStore(path) as store:
-        report = await backfill(client, store, FIRST, LAST, now=clock)
+        report = await backfill(client, store, FIRST, LAST, now=clock, limits=chunks)
         assert report.done == 12
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
@@ -659,8 +655,8 @@ def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
         total=1,
         rejected=[item],
     )
-    batch = Batch(1, LAST)
-    batch.add(task, whole, [], [], datetime.now(UTC))
+    batch = Batch(1)
+    batch.add(task, whole, LAST, datetime.now(UTC))
     (row,) = batch.tables()["arrow_rejected"].to_pylist()
     assert (row["reason"], row["raw"]) == (item.reason, '"nested too deeply"')
 
@@ -741,14 +737,14 @@ async def test_progress_can_be_watched(sim: PoderoSimulator, client: PoderoClien
 
 
 async def test_a_batch_that_is_not_full_is_committed_after_the_maximum_wait(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """A batch that is not full is committed after the maximum wait, even if a request hangs."""
-    monkeypatch.setattr("podero_async.backfill._writer._MAX_WAIT_S", 0.02)
+    limits = Limits(max_wait_s=0.02)
     progress = Progress()
     sim.add_fault(Fault(kind="hang", endpoint="sessions", nth=12))
     async with SessionStore(path) as store:
-        running = asyncio.create_task(backfill(client, store, FIRST, LAST, progress=progress, now=clock))
+        running = asyncio.create_task(backfill(client, store, FIRST, LAST, progress=progress, now=clock, limits=limits))
         async with asyncio.timeout(10):
             while progress.committed.new == 0:
                 await asyncio.sleep(0.005)

@@ -16,12 +16,15 @@ import pytest
 
 from podero_async import ThrottlePolicy, VehicleRef
 from podero_async.backfill import BackfillReport, SessionStore, backfill
+from podero_async.backfill._values import Limits
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.backfill_process import start, until_reading
 from tests._support.cancel_points import WAYS, Steps, Sweep, Way, by_cancelling, by_ctrl_c, calm, left_open
 from tests._support.clients import client_of
 from tests._support.expected_rows import Rows, assert_equal, held_by, truth_of
 from tests.backfill.conftest import Clock
+
+SMALL_BATCHES = Limits(max_batch_outcomes=2)
 
 
 async def awaited(work: Coroutine[Any, Any, object]) -> None:
@@ -100,7 +103,8 @@ class Program:
         throttle = ThrottlePolicy(max_concurrency=2)
         async with client_of(self.sim, throttle=throttle) as client, SessionStore(self.path) as store:
             try:
-                report = await backfill(client, store, self.sim.first_day, self.sim.last_day, now=self.clock)
+                window = self.sim.first_day, self.sim.last_day
+                report = await backfill(client, store, *window, now=self.clock, limits=SMALL_BATCHES)
             finally:
                 self.left_at = asyncio.get_running_loop().time()
         assert report.is_clean
@@ -127,14 +131,7 @@ def fleet_size(soak_scale: float) -> int:
     return max(2, round(4 * math.sqrt(soak_scale)))  # the number of steps and the time of each grow with the fleet
 
 
-@pytest.fixture
-def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commit after every second vehicle."""
-    monkeypatch.setattr("podero_async.backfill.store.duckdb.columns._MAX_OUTCOMES", 2)
-
-
 @pytest.mark.soak
-@pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_stop_at_every_step_of_a_fleets_backfill(
     way: Way, path: Path, clock: Clock, soak_scale: float, record_property: Callable[[str, object], None]
@@ -152,7 +149,6 @@ async def test_a_stop_at_every_step_of_a_fleets_backfill(
 
 
 @pytest.mark.soak
-@pytest.mark.usefixtures("small_batches")
 def test_ctrl_c_at_every_step_of_a_fleets_backfill(
     path: Path, clock: Clock, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:

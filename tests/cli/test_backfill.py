@@ -378,7 +378,7 @@ async def test_without_the_extra(
     call: Call, served: PoderoSimulator, path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     """If DuckDB or Arrow is missing, one line names the extra to install."""
-    for name in [name for name in sys.modules if name.partition(".")[0] == missing or ".store.duckdb." in name]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing or ".store.duckdb" in name]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     for argv in (whole_fleet(served, path), ["status", f"--store={path}"], ["demo", "--vehicles=1"]):

@@ -32,7 +32,7 @@ async def test_a_filled_store(
     assert (ended.code, ended.err) == (0, "")
     shown = sum(len(served.truth(vehicle)) for vehicle in served.vehicles)
     for said in (
-        f"store     {filled}, schema version 1",
+        f"store     {filled}, schema version 2",
         "vehicles  10",
         f"sessions  {shown}, including 0 hidden and 0 withdrawn",
         "UTC, 0 minutes ago",

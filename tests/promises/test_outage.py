@@ -149,7 +149,6 @@ async def test_a_fleet_fetch_outlives_an_outage(
     record_property("figure", outage.check())
 
 
-@pytest.mark.usefixtures("store_without_thread")
 @pytest.mark.parametrize(("kind", "slots"), BACKFILLED)
 async def test_a_backfill_outlives_an_outage(
     kind: str, slots: int, tmp_path: Path, soak_scale: float, record_property: Record

@@ -1,0 +1,28 @@
+"""The store of a backfill: `SessionStore`, which works with any database that implements the protocol of a backend.
+
+Import direction: `_session_store` > `duckdb` > `_protocol` > `_status`. The backend `duckdb` is imported when a store is
+opened, so that this package does not require DuckDB and Arrow.
+"""
+
+from podero_async.backfill.store._protocol import (
+    BatchBuilder,
+    CommitBatch,
+    StoreBackend,
+    SupportsExport,
+    SupportsQuery,
+)
+from podero_async.backfill.store._session_store import SessionStore
+from podero_async.backfill.store._status import Coverage, Exported, RunStatus, StoreStatus
+
+__all__ = [
+    "BatchBuilder",
+    "CommitBatch",
+    "Coverage",
+    "Exported",
+    "RunStatus",
+    "SessionStore",
+    "StoreBackend",
+    "StoreStatus",
+    "SupportsExport",
+    "SupportsQuery",
+]

@@ -5,20 +5,16 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import attrs
 
-from podero_async.backfill import SessionStore
+from podero_async.backfill import Coverage, RunStatus, SessionStore, StoreStatus
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, pairs_of, print_pairs
 from podero_async.cli._runtime import Exit
-
-if TYPE_CHECKING:
-    from podero_async.backfill.store.duckdb.queries import Coverage, RunStatus, StoreStatus
 
 __all__ = ["COMMAND", "age_text"]
 

@@ -1,4 +1,4 @@
-"""The store's file: every state it can be found in, and what a caller is told."""
+"""The file of a store: how it is opened in every state, and the errors that its callers get."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import duckdb
 import pytest
 
 from podero_async import ConfigurationError, PoderoClient
+from podero_async._paging.window import Window
 from podero_async.backfill import (
     ApiDownError,
     NotAStoreError,
@@ -27,9 +28,10 @@ from podero_async.backfill import (
     StoreError,
     StoreFullError,
     StoreInUseError,
-    StoreTooNewError,
     backfill,
 )
+from podero_async.backfill._values import StoreOwner
+from podero_async.backfill.store.duckdb.connection import translated
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.models import ChargingSession
 from podero_async.testing import PoderoSimulator
@@ -37,14 +39,16 @@ from tests._support.clients import client_of
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
 from tests.backfill.conftest import Clock
 
+OWNER = StoreOwner("org", "https://example.org")
+
 
 def test_the_table_has_the_fields_of_a_session() -> None:
-    """A field that the model gains must not be lost on its way into the store."""
+    """Each field of `ChargingSession` has a column, in the same order."""
     assert list(SESSION_COLUMNS) == [field.name for field in attrs.fields(ChargingSession)]
 
 
 async def test_a_store_in_use_by_another_process_is_refused(path: Path) -> None:
-    """Two jobs that overlap must not spoil each other's work; and who is in the way must be told in plain words."""
+    """If a process has the store open, another one gets `StoreInUseError` with its id, for reading and for writing."""
     code = f"import duckdb; con = duckdb.connect({str(path)!r}); print('open', flush=True); input()"
     async with SessionStore(path):
         pass
@@ -63,7 +67,7 @@ async def test_a_store_in_use_by_another_process_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("message", "reason"),
     [
         ('Could not set lock on file "/x": Conflicting lock is held in PID 17.', "another process (PID 17) has"),
         ('Could not set lock on file "/x": Conflicting lock is held in PID 0.', "another process has"),
@@ -74,16 +78,14 @@ async def test_a_store_in_use_by_another_process_is_refused(path: Path) -> None:
         ('Could not set lock on file "/PID1": Resource temporarily unavailable', "another process has"),
     ],
 )
-def test_whoever_has_the_store_open_is_named_where_that_is_known(words: str, said: str) -> None:
-    """An operator would hunt for a process that is not there, or learn of none."""
-    from podero_async.backfill.store.duckdb.connection import translated  # noqa: PLC0415
-
-    with pytest.raises(StoreInUseError, match=re.escape(f"{said} the store open: /x")), translated("/x"):
-        raise duckdb.IOException(words)
+def test_an_error_names_the_process_that_has_the_store_open(message: str, reason: str) -> None:
+    """The error names the process if DuckDB's message contains its id."""
+    with pytest.raises(StoreInUseError, match=re.escape(f"{reason} the store open: /x")), translated("/x"):
+        raise duckdb.IOException(message)
 
 
 async def test_a_store_that_is_open_in_this_process_is_refused(path: Path) -> None:
-    """The database itself would let both in."""
+    """A second `SessionStore` of the same file gets `StoreInUseError`, although DuckDB itself would open it."""
     async with SessionStore(path) as store:
         with pytest.raises(StoreInUseError, match="this process"):
             await SessionStore(path.parent / ".." / path.parent.name / path.name).__aenter__()
@@ -92,10 +94,10 @@ async def test_a_store_that_is_open_in_this_process_is_refused(path: Path) -> No
         assert (await store.status()).sessions == 0
 
 
-async def test_a_process_that_goes_elsewhere_can_open_its_store_again(
+async def test_a_store_can_be_opened_again_after_the_directory_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A daemon that changes its directory would be told until its end that it has the store open."""
+    """A store with a relative path is released even if the process has changed its directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     async with SessionStore("fleet.duckdb"):
@@ -105,8 +107,8 @@ async def test_a_process_that_goes_elsewhere_can_open_its_store_again(
         assert (await store.status()).sessions == 0
 
 
-async def test_a_store_is_not_used_before_or_after_it_is_open(path: Path) -> None:
-    """A forgotten `async with` should say so."""
+async def test_a_store_that_is_not_open_raises_an_error(path: Path) -> None:
+    """If the store is not open, its operations raise `StoreError`."""
     store = SessionStore(path)
     with pytest.raises(StoreError, match="not open"):
         await store.status()
@@ -148,8 +150,8 @@ def _directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_empty, _text, _sqlite, _other_database, _other_meta, _directory])
-async def test_a_file_that_is_no_store_is_refused_and_not_touched(path: Path, make: object) -> None:
-    """A mistyped path must not cost anybody a file."""
+async def test_a_file_that_is_not_a_store_is_refused_and_unchanged(path: Path, make: object) -> None:
+    """If the file is not a store, opening raises `NotAStoreError` and leaves the file unchanged."""
     make(path)  # type: ignore[operator]
     before = path.read_bytes() if path.is_file() else b""
     with pytest.raises(NotAStoreError):
@@ -158,8 +160,8 @@ async def test_a_file_that_is_no_store_is_refused_and_not_touched(path: Path, ma
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-async def test_a_store_that_cannot_be_made_or_found_is_an_error(path: Path) -> None:
-    """A missing mount must not become a store somewhere else, nor a status of nothing."""
+async def test_a_store_that_cannot_be_created_or_found_is_an_error(path: Path) -> None:
+    """Opening raises `StoreError` if the directory, or the store for reading, is missing, or if the path is invalid."""
     with pytest.raises(StoreError, match="no such directory"):
         await SessionStore(path / "deeper" / "fleet.duckdb").__aenter__()
     with pytest.raises(StoreError, match="no such store"):
@@ -173,54 +175,13 @@ async def test_a_store_that_cannot_be_made_or_found_is_an_error(path: Path) -> N
 async def test_readers_share_a_store_and_cannot_write(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A status or an export must not change the store."""
+    """A store that is open for reading returns its rows and refuses a backfill."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
     async with SessionStore(path, read_only=True) as reader:
         assert await held_by(reader) == truth_of(sim, FIRST, LAST)
         with pytest.raises(StoreError, match="read-only"):
             await backfill(client, reader, FIRST, LAST, now=clock)
-
-
-def _set_version(path: Path, version: str, *statements: str) -> None:
-    with duckdb.connect(str(path)) as con:
-        con.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", [version])
-        for statement in statements:
-            con.execute(statement)
-
-
-async def test_an_older_store_is_migrated(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
-    """An upgrade of the library must not cost a fleet's history."""
-    async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, now=clock)
-    _set_version(path, "0", "ALTER TABLE sessions DROP COLUMN withdrawn_at")
-    with pytest.raises(StoreError, match="version 0: open it once for writing"):
-        await SessionStore(path, read_only=True).__aenter__()
-    async with SessionStore(path) as store:
-        assert await held_by(store) == truth_of(sim, FIRST, LAST)
-        assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
-        assert (await store.query("SELECT value FROM meta WHERE key = 'schema_version'")) == [{"value": "1"}]
-
-
-async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
-    """Half a migration would be a store that no release can read."""
-    async with SessionStore(path):
-        pass
-    _set_version(path, "0")  # its table has the column that the migration adds
-    with pytest.raises(StoreError, match="withdrawn_at"):
-        await SessionStore(path).__aenter__()
-    with duckdb.connect(str(path)) as con:
-        assert con.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchall() == [("0",)]
-
-
-@pytest.mark.parametrize(("version", "error"), [("2", StoreTooNewError), ("x", NotAStoreError)])
-async def test_a_newer_store_is_refused(path: Path, version: str, error: type[StoreError]) -> None:
-    """An old release must not write into what it does not understand."""
-    async with SessionStore(path):
-        pass
-    _set_version(path, version)
-    with pytest.raises(error):
-        await SessionStore(path).__aenter__()
 
 
 @contextmanager
@@ -233,8 +194,9 @@ def _files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_full_disk_ends_the_run_and_spoils_nothing(path: Path, clock: Clock) -> None:
-    """A disk that fills up at night must leave the store as the last batch left it, and go on once there is room."""
+@pytest.mark.slow
+async def test_a_full_disk_ends_the_run_and_keeps_the_store_consistent(path: Path, clock: Clock) -> None:
+    """The store contains whole batches only, and when the disk has space, the same call completes it."""
     async with PoderoSimulator(users=10, vehicles=200, sessions_per_vehicle=60) as sim, client_of(sim) as client:
         first, last = sim.first_day, sim.last_day
         truth = truth_of(sim, first, last)
@@ -254,36 +216,36 @@ async def test_a_full_disk_ends_the_run_and_spoils_nothing(path: Path, clock: Cl
 
 
 @pytest.mark.parametrize("most_bytes", [4096, 16_000, 64_000, 256_000])
-async def test_a_disk_too_full_for_a_new_store_leaves_none(path: Path, most_bytes: int) -> None:
-    """A store of half a header would be refused ever after, and called something else."""
+async def test_a_disk_too_full_for_a_new_store_leaves_no_file(path: Path, most_bytes: int) -> None:
+    """If the disk is full during the creation of a store, no file is left."""
     with _files_of_at_most(most_bytes), pytest.raises(StoreFullError):
         await SessionStore(path).__aenter__()
     assert list(path.parent.iterdir()) == []
 
 
-async def test_what_an_interrupted_creation_left_is_no_store(path: Path) -> None:
-    """A process that is killed while it makes the file must not leave one that cannot be opened."""
+async def test_an_interrupted_creation_is_repeated(path: Path) -> None:
+    """A file that a killed process left during the creation is replaced."""
     path.with_name(f"{path.name}.{os.getpid()}.new").write_bytes(b"half a header")
     async with SessionStore(path) as store:
-        assert (await store.status()).schema_version == 1
+        assert (await store.status()).schema_version == 2
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-async def test_two_that_make_a_store_at_once_get_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slower of two tasks must not replace the store that the other writes to."""
+async def test_two_processes_that_create_a_store_get_the_same_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If another process creates the store first, its file is opened instead of replaced."""
     async with SessionStore(path) as store:
         await store.query("SELECT 1")
-    content = path.read_bytes()
-    from podero_async.backfill.store.duckdb import connection as _store_file  # noqa: PLC0415
-
-    _store_file._create(str(path), _store_file._OPTIONS)
-    assert path.read_bytes() == content
+        await store.backend.claim(OWNER)
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda self: self != path and exists(self))  # not created yet at this time
+    async with SessionStore(path) as store:
+        assert await store.backend.owner() == OWNER
 
 
 @pytest.mark.parametrize("missing", ["duckdb", "pyarrow"])
 async def test_a_missing_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    """Who installed only the core must be told what to install."""
-    for name in [name for name in sys.modules if name.startswith("podero_async.backfill.store.duckdb.")]:
+    """If a package is missing, the error names it and the extra that installs it."""
+    for name in [name for name in sys.modules if name.startswith("podero_async.backfill.store.duckdb")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ConfigurationError, match=rf"{missing}.*podero_async\[backfill\]"):
@@ -291,13 +253,13 @@ async def test_a_missing_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_importing_the_package_does_not_need_the_extra() -> None:
-    """A bot that only reads must not load a database."""
+    """Importing the package loads neither DuckDB nor Arrow."""
     code = "import sys, podero_async.backfill; print(sorted({'duckdb', 'pyarrow'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
 async def test_a_wrong_query_is_a_store_error(path: Path) -> None:
-    """Callers map one tree of errors."""
+    """If a query is invalid or returns no rows, `StoreError` is raised."""
     async with SessionStore(path) as store:
         with pytest.raises(StoreError, match="nowhere"):
             await store.query("SELECT * FROM nowhere")
@@ -307,8 +269,18 @@ async def test_a_wrong_query_is_a_store_error(path: Path) -> None:
         assert await store.query("SELECT ? AS one", [1]) == [{"one": 1}]
 
 
-async def test_a_cancelled_caller_leaves_a_store_that_closes(path: Path) -> None:
-    """Whoever gives up waiting must not leave the file locked."""
+async def test_a_backend_need_not_support_queries_and_exports(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the backend of a store has no SQL or no export, the store raises `StoreError` for them."""
+    monkeypatch.setattr(SessionStore, "backend", object())
+    store = SessionStore("x")
+    with pytest.raises(StoreError, match="no SQL queries"):
+        await store.query("SELECT 1")
+    with pytest.raises(StoreError, match="no export"):
+        await store.export("y")
+
+
+async def test_a_store_closes_after_a_cancelled_query(path: Path) -> None:
+    """After the caller of a query was cancelled, the store is usable, and can be closed and opened again."""
     async with SessionStore(path) as store:
         slow = asyncio.create_task(store.query("SELECT count(*) FROM range(3000000) t(a) WHERE hash(a) % 7 = 3"))
         await asyncio.sleep(0)
@@ -321,10 +293,8 @@ async def test_a_cancelled_caller_leaves_a_store_that_closes(path: Path) -> None
 
 
 def test_errors_pickle() -> None:
-    """Schedulers carry them between processes."""
-    report = Progress().report(
-        from_date=FIRST, to_date=LAST, include_hidden=False, run_id=1, resumed=False, finished=False, seconds=0.0
-    )
-    for error in (StoreFullError("no room", "/x"), ApiDownError("down", report)):
+    """Errors keep their arguments when they are pickled."""
+    report = Progress().report(Window(FIRST, LAST), None, finished=False, seconds=0.0)
+    for error in (StoreFullError("disk full", "/x"), ApiDownError("down", report)):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)

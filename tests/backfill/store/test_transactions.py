@@ -1,6 +1,6 @@
-"""A transaction that ends between two of its statements, by an error or by a kill, leaves the store as it was before.
+"""A transaction that ends between two of its statements, by an error or a kill, leaves the store unchanged.
 
-The batch that is written has every kind of content, over a store that holds every kind already; then the same call goes on.
+The batch and the store contain every kind of row. Afterwards the same call completes the store.
 """
 
 from __future__ import annotations
@@ -22,20 +22,18 @@ import pytest
 
 from podero_async import PoderoClient
 from podero_async.backfill import BackfillReport, SessionStore, StoreError, backfill
+from podero_async.backfill.store.duckdb import DuckDBBackend
+from podero_async.backfill.store.duckdb.runs import finish_run, start_run
+from podero_async.backfill.store.duckdb.upsert import write_batch
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.backfill_process import ROOT
 from tests._support.clients import client_of
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
-from tests._support.kill_process import Breaking
+from tests._support.kill_process import Breaking, Operation, replaced
 from tests.backfill.conftest import Clock
 
 TABLES = "sessions", "receipts", "failures", "rejected_items", "runs", "tasks", "meta"
 BATCH_TABLES = TABLES[:4]
-STEPS = {
-    "start": "podero_async.backfill.store.duckdb.runs.start_run",
-    "batch": "podero_async.backfill._writer.write_batch",
-    "end": "podero_async.backfill.store.duckdb.upsert.finish_run",
-}
 
 State = dict[str, list[tuple[Any, ...]]]
 
@@ -50,7 +48,7 @@ def _fail() -> None:
 
 @attrs.define
 class Fleet:
-    """Five vehicles, and what has become of them since a store was filled."""
+    """Five vehicles with sessions that change after a store was filled."""
 
     sim: PoderoSimulator
     client: PoderoClient
@@ -61,7 +59,7 @@ class Fleet:
         return await backfill(self.client, store, FIRST, LAST, refresh_days=60, now=self.clock)
 
     async def fill(self, path: Path) -> None:
-        """Make a store with a vehicle that failed and a row that could not be read."""
+        """Create a store with a vehicle that failed and a row that could not be read."""
         self._break_a_row(0)
         self.sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=self.sim.vehicles[1]))
         async with SessionStore(path) as store:
@@ -69,7 +67,7 @@ class Fleet:
         assert (report.failed, report.rejected) == (1, 1)
 
     def change(self) -> None:
-        """Let rows be changed, removed, inserted, broken and moved; let what failed go well, and another fail."""
+        """Change, remove, insert, break and move rows; let the failed vehicle recover and another one fail."""
         self.mend()
         one, other, failing = self.sim.vehicles[2:5]
         changed, removed, moved = self.sim.truth(one, FIRST, LAST)[:3]
@@ -92,14 +90,14 @@ class Fleet:
             vehicle, row_id = self.broken.pop()
             self.sim.update(vehicle, row_id, is_at_home=True)
 
-    async def go_on_to_the_truth(self, path: Path, *, run_id: int | None = None) -> BackfillReport:
+    async def complete(self, path: Path, *, run_id: int | None = None) -> BackfillReport:
         self.mend()
         async with SessionStore(path) as store:
             report = await self.backfill(store)
             if run_id is not None:
                 assert (report.resumed, report.run_id) == (True, run_id)
             assert report.is_clean
-            # A row that a batch before had rejected is not read again by the run that goes on.
+            # A resumed run does not read rejected rows again: the next run does.
             await self.backfill(store)
             assert await held_by(store) == truth_of(self.sim, FIRST, LAST)
             assert await store.query("FROM failures UNION ALL BY NAME FROM rejected_items") == []
@@ -112,67 +110,70 @@ async def _fleet(clock: Clock) -> AsyncIterator[Fleet]:
         yield Fleet(sim, client, clock)
 
 
-async def _statements(fleet: Fleet, path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let a transaction pass over a copy of the store, and return what it says."""
-    passing = _Step(step, None, monkeypatch)
+async def _statements(fleet: Fleet, path: Path, operation: Operation) -> list[str]:
+    """Run a backfill over a copy of the store, and return the statements of the operation."""
+    recording = _Failing(operation, None)
     shutil.copy(path, path.with_name("copy"))
     async with SessionStore(path.with_name("copy")) as store:
-        report = await fleet.backfill(store)
+        with replaced(operation, recording):
+            report = await fleet.backfill(store)
     assert min(report.new, report.changed, report.unchanged, report.withdrawn, report.rejected, report.failed) > 0
-    return passing.said
+    return recording.statements
 
 
-class _Step:
-    """A step of a backfill that fails at a statement, and sees to it that nothing is left of it."""
+@attrs.define
+class _Failing:
+    """An operation that fails at a statement, and records the state of the store before it."""
 
-    def __init__(self, step: str, at: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-        target = STEPS[step]
-        module, _, name = target.rpartition(".")
-        real = getattr(sys.modules[module], name)
-        self.said: list[str] = []
-        self.before: State = {}
+    operation: Operation
+    at: int | None
+    statements: list[str] = attrs.field(factory=list)
+    before: State = attrs.field(factory=dict)
 
-        def breaking(con: Any, *arguments: Any) -> Any:
-            self.before = _state(con)
-            monkeypatch.undo()
-            wrapped = Breaking(con, at, _fail, self.said)
-            return real(wrapped, *arguments)
-
-        monkeypatch.setattr(target, breaking)
+    def __call__(self, con: Any, *arguments: Any) -> Any:
+        self.before = _state(con)
+        return self.operation(Breaking(con, self.at, _fail, self.statements), *arguments)
 
 
-async def _fails_at(fleet: Fleet, store: SessionStore, step: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = _Step(step, at, monkeypatch)
-    with pytest.raises(StoreError, match="injected"):
+async def _prove_a_failure(fleet: Fleet, store: SessionStore, operation: Operation, at: int) -> None:
+    failing = _Failing(operation, at)
+    with replaced(operation, failing), pytest.raises(StoreError, match="injected"):
         await fleet.backfill(store)
     assert failing.before
-    assert await store.call(_state) == failing.before, f"statement {at}: {failing.said[at - 1]}"
+    assert isinstance(store.backend, DuckDBBackend)
+    assert await store.backend.call(_state) == failing.before, f"statement {at}: {failing.statements[at - 1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "step", ["batch", pytest.param("start", marks=pytest.mark.soak), pytest.param("end", marks=pytest.mark.soak)]
+    "operation",
+    [
+        write_batch,
+        pytest.param(start_run, marks=pytest.mark.soak),
+        pytest.param(finish_run, marks=pytest.mark.soak),
+    ],
 )
-async def test_a_step_that_fails_at_any_statement_leaves_nothing_of_it(
-    tmp_path: Path, clock: Clock, step: str, monkeypatch: pytest.MonkeyPatch, record_property: Callable[..., None]
+async def test_a_transaction_that_fails_at_any_statement_changes_nothing(
+    tmp_path: Path, clock: Clock, operation: Operation, record_property: Callable[..., None]
 ) -> None:
-    """A disk that fails between two statements would leave a receipt without its sessions, or sessions without it."""
+    """After an error at any statement the store is unchanged, and the same call completes it."""
     path = tmp_path / "fleet.duckdb"
     async with _fleet(clock) as fleet:
         await fleet.fill(path)
         fleet.change()
-        said = await _statements(fleet, path, step, monkeypatch)
-        assert (said[0], said[-1]) == ("BEGIN", "COMMIT")
+        statements = await _statements(fleet, path, operation)
+        assert (statements[0], statements[-1]) == ("BEGIN", "COMMIT")
         async with SessionStore(path) as store:
-            for at in range(1, len(said) + 1):
-                await _fails_at(fleet, store, step, at, monkeypatch)
-        await fleet.go_on_to_the_truth(path, run_id=None if step == "start" else 2)
-    record_property("figure", f"{step}: {len(said)} statements, 0 left half a transaction")
+            for at in range(1, len(statements) + 1):
+                await _prove_a_failure(fleet, store, operation, at)
+        await fleet.complete(path, run_id=None if operation is start_run else 2)
+    record_property("figure", f"{operation.__name__}: {len(statements)} statements, 0 left half a transaction")
 
 
 # --- kills -----------------------------------------------------------------------------------------------------------
 
 
-async def _killed_at(fleet: Fleet, path: Path, at: int) -> None:
+async def _kill_at(fleet: Fleet, path: Path, at: int) -> None:
     sim = fleet.sim
     origin = (path, sim.base_url, sim.org_id, sim.client_id, sim.client_secret)
     process = await asyncio.create_subprocess_exec(
@@ -184,38 +185,40 @@ async def _killed_at(fleet: Fleet, path: Path, at: int) -> None:
     assert await process.wait() == -signal.SIGKILL
 
 
-async def _prove_a_kill(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, at: int | None) -> list[str]:
-    """Kill a process at a statement of its batch, None being the commit, and go on; return what the batch says."""
-    path = tmp_path / "fleet.duckdb"
+async def _prove_a_kill(folder: Path, clock: Clock, at: int | None) -> int:
+    """Kill a process at a statement of its batch (None: the commit) and resume; return the number of statements."""
+    path = folder / "fleet.duckdb"
     async with _fleet(clock) as fleet:
         await fleet.fill(path)
         with duckdb.connect(str(path)) as con:
             before = _state(con, BATCH_TABLES)
         fleet.change()
-        said = await _statements(fleet, path, "batch", monkeypatch)
-        at = at or len(said)
-        await _killed_at(fleet, path, at)
+        statements = await _statements(fleet, path, write_batch)
+        at = at or len(statements)
+        await _kill_at(fleet, path, at)
         with duckdb.connect(str(path)) as con:
-            assert (_state(con, BATCH_TABLES) == before) is (at <= len(said)), f"killed at {at} of {said}"
-        await fleet.go_on_to_the_truth(path, run_id=2)
-    return said
+            is_unchanged = _state(con, BATCH_TABLES) == before
+        assert is_unchanged is (at <= len(statements)), f"killed at {at} of {statements}"
+        await fleet.complete(path, run_id=2)
+    return len(statements)
 
 
-async def test_a_kill_before_the_commit_leaves_nothing_of_the_batch(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A process that is killed while it writes would leave half a batch, and the next night build upon it."""
-    await _prove_a_kill(tmp_path, clock, monkeypatch, None)
+@pytest.mark.slow
+async def test_a_kill_before_the_commit_leaves_nothing_of_the_batch(tmp_path: Path, clock: Clock) -> None:
+    """A process that is killed at the commit leaves the store unchanged, and the same call completes it."""
+    await _prove_a_kill(tmp_path, clock, None)
 
 
 @pytest.mark.soak
 async def test_a_kill_at_any_statement_leaves_nothing_of_the_batch(
-    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, record_property: Callable[..., None]
+    tmp_path: Path, clock: Clock, record_property: Callable[..., None]
 ) -> None:
-    """The same at every statement; and a kill right after the commit leaves all of it."""
-    at, most = 1, 2
-    while at <= most:
+    """A kill at any statement leaves nothing of the batch; a kill after the commit leaves all of it."""
+    at, kills = 1, 2
+    while at <= kills:
         (folder := tmp_path / str(at)).mkdir()
-        most = len(await _prove_a_kill(folder, clock, monkeypatch, at)) + 1
+        kills = await _prove_a_kill(folder, clock, at) + 1
         at += 1
-    record_property("figure", f"{most} kills, one at each of {most - 1} statements and one after: 0 left half a batch")
+    record_property(
+        "figure", f"{kills} kills, one at each of {kills - 1} statements and one after: 0 left half a batch"
+    )

@@ -1,4 +1,4 @@
-"""What one transaction leaves in the store: rows, receipts, rejected rows and failures, each by its own rule."""
+"""The upsert of a batch: the rules for sessions, receipts, rejected rows and failures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from podero_async import Completeness, ServerError, VehicleRef, VehicleSessions
 from podero_async._decode import decode_page
 from podero_async._paging.window import Window
 from podero_async.backfill._report import Written
-from podero_async.backfill._values import WorkItem
+from podero_async.backfill._values import WorkItem, digest_of
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
-from podero_async.backfill.store.duckdb.upsert import finish_run, write_batch
+from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.clients import page_body, wire_row
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 31)
@@ -30,7 +30,7 @@ ONE_DAY = timedelta(days=1)
 
 @attrs.frozen
 class Read:
-    """What one vehicle answered."""
+    """The result of reading a vehicle."""
 
     vehicle: int
     rows: list[dict[str, Any]]
@@ -47,7 +47,7 @@ class Read:
     def window(self) -> Window:
         return Window(*self.days, self.include_hidden)
 
-    def result(self) -> VehicleSessions:
+    def outcome(self) -> VehicleSessions:
         page = decode_page(page_body(*self.rows))
         return VehicleSessions(
             vehicle=self.ref,
@@ -61,7 +61,7 @@ class Read:
 
 
 class Store:
-    """A store in memory, written batch by batch, a day apart."""
+    """A store in memory that gets a batch a day."""
 
     def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
         self.con = con
@@ -70,18 +70,17 @@ class Store:
 
     def write(self, *reads: Read, failed: tuple[Read, ...] = ()) -> Written:
         self.at = START + next(self.batches) * ONE_DAY
-        batch = Batch(1, LAST)
+        batch = Batch(1)
         for number, read in enumerate(reads):
-            result = read.result()
-            batch.add(WorkItem(number, read.ref, read.window), result, [], result.sessions, self.at)
+            batch.add(WorkItem(number, read.ref, read.window), read.outcome(), LAST, self.at)
         for read in failed:
             error = ServerError(500, f"down on {self.at:%d}", "GET", "/x")
             batch.add_failure(WorkItem(99, read.ref, read.window), error, self.at)
-        batch.seal()
+        batch.convert_pending()
         return write_batch(self.con, batch)
 
-    def ask(self, question: str) -> list[tuple[Any, ...]]:
-        return self.con.execute(question).fetchall()
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.con.execute(sql).fetchall()
 
 
 @pytest.fixture
@@ -92,31 +91,39 @@ def store() -> Iterator[Store]:
     close_store(con, Path(":memory:"))
 
 
-def test_a_row_that_went_and_came_back_changed_is_there_again(store: Store) -> None:
-    """An analyst's view without withdrawn rows would lack it for ever."""
+def test_a_withdrawn_row_that_returns_changed_is_restored(store: Store) -> None:
+    """A row that a read lacked is withdrawn; if a later read has it again, it is updated and no longer withdrawn."""
     store.write(Read(1, [wire_row(1), wire_row(2)]))
     assert store.write(Read(1, [wire_row(2)])).withdrawn == 1
     assert store.write(Read(1, [wire_row(1, energy_charged_kwh=99.0), wire_row(2)])) == Written(changed=1, unchanged=1)
-    assert store.ask("SELECT withdrawn_at, first_seen_at, changed_at FROM sessions WHERE energy_charged_kwh = 99") == [
-        (None, START, store.at)
-    ]
+    assert store.query(
+        "SELECT withdrawn_at, first_seen_at, changed_at FROM sessions WHERE energy_charged_kwh = 99"
+    ) == [(None, START, store.at)]
 
 
-def test_an_unreadable_row_keeps_only_its_own_vehicles_rows(store: Store) -> None:
-    """One bad row somewhere in a fleet would keep every removed session alive."""
+def test_an_unreadable_row_prevents_withdrawals_of_its_own_vehicle_only(store: Store) -> None:
+    """If a row has no readable id, no row of its vehicle is withdrawn, but rows of other vehicles are."""
     store.write(Read(1, [wire_row(1)]), Read(2, [wire_row(2)]))
     written = store.write(Read(1, [wire_row(3, id=None)]), Read(2, []))
     assert written == Written(withdrawn=1, rejected=1)
-    assert store.ask("SELECT vehicle_id FROM sessions WHERE withdrawn_at IS NOT NULL") == [(uuid.UUID(int=2),)]
+    assert store.query("SELECT vehicle_id FROM sessions WHERE withdrawn_at IS NOT NULL") == [(uuid.UUID(int=2),)]
 
 
-def test_a_vehicle_without_sessions_has_its_receipt(store: Store) -> None:
-    """It would be read again in every run, and be missing from the proof that all was read."""
+def test_a_vehicle_without_sessions_has_a_receipt(store: Store) -> None:
+    """A read without rows writes a receipt with the digest of no ids."""
     store.write(Read(1, []), Read(2, [wire_row(2)]))
-    assert store.ask('SELECT vehicle_id, "count", run_id, length(digest) FROM receipts ORDER BY vehicle_id') == [
-        (uuid.UUID(int=1), 0, 1, 32),
-        (uuid.UUID(int=2), 1, 1, 32),
+    assert store.query('SELECT vehicle_id, "count", run_id FROM receipts ORDER BY vehicle_id') == [
+        (uuid.UUID(int=1), 0, 1),
+        (uuid.UUID(int=2), 1, 1),
     ]
+
+
+def test_the_digest_in_sql_equals_the_digest_in_python(store: Store) -> None:
+    """A receipt's digest, which SQL computes, equals `digest_of` over the ids of its rows."""
+    reads = [Read(1, []), Read(2, [wire_row(2)]), Read(3, [wire_row(number) for number in (12, 3, 254, 30)])]
+    store.write(*reads)
+    expected = [(digest_of(row.id for row in read.outcome().sessions),) for read in reads]
+    assert store.query("SELECT digest FROM receipts ORDER BY vehicle_id") == expected
 
 
 LATER, EARLIER = (FIRST + ONE_DAY, LAST), (FIRST, LAST - ONE_DAY)
@@ -142,13 +149,13 @@ WIDER = (FIRST - ONE_DAY, LAST + ONE_DAY)
         ({}, {"completeness": Completeness.UNPROVEN}, True),
     ],
 )
-def test_a_rejected_row_stays_until_a_read_shows_that_it_is_gone_or_well(
+def test_a_rejected_row_stays_until_a_proven_read_replaces_it(
     store: Store, first: dict[str, Any], second: dict[str, Any], stays: bool
 ) -> None:
-    """A row that nobody could read would be forgotten, or be reported for ever."""
+    """A rejected row is deleted if a proven read covers its window, or returns its session in readable form."""
     store.write(Read(**{"vehicle": 1, "rows": [wire_row(5, is_at_home=5)], **first}))
     store.write(Read(**{"vehicle": 1, "rows": [], **second}))
-    assert store.ask("SELECT session_id FROM rejected_items") == [(uuid.UUID(int=5),)] * stays
+    assert store.query("SELECT session_id FROM rejected_items") == [(uuid.UUID(int=5),)] * stays
 
 
 @pytest.mark.parametrize(
@@ -164,29 +171,12 @@ def test_a_rejected_row_stays_until_a_read_shows_that_it_is_gone_or_well(
         ({"vehicle": 2, "user": 2}, True),
     ],
 )
-def test_a_failure_stays_until_all_of_its_window_was_tried_again(
+def test_a_failure_stays_until_its_whole_window_is_tried_again(
     store: Store, second: dict[str, Any], stays: bool
 ) -> None:
-    """A report would call a fleet complete that lacks a vehicle, or one incomplete that has them all."""
+    """A failure is replaced by an attempt at a window that covers its own, with the same vehicle and settings."""
     store.write(failed=(Read(1, []),))
     store.write(failed=(Read(1, []),))
-    assert store.ask("SELECT run_id, message FROM failures") == [(1, "HTTP 500: down on 03 (GET /x)")]
+    assert store.query("SELECT run_id, message FROM failures") == [(1, "HTTP 500: down on 03 (GET /x)")]
     store.write(Read(**{"vehicle": 1, "rows": [], **second}))
-    assert len(store.ask("FROM failures")) == stays
-
-
-def test_a_session_that_moved_to_another_vehicle_is_kept_once(store: Store) -> None:
-    """Its energy would be counted twice, or its neighbours be deleted with it."""
-    store.write(Read(1, [wire_row(1), wire_row(2)]), Read(3, [wire_row(3)]))
-    store.con.execute("INSERT INTO runs SELECT 1, $at, $at, false, 0, '', 2, $at, NULL", {"at": START + ONE_DAY})
-    store.con.execute("INSERT INTO tasks SELECT 1, 1, uuid(), uuid(), $at, $at", {"at": START})
-    store.write(Read(2, [wire_row(2)]))
-    finish_run(store.con, 1, store.at)
-    rows = store.ask("SELECT id, vehicle_id, first_seen_at, changed_at FROM sessions ORDER BY id")
-    assert rows == [
-        (uuid.UUID(int=1), uuid.UUID(int=1), START, None),
-        (uuid.UUID(int=2), uuid.UUID(int=2), START, store.at),
-        (uuid.UUID(int=3), uuid.UUID(int=3), START, None),
-    ]
-    assert store.ask("SELECT finished_at FROM runs") == [(store.at,)]
-    assert store.ask("FROM tasks") == []
+    assert len(store.query("FROM failures")) == stays

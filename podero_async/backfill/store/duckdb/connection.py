@@ -1,4 +1,4 @@
-"""The store's file: how it comes to be, is opened and closed, and what the database's errors mean."""
+"""The connection to a store's file: how it is created, opened and closed, and how DuckDB's errors are translated."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from pathlib import Path
 import duckdb
 
 from podero_async.backfill.errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
-from podero_async.backfill.store.duckdb.schema import check_version, create_tables, migrate
+from podero_async.backfill.store.duckdb.migrations import migrate
+from podero_async.backfill.store.duckdb.schema import check_version, create_tables
 
 __all__ = ["check_name", "close_store", "open_store", "transaction", "translated"]
 
 _Options = dict[str, str | bool | int | float | list[str]]
 
 _OPTIONS: _Options = {
-    # What is needed is built in; nothing is ever downloaded.
+    # All necessary extensions are built in: DuckDB must not download any.
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "threads": 2,
 }
 _MEMORY = ":memory:"
 _MAGIC = slice(8, 12)
-_PID = re.compile(r"\bPID ([1-9]\d*)")  # 0 where it runs in another container
+_PID = re.compile(r"\bPID ([1-9]\d*)")  # 0 if the process runs in another container
 
 _open_here: set[Path] = set()
-"""The database itself lets one process open a file twice."""
+"""Paths of open stores: DuckDB would open a file twice in one process."""
 _open_here_lock = threading.Lock()
 
 
 def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.DuckDBPyConnection:
-    """Open a store, making it where there is none.
+    """Open a store; create it if it does not exist.
 
     Raises:
-        StoreError: It cannot be opened; it is as it was.
+        StoreError: The store cannot be opened. It is unchanged.
     """
     check_name(path)
     options = _OPTIONS | {"memory_limit": f"{memory_limit_mb}MB"}
@@ -52,13 +53,13 @@ def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.Du
                     raise StoreError("no such store", path)
                 _create(path, options)
             con = _connect(path, options, read_only=read_only)
-    # Days are UTC days, wherever the process runs.
+    # Days are UTC days in every local time zone.
     con.execute("SET TimeZone = 'UTC'")
     return con
 
 
 def close_store(con: duckdb.DuckDBPyConnection, resolved: Path) -> None:
-    """Close a store, which lies where it lay when it was opened; the database merges its log into the file."""
+    """Close a store, given the path that was resolved when it was opened; DuckDB merges its log into the file."""
     try:
         con.close()
     finally:
@@ -66,26 +67,26 @@ def close_store(con: duckdb.DuckDBPyConnection, resolved: Path) -> None:
 
 
 def check_name(path: str) -> None:
-    """Refuse a path that the database cannot be told.
+    """Check that DuckDB can open a path.
 
     Raises:
-        StoreError: It is not Unicode, or no path at all.
+        StoreError: The path is empty or not valid UTF-8.
     """
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise StoreError("a path that is not UTF-8", path) from None
+        raise StoreError("the path is not valid UTF-8", path) from None
     if not path:
-        raise StoreError("no path at all", repr(path))
+        raise StoreError("the path is empty", repr(path))
 
 
 @contextmanager
 def _claimed(path: str) -> Iterator[None]:
-    """Hold the path for this process from here on, unless what follows fails."""
+    """Reserve the path in this process; if the block fails, release it."""
     resolved = Path(path).resolve()
     with _open_here_lock:
         if resolved in _open_here:
-            raise StoreInUseError("the store is open in this process already", path)
+            raise StoreInUseError("the store is already open in this process", path)
         _open_here.add(resolved)
     with ExitStack() as undo:
         undo.callback(_release, resolved)
@@ -99,16 +100,16 @@ def _release(resolved: Path) -> None:
 
 
 def _create(path: str, options: _Options) -> None:
-    """Make a store beside its place, and put it there whole: a kill on the way leaves none."""
+    """Create a store under another name and link it: if the process is killed, no incomplete store is left."""
     if not Path(path).resolve().parent.is_dir():
-        raise StoreError("no such directory for a store", path)
+        raise StoreError("no such directory for the store", path)
     unfinished = Path(f"{path}.{os.getpid()}.new")
     unfinished.unlink(missing_ok=True)
     try:
         with duckdb.connect(str(unfinished), config=options) as con:
             create_tables(con)
-            con.execute("CHECKPOINT")  # closing alone would tell nobody that there is no room for the tables
-        with suppress(FileExistsError):  # somebody else was quicker
+            con.execute("CHECKPOINT")  # closing would not report a full disk
+        with suppress(FileExistsError):  # another process has created the store
             os.link(unfinished, path)
     finally:
         for leftover in (unfinished, Path(f"{unfinished}.wal")):
@@ -119,7 +120,7 @@ def _connect(path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBP
     if Path(path).is_dir():
         raise NotAStoreError("a directory, not a store", path)
     with Path(path).open("rb") as file:
-        if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":  # the database would take it for another format, or a new file
+        if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":  # DuckDB would open SQLite files and overwrite empty ones
             raise NotAStoreError("not a store of charging sessions", path)
     con = duckdb.connect(path, read_only=read_only, config=options)
     with ExitStack() as undo:
@@ -131,7 +132,7 @@ def _connect(path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBP
 
 @contextmanager
 def transaction(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Commit what is done within, or nothing of it."""
+    """Commit the statements of the block, or roll all of them back if it fails."""
     con.execute("BEGIN")
     with ExitStack() as undo:
         undo.callback(_roll_back, con)
@@ -147,25 +148,21 @@ def _roll_back(con: duckdb.DuckDBPyConnection) -> None:
 
 @contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Raise what the database or the disk complains of as a `StoreError`."""
+    """Raise errors of the database and the disk as `StoreError`."""
     try:
         yield
     except OSError as error:
-        full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        raise (StoreFullError if full else StoreError)(error.strerror or str(error), path) from error
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+        raise (StoreFullError if is_full else StoreError)(error.strerror or str(error), path) from error
     except duckdb.Error as error:
-        raise _explained(error, path) from error
+        raise _translate(error, path) from error
 
 
-def _explained(error: duckdb.Error, path: str) -> StoreError:
-    words = str(error)
-    if "Could not set lock" in words or "being used by another process" in words:
-        found = _PID.search(words)
-        who = f" (PID {found[1]})" if found else ""
-        return StoreInUseError(f"another process{who} has the store open", path)
-    full = any(sign in words for sign in ("No space left", "File too large", "Disk quota", "disk is full"))
-    return (StoreFullError if full else StoreError)(_first_line(error), path)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _translate(error: duckdb.Error, path: str) -> StoreError:
+    message = str(error)
+    if "Could not set lock" in message or "being used by another process" in message:
+        found = _PID.search(message)
+        pid = f" (PID {found[1]})" if found else ""
+        return StoreInUseError(f"another process{pid} has the store open", path)
+    is_full = any(sign in message for sign in ("No space left", "File too large", "Disk quota", "disk is full"))
+    return (StoreFullError if is_full else StoreError)(message.partition("\n")[0], path)

@@ -1,6 +1,6 @@
-"""The table of sessions as files: Parquet, CSV, or JSON lines."""
+"""The export of the table of sessions to Parquet, CSV or JSON lines."""
 
-# ruff: noqa: S608 - all that is put into SQL text is written in these rooms; values are bound
+# ruff: noqa: S608 - the SQL is composed of constants of this package; the path is quoted
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import attrs
 import duckdb
 
 from podero_async.backfill.errors import StoreError
+from podero_async.backfill.store._status import Exported
 from podero_async.backfill.store.duckdb.connection import check_name, translated
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 
-__all__ = ["Export", "Exported"]
+__all__ = ["Export"]
 
 _OPTIONS = {
     "parquet": "FORMAT parquet, COMPRESSION zstd",
@@ -30,55 +31,47 @@ _TIMES = [
 _AS_TEXT = ", ".join(f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%fZ') AS {name}" for name in _TIMES)
 
 
-@attrs.frozen(kw_only=True)
-class Exported:
-    """What was written."""
-
-    rows: int
-    files: tuple[str, ...]
-
-
 @attrs.define(kw_only=True)
 class Export:
-    """An export, which another thread may give up."""
+    """An export, which runs in the thread of the store and can be cancelled from the event loop."""
 
     target: str
     store: Path
     kind: str
     partition_by: str | None
     include_withdrawn: bool
-    _is_given_up: bool = attrs.field(default=False, init=False)
+    _is_cancelled: bool = attrs.field(default=False, init=False)
     _is_begun: bool = attrs.field(default=False, init=False)
     _running: duckdb.DuckDBPyConnection | None = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False, repr=False)
 
-    def give_up(self) -> bool:
-        """Let the export end soon, or never begin; say whether there is an end to wait for.
+    def cancel(self) -> bool:
+        """Cancel the export; return whether it has begun, so that the caller must wait for its end.
 
-        Call it again while there is: a query that is just beginning takes no note.
+        Call it again until the export has ended: a query that is just starting misses an interrupt.
         """
         with self._lock:
-            self._is_given_up = True
+            self._is_cancelled = True
             if self._running is not None:
                 self._running.interrupt()
             return self._is_begun
 
     def write(self, con: duckdb.DuckDBPyConnection) -> Exported:
-        """Write the table; the target is there whole, or not at all."""
+        """Write the table; the target is replaced after the new content is complete."""
         with self._lock:
             self._check()
             self._is_begun = True
         if self.kind not in _OPTIONS:
-            raise ValueError(f"a format is {', '.join(_OPTIONS)}, not {self.kind!r}")
+            raise ValueError(f"format must be one of {', '.join(_OPTIONS)}, not {self.kind!r}")
         if self.partition_by not in {None, "month"}:
-            raise ValueError(f"a partition is month, not {self.partition_by!r}")
+            raise ValueError(f"partition_by must be 'month' or None, not {self.partition_by!r}")
         with translated(self.target):
             return self._write_whole(con)
 
     def _write_whole(self, con: duckdb.DuckDBPyConnection) -> Exported:
-        path = self._free_place()
+        path = self._checked_target()
         unfinished = path.with_name(f"{path.name}.podero_async-unfinished")
-        _remove(unfinished)  # of an export that was killed
+        _remove(unfinished)  # left by an export that was killed
         try:
             rows = self._copy(con, unfinished)
             self._check()
@@ -91,27 +84,27 @@ class Export:
         files = sorted(str(file) for file in shown.rglob("*") if file.is_file()) if path.is_dir() else [self.target]
         return Exported(rows=rows, files=tuple(files))
 
-    def _free_place(self) -> Path:
-        """Return where the target lies, behind whatever links; what is there may be replaced."""
+    def _checked_target(self) -> Path:
+        """Return the real path of the target, after checking that it may be replaced."""
         check_name(self.target)
         named = Path(self.target)
         path = named.resolve()
         if not path.parent.is_dir():
-            raise StoreError("no such directory for an export", self.target)
+            raise StoreError("no such directory for the export", self.target)
         if path == self.store.with_name(f"{self.store.name}.wal") or (
             path.exists() and self.store.exists() and path.samefile(self.store)
         ):
-            raise StoreError("the store itself, which the export would replace", self.target)
+            raise StoreError("the export would replace the store itself", self.target)
         if path.is_dir() and (self.partition_by is None or any(path.iterdir())):
-            raise StoreError("a directory that is in the way of the export", self.target)
+            raise StoreError("a directory is in the way of the export", self.target)
         if named.exists() and not path.is_dir() and (self.partition_by or not path.is_file()):
-            what = "a file" if path.is_file() else "what is no file"
-            raise StoreError(f"{what} is in the way of the export", self.target)
+            kind = "a file" if path.is_file() else "a device or pipe"
+            raise StoreError(f"{kind} is in the way of the export", self.target)
         return path
 
     def _check(self) -> None:
-        if self._is_given_up:
-            raise StoreError("the export was given up", self.target)
+        if self._is_cancelled:
+            raise StoreError("the export was cancelled", self.target)
 
     def _copy(self, con: duckdb.DuckDBPyConnection, target: Path) -> int:
         if self.partition_by:
@@ -123,7 +116,7 @@ class Export:
                 self._running = con
             return int(con.execute(statement).fetchall()[0][0])
         finally:
-            with self._lock:  # an interruption meets this query, and nobody else's
+            with self._lock:  # an interrupt must not reach a later query of another caller
                 self._running = None
 
     def _statement(self, target: Path) -> str:

@@ -1,96 +1,53 @@
-"""What the store says of itself: rows of a query, its status, and what a verification compares."""
+"""The queries of a store: its status, its stored days, the receipts and sessions for a verification, and users' SQL."""
 
-# ruff: noqa: S608 - all that is put into SQL text is written in these rooms; values are bound
+# ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-import attrs
 import duckdb
 
 from podero_async._paging.window import Window
 from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill._values import WorkItem
-from podero_async.backfill.store.duckdb.coverage import spans_held
-from podero_async.backfill.store.duckdb.owner import owner_of
-from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION
+from podero_async.backfill.store._status import Coverage, RunStatus, StoreStatus
+from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION, owner_of
 from podero_async.models import VehicleRef
 
-__all__ = ["Coverage", "RunStatus", "StoreStatus", "held_ids", "read_rows", "read_status", "sample_receipts"]
+__all__ = ["read_rows", "read_status", "sample_receipts", "stored_ids", "stored_spans"]
 
 _MAX_LISTED = 100
 
 
-@attrs.frozen(kw_only=True)
-class Coverage:
-    """Days that were read, and of how many vehicles."""
-
-    from_date: date
-    held_to: date
-    """The last day that was over when it was read."""
-    include_hidden: bool
-    vehicles: int
-
-
-@attrs.frozen(kw_only=True)
-class RunStatus:
-    """A run, as the store remembers it."""
-
-    run_id: int
-    from_date: date
-    to_date: date
-    include_hidden: bool
-    vehicles: int
-    started_at: datetime
-    finished_at: datetime | None
-    left: int
-    """Windows of vehicles still to be read; of a finished run none."""
-
-
-@attrs.frozen(kw_only=True)
-class StoreStatus:
-    """What a store holds."""
-
-    path: str
-    schema_version: int
-    org_id: str | None
-    origin: str | None
-    """Whom it is for; None before the first backfill."""
-    vehicles: int
-    sessions: int
-    """All rows, the withdrawn and hidden ones included."""
-    withdrawn: int
-    hidden: int
-    first_plug_in: datetime | None
-    last_plug_in: datetime | None
-    fetched_at: datetime | None
-    """When the newest receipt was written."""
-    receipts: int
-    verified: int
-    repaired: int
-    unproven: int
-    """Receipts by their verdict."""
-    rejected: int
-    failures: int
-    failed_vehicles: tuple[FailedVehicle, ...]
-    """The first hundred of them."""
-    coverage: tuple[Coverage, ...]
-    """Which days are held of how many vehicles; the hundred most frequent."""
-    runs: tuple[RunStatus, ...]
-    """The newest ten, the newest first."""
-
-
 def read_rows(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | None = None) -> list[dict[str, Any]]:
-    """Run one query."""
+    """Run a query and return its rows."""
     found = con.sql(sql, params=list(values or ()))
     if found is None:
-        raise duckdb.InvalidInputException("no query: this SQL has no rows to return")
+        raise duckdb.InvalidInputException("no query: the statement returns no rows")
     rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
     return rows
+
+
+def stored_spans(receipts: str, key: str) -> str:
+    """Return a query for the stored days by key; spans that overlap or adjoin are joined.
+
+    Args:
+        receipts: A table, or a FROM clause up to its WHERE.
+        key: The columns of the key.
+    """
+    by_key = f"PARTITION BY {key} ORDER BY from_date, held_to"
+    return f"""
+SELECT {key}, min(from_date) AS from_date, max(held_to) AS held_to FROM (
+    SELECT *, sum(CASE WHEN from_date <= held_before + 1 THEN 0 ELSE 1 END) OVER ({by_key}) AS island FROM (
+        SELECT {key}, from_date, held_to,
+            max(held_to) OVER ({by_key} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS held_before
+        FROM (SELECT {key}, from_date, held_to FROM {receipts} WHERE held_to IS NOT NULL)
+    )
+) GROUP BY {key}, island
+"""
 
 
 _COUNTS = """
@@ -105,7 +62,7 @@ SELECT * FROM (
 """
 _COVERAGE = f"""
 SELECT from_date, held_to, include_hidden, count(*) AS vehicles
-FROM ({spans_held("receipts", "user_id, vehicle_id, include_hidden")})
+FROM ({stored_spans("receipts", "user_id, vehicle_id, include_hidden")})
 GROUP BY ALL ORDER BY vehicles DESC, from_date LIMIT {_MAX_LISTED}
 """
 _RUNS = """
@@ -120,7 +77,7 @@ SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id LIMI
 
 
 def read_status(con: duckdb.DuckDBPyConnection, path: str) -> StoreStatus:
-    """Sum up what the store holds."""
+    """Return a summary of the store."""
     (counts,) = read_rows(con, _COUNTS)
     owner = owner_of(con)
     return StoreStatus(
@@ -135,7 +92,7 @@ def read_status(con: duckdb.DuckDBPyConnection, path: str) -> StoreStatus:
     )
 
 
-# --- verification ----------------------------------------------------------------------------------------------------
+# --- verification ---
 
 _RECEIPTS = """
 SELECT rowid, user_id, vehicle_id, from_date, to_date, include_hidden, digest FROM (
@@ -151,7 +108,7 @@ AND plug_in_time >= $first AND plug_in_time < $last::DATE + 1 AND ($include_hidd
 
 
 def sample_receipts(con: duckdb.DuckDBPyConnection, sample: int | None) -> list[tuple[WorkItem, str]]:
-    """Draw receipts, the newest of each window, with their digests."""
+    """Return the newest receipt of each window with its digest; at most `sample` of them, drawn at random."""
     drawn = _RECEIPTS if sample is None else f"FROM ({_RECEIPTS}) USING SAMPLE {int(sample)} ROWS"
     return [
         (WorkItem(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, hidden)), digest)
@@ -159,13 +116,13 @@ def sample_receipts(con: duckdb.DuckDBPyConnection, sample: int | None) -> list[
     ]
 
 
-def held_ids(con: duckdb.DuckDBPyConnection, task: WorkItem) -> set[UUID]:
-    """Return the ids of the sessions that the store takes for a window's."""
+def stored_ids(con: duckdb.DuckDBPyConnection, item: WorkItem) -> set[UUID]:
+    """Return the ids of the stored sessions of a window, without withdrawn ones."""
     values = {
-        "vehicle": task.vehicle.vehicle_id,
-        "user": task.vehicle.user_id,
-        "first": task.window.from_date,
-        "last": task.window.to_date,
-        "include_hidden": task.window.include_hidden,
+        "vehicle": item.vehicle.vehicle_id,
+        "user": item.vehicle.user_id,
+        "first": item.window.from_date,
+        "last": item.window.to_date,
+        "include_hidden": item.window.include_hidden,
     }
     return {row[0] for row in con.execute(_LIVE, values).fetchall()}

@@ -1,16 +1,17 @@
-"""The store's tables, its version, and how an older one becomes this one. The only room that creates or alters."""
+"""The tables of a store, its schema version and its owner."""
 
-# ruff: noqa: S608 - all that is put into SQL text is written in these rooms; values are bound
+# ruff: noqa: S608 - the SQL is composed of constants of this module; values are bound
 
 from __future__ import annotations
 
 import duckdb
 
-from podero_async.backfill.errors import NotAStoreError, StoreError, StoreTooNewError
+from podero_async.backfill._values import StoreOwner
+from podero_async.backfill.errors import NotAStoreError, StoreTooNewError
 
-__all__ = ["SCHEMA_VERSION", "SESSION_COLUMNS", "check_version", "create_tables", "migrate"]
+__all__ = ["SCHEMA_VERSION", "SESSION_COLUMNS", "check_version", "claim", "create_tables", "owner_of"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SESSION_COLUMNS = {
     "id": "UUID",
@@ -36,12 +37,12 @@ SESSION_COLUMNS = {
     "target_reachable": "BOOLEAN",
     "reachable_soc_pct": "INTEGER",
 }
-"""The fields of a `ChargingSession`, in its order."""
+"""The fields of a `ChargingSession`, in order."""
 
 _FORMAT = "podero_async sessions"
 
-# No index anywhere: one over random ids costs more with every row. Batches come in the order of the vehicles' ids
-# instead, so that the least and greatest id, which the database keeps for each group of rows, tell where to look.
+# The tables have no index, since the cost of an index over random ids grows with every row. Batches arrive in the order of
+# vehicle ids instead, so that DuckDB can skip most groups of rows by their minimum and maximum.
 _TABLES = f"""
 CREATE TABLE meta (key VARCHAR NOT NULL, value VARCHAR NOT NULL);
 INSERT INTO meta VALUES ('format', '{_FORMAT}'), ('schema_version', '{SCHEMA_VERSION}');
@@ -115,24 +116,18 @@ CREATE TABLE tasks (
 );
 """
 
-_MIGRATIONS = {
-    # Version 0, of the first prototypes, dropped what was withdrawn.
-    0: "ALTER TABLE sessions ADD COLUMN withdrawn_at TIMESTAMPTZ;",
-}
-"""What makes a store of a version one of the next."""
-
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Fill an empty database."""
+    """Create the tables of a store in an empty database."""
     con.execute(_TABLES)
 
 
 def check_version(con: duckdb.DuckDBPyConnection, path: str) -> int:
-    """Return the version of a store.
+    """Return the schema version of a store.
 
     Raises:
-        NotAStoreError: The database is something else.
-        StoreTooNewError: A later version of this library made it.
+        NotAStoreError: The database is not a store.
+        StoreTooNewError: A newer release of this library created the store.
     """
     try:
         meta = dict(con.execute("SELECT key, value FROM meta").fetchall())
@@ -142,25 +137,22 @@ def check_version(con: duckdb.DuckDBPyConnection, path: str) -> int:
     if meta.get("format") != _FORMAT or not version.isdigit():
         raise NotAStoreError("not a store of charging sessions", path)
     if int(version) > SCHEMA_VERSION:
-        raise StoreTooNewError(f"a store of version {version}, and this release knows {SCHEMA_VERSION}", path)
+        raise StoreTooNewError(
+            f"store schema version {version} is newer than this release supports ({SCHEMA_VERSION})", path
+        )
     return int(version)
 
 
-def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
-    """Make an older store one of this version, all at once or not at all.
+def owner_of(con: duckdb.DuckDBPyConnection) -> StoreOwner | None:
+    """Return the owner of the store; None if no backfill has claimed it yet, or if a prototype created it."""
+    meta = dict(con.execute("SELECT key, value FROM meta").fetchall())
+    return StoreOwner(meta["organization"], meta["origin"]) if "organization" in meta else None
 
-    Raises:
-        StoreError: It is opened for reading only.
-    """
-    if version == SCHEMA_VERSION:
-        return
-    (is_read_only,) = con.execute(
-        "SELECT readonly FROM duckdb_databases() WHERE database_name = current_database()"
-    ).fetchall()[0]
-    if is_read_only:
-        raise StoreError(f"a store of version {version}: open it once for writing, which brings it up to date", path)
-    con.execute("BEGIN")
-    for step in range(version, SCHEMA_VERSION):
-        con.execute(_MIGRATIONS[step])
-    con.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", [str(SCHEMA_VERSION)])
-    con.execute("COMMIT")
+
+def claim(con: duckdb.DuckDBPyConnection, owner: StoreOwner) -> None:
+    """Store the owner, unless the store has one."""
+    con.execute(
+        "INSERT INTO meta SELECT * FROM (VALUES ('organization', $org_id), ('origin', $origin))"
+        " WHERE NOT EXISTS (FROM meta WHERE key = 'organization')",
+        {"org_id": owner.org_id, "origin": owner.origin},
+    )
