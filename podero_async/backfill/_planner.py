@@ -117,7 +117,7 @@ class Planner:
         An unfinished run over the discovered fleet is resumed without another discovery.
         """
         await check_owner(self.store, owner_of(self.client))  # before the first request
-        shard = f", share {self.shard}" if self.shard else ""
+        shard = f", share {self.shard}" if self.shard else ""  # stored in `runs.scope`, so the text must not change
         settings = RunSettings(self.window, self.refresh_days, FLEET + shard)
         backend = self.store.backend
         if vehicles is not None:

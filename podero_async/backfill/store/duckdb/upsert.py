@@ -115,7 +115,7 @@ def _write_sessions(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int]
     """Write the sessions of the batch; return how many are new, changed, unchanged and withdrawn.
 
     1. If the store has a session with other fields, the row is updated and gets `changed_at`.
-    2. If the store has the same session, only `fetched_at` is updated. In both cases the row is no longer withdrawn.
+    2. If the store has the same session, only `fetched_at` is updated. In both cases `withdrawn_at` is cleared.
     3. If a proven read lacks a stored session of its window, the row gets `withdrawn_at`.
     4. If the store does not have a session, a row is inserted.
     """
