@@ -642,7 +642,7 @@ async def test_a_vehicle_that_is_listed_twice_is_read_once(
 def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
     """A rejected row that is nested too deeply for JSON is stored with its reason, without its value."""
     raw: Any = None
-    for _ in range(5000):
+    for _ in range(100_000):
         raw = [raw]
     task = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
     item = RejectedItem(index=0, path="$", reason="expected an object, got an array", raw=raw)
