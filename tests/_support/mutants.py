@@ -117,7 +117,19 @@ def _run_tests(name: str, path: Path, text: str, test_timeout_s: float) -> int:
     sys.meta_path.insert(0, _MutantFinder(f"podero_async.{name}", path, text))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     plugins = ["-p", "pytest_asyncio.plugin", "-p", "_hypothesis_pytestplugin", "-p", "no:cacheprovider"]
-    options = ["-x", "-q", "--tb=no", "--assert=plain", *plugins, "--hypothesis-profile", "few"]
+    options = [
+        "-o",
+        "addopts=--strict-markers",
+        "-m",
+        "not slow and not soak",
+        "-x",
+        "-q",
+        "--tb=no",
+        "--assert=plain",
+        *plugins,
+        "--hypothesis-profile",
+        "few",
+    ]
     return int(pytest.main([*options, *tests_of(name)], plugins=[_TestTimeout(test_timeout_s)]))
 
 
