@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 __all__ = ["cancel_all", "map_as_completed", "map_in_order", "run_until"]
 
@@ -43,27 +43,40 @@ async def map_as_completed(
 ) -> AsyncGenerator[T, None]:
     """Call `call` with each argument and yield the results in the order of completion.
 
-    At most `ahead` calls are running or finished and not yet yielded. The first error is raised. An error, cancellation
-    and closing the generator cancel the other calls and wait until they have ended.
+    A result is yielded while the next argument is still awaited. At most `ahead` calls are running or finished and not
+    yet yielded. The first error, of a call or of the arguments, is raised after the results of all calls that have
+    finished. An error, cancellation and closing the generator cancel the other calls and wait until they have ended.
     """
-    tasks: set[asyncio.Task[T]] = set()
-    done: asyncio.Queue[asyncio.Task[T]] = asyncio.Queue()
+    tasks: set[asyncio.Task[T | None]] = set()
+    done: asyncio.Queue[asyncio.Task[T | None]] = asyncio.Queue()
+    free = asyncio.Semaphore(ahead)
+
+    def start(coroutine: Coroutine[Any, Any, T | None]) -> asyncio.Task[T | None]:
+        task = asyncio.create_task(coroutine)
+        task.add_done_callback(done.put_nowait)
+        tasks.add(task)
+        return task
+
+    async def start_calls() -> None:
+        await free.acquire()
+        async for argument in arguments:
+            start(call(argument))
+            await free.acquire()
+
+    starting = start(start_calls())
+    failed: asyncio.Task[T | None] | None = None
     try:
-        while True:
-            while len(tasks) < ahead:
-                try:
-                    argument = await anext(arguments)
-                except StopAsyncIteration:
-                    ahead = 0
-                else:
-                    task = asyncio.create_task(call(argument))
-                    task.add_done_callback(done.put_nowait)
-                    tasks.add(task)
-            if not tasks:
-                return
+        while tasks and not (failed and done.empty()):
             task = await done.get()
             tasks.remove(task)
-            yield task.result()
+            if task.cancelled() or task.exception():
+                failed = failed or task
+            elif task is not starting:
+                yield cast("T", task.result())
+                if not failed:
+                    free.release()
+        if failed:
+            failed.result()
     finally:
         await cancel_all(tasks)
 

@@ -57,6 +57,40 @@ async def test_map_as_completed_yields_the_quickest_first_and_keeps_the_bound() 
     assert calls.peak == 3
 
 
+async def test_map_as_completed_does_not_wait_for_arguments_to_yield_a_result() -> None:
+    """A result is yielded as soon as its call has finished, although a slot is free and the next argument is not there yet."""
+
+    async def slow() -> AsyncIterator[float]:
+        yield 1.0
+        await asyncio.sleep(1000)
+        yield 1.0
+
+    loop = asyncio.get_running_loop()
+    since = loop.time()
+    times = [loop.time() - since async for _ in map_as_completed(Calls(), slow(), ahead=64)]
+    assert times == pytest.approx([1, 1001])
+
+
+@pytest.mark.parametrize("source", ["call", "arguments"])
+async def test_map_as_completed_yields_the_finished_results_before_an_error(source: str) -> None:
+    """An error of a call or of the arguments is raised after the results of all calls that have finished by then."""
+
+    async def arguments() -> AsyncIterator[float]:
+        for argument in (1, 13 if source == "call" else 12, 14, 99):
+            yield argument
+        if source == "arguments":
+            await asyncio.sleep(10)
+            raise ValueError("unlucky")
+
+    calls, results = Calls(), []
+    with pytest.raises(ValueError, match="unlucky"):
+        async for result in map_as_completed(calls, arguments(), ahead=8):
+            results.append(result)
+            await asyncio.sleep(20)  # the error occurs, and then another call finishes
+    assert results == ([1, 14] if source == "call" else [1, 12, 14])
+    assert calls.running == 0
+
+
 @pytest.mark.parametrize("taken", [1, 3])
 async def test_closing_a_map_ends_its_calls(taken: int) -> None:
     """If the consumer leaves early, no call is running and no task is left when the map has been closed."""
