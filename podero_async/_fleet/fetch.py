@@ -40,7 +40,8 @@ class FleetFetch:
         window: Window,
         vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None,
     ) -> None:
-        self._started_at = self._ended_at = 0.0  # in the event loop's time
+        self._started_at: float | None = None  # in the event loop's time
+        self._ended_at: float | None = None
         self._was_left = False
         self._endpoints = endpoints
         self._limiter = limiter
@@ -51,12 +52,12 @@ class FleetFetch:
         self._pauses_before = limiter.pauses
 
     def __repr__(self) -> str:
-        state = "not entered" if not self._started_at else "running" if not self._ended_at else "finished"
+        state = "not entered" if self._started_at is None else "running" if self._ended_at is None else "finished"
         done, failures = self._counts["vehicles"], self._counts["failures"]
         return f"<FleetFetch {state}: vehicles={done}, failures={failures}, in_flight={self._limiter.in_flight}>"
 
     def __del__(self) -> None:
-        if self._started_at and not self._was_left:
+        if self._started_at is not None and not self._was_left:
             message = "a fleet fetch was entered but never left; use `async with client.fetch_fleet(...) as fleet`"
             warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
 
@@ -66,12 +67,15 @@ class FleetFetch:
         counts = Counter(self._counts)
         counts.update(requests=self._discovery_stats.requests, retries=self._discovery_stats.retries)
         pauses = self._limiter.pauses - self._pauses_before
-        now = self._ended_at or (asyncio.get_running_loop().time() if self._started_at else 0.0)
-        return FleetSummary(**counts, pauses=pauses, seconds=now - (self._started_at or 0.0))
+        seconds = 0.0
+        if self._started_at is not None:
+            now = asyncio.get_running_loop().time() if self._ended_at is None else self._ended_at
+            seconds = now - self._started_at
+        return FleetSummary(**counts, pauses=pauses, seconds=seconds)
 
     async def __aenter__(self) -> Self:
         """Start the fetch."""
-        if self._started_at:
+        if self._started_at is not None:
             raise RuntimeError("a fleet fetch is entered once; call `client.fetch_fleet` again for another")
         self._started_at = asyncio.get_running_loop().time()
         await self._outcomes.__aenter__()
@@ -88,16 +92,15 @@ class FleetFetch:
         return self
 
     async def __anext__(self) -> VehicleSessions | VehicleFailure:
-        """Wait for the next outcome. Cancellation loses no outcome.
+        """Wait for the next outcome. Cancellation loses no outcome, and an error is raised to every task that iterates.
 
         Raises:
             AuthenticationError: The credentials were refused, so every other vehicle would fail too.
-            PoderoError: The organization's users could not be listed.
+            CompletenessError: The API counts more users than it lists; raised after the last outcome.
+            PoderoError: The organization's users could not be listed; raised after the outcomes of those listed before.
         """
-        if not self._started_at:
+        if self._started_at is None:
             raise RuntimeError("a fleet fetch must be entered: `async with client.fetch_fleet(...) as fleet`")
-        if self._ended_at:
-            raise StopAsyncIteration
         try:
             _, outcome = await anext(self._outcomes)
         except Exception:  # StopAsyncIteration included
@@ -137,7 +140,8 @@ class FleetFetch:
         counts["retries"] += outcome.retries
 
     def _end(self) -> None:
-        self._ended_at = self._ended_at or asyncio.get_running_loop().time()
+        if self._ended_at is None:
+            self._ended_at = asyncio.get_running_loop().time()
 
 
 async def fetch_or_fail(

@@ -6,8 +6,10 @@ Knows neither the source of the vehicles nor the use of their outcomes.
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing, nullcontext, suppress
+from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import attrs
@@ -28,9 +30,32 @@ _MAX_BUFFERED_SESSIONS = 100  # the garbage collector scans decoded sessions aga
 _PAGES_PER_SLOT = 2  # in memory at once for each slot: enough to keep all slots in use
 
 
-@attrs.frozen
+@attrs.define
 class _Ended:
-    error: BaseException | None
+    """The end of the outcomes: clean, or with an error that every consumer gets."""
+
+    _error: BaseException | None = None
+    _traceback: TracebackType | None = None
+    _was_raised: bool = False
+
+    @classmethod
+    def of(cls, error: BaseException | None) -> Self:
+        return cls(error, error.__traceback__ if error else None)
+
+    def exception(self) -> BaseException:
+        """Return the error to raise: itself first, then copies, so that no traceback names another consumer."""
+        if self._error is None:
+            return StopAsyncIteration()
+        if not self._was_raised:
+            self._was_raised = True
+            return self._error
+        try:
+            copied = copy.copy(self._error)
+        except Exception:  # noqa: BLE001  # the caller's own error, with arguments that `copy` cannot know
+            return self._error
+        copied.__cause__, copied.__context__ = self._error.__cause__, self._error.__context__
+        copied.__suppress_context__ = self._error.__suppress_context__
+        return copied.with_traceback(self._traceback)
 
 
 class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
@@ -38,6 +63,18 @@ class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
 
     _sessions = 0
     has_ended = False  # from then on the buffer is never full, since its consumer may be gone
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Put the end behind the outcomes; only the first end counts."""
+        if not self.has_ended:
+            self.has_ended = True
+            self.put_nowait(_Ended.of(error))
+
+    def clear(self) -> None:
+        """Remove the outcomes before the end."""
+        while not isinstance(item := self.get_nowait(), _Ended):
+            pass
+        self.put_nowait(item)
 
     def full(self) -> bool:
         is_full = self.qsize() >= _MAX_BUFFERED_OUTCOMES or self._sessions >= _MAX_BUFFERED_SESSIONS
@@ -63,11 +100,13 @@ class WorkerPool(Generic[T]):
     """Read items concurrently: an async context manager that is iterated for pairs of an item and its outcome.
 
     Pairs come in order of completion through a small buffer. When the buffer is full, the workers wait for the
-    consumer, and items are pulled only when a worker is free. Leaving the context cancels and awaits all workers.
+    consumer, and items are pulled only when a worker is free. Several tasks may iterate: each pair goes to one of them,
+    and the end, clean or an error, to all. Leaving the context cancels and awaits all workers and drops the buffer.
 
     Args:
-        items: The items to read; pulled by one worker at a time.
-        read: Reads one item. An error that it raises ends the pool and is raised from the iteration.
+        items: The items to read; pulled by one worker at a time. An error that it raises is raised from the iteration
+            after the outcomes of all items before it.
+        read: Reads one item. An error that it raises cancels the other reads and is raised from the iteration.
         slots: How many requests may be in flight at once.
     """
 
@@ -86,6 +125,9 @@ class WorkerPool(Generic[T]):
         self._decoding = asyncio.Lock()  # one list is decoded at a time; the others wait for the consumer as bytes
         self._buffer: _Buffer[T] = _Buffer()
         self._run: asyncio.Task[None] | None = None
+        self._has_items = True
+        self._source_error: BaseException | None = None
+        self._read_error: BaseException | None = None
 
     async def __aenter__(self) -> Self:
         self._run = asyncio.create_task(self._read_all(), name="podero_async fleet")
@@ -96,7 +138,8 @@ class WorkerPool(Generic[T]):
             try:
                 await cancel_all([self._run])
             finally:
-                self._end(None)  # another task may still be iterating
+                self._buffer.end()  # another task may still be iterating
+                self._buffer.clear()
 
     def __aiter__(self) -> Self:
         return self
@@ -105,51 +148,50 @@ class WorkerPool(Generic[T]):
         item = await self._buffer.get()
         if isinstance(item, _Ended):
             self._buffer.put_nowait(item)  # for other tasks that iterate
-            if item.error is not None:
-                raise item.error
-            raise StopAsyncIteration
+            raise item.exception()
         return item
 
     async def _read_all(self) -> None:
         try:
             async with self._source(), asyncio.TaskGroup() as group:
                 workers = [group.create_task(self._work()) for _ in range(self._worker_count)]
-        except* Exception as errors:  # noqa: BLE001  # raised from the iteration
-            self._end(_first_of(errors))
+        except Exception as error:  # noqa: BLE001  # raised from the iteration
+            self._buffer.end(self._read_error or self._source_error or error)  # not the exception group around it
         else:
             # A task group ignores a child that was cancelled: the source of the items was cancelled, so items are missing.
             was_cancelled = any(worker.cancelled() for worker in workers)
-            self._end(asyncio.CancelledError() if was_cancelled else None)
-
-    def _end(self, error: BaseException | None) -> None:
-        self._buffer.has_ended = True
-        self._buffer.put_nowait(_Ended(error))
+            self._buffer.end(self._source_error or (asyncio.CancelledError() if was_cancelled else None))
 
     def _source(self) -> aclosing[AsyncGenerator[T, None]] | nullcontext[None]:
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)
 
     async def _work(self) -> None:
-        try:
+        with suppress(_NoMoreItemsError):
             while True:
-                item = await self._pull()
-                # The outcome gets no name here, since the worker would keep it in memory while it waits for an item.
-                await self._hand_over(item, await self._read(item, self._budget))
-        except _NoMoreItemsError:
-            return
+                await self._read_one(await self._pull())
 
     async def _pull(self) -> T:
-        if isinstance(self._items, Iterator):
-            try:
-                return next(self._items)
-            except StopIteration:
-                raise _NoMoreItemsError from None
-            except StopAsyncIteration as error:  # would end the iteration as if all items had been read
-                raise RuntimeError("the vehicles' iterator raised StopAsyncIteration") from error
         async with self._pulling:
             try:
-                return await anext(self._items)
-            except StopAsyncIteration:
-                raise _NoMoreItemsError from None
+                if self._has_items:
+                    return next(self._items) if isinstance(self._items, Iterator) else await anext(self._items)
+            except StopIteration:
+                pass
+            except StopAsyncIteration as error:
+                if isinstance(self._items, Iterator):  # it would end the iteration as if all items had been read
+                    self._source_error = RuntimeError("the vehicles' iterator raised StopAsyncIteration")
+                    self._source_error.__cause__ = error
+            except Exception as error:  # noqa: BLE001  # raised after the outcomes of the items before it
+                self._source_error = error
+            self._has_items = False
+            raise _NoMoreItemsError
+
+    async def _read_one(self, item: T) -> None:
+        try:
+            await self._hand_over(item, await self._read(item, self._budget))
+        except Exception as error:
+            self._read_error = self._read_error or error
+            raise
 
     async def _hand_over(self, item: T, outcome: UndecodedSessions | Outcome) -> None:
         if not isinstance(outcome, UndecodedSessions):
@@ -164,8 +206,3 @@ class WorkerPool(Generic[T]):
 
 class _NoMoreItemsError(Exception):
     pass
-
-
-def _first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = errors.exceptions[0]
-    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import traceback
 import weakref
 from collections.abc import AsyncGenerator, Iterator
 from datetime import date
@@ -13,6 +14,7 @@ import pytest
 from podero_async import (
     ClientCredentials,
     Completeness,
+    NotFoundError,
     RetryPolicy,
     ThrottlePolicy,
     Timeouts,
@@ -205,6 +207,109 @@ async def test_every_consumer_sees_the_end() -> None:
         await let_tasks_run()
     async with asyncio.timeout(5):
         assert await second is None
+
+
+@pytest.mark.parametrize("consumers", [1, 2])
+@pytest.mark.parametrize("has_failed", [False, True])
+async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers: int, has_failed: bool) -> None:
+    """Each iteration, also one that begins after the end or after the context, ends cleanly, or else with the same error."""
+    error = NotFoundError(404, "no such organization", "GET", "/users", "request-1", 2.5)
+    error.attempts = 3
+
+    def items() -> Iterator[int]:
+        yield from range(20)
+        if has_failed:
+            raise error
+
+    async def consume(pool: WorkerPool[int]) -> NotFoundError | None:
+        try:
+            async for _ in pool:
+                await asyncio.sleep(0)
+        except NotFoundError as caught:
+            return caught
+        return None
+
+    async with WorkerPool(items(), read_at_once, slots=2) as pool:
+        ends = await asyncio.gather(*(consume(pool) for _ in range(consumers)))
+        ends.append(await consume(pool))
+    ends.append(await consume(pool))
+    if not has_failed:
+        assert ends == [None] * (consumers + 2)
+        return
+    assert ends[0] is error
+    assert len({id(end) for end in ends}) == consumers + 2
+    for end in ends:
+        assert end is not None
+        assert (end.args, vars(end)) == (error.args, vars(error))
+        frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(end.__traceback__)]
+        assert frames.count("consume") == 1
+
+
+async def test_an_error_that_cannot_be_copied_is_raised_again_itself() -> None:
+    """The caller's own error reaches every iteration, although it cannot be made from its arguments."""
+
+    class OwnError(Exception):
+        def __init__(self, *, line: int) -> None:
+            super().__init__(f"line {line}")
+
+    def items() -> Iterator[int]:
+        raise OwnError(line=7)
+        yield 1
+
+    async with WorkerPool(items(), read_at_once, slots=2) as pool:
+        for _ in range(2):
+            with pytest.raises(OwnError, match="line 7"):
+                await anext(pool)
+
+
+@pytest.mark.parametrize("kind", ["iterator", "generator"])
+async def test_an_error_of_the_source_comes_as_it_is_after_the_outcomes_before_it(kind: str) -> None:
+    """Items that were pulled before the source failed are still read, and an exception group stays one."""
+    error = ExceptionGroup("two shards failed", [OSError("one"), OSError("other")])
+
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise error
+
+    async def generated() -> AsyncGenerator[int, None]:
+        for number in items():
+            yield number
+
+    async def read(item: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+        for _ in range(item * 10):
+            await asyncio.sleep(0)
+        return outcome()
+
+    read_items = []
+    async with WorkerPool(items() if kind == "iterator" else generated(), read, slots=8) as pool:
+        with pytest.raises(ExceptionGroup) as caught:
+            async for item, _ in pool:
+                read_items.append(item)  # noqa: PERF401
+    assert caught.value is error
+    assert sorted(read_items) == [0, 1, 2, 3, 4]
+
+
+async def test_an_error_of_a_read_precedes_an_earlier_error_of_the_source() -> None:
+    """If a read fails after the source has failed, the other reads are cancelled and the error of the read is raised."""
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise OSError("the cursor is closed")
+
+    async def read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+        await asyncio.sleep(0)
+        raise ExceptionGroup("refused", [PermissionError()])
+
+    async with WorkerPool(items(), read, slots=2) as pool:
+        with pytest.raises(ExceptionGroup, match="refused"):
+            await anext(pool)
+
+
+async def test_leaving_drops_the_outcomes_in_the_buffer() -> None:
+    """A consumer that goes on after the context was left gets no outcome, although the buffer had some."""
+    async with WorkerPool(iter(range(3)), read_at_once, slots=2) as pool:
+        await let_tasks_run()
+    assert [item async for item, _ in pool] == []
 
 
 async def test_an_iterator_that_raises_stop_async_iteration_is_an_error() -> None:
