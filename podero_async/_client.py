@@ -237,12 +237,14 @@ class PoderoClient:
         return await self._endpoints.current_session(arguments.vehicle_ref(user_id, vehicle_id), RequestStats())
 
     def users(self, *, include_deleted: bool = False) -> AsyncGenerator[User, None]:
-        """Stream the organization's users, each once, in the server's order; one response is in memory at a time.
+        """Stream the organization's users, each once, in the server's order.
 
-        `GET .../users`
+        One response is in memory at a time, and the ids of all users so far, which take some 100 bytes each. A server
+        that does not page the list sends all users in one response.
+        `GET .../users`, once per page if the server pages the list.
 
         Raises:
-            CompletenessError: The list makes no progress, since the server ignores the offset.
+            CompletenessError: The server counts more users than it lists; raised after the last user.
         """
         return all_users(self._endpoints, include_deleted=include_deleted, stats=RequestStats())
 
@@ -266,6 +268,9 @@ class PoderoClient:
 
         Several users' lists are requested at a time. If one of them fails, its error ends the stream.
         `GET .../users`, then `GET .../users/{user_id}/electric-vehicles` for each user.
+
+        Raises:
+            CompletenessError: The server counts more users than it lists; raised after the last vehicle.
         """
         return all_vehicles(self._endpoints, ahead=self._transport.limiter.ceiling)
 

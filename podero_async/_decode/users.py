@@ -38,8 +38,8 @@ def decode_user(body: bytes) -> User:
         return structure_row(decode_json(body), User, "$")
 
 
-def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int, list[User]]:
-    """Decode users, from an array or a page; return the total number of users and those in the body.
+def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int | None, list[User]]:
+    """Decode users, from an array or a page; return a page's total, or None for an array, and the users in the body.
 
     Args:
         body: The inflated body.
@@ -50,8 +50,7 @@ def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int, 
     """
     try:
         if body.lstrip()[:1] == b"[":
-            users = _decode_slices(body, slice_bytes)
-            return len(users), users
+            return None, _decode_slices(body, slice_bytes)
         page = _page.decode(body)
         return page.total, page.items
     except MSGSPEC_ERRORS:
@@ -64,8 +63,7 @@ def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int, 
     if isinstance(value, dict):
         items = expect(required(value, "items"), list, "$.items")
         return total_of(value), structure_rows(items, User, "$.items")
-    items = expect(value, list, "$")
-    return len(items), structure_rows(items, User, "$")
+    return None, structure_rows(expect(value, list, "$"), User, "$")
 
 
 def _decode_slices(body: bytes, slice_bytes: int) -> list[User]:

@@ -49,8 +49,8 @@ class Endpoints:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
         return await self._get(f"{self._sessions_path(vehicle)}/current", decode_current_session, stats)
 
-    async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int, list[User]]:
-        """GET .../users: the total number of users, and the users from `offset` on."""
+    async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int | None, list[User]]:
+        """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"

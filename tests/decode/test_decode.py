@@ -227,7 +227,7 @@ USER_ROW = {
 
 def test_users_come_as_an_array_or_a_page() -> None:
     """Users are read from an array and from a page, because the contract leaves this open."""
-    assert decode_users(json.dumps([USER_ROW]).encode())[0] == 1
+    assert decode_users(json.dumps([USER_ROW]).encode())[0] is None
     total, users = decode_users(json.dumps({"total": 7, "items": [USER_ROW]}).encode())
     assert (total, users[0].id.int, users[0].num_electric_vehicles) == (7, 7, 2)
     assert decode_user(json.dumps(USER_ROW).encode()) == users[0]
@@ -288,8 +288,7 @@ def user_rows(count: int, **extra: Any) -> list[dict[str, Any]]:
 def test_a_list_of_users_is_decoded_in_slices(separator: str, extra: dict[str, Any]) -> None:
     """Slices that could be cut inside a string or a nested object lose no user."""
     body = f" [{separator.join(map(json.dumps, user_rows(50, **extra)))}] ".encode()
-    total, users = decode_users(body, slice_bytes=1000)
-    assert total == 50
+    _, users = decode_users(body, slice_bytes=1000)
     assert [user.id.int for user in users] == list(range(50))
 
 
@@ -333,7 +332,7 @@ def test_no_slice_of_a_list_is_long(separator: str, before: str) -> None:
     """A list is decoded in slices of 128 KiB and at most one user more."""
     body = RecordingBytes(f"{before}[{separator.join(map(json.dumps, user_rows(4000)))}]".encode())
     body.sizes = []
-    assert decode_users(body)[0] == 4000
+    assert len(decode_users(body)[1]) == 4000
     assert len(body.sizes) == len(body) // (128 << 10) + 1
     assert max(body.sizes) < (128 << 10) + 500
 

@@ -310,6 +310,23 @@ async def test_the_repr_shows_the_live_state(simulator: PoderoSimulator) -> None
             assert repr(fleet) == "<FleetFetch finished: vehicles=10, failures=1, in_flight=0>"
 
 
+async def test_a_fetch_runs_on_a_loop_whose_clock_is_at_zero(
+    simulator: PoderoSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch that is entered when the loop's clock shows 0.0 is running, and is entered once."""
+    async with client_of(simulator) as client:
+        fleet = client.fetch_fleet(**all_days(simulator))
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio.get_running_loop(), "time", lambda: 0.0)
+            await fleet.__aenter__()
+        assert "running" in repr(fleet)
+        with pytest.raises(RuntimeError, match="once"):
+            await fleet.__aenter__()
+        assert len([outcome async for outcome in fleet]) == 10
+        assert fleet.summary.seconds > 0
+        await fleet.__aexit__(None, None, None)
+
+
 async def test_a_fetch_that_is_never_left_warns(simulator: PoderoSimulator) -> None:
     """When a fetch was entered by hand and is dropped without being left, it emits a `ResourceWarning`."""
     async with client_of(simulator) as client:

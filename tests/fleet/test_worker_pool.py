@@ -253,8 +253,8 @@ async def test_an_error_that_cannot_be_copied_is_raised_again_itself() -> None:
             super().__init__(f"line {line}")
 
     def items() -> Iterator[int]:
+        yield from ()
         raise OwnError(line=7)
-        yield 1
 
     async with WorkerPool(items(), read_at_once, slots=2) as pool:
         for _ in range(2):
@@ -284,7 +284,7 @@ async def test_an_error_of_the_source_comes_as_it_is_after_the_outcomes_before_i
     async with WorkerPool(items() if kind == "iterator" else generated(), read, slots=8) as pool:
         with pytest.raises(ExceptionGroup) as caught:
             async for item, _ in pool:
-                read_items.append(item)  # noqa: PERF401
+                read_items.append(item)
     assert caught.value is error
     assert sorted(read_items) == [0, 1, 2, 3, 4]
 

@@ -1,0 +1,208 @@
+"""Discovery: users and vehicles from lists that page, change, or state a wrong total."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import attrs
+import pytest
+from aiohttp import web
+
+from podero_async import CompletenessError, PermissionDeniedError, PoderoClient, VehicleFailure, VehicleSessions
+from tests._support.clients import page_body, serving, static_client
+
+DAYS = date(2026, 1, 1), date(2026, 1, 31)
+
+
+@attrs.define
+class Directory:
+    """A server that pages its users, each of which has one vehicle unless its number is not among the owners."""
+
+    users: list[int]
+    owners: set[int] | None = None
+    total_is_off_by: int = 0
+    max_page_size: int = 200
+    default_page_size: int = 50
+    before_users: Callable[[int], Awaitable[None]] | None = None
+    """Called with the offset of each request for users."""
+    offsets: list[int] = attrs.field(factory=list)
+
+    async def respond(self, request: web.Request) -> web.Response:
+        if request.path.endswith("/sessions"):
+            return web.Response(body=page_body())
+        if request.path.endswith("/electric-vehicles"):
+            return web.json_response([{"id": request.path.split("/")[-2]}])
+        offset = int(request.query.get("offset", 0))
+        limit = int(request.query.get("limit", self.default_page_size))
+        self.offsets.append(offset)
+        if self.before_users is not None:
+            await self.before_users(offset)
+        page = self.users[offset : offset + min(limit, self.max_page_size)]
+        return web.json_response({"total": len(self.users) + self.total_is_off_by, "items": [*map(self._row, page)]})
+
+    def _row(self, user: int) -> dict[str, Any]:
+        is_owner = self.owners is None or user in self.owners
+        return {"id": str(UUID(int=user)), "num_electric_vehicles": int(is_owner)}
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[PoderoClient]:
+        async with serving(self.respond) as origin, static_client(origin) as client:
+            yield client
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+@pytest.mark.parametrize("number_of_users", [1, 49, 50, 51, 100, 250, 450])
+@pytest.mark.parametrize("off_by", [-1, 0, 1, 30])
+async def test_every_listed_user_arrives_whatever_the_total(
+    number_of_users: int, off_by: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A total that is too small or too large loses no user; one warning has both numbers, and too few users are an error."""
+    directory = Directory(list(range(1, number_of_users + 1)), total_is_off_by=off_by)
+    users, error = [], None
+    async with directory.client() as client:
+        try:
+            async for user in client.users():
+                users.append(user.id.int)  # noqa: PERF401
+        except CompletenessError as caught:
+            error = caught
+    assert users == directory.users
+    total = number_of_users + off_by
+    assert [error.delivered, error.total] == [number_of_users, total] if error else off_by <= 0
+    expected = f"the list of users has {number_of_users} users, but the server counts {total}"
+    assert warnings_of(caplog) == [expected] * (off_by != 0)
+
+
+@pytest.mark.parametrize("page_size", [50, 60, 200])
+async def test_a_correct_list_costs_one_request_per_page(page_size: int) -> None:
+    """Only a last page that may be full is followed by another request, since the total may be too small."""
+    for number_of_users, extra in ((page_size + 7, 0), (2 * page_size, 1)):
+        directory = Directory(list(range(number_of_users)), default_page_size=page_size, max_page_size=page_size)
+        async with directory.client() as client:
+            assert len([user async for user in client.users()]) == number_of_users
+        assert len(directory.offsets) == 2 + extra
+
+
+async def test_an_empty_page_before_the_end_is_requested_once_more(caplog: pytest.LogCaptureFixture) -> None:
+    """If a page is empty once, such as from a replica that lags, no user is lost and nothing is logged."""
+    directory = Directory(list(range(450)))
+    held_back: list[int] = []
+
+    async def lag_once(offset: int) -> None:
+        if offset == 50 and not held_back:
+            held_back.extend(directory.users[50:])
+            directory.users = directory.users[:50]
+            directory.total_is_off_by = 400
+        elif held_back and len(directory.users) == 50:
+            directory.users = directory.users + held_back
+            directory.total_is_off_by = 0
+
+    directory.before_users = lag_once
+    async with directory.client() as client:
+        assert len([user async for user in client.users()]) == 450
+    assert directory.offsets == [0, 50, 50, 250, 450]
+    assert warnings_of(caplog) == []
+
+
+async def test_a_total_that_was_stale_once_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """If a later page states the right total, the list is complete."""
+    directory = Directory(list(range(60)), total_is_off_by=1)
+
+    async def correct(offset: int) -> None:
+        if offset == 60:
+            directory.total_is_off_by = 0
+
+    directory.before_users = correct
+    async with directory.client() as client:
+        assert len([user async for user in client.users()]) == 60
+    assert warnings_of(caplog) == []
+
+
+async def test_a_user_is_freed_when_the_consumer_drops_it() -> None:
+    """Of a response of 2,000 users, the stream keeps only those that it has not yielded yet, and their ids."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response([{"id": str(UUID(int=number))} for number in range(2000)])
+
+    dropped: list[weakref.ref[UUID]] = []
+    async with serving(handler) as origin, static_client(origin) as client, aclosing(client.users()) as users:
+        for _ in range(1000):
+            dropped.append(weakref.ref((await anext(users)).id))  # noqa: PERF401
+        assert sum(ref() is not None for ref in dropped) <= 1
+
+
+@pytest.mark.parametrize(("number_of_users", "owners"), [(100, 60), (400, 400)])
+async def test_a_fleet_with_an_incomplete_list_of_users_yields_every_listed_vehicle_first(
+    number_of_users: int, owners: int
+) -> None:
+    """If the total is one too large, all outcomes come, and then every consumer gets the `CompletenessError`."""
+    directory = Directory(list(range(number_of_users)), owners=set(range(owners)), total_is_off_by=1)
+    async with directory.client() as client:
+        async with client.fetch_fleet(*DAYS) as fleet:
+            outcomes = []
+            for _ in range(2):
+                with pytest.raises(CompletenessError, match=f"{number_of_users} rows delivered") as caught:
+                    async for outcome in fleet:
+                        outcomes.append(outcome)  # noqa: PERF401
+                assert (caught.value.delivered, caught.value.total) == (number_of_users, number_of_users + 1)
+        assert {type(outcome) for outcome in outcomes} == {VehicleSessions}
+        assert len({outcome.vehicle for outcome in outcomes}) == len(outcomes) == fleet.summary.vehicles == owners
+        vehicles = []
+        with pytest.raises(CompletenessError):
+            async for vehicle in client.discover_vehicles():
+                vehicles.append(vehicle)  # noqa: PERF401
+        assert len(vehicles) == owners
+
+
+@pytest.mark.parametrize("owners", [1, 63, 64])
+async def test_the_first_outcome_comes_before_the_list_of_users_ends(owners: int) -> None:
+    """The first outcome arrives although the second page of users is held back until then, however few users own a vehicle."""
+    came = asyncio.Event()
+
+    async def hold_back(offset: int) -> None:
+        if offset:
+            await came.wait()
+
+    directory = Directory(list(range(400)), owners=set(range(owners)), default_page_size=200, before_users=hold_back)
+    async with directory.client() as client, asyncio.timeout(10), client.fetch_fleet(*DAYS) as fleet:
+        await anext(fleet)
+        came.set()
+        assert len([outcome async for outcome in fleet]) == owners - 1
+
+
+async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_users_before_it() -> None:
+    """If the second page of users is refused, vehicles of the first page that were found by then are still read."""
+
+    async def refuse(offset: int) -> None:
+        if offset:
+            raise web.HTTPForbidden
+
+    directory = Directory(list(range(400)), default_page_size=200, before_users=refuse)
+    outcomes: Counter[type] = Counter()
+    ends = 0
+
+    async with directory.client() as client, client.fetch_fleet(*DAYS) as fleet:
+
+        async def consume() -> None:
+            nonlocal ends
+            try:
+                async for outcome in fleet:
+                    outcomes[type(outcome)] += 1
+            except PermissionDeniedError:
+                ends += 1
+
+        await asyncio.gather(consume(), consume())
+        await consume()
+    assert ends == 3
+    assert VehicleFailure not in outcomes
+    assert outcomes[VehicleSessions] > 0
