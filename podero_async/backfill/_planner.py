@@ -18,6 +18,7 @@ from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import FLEET, Limits, Run, RunSettings, StoreOwner
 from podero_async.backfill.errors import ForeignStoreError
 from podero_async.backfill.store import SessionStore
+from podero_async.errors import CompletenessError
 from podero_async.models import VehicleFailure, VehicleRef
 
 __all__ = ["Planner", "Vehicles", "check_owner", "check_window", "plan_backfill", "utc_now"]
@@ -124,15 +125,33 @@ class Planner:
             await self._fill_roster(_as_stream(vehicles))
             settings = attrs.evolve(settings, scope=await backend.roster_scope() + shard)
         run = await backend.resume_run(settings, self.started.date())
-        if vehicles is None and run is None:
-            await self._discover()
+        if vehicles is None and run is None and (incomplete := await self._discover()):
+            # The run is not resumed later, since only another discovery can tell whether the list is complete then.
+            settings = attrs.evolve(settings, scope=f"{settings.scope}, incomplete")
+            failed = FailedVehicle(
+                user_id=None, vehicle_id=None, kind=type(incomplete).__name__, message=str(incomplete)
+            )
+            self.progress.count_failure(failed, is_outage=False)
         return settings, run
 
-    async def _discover(self) -> None:
+    async def _discover(self) -> CompletenessError | None:
+        """Fill the roster with all vehicles that are found; return the error if the list of users is incomplete."""
         self.progress.phase = "discovering"
         stats = RequestStats()
+        incomplete: CompletenessError | None = None
+
+        async def found() -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+            nonlocal incomplete
+            try:
+                async with aclosing(discover_fleet(self.client, stats)) as vehicles:
+                    async for vehicle in vehicles:
+                        yield vehicle
+            except CompletenessError as error:
+                incomplete = error
+
         try:
-            await self._fill_roster(discover_fleet(self.client, stats))
+            await self._fill_roster(found())
+            return incomplete
         finally:
             self.progress.requests += stats.requests
             self.progress.retries += stats.retries

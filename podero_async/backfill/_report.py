@@ -17,9 +17,10 @@ _MAX_LISTED = 100
 
 @attrs.frozen(kw_only=True)
 class FailedVehicle:
-    """A vehicle whose sessions could not be fetched, or a user with a failed vehicle list."""
+    """A vehicle whose sessions could not be fetched, a user with a failed vehicle list, or an incomplete list of users."""
 
-    user_id: str
+    user_id: str | None
+    """None if the API counts more users than it lists, so that some vehicles may be missing."""
     vehicle_id: str | None
     """None if the user's vehicle list failed."""
     kind: str

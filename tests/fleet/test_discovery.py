@@ -6,56 +6,18 @@ import asyncio
 import logging
 import weakref
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from datetime import date
-from typing import Any
 from uuid import UUID
 
-import attrs
 import pytest
 from aiohttp import web
 
-from podero_async import CompletenessError, PermissionDeniedError, PoderoClient, VehicleFailure, VehicleSessions
-from tests._support.clients import page_body, serving, static_client
+from podero_async import CompletenessError, PermissionDeniedError, VehicleFailure, VehicleSessions
+from tests._support.clients import serving, static_client
+from tests._support.directory import Directory
 
 DAYS = date(2026, 1, 1), date(2026, 1, 31)
-
-
-@attrs.define
-class Directory:
-    """A server that pages its users, each of which has one vehicle unless its number is not among the owners."""
-
-    users: list[int]
-    owners: set[int] | None = None
-    total_is_off_by: int = 0
-    max_page_size: int = 200
-    default_page_size: int = 50
-    before_users: Callable[[int], Awaitable[None]] | None = None
-    """Called with the offset of each request for users."""
-    offsets: list[int] = attrs.field(factory=list)
-
-    async def respond(self, request: web.Request) -> web.Response:
-        if request.path.endswith("/sessions"):
-            return web.Response(body=page_body())
-        if request.path.endswith("/electric-vehicles"):
-            return web.json_response([{"id": request.path.split("/")[-2]}])
-        offset = int(request.query.get("offset", 0))
-        limit = int(request.query.get("limit", self.default_page_size))
-        self.offsets.append(offset)
-        if self.before_users is not None:
-            await self.before_users(offset)
-        page = self.users[offset : offset + min(limit, self.max_page_size)]
-        return web.json_response({"total": len(self.users) + self.total_is_off_by, "items": [*map(self._row, page)]})
-
-    def _row(self, user: int) -> dict[str, Any]:
-        is_owner = self.owners is None or user in self.owners
-        return {"id": str(UUID(int=user)), "num_electric_vehicles": int(is_owner)}
-
-    @asynccontextmanager
-    async def client(self) -> AsyncIterator[PoderoClient]:
-        async with serving(self.respond) as origin, static_client(origin) as client:
-            yield client
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

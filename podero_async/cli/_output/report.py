@@ -43,6 +43,9 @@ def plan_pairs(plan: BackfillPlan, requests_per_second: float | None) -> Iterato
 def list_failures(failures: Sequence[FailedVehicle], count: int) -> None:
     """List failures on stderr; if `count` is larger, tell how many more there are."""
     for failed in failures:
+        if failed.user_id is None:
+            say(f"some vehicles may be missing: {failed.message}")
+            continue
         subject = f"vehicle {failed.vehicle_id} of user" if failed.vehicle_id else "the list of vehicles of user"
         say(f"{subject} {failed.user_id} failed: {failed.message}")
     _say_more(count - len(failures), "failed")
