@@ -10,6 +10,7 @@ from podero_async._decode.error_body import NO_EXPLANATION, describe_error, oaut
 from podero_async._decode.outline import PageOutline, outline_page, stated_total
 from podero_async._decode.plain_json import decode_json, encode_json
 from podero_async._decode.responses import decode_current_session, decode_page, decode_vehicles
+from podero_async._decode.structure import preload_converter
 from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "encode_json",
     "oauth_error_code",
     "outline_page",
+    "preload_converter",
     "stated_total",
 ]

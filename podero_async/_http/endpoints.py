@@ -9,7 +9,13 @@ from typing import TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
-from podero_async._decode import decode_current_session, decode_user, decode_users, decode_vehicles
+from podero_async._decode import (
+    decode_current_session,
+    decode_user,
+    decode_users,
+    decode_vehicles,
+    preload_converter,
+)
 from podero_async._flow.retry import RequestStats
 from podero_async._http import Transport
 from podero_async._validation import MAX_PAGE_SIZE
@@ -24,7 +30,8 @@ class Endpoints:
     """The endpoints of one organization."""
 
     def __init__(self, transport: Transport, org_id: UUID) -> None:
-        self._get = transport.get
+        self._transport = transport
+        self._is_first_call = True
         self.is_fatal = transport.is_fatal
         self._root = f"/api/partners/v2.0/org/{org_id}/users"
 
@@ -71,6 +78,12 @@ class Endpoints:
     async def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
         """GET .../users/{user_id}/electric-vehicles."""
         return await self._get(f"{self._root}/{user_id}/electric-vehicles", decode_vehicles, stats)
+
+    async def _get(self, path: str, decode: Callable[[bytes], T], stats: RequestStats, **options: str) -> T:
+        if self._is_first_call:
+            self._is_first_call = False
+            preload_converter()  # while the first request is on its way
+        return await self._transport.get(path, decode, stats, **options)
 
     def _sessions_path(self, vehicle: VehicleRef) -> str:
         return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
