@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import partial
 
+import attrs
+
 from podero_async._concurrency import map_as_completed
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
@@ -22,6 +24,9 @@ from podero_async.models import User, VehicleFailure, VehicleRef
 __all__ = ["all_users", "all_vehicles", "discover"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
+_OVERLAP = 5  # rows
+_MAX_GAPS = 10  # an unordered list has one after almost every page
+_MAX_PAGES_WITHOUT_NEW = 2  # in a row
 
 _logger = logging.getLogger("podero_async")
 
@@ -29,18 +34,19 @@ _logger = logging.getLogger("podero_async")
 async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: RequestStats) -> AsyncGenerator[User, None]:
     """Yield the organization's users, each once, from a server that pages the list or returns it whole.
 
-    A page without new users is requested once more. If the list still ends before its total, or goes on after it, a
-    warning with both numbers is logged.
+    Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
+    that the list is ordered. A page without new users is requested once more. If the list still ends before its total,
+    or goes on after it, a warning with both numbers is logged.
 
     Raises:
         CompletenessError: The server counts more users than it lists; raised after the last user.
     """
     seen: set[int] = set()  # a UUID takes twice the memory of its int
-    totals: list[int] = []
-    offset = 0
-    is_second_try = False
-    while True:
-        total, users = await endpoints.users(offset=offset, include_deleted=include_deleted, stats=stats)
+    position = _Position()
+    while not position.is_at_end:
+        total, users = await endpoints.users(offset=position.begin, include_deleted=include_deleted, stats=stats)
+        if users and position.goes_back(is_first_known=users[0].id.int in seen):
+            continue
         count, seen_before = len(users), len(seen)
         users.reverse()
         while users:
@@ -52,31 +58,64 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
                 yield user
         if total is None:
             return
-        totals.append(total)
-        if len(seen) > seen_before:
-            offset += count
-            is_second_try = False
-            if offset >= total and not _may_be_full(count):
-                break
-        elif offset >= total or is_second_try:
-            break
-        else:
-            is_second_try = True
-    _balance(len(seen), totals, is_last_page_empty=not count)
+        position.advance(count, total, has_new=len(seen) > seen_before)
+    position.balance(len(seen))
 
 
-def _balance(listed: int, totals: list[int], *, is_last_page_empty: bool) -> None:
-    """Compare the number of listed users with the totals of the pages, which differ if the list changes while it is read."""
-    if min(totals) <= listed <= max(totals):
-        return
-    _logger.warning("the list of users has %d users, but the server counts %d", listed, totals[-1])
-    if listed < min(totals):
-        reason = "ends before its total" if is_last_page_empty else "makes no progress"
-        raise CompletenessError(f"the list of users {reason}", listed, totals[-1])
+@attrs.define
+class _Position:
+    """The position in a paged list of users, and the totals of its pages.
+
+    Each page repeats the last rows of the one before it. If it does not, users were removed, the others moved up, and
+    the reader goes back by one page.
+    """
+
+    is_at_end: bool = False
+    _offset: int = 0
+    _page_size: int = 0
+    _pages_without_new: int = 0
+    _gaps: int = 0
+    _totals: list[int] = attrs.field(factory=list)
+
+    @property
+    def begin(self) -> int:
+        """The offset of the next page."""
+        return max(0, self._offset - min(_OVERLAP, self._page_size // 4))
+
+    def goes_back(self, *, is_first_known: bool) -> bool:
+        """Return whether to read an earlier page, since users may lie between the last page and this one."""
+        if not self.begin or is_first_known or self._gaps > _MAX_GAPS:
+            return False
+        self._gaps += 1
+        if self._gaps > _MAX_GAPS:
+            return False
+        self._offset = max(0, self.begin - self._page_size)
+        return True
+
+    def advance(self, count: int, total: int, *, has_new: bool) -> None:
+        """Go on after a page."""
+        self._totals.append(total)
+        if count:
+            self._offset = self.begin + count
+        self._page_size = max(self._page_size, count)
+        self._pages_without_new = 0 if has_new else self._pages_without_new + 1
+        may_go_on = has_new and count == self._page_size and _may_be_limit(count)  # even if the total is too small
+        is_past_total = self._offset >= total and not may_go_on
+        self.is_at_end = is_past_total or self._pages_without_new == _MAX_PAGES_WITHOUT_NEW
+
+    def balance(self, listed: int) -> None:
+        """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
+        least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
+        if least <= listed <= max(self._totals):
+            return
+        total = self._totals[-1]
+        _logger.warning("the list of users has %d users, but the server counts %d", listed, total)
+        if listed < least:
+            raise CompletenessError("the list of users ends before its total", listed, total)
 
 
-def _may_be_full(count: int) -> bool:
-    """Return whether a page's size may be the server's limit: then the list may go on, whatever its total is."""
+def _may_be_limit(count: int) -> bool:
+    """Return whether a server may page by this number."""
     return count <= MAX_PAGE_SIZE and (count % 10 == 0 or count % 25 == 0)
 
 

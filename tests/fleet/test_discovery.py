@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import random
 import weakref
 from collections import Counter
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import date
 from uuid import UUID
 
@@ -47,8 +49,8 @@ async def test_every_listed_user_arrives_whatever_the_total(
 
 @pytest.mark.parametrize("page_size", [50, 60, 200])
 async def test_a_correct_list_costs_one_request_per_page(page_size: int) -> None:
-    """Only a last page that may be full is followed by another request, since the total may be too small."""
-    for number_of_users, extra in ((page_size + 7, 0), (2 * page_size, 1)):
+    """Each page repeats five users, and only a full last page is followed by another, since the total may be too small."""
+    for number_of_users, extra in ((page_size + 7, 0), (2 * page_size - 6, 0), (2 * page_size - 5, 1)):
         directory = Directory(list(range(number_of_users)), default_page_size=page_size, max_page_size=page_size)
         async with directory.client() as client:
             assert len([user async for user in client.users()]) == number_of_users
@@ -61,7 +63,7 @@ async def test_an_empty_page_before_the_end_is_requested_once_more(caplog: pytes
     held_back: list[int] = []
 
     async def lag_once(offset: int) -> None:
-        if offset == 50 and not held_back:
+        if offset == 45 and not held_back:
             held_back.extend(directory.users[50:])
             directory.users = directory.users[:50]
             directory.total_is_off_by = 400
@@ -72,7 +74,7 @@ async def test_an_empty_page_before_the_end_is_requested_once_more(caplog: pytes
     directory.before_users = lag_once
     async with directory.client() as client:
         assert len([user async for user in client.users()]) == 450
-    assert directory.offsets == [0, 50, 50, 250, 450]
+    assert directory.offsets == [0, 45, 45, 240, 435]
     assert warnings_of(caplog) == []
 
 
@@ -81,7 +83,7 @@ async def test_a_total_that_was_stale_once_is_no_error(caplog: pytest.LogCapture
     directory = Directory(list(range(60)), total_is_off_by=1)
 
     async def correct(offset: int) -> None:
-        if offset == 60:
+        if len(directory.offsets) == 3:
             directory.total_is_off_by = 0
 
     directory.before_users = correct
@@ -101,6 +103,34 @@ async def test_a_user_is_freed_when_the_consumer_drops_it() -> None:
         for _ in range(1000):
             dropped.append(weakref.ref((await anext(users)).id))  # noqa: PERF401
         assert sum(ref() is not None for ref in dropped) <= 1
+
+
+@pytest.mark.parametrize("page_size", [20, 50, 200])
+@pytest.mark.parametrize("seed", range(6))
+async def test_users_that_exist_throughout_arrive_while_others_come_and_go(page_size: int, seed: int) -> None:
+    """Between any two requests up to 9 users are removed or added anywhere in the list, and no other user is lost."""
+    rng = random.Random(seed)
+    directory = Directory(list(range(600)), default_page_size=page_size, max_page_size=page_size)
+    throughout = set(directory.users)
+    added = itertools.count(1000)
+
+    async def move(offset: int) -> None:
+        if not 0 < offset < 500 or len(directory.offsets) > 10:
+            return
+        for _ in range(rng.randrange(10)):
+            if rng.random() < 0.7:
+                throughout.discard(directory.users.pop(rng.randrange(len(directory.users))))
+            else:
+                directory.users.insert(rng.randrange(len(directory.users)), next(added))
+
+    directory.before_users = move
+    users = []
+    async with directory.client() as client:
+        with suppress(CompletenessError):  # a user that was added to pages already read may be missing
+            async for user in client.users():
+                users.append(user.id.int)  # noqa: PERF401
+    assert len(users) == len(set(users))
+    assert throughout <= set(users)
 
 
 @pytest.mark.parametrize(("number_of_users", "owners"), [(100, 60), (400, 400)])
