@@ -294,7 +294,8 @@ class PoderoClient:
 
         Args:
             from_date, to_date, include_hidden: As for `list_sessions`.
-            vehicles: Any iterable or async iterable. If none is given, the whole fleet is discovered while it is read.
+            vehicles: Any iterable or async iterable. If none is given, the whole fleet is discovered while it is read,
+                and a list of users that is shorter than its total is a `CompletenessError` after the last outcome.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         return FleetFetch(self._endpoints, self._transport.limiter, window, vehicles)

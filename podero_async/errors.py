@@ -197,8 +197,9 @@ class DecodeError(_RequestError):
 class CompletenessError(PoderoError):
     """A list was read as far as the server returned rows, but its completeness could not be proven.
 
-    `PoderoClient.sessions` raises it after the last session, so the sessions before it can be used. Other calls raise
-    it only if the list makes no progress. Read the list again later, or by shorter windows of days.
+    Streams of sessions, users and vehicles, and the fetch of a discovered fleet, raise it after the last row, so the rows
+    before it can be used. Other calls raise it only if the list makes no progress. Read the list again later, or
+    sessions by shorter windows of days.
     """
 
     reason: str
