@@ -154,9 +154,9 @@ def by_sqlite(reads: list[VehicleSessions], path: Path) -> int:
     rows = _rows(reads)
     updates = ", ".join(f"{name} = excluded.{name}" for name in names if name != "id")
     for start in range(0, len(rows), 16_384):
-        chunk = [tuple(map(_plain, row)) for row in rows[start : start + 16_384]]
+        part = [tuple(map(_plain, row)) for row in rows[start : start + 16_384]]
         with con:
-            con.executemany(f"INSERT INTO sessions VALUES ({PLACES}) ON CONFLICT (id) DO UPDATE SET {updates}", chunk)
+            con.executemany(f"INSERT INTO sessions VALUES ({PLACES}) ON CONFLICT (id) DO UPDATE SET {updates}", part)
     con.close()
     return len(rows)
 

@@ -69,7 +69,7 @@ async def backfill(
         stop: If this event is set, the run commits the received outcomes, cancels the other reads and ends.
         progress: Is updated during the run.
         now: Returns the time; for tests.
-        limits: Bounds on batches and chunks; for tests.
+        limits: Bounds on batches and slices; for tests.
 
     Raises:
         ValueError: The window is invalid or lies in the future.
@@ -135,7 +135,7 @@ class _Backfill:
         builder = backend.new_batch(run.run_id, yesterday, limits)
         self.writer = BatchWriter(builder, progress, max_wait_s=limits.max_wait_s, now=self.now)
         progress.phase = "fetching"
-        items = backend.work_items(run.run_id, planner.window.include_hidden, limits.work_chunk)
+        items = backend.work_items(run.run_id, planner.window.include_hidden, limits.work_slice)
         async with read_items(planner.client, items) as stream:
             async for item, outcome in stream:
                 await self.writer.put(item, outcome, partial(self._count, item, outcome))

@@ -113,7 +113,7 @@ class Planner:
         return run
 
     async def find_run(self, vehicles: Vehicles) -> tuple[RunSettings, Run | None]:
-        """Return the settings and the unfinished run of the same call; otherwise, fill the roster for a new one.
+        """Return the settings of the call and its unfinished run, or None and a roster with the vehicles of a new run.
 
         An unfinished run over the discovered fleet is resumed without another discovery.
         """
@@ -169,7 +169,7 @@ class Planner:
                 elif self.shard is None or self.shard.holds(each.vehicle_id):
                     vehicles.append(each)
                     self.progress.vehicles += 1
-                if len(vehicles) + len(failures) >= self.limits.roster_chunk:
+                if len(vehicles) + len(failures) >= self.limits.roster_slice:
                     await backend.add_to_roster(vehicles, failures)
                     vehicles, failures = [], []
         await backend.add_to_roster(vehicles, failures)

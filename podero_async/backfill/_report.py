@@ -100,7 +100,7 @@ class BackfillReport:
     done: int
     """Vehicles that were read and committed; a vehicle with two windows counts twice."""
     skipped: int
-    """Vehicles that needed no request: an earlier call of the run read them, or no day was missing."""
+    """Vehicles that needed no request: an earlier call of the run read them, or the run reads no day of them."""
     failed: int
     """Vehicles that failed, and users of the whole run with a failed vehicle list."""
     verified: int

@@ -42,9 +42,9 @@ class Limits:
     max_batch_outcomes: int = 2_048
     max_wait_s: float = 1.0
     """How long an outcome waits at most until its batch is written."""
-    roster_chunk: int = 1_024
+    roster_slice: int = 1_024
     """Vehicles that are added to the roster at a time."""
-    work_chunk: int = 512
+    work_slice: int = 512
     """Work items that are loaded at a time."""
 
 
@@ -70,7 +70,7 @@ class WorkItem:
 
 @attrs.frozen
 class RunSettings:
-    """The settings that make two calls the same call."""
+    """The settings of a run. A later call with equal settings resumes the run."""
 
     window: Window
     refresh_days: int
@@ -90,7 +90,7 @@ class Run:
     run_id: int
     vehicles: int
     work_items: int
-    """Windows that are still to be read."""
+    """Number of work items that are still to be read."""
     skipped: int
     """Vehicles that need no request."""
     resumed: bool
@@ -131,14 +131,14 @@ def digest_of(ids: Iterable[UUID]) -> str:
     return sha256("".join(sorted(map(str, set(ids)))).encode()).hexdigest()[:32]
 
 
-def scope_of_list(chunks: Iterable[Sequence[str]]) -> str:
+def scope_of_list(slices: Iterable[Sequence[str]]) -> str:
     """Return the scope of a run over a list of vehicles.
 
     Args:
-        chunks: The distinct `user_id/vehicle_id` texts in sorted order, a chunk at a time.
+        slices: The distinct `user_id/vehicle_id` texts in sorted order, several at a time.
     """
     digest, vehicles = sha256(), 0
-    for chunk in chunks:
-        digest.update("".join(chunk).encode())
-        vehicles += len(chunk)
+    for pairs in slices:
+        digest.update("".join(pairs).encode())
+        vehicles += len(pairs)
     return f"{vehicles} vehicles, {digest.hexdigest()[:16]}"

@@ -118,7 +118,9 @@ async def test_a_resumed_run_keeps_its_failures_and_unproven_vehicles(
 async def test_a_user_that_was_not_listed_stays_a_failure_after_other_runs(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, discovers: bool
 ) -> None:
-    """If a user's vehicles were not listed, this remains a failure until a run of the same kind lists them."""
+    """If a user's vehicles could not be listed, the failure stays until its run has finished and a later run discovers the
+    fleet again. A run over given vehicles does not clear it.
+    """
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 9 else None
@@ -252,7 +254,7 @@ async def test_a_gap_between_stored_days_is_filled(
 
 
 async def test_only_rows_of_the_days_read_are_withdrawn(path: Path, clock: Clock) -> None:
-    """Rows are withdrawn within the days that a run reads, to the second, and never outside."""
+    """A run withdraws only rows that were plugged in on the days that it read; the bounds are exact to the second."""
     vehicle = VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2))
     times = "2026-06-09T23:59:59Z", "2026-06-10T00:00:00Z", "2026-06-12T23:59:59Z", "2026-06-13T00:00:00Z"
     rows = [wire_row(number, plug_in_time=time) for number, time in enumerate(times)]
@@ -336,7 +338,7 @@ async def test_changed_hidden_removed_and_returning_rows(
 async def test_runs_without_hidden_sessions_keep_stored_hidden_ones(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A run without hidden sessions does not withdraw stored hidden ones; a run with them reads all days again."""
+    """A run without hidden sessions withdraws no hidden one; a run with them reads days that were read without them again."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
         report = await backfill(client, store, FIRST, LAST, now=clock)
@@ -613,13 +615,13 @@ async def test_a_session_that_moved_to_another_vehicle_is_stored_once(
         assert all(row["first_seen_at"] <= before < row["changed_at"] for row in moved)
 
 
-async def test_a_fleet_larger_than_a_chunk_is_planned_completely(
+async def test_a_fleet_larger_than_a_slice_is_planned_completely(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A fleet that is planned in several chunks is read completely."""
-    chunks = Limits(roster_chunk=5, work_chunk=5)
+    """A fleet that is planned in several slices is read completely."""
+    small_slices = Limits(roster_slice=5, work_slice=5)
     async with SessionStore(path) as store:
-        report = await backfill(client, store, FIRST, LAST, now=clock, limits=chunks)
+        report = await backfill(client, store, FIRST, LAST, now=clock, limits=small_slices)
         assert report.done == 12
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
@@ -673,7 +675,7 @@ async def test_a_session_listed_by_two_vehicles_is_stored_once(path: Path, clock
 
 
 async def test_a_long_list_is_stored_completely(path: Path, clock: Clock) -> None:
-    """All rows of a list that is stored in several chunks are stored."""
+    """All rows of a list that is stored in several slices are stored."""
     async with PoderoSimulator(users=1, vehicles=2, sessions_per_vehicle=1500) as sim, client_of(sim) as client:
         async with SessionStore(path) as store:
             report = await backfill(client, store, sim.first_day, sim.last_day, include_hidden=True, now=clock)

@@ -71,10 +71,10 @@ def test_needed_days_are_a_set_of_days(
 PAIRS = [f"{UUID(int=number // 2)}/{UUID(int=number)}" for number in range(5)]
 
 
-@pytest.mark.parametrize("chunks", [[PAIRS], [PAIRS[:2], PAIRS[2:]], [[pair] for pair in PAIRS]])
-def test_the_scope_of_a_list_is_independent_of_chunks(chunks: list[list[str]]) -> None:
+@pytest.mark.parametrize("slices", [[PAIRS], [PAIRS[:2], PAIRS[2:]], [[pair] for pair in PAIRS]])
+def test_the_scope_of_a_list_is_independent_of_slices(slices: list[list[str]]) -> None:
     """The scope is the number of vehicles and the first 16 digits of the SHA-256 of their sorted pairs of ids."""
-    assert scope_of_list(chunks) == f"5 vehicles, {sha256(''.join(PAIRS).encode()).hexdigest()[:16]}"
+    assert scope_of_list(slices) == f"5 vehicles, {sha256(''.join(PAIRS).encode()).hexdigest()[:16]}"
 
 
 def test_the_digest_of_ids_is_independent_of_their_order() -> None:

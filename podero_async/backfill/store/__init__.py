@@ -1,4 +1,4 @@
-"""The store of a backfill: `SessionStore`, which works with any database that implements the protocol of a backend.
+"""The store of a backfill: `SessionStore` over the protocol of a backend; DuckDB is the only backend.
 
 Import direction: `_session_store` > `duckdb` > `_protocol` > `_status`. The backend `duckdb` is imported when a store is
 opened, so that this package does not require DuckDB and Arrow.

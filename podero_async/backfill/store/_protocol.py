@@ -34,7 +34,7 @@ class BatchBuilder(Protocol):
         """Whether the current batch is large enough to be committed."""
 
     async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime) -> None:
-        """Add the sessions of a vehicle; long lists are converted a chunk at a time, so that the loop is not blocked.
+        """Add the sessions of a vehicle; long lists are converted a slice at a time, so that the loop is not blocked.
 
         The sessions are added to one batch, all or none: if the caller is cancelled, none of them was added.
         """
@@ -85,8 +85,8 @@ class StoreBackend(Protocol):
     async def findings_of(self, run_id: int) -> Findings:
         """Return the problems that earlier calls of a run found."""
 
-    def work_items(self, run_id: int, include_hidden: bool, chunk: int) -> AsyncGenerator[WorkItem, None]:
-        """Yield the work items of a run that have no receipt yet, loaded `chunk` at a time."""
+    def work_items(self, run_id: int, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
+        """Yield the work items of a run that have no receipt yet, loaded `slice_size` at a time."""
 
     def new_batch(self, run_id: int, complete_until: date, limits: Limits) -> BatchBuilder:
         """Return a builder of batches.

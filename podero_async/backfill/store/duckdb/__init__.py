@@ -1,6 +1,6 @@
 """The DuckDB backend of a store: a file that one process opens, with all SQL in this package.
 
-Import direction: `backend` > `runs`, `upsert`, `queries`, `export` > `roster` > `connection`, `columns` > `migrations` >
+Import direction: `backend` > `runs`, `upsert`, `export` > `connection` > `migrations` > `roster` > `queries`, `columns` >
 `schema`. DuckDB and Arrow are imported in this package only.
 """
 

@@ -120,10 +120,10 @@ class DuckDBBackend:
     async def findings_of(self, run_id: int) -> Findings:
         return await self.call(runs.findings_of, run_id)
 
-    async def work_items(self, run_id: int, include_hidden: bool, chunk: int) -> AsyncGenerator[WorkItem, None]:
+    async def work_items(self, run_id: int, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
         await self.call(runs.open_work, run_id)
         position = 0
-        while items := await self.call(runs.next_work, include_hidden, position, chunk):
+        while items := await self.call(runs.next_work, include_hidden, position, slice_size):
             for item in items:
                 yield item
             position += len(items)

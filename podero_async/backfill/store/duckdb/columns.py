@@ -26,7 +26,7 @@ from podero_async.models import ChargingSession, Completeness, RejectedItem, Veh
 
 __all__ = ["ArrowBatchBuilder", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
 
-_CHUNK_ROWS = 128
+_ROWS_PER_SLICE = 128
 
 _UUID = pa.uuid()
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -66,7 +66,7 @@ class Batch:
     _reads: list[tuple[Any, ...]] = attrs.field(factory=list)
     _rejected: list[tuple[Any, ...]] = attrs.field(factory=list)
     _failures: list[tuple[Any, ...]] = attrs.field(factory=list)
-    _chunks: list[pa.RecordBatch] = attrs.field(factory=list)
+    _slices: list[pa.RecordBatch] = attrs.field(factory=list)
     _pending: list[tuple[int, ChargingSession]] = attrs.field(factory=list)
 
     def add(
@@ -81,7 +81,7 @@ class Batch:
         """Add the sessions of a vehicle: the first ones already converted, the others as they are."""
         for columns in converted:
             self._take(columns)
-        rest = outcome.sessions[len(converted) * _CHUNK_ROWS :]
+        rest = outcome.sessions[len(converted) * _ROWS_PER_SLICE :]
         self._pending.extend((item.number, row) for row in rest)
         self._rejected.extend(_rejected_row(item.number, rejected) for rejected in outcome.rejected)
         self._reads.append(_read_row(item, outcome, complete_until, at))
@@ -94,9 +94,9 @@ class Batch:
         self.outcomes += 1
 
     @property
-    def is_chunk_pending(self) -> bool:
-        """Whether enough sessions for a chunk are not converted yet."""
-        return len(self._pending) >= _CHUNK_ROWS
+    def is_slice_pending(self) -> bool:
+        """Whether enough sessions for a slice are not converted yet."""
+        return len(self._pending) >= _ROWS_PER_SLICE
 
     def convert_pending(self) -> None:
         """Convert the sessions that are not converted yet."""
@@ -107,14 +107,14 @@ class Batch:
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables by name. Their rows refer to a read by the number of its work item, `task`."""
         return {
-            "arrow_sessions": pa.Table.from_batches(self._chunks, _SESSION),
+            "arrow_sessions": pa.Table.from_batches(self._slices, _SESSION),
             "arrow_reads": _table(self._reads, _READ),
             "arrow_rejected": _table(self._rejected, _REJECTED),
             "arrow_failures": _table(self._failures, _FAILURE),
         }
 
     def _take(self, columns: SessionColumns) -> None:
-        self._chunks.extend(columns.stored)
+        self._slices.extend(columns.stored)
         self._rejected.extend(_rejected_row(number, item) for number, item in columns.refused)
 
 
@@ -139,12 +139,12 @@ class ArrowBatchBuilder:
         return batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
 
     async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime) -> None:
-        if self._batch.is_chunk_pending:
+        if self._batch.is_slice_pending:
             self._batch.convert_pending()
             await asyncio.sleep(0)
         converted = []
-        for start in range(0, len(outcome.sessions) - _CHUNK_ROWS, _CHUNK_ROWS):
-            rows = outcome.sessions[start : start + _CHUNK_ROWS]
+        for start in range(0, len(outcome.sessions) - _ROWS_PER_SLICE, _ROWS_PER_SLICE):
+            rows = outcome.sessions[start : start + _ROWS_PER_SLICE]
             converted.append(SessionColumns.of([(item.number, row) for row in rows]))
             await asyncio.sleep(0)
         # The batch may have been sealed during the conversion: from here on, nothing is awaited.

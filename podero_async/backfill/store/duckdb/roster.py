@@ -17,7 +17,7 @@ from podero_async.models import VehicleFailure, VehicleRef
 __all__ = ["add_to_roster", "clear_roster", "find_needs", "roster_scope", "scope_of_pairs"]
 
 _PAIR = "user_id, vehicle_id"
-_PAIR_CHUNK = 1_024  # converting a chunk holds the interpreter's lock
+_PAIRS_PER_SLICE = 1_024  # converting a slice holds the interpreter's lock
 
 
 def clear_roster(con: duckdb.DuckDBPyConnection) -> None:
@@ -48,11 +48,11 @@ def scope_of_pairs(con: duckdb.DuckDBPyConnection, source: str, *values: int) ->
     pair = "user_id::VARCHAR || '/' || vehicle_id::VARCHAR AS pair"
     found = con.execute(f"SELECT DISTINCT {pair} FROM {source} ORDER BY pair", list(values))
 
-    def chunks() -> Iterator[list[str]]:
-        while rows := found.fetchmany(_PAIR_CHUNK):
+    def slices() -> Iterator[list[str]]:
+        while rows := found.fetchmany(_PAIRS_PER_SLICE):
             yield [pair for (pair,) in rows]
 
-    return scope_of_list(chunks())
+    return scope_of_list(slices())
 
 
 # The stored days of a vehicle are one text. Most vehicles have the same text, so few texts are planned.
