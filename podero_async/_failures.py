@@ -1,4 +1,4 @@
-"""The one place that decides what a failure means: retry, slow down, give up one call, or give up all of them."""
+"""Decides whether an error is retryable, throttling, fatal for every call, or a sign of an outage."""
 
 from __future__ import annotations
 

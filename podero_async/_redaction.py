@@ -59,4 +59,4 @@ class strip_traceback:  # noqa: N801  # used like a function, as `contextlib.sup
             # The interpreter re-raises the error as it is left here, without adding the current frame again.
             error.__traceback__ = error.__cause__ = None
             error.__context__ = self._handled
-            error.__suppress_context__ = False  # assigning the cause has set it
+            error.__suppress_context__ = False  # assigning `__cause__` has set it to True

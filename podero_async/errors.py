@@ -59,7 +59,11 @@ class _RequestError(PoderoError):
     path: str
     """The path of the URL. An external user id in it is masked."""
     attempts: int = 1
-    """Number of requests that the call sent, including the last; 0 if the client sent none."""
+    """Number of attempts that the call sent. A replay after a 401 is not counted.
+
+    If the client refuses an attempt because an earlier `Retry-After` has not passed, the number is 0, even if the call
+    sent attempts before.
+    """
 
     def _request(self) -> str:
         attempts = f", {self.attempts} attempts" if self.attempts > 1 else ""
@@ -142,7 +146,7 @@ class NotFoundError(ApiError):
 
 
 class InvalidRequestError(ApiError):
-    """The server rejected the parameters of the request (400, 422). `detail` says which, if the server does."""
+    """The server rejected the parameters of the request (400, 422). `detail` names them if the server did."""
 
 
 class RateLimitError(ApiError):

@@ -87,7 +87,7 @@ class Completeness(enum.StrEnum):
     VERIFIED = "verified"
     """Yes. The first read proved it."""
     REPAIRED = "repaired"
-    """Yes. The list changed or had no order, so parts of it were read again, or its days were read one by one."""
+    """Yes. The list changed or had no order, so parts of it were read again, or it was split by days."""
     UNPROVEN = "unproven"
     """Perhaps not. The sessions are those that the server returned, and nothing proves that they are all."""
 
@@ -290,7 +290,7 @@ class VehicleSessions:
     requests: int = 0
     """Number of HTTP requests for this vehicle, retries included."""
     retries: int = 0
-    """Number of requests that repeated a failed one."""
+    """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
 
 
 @attrs.frozen(kw_only=True)
@@ -306,7 +306,7 @@ class VehicleFailure:
     requests: int = 0
     """Number of HTTP requests for this vehicle or user, retries included."""
     retries: int = 0
-    """Number of requests that repeated a failed one."""
+    """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
 
 
 @attrs.frozen(kw_only=True)
@@ -330,7 +330,7 @@ class FleetSummary:
     requests: int = 0
     """HTTP requests for sessions, and for users and vehicles if the fleet was discovered; retries included."""
     retries: int = 0
-    """Requests that repeated a failed one."""
+    """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
     pauses: int = 0
     """Number of times that the server asked the client to pause."""
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""Token requests: the documented token endpoint styles and the OAuth 2 grants that a client sends to them."""
+"""Token requests: the documented token endpoint styles and the parameters of the OAuth 2 grants."""
 
 from __future__ import annotations
 

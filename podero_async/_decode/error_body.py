@@ -21,9 +21,9 @@ _WORD = re.compile(r"[^\s\"'<>]+")
 
 
 def oauth_error_code(body: bytes) -> str | None:
-    """Return the `error` code of a refused token request (RFC 6749, 5.2), if it is a plain one.
+    """Return the `error` code of a refused token request (RFC 6749, 5.2), or None if it is not made of lowercase letters and underscores.
 
-    No error reports anything else of such a body, because a server may repeat the credentials in its free text.
+    Our errors contain nothing else of such a body, because its text may repeat the credentials.
     """
     code = _fields(body).get("error")
     return code if isinstance(code, str) and _OAUTH_ERROR_CODE.fullmatch(code) else None

@@ -58,7 +58,7 @@ def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int |
     except DecodeError as error:
         if not error.retryable:
             raise
-        # Either the body is not JSON, or no cut was between two users.
+        # Either the body is not JSON, or no place between two users was found to cut it.
     value = decode_json(body)
     if isinstance(value, dict):
         items = expect(required(value, "items"), list, "$.items")

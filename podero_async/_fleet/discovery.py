@@ -1,6 +1,6 @@
 """Discovery: the organization's users, and the vehicles of each user.
 
-Calls the API's endpoints; does not import HTTP or tokens.
+Knows the endpoints, but neither requests nor tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The fetch of a fleet: an async context manager that yields the outcome of each vehicle and counts them.
 
-Combines discovery, the worker pool and the read of one vehicle; does not import HTTP or tokens.
+Combines discovery, the worker pool and the read of one vehicle; knows the endpoints, but neither requests nor tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One vehicle's sessions: its whole list, as a value or as a stream.
 
-Calls the sessions endpoint and the list reader; does not import HTTP or tokens.
+Knows the sessions endpoint and the list reader, but neither requests nor tokens.
 """
 
 from __future__ import annotations

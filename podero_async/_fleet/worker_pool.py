@@ -59,7 +59,10 @@ class _Ended:
 
 
 class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
-    """The outcomes that wait for the consumer, bounded by their number and by the number of their sessions."""
+    """The outcomes that are ready for the consumer, bounded by their number and their sessions.
+
+    When the buffer is full, each worker holds one more.
+    """
 
     _sessions = 0
     has_ended = False  # from then on the buffer is never full, since its consumer may be gone
@@ -122,7 +125,8 @@ class WorkerPool(Generic[T]):
         self._worker_count = slots + max(2, slots // 8)  # a few more than slots, so that no slot waits for an item
         self._budget = MemoryBudget(slots * _PAGES_PER_SLOT)
         self._pulling = asyncio.Lock()
-        self._decoding = asyncio.Lock()  # one list is decoded at a time; the others wait for the consumer as bytes
+        # One list of several pages is decoded at a time; the others wait for the consumer as bytes.
+        self._decoding = asyncio.Lock()
         self._buffer: _Buffer[T] = _Buffer()
         self._run: asyncio.Task[None] | None = None
         self._has_items = True

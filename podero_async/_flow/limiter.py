@@ -57,7 +57,7 @@ class Limiter:
         self.breaker = CircuitBreaker()
         self._limit = float(min(self.ceiling, _FIRST_LIMIT) if self._is_adaptive else self.ceiling)
         self._threshold = math.inf  # below it, each success raises the limit by one
-        self._accepted_limit = math.inf  # the limit when the last throttling began, less a cut
+        self._accepted_limit = math.inf  # 0.9 of the limit when the first burst since a success began
         self._tickets = self._successes_since_cut = 0
         self._cut_at_ticket = 0  # throttling of this ticket or an older one belongs to the last burst
         self._min_limit_of_burst = 0.0
@@ -146,7 +146,7 @@ class Limiter:
             self._dispatch()
 
     def throttled(self, ticket: int, retry_after: float | None = None) -> None:
-        """Report a throttling response: the limit falls, and all requests pause for `retry_after` seconds."""
+        """Report a throttling response: an adaptive limit falls; with `retry_after`, all requests pause for these seconds."""
         if self._is_adaptive:
             self._adapt_to_throttling(ticket)
         if retry_after:

@@ -140,7 +140,7 @@ class BodyDecoder:
     """Decode bodies without blocking the event loop for long.
 
     Args:
-        max_inline_bytes: The largest body that is decoded at once.
+        max_inline_bytes: The largest body that is decoded without a pause for other tasks.
         max_loop_bytes: The largest body that is decoded on the event loop.
     """
 

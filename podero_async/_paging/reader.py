@@ -1,4 +1,4 @@
-"""Read one vehicle's list completely, in one page, by overlapping pages or day by day, and give the verdict."""
+"""Read one vehicle's list completely, in one page, by overlapping pages or split by days, and give the verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a command: its name, help, options and coroutine; and the call of the program that it runs in."""
+"""`Command`: the name, help, options and coroutine of a subcommand. `Invocation`: one call of the program."""
 
 from __future__ import annotations
 

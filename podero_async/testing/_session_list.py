@@ -120,7 +120,7 @@ class SessionList:
         The list is not a copy: apply the slice before the next change.
         """
         rows = self._all if include_hidden else self._visible
-        # Sort keys are negated times, so the window [from, to + 1 day) starts just after its upper end.
+        # Sort keys are negated times in whole microseconds, so `1 - end` is the smallest key of a session before `end`.
         start = bisect_left(rows, (1 - _midnight(to_date or date.max) - _DAY, ""), key=_order)
         stop = bisect_left(rows, (1 - _midnight(from_date or date.min), ""), key=_order)
         return rows, slice(start, max(start, stop))

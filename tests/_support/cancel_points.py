@@ -261,9 +261,9 @@ async def calm() -> tuple[int, int]:
 
 
 async def left_open(before: tuple[int, int]) -> tuple[int, int]:
-    """Return how many more files and threads than `before` are open, waiting up to a second if there are any.
+    """Count the files and threads that are open in addition to `before`; wait up to a second for them to close.
 
-    Fewer than before count as none, since files and threads of an earlier test may have gone in between.
+    A count below `before` is returned as 0, since files and threads of an earlier test may have closed in between.
     """
     give_up_at = time.monotonic() + 1
     for turn in itertools.count():

@@ -93,7 +93,7 @@ async def start_on_small_disk(kib: int, *argv: str) -> asyncio.subprocess.Proces
         *("bash", "-c", f"ulimit -f {kib}; exec {command}"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        # The limit would also hold for the file of the coverage.
+        # The limit would also apply to coverage's data file.
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
     )
 

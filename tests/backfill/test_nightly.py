@@ -25,7 +25,7 @@ REFRESH = 7
 
 @attrs.define
 class DailyChanges:
-    """Changes a fleet from one night to the next, and records the marks that the store must have."""
+    """Changes a fleet from one night to the next, and records in which night a session was changed or withdrawn."""
 
     sim: PoderoSimulator
     rng: Random = attrs.field(factory=lambda: Random(7))

@@ -118,7 +118,7 @@ async def test_a_dry_run_reads_no_session_and_leaves_no_file(call: Call, served:
 
 
 async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """`--dry-run` plans by the contents of a store, and does not change it."""
+    """`--dry-run` computes its plan from an existing store, and does not change the store."""
     before, asked = filled.read_bytes(), served.counts.requests["sessions"]
     argv = [*whole_fleet(served, filled), "--dry-run", "--json"]
     plan = _report(await call(*argv, "--refresh-days=3", "--requests-per-second=40"))
@@ -131,7 +131,7 @@ async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, f
 
 
 async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """If a vehicle fails, it is one line on stderr, and the exit code is 1; the next run reads it."""
+    """Each failed vehicle is one line on stderr, and the exit code is 1; the next run reads the vehicle."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
@@ -243,7 +243,7 @@ async def test_a_store_of_another_organization_is_exit_code_5(
 async def test_an_api_that_is_down_is_exit_code_4(
     call: Call, served: PoderoSimulator, path: Path, options: list[str]
 ) -> None:
-    """If all requests fail, the run ends before the last vehicle, and prints its report and the failed vehicles."""
+    """If all requests fail, the exit code is 4; the report is printed and, without `--json`, each failed vehicle."""
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call(*whole_fleet(served, path), *options, retry=retry)

@@ -78,7 +78,7 @@ async def test_times_are_utc_in_each_time_zone(
     ],
 )
 async def test_bad_targets(call: Call, filled: Path, options: list[str], code: int, said: str) -> None:
-    """A bad format is exit code 2, and a target that cannot be written is exit code 5."""
+    """The exit code is 2 for an unknown format or partition, and 5 for a target that cannot be written."""
     ended = await call("export", f"--store={filled}", f"--output={filled.with_name('out')}", *options)
     assert (ended.code, ended.out) == (code, "")
     assert said in ended.complaint

@@ -105,7 +105,7 @@ async def test_ctrl_c_ends_a_command_without_a_traceback(served: PoderoSimulator
 async def test_a_command_that_does_not_stop_is_ended(
     path: Path, first: signal.Signals, second: signal.Signals | None, code: int, said: str
 ) -> None:
-    """A second Ctrl-C, or the end of the time to shut down, ends the process and leaves a readable store."""
+    """A second Ctrl-C or the end of the shutdown time ends a process that does not stop, and its store stays readable."""
     script = f"from tests._support.stubborn_command import COMMAND\nmain(commands=[COMMAND], shutdown_s={60 if second else 0.3})"
     process = await start("stubborn", f"--store={path}", script=script)
     assert process.stdout is not None

@@ -286,7 +286,7 @@ def user_rows(count: int, **extra: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("separator", [",", " ,\n\t", ", "])
 @pytest.mark.parametrize("extra", [{}, {"note": TRICKY}, {"homes": [{"a": 1}, {"b": [{}, {}]}]}])
 def test_a_list_of_users_is_decoded_in_slices(separator: str, extra: dict[str, Any]) -> None:
-    """Slices that could be cut inside a string or a nested object lose no user."""
+    """No user is lost if a list in slices has texts or nested objects that look like the border of two users."""
     body = f" [{separator.join(map(json.dumps, user_rows(50, **extra)))}] ".encode()
     _, users = decode_users(body, slice_bytes=1000)
     assert [user.id.int for user in users] == list(range(50))

@@ -513,7 +513,8 @@ async def test_no_call_meets_an_expired_token() -> None:
     served = PoderoSimulator(users=20, vehicles=150, sessions_per_vehicle=2, faults=faults, latency_s=1.0, clock=clock)
     async with served as simulator:
         async with client_of(simulator, throttle=ThrottlePolicy(max_concurrency=4)) as client:
-            client._transport.tokens._now = clock  # a client's tokens expire by the wall clock, which does not leap
+            # By default, tokens expire by the wall clock, which does not leap as the loop's clock does
+            client._transport.tokens._now = clock
             for _ in range(2):
                 assert_complete(simulator, await outcomes_of(simulator, client, vehicles=simulator.vehicles))
     assert simulator.counts.tokens_issued > 3

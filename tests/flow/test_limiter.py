@@ -317,7 +317,7 @@ async def test_faults_in_a_row_leave_one_slot_and_successes_restore_the_limit(th
 
 
 async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
-    """A minute of 429 without a time costs under 30 requests; then the limit returns to a tenth below the old one."""
+    """A minute of 429 without `Retry-After` costs under 30 requests; then the limit returns to 0.9 of the old one."""
     limiter, loop = adaptive(64), asyncio.get_running_loop()
     began, requests = loop.time(), 0
     while loop.time() < began + 60:

@@ -44,7 +44,7 @@ class Request:
 
 
 class PagesMachine(LoopMachine):
-    """Changes a list, cuts its pages and responds, in any order. When a read has ended, it may begin another."""
+    """Changes a list, takes its pages and sends them, in any order. After a read has ended, another read may begin."""
 
     verdicts: ClassVar[Counter[Completeness]] = Counter()
 

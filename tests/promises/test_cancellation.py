@@ -226,7 +226,7 @@ def test_ctrl_c_at_every_step_leaves_nothing(
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_stop_at_every_step_of_a_repaired_read_leaves_nothing(way: Way) -> None:
-    """A stop at any step of a read that has to close gaps ends it, and no request of it is left."""
+    """A read that closes gaps can be stopped at any step, and none of its requests is left."""
     results: list[Result] = []
 
     async def read_whole() -> None:

@@ -41,7 +41,7 @@ def faulty_simulator(seed: int, vehicles: int, token_s: float) -> PoderoSimulato
 
 
 def fewest_requests(simulator: PoderoSimulator) -> int:
-    """Return the number of requests that one fetch needs without faults, except for tokens."""
+    """Return the number of requests of one fetch without faults, apart from token requests."""
     rows = [len(simulator.truth(vehicle)) for vehicle in simulator.vehicles]
     pages = sum(1 + math.ceil(max(0, count - 200) / 195) for count in rows)  # pages overlap by five rows
     return 1 + len({vehicle.user_id for vehicle in simulator.vehicles}) + pages

@@ -135,7 +135,7 @@ async def test_the_content_encoding_identity_is_accepted() -> None:
 
 
 async def test_the_detail_of_an_error_masks_the_external_id_and_the_token() -> None:
-    """A request id is dropped if it contains an address."""
+    """The detail masks the external id and the token; a request id that contains an address is dropped."""
     text = '{"detail": "No user with external id Ada Example 7, token-1"}'
     handler = always(status=404, text=text, headers={"X-Request-ID": "user-1@example.com"})
     async with serving(handler) as origin, static_client(origin) as client:

@@ -153,7 +153,7 @@ async def test_a_fleet_fetch_outlives_an_outage(
 async def test_a_backfill_outlives_an_outage(
     kind: str, slots: int, tmp_path: Path, soak_scale: float, record_property: Record
 ) -> None:
-    """The store is complete, the server gets few requests, and the backfill is at full speed within ten seconds."""
+    """The server gets few requests in an outage, full speed is back within ten seconds, and the store is complete."""
     path = tmp_path / "fleet.duckdb"
     async with through_an_outage(kind, slots, fleet_size(slots, soak_scale)) as (outage, client):
         async with SessionStore(path) as store:

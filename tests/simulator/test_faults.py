@@ -104,7 +104,7 @@ async def test_small_uncompressed_body_is_truncated(running: Running) -> None:
 
 
 async def test_hang_with_seconds_delays_the_response(running: Running) -> None:
-    """A `hang` fault with `seconds` sends the good response after them."""
+    """A `hang` fault with `seconds` delays the normal response by that time."""
     async with running(faults=[Fault(kind="hang", seconds=0.03, endpoint="sessions")]) as call:
         started = asyncio.get_running_loop().time()
         assert (await call.sessions()).status == 200

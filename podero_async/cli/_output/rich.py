@@ -46,7 +46,7 @@ class BackfillBar:
         self._vehicles, self._requests = self._bar.tasks
 
     def update(self) -> None:
-        """Take the present figures of the progress."""
+        """Update the bar and the line below it from the progress."""
         progress = self._progress
         if is_discovering(progress):
             self._bar.update(self._vehicles.id, completed=progress.vehicles)

@@ -17,7 +17,7 @@ def print_pairs(pairs: Iterable[Pair]) -> None:
 
 
 def pairs_of(label: str, texts: Sequence[str], maximum: int = 10) -> Iterator[Pair]:
-    """Yield several texts below one label, and the number of those left out."""
+    """Yield at most `maximum` texts under one label, then the number of texts left out."""
     more = [f"and {len(texts) - maximum:,} more"] if len(texts) > maximum else []
     for text in (*texts[:maximum], *more):
         yield label, text

@@ -70,7 +70,7 @@ def _as_version_1(path: Path) -> None:
 async def test_an_unfinished_run_of_version_1_is_resumed(
     sim: PoderoSimulator, path: Path, clock: Clock, is_listed: bool, shard: Shard | None
 ) -> None:
-    """The same call resumes a run over the fleet or a list, with or without a shard, after the migration."""
+    """After the migration, the same call resumes its run over the fleet or a list, with or without a shard."""
     vehicles, stop = sim.vehicles if is_listed else None, asyncio.Event()
     one_batch_each = Limits(max_batch_outcomes=1)
     sim.before_page = lambda page: stop.set() if page.number == 4 else None

@@ -1,4 +1,4 @@
-"""A transaction that ends between two of its statements, by an error or a kill, leaves the store unchanged.
+"""A transaction that an error or a kill ends between two of its statements has no effect on the store.
 
 The batch and the store contain every kind of row. Afterwards the same call completes the store.
 """
@@ -156,7 +156,7 @@ async def _prove_a_failure(fleet: Fleet, store: SessionStore, operation: Operati
 async def test_a_transaction_that_fails_at_any_statement_changes_nothing(
     tmp_path: Path, clock: Clock, operation: Operation, record_property: Callable[..., None]
 ) -> None:
-    """After an error at any statement the store is unchanged, and the same call completes it."""
+    """After an error at any statement, nothing of the transaction is stored, and the same call completes the store."""
     path = tmp_path / "fleet.duckdb"
     async with _fleet(clock) as fleet:
         await fleet.fill(path)
@@ -205,7 +205,7 @@ async def _prove_a_kill(folder: Path, clock: Clock, at: int | None) -> int:
 
 @pytest.mark.slow
 async def test_a_kill_before_the_commit_leaves_nothing_of_the_batch(tmp_path: Path, clock: Clock) -> None:
-    """A process that is killed at the commit leaves the store unchanged, and the same call completes it."""
+    """A process that is killed just before the commit leaves nothing of the batch, and the same call resumes the run."""
     await _prove_a_kill(tmp_path, clock, None)
 
 

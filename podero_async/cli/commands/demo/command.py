@@ -48,7 +48,7 @@ FAULTS = (
     Fault(kind="hang", seconds=0.4, rate=0.02),
 )
 CHANGE_RATE = 0.1
-"""The fraction of pages before which a session is inserted or removed."""
+"""Probability that a session is inserted or removed before a page is served."""
 _MAX_FAILURES_LISTED = 5
 _MAX_LINE_EVERY_S = 1.0
 _ShowProgress = Callable[[Progress], AbstractAsyncContextManager[None]]

@@ -83,7 +83,7 @@ class StopHalfway:
     _requested: set[VehicleRef] = attrs.field(factory=set, init=False)
 
     def __call__(self, request: PageRequest) -> None:
-        """Count the vehicles, and call the next hook."""
+        """Count the requested vehicles, set `stop` when they are enough, and call the next hook."""
         self._requested.add(request.vehicle)
         if len(self._requested) >= min(self._vehicles, self._vehicles // 2 + self._progress.limit):
             self.stop.set()
