@@ -141,7 +141,7 @@ async def test_a_server_that_closes_the_connection_is_a_failed_check() -> None:
     "credentials", [ClientCredentials("client-1", "s3cret"), PasswordCredentials("user-1@example.com", "passw0rd")]
 )
 async def test_refused_credentials_are_a_failed_check(simulator: PoderoSimulator, credentials: Any) -> None:
-    """A wrong secret or password is put down to the credentials, not to the network."""
+    """A wrong secret or password is reported as a fault of the credentials, not of the network."""
     checks = await diagnosed(lambda: client_of(simulator, credentials=credentials))
     assert at_fault(checks) == [("token", "credentials")]
     assert "HTTP 401" in checks["token"].detail

@@ -35,7 +35,7 @@ EXAMPLES = [
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_pickle_and_copy(error: PoderoError) -> None:
-    """The copy has the type, the message and the attributes of the original."""
+    """An unpickled or copied error has the type, the message and the attributes of the original."""
     if hasattr(error, "attempts"):
         error.attempts = 7
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):

@@ -46,7 +46,7 @@ async def test_nightly(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("environment")
 async def test_service(simulator: PoderoSimulator) -> None:
-    """The backend answers 200, 404 for an unknown vehicle and 422 for an id that is not a uuid."""
+    """The backend responds with 200, 404 for an unknown vehicle and 422 for an id that is not a uuid."""
     runner = web.AppRunner(service.make_app(), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -64,7 +64,7 @@ async def test_service(simulator: PoderoSimulator) -> None:
 
 @pytest.mark.usefixtures("environment")
 async def test_bot(simulator: PoderoSimulator, tmp_path: Path) -> None:
-    """The bot answers in kWh for a customer's external id."""
+    """The bot replies in kWh for a customer's external id."""
     async with bot.make_client(str(tmp_path / "token.json")) as client:
         users = [user async for user in client.users()]
         external_id = next(user.external_user_id for user in users if user.external_user_id)

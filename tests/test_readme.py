@@ -31,7 +31,7 @@ def block(name: str) -> SimpleNamespace:
 
 
 async def test_the_block_of_the_backend_runs(simulator: PoderoSimulator) -> None:
-    """`is_charging` answers for a vehicle of the fleet, and returns False for an unknown one."""
+    """`is_charging` runs for a vehicle of the fleet, and returns False for an unknown one."""
     is_charging = block("is_charging").is_charging
     ref = simulator.vehicles[0]
     async with client_of(simulator) as client:

@@ -18,7 +18,7 @@ must see, `counts` and `requests` show what clients sent, and `secrets` must not
 
 Drift: `insert`, `update`, `hide`, `remove`, `add_vehicle`, `delete_user` and `set_current` change the data while clients
 read it, `revoke_tokens` and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
-right before each page of the sessions list is cut, so that a test can change the list between two pages.
+right before each page of the sessions list is made, so that a test can change the list between two pages.
 
 Faults: a `Fault` names a kind, its options, and the requests that it affects. `parse_fault` reads the same from a text of
 the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command line takes it:
@@ -36,7 +36,7 @@ the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command lin
 | `token_revoked` | `token_revoked` | status 401, and the token of the request is revoked |
 | `token_expiring` | `token_expiring:30` | the issued token expires after `seconds` |
 | `clamped_limit` | `clamped_limit:50` | pages have at most `limit` rows, even if the request asks for more |
-| `unstable_order` | `unstable_order` | each page is cut from a list in a new random order |
+| `unstable_order` | `unstable_order` | each page comes from the list in a new random order |
 | `wrong_total` | `wrong_total:-3` | the page's `total` is off by `delta` (default: 1) |
 
 An option is `name=value`, or the value alone if the example shows it so. `@5%` affects a share of the matching

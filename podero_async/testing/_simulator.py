@@ -52,7 +52,7 @@ class PoderoSimulator:
             form-encoded), "basic" (`/oauth2/token/`: HTTP Basic and JSON).
         json_grants: Grant types of the style "json".
         unsupported_status: Status of the response if a style or a grant type is not supported.
-        before_page: Called right before each page of the sessions list is cut, for example to change the list.
+        before_page: Called right before each page of the sessions list is made, for example to change the list.
         clock: Returns the server's time, in seconds; only differences matter.
     """
 
@@ -209,7 +209,7 @@ class PoderoSimulator:
         """Return all simulators of this process, so that a fixture can search the log of any test for their secrets."""
         return list(_instances)
 
-    # Changes while it runs. They raise `KeyError` for an unknown vehicle, user or session.
+    # Changes of the fleet while the simulator runs. They raise `KeyError` for an unknown vehicle, user or session.
 
     def insert(
         self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, *, plug_in_time: datetime | None = None
@@ -287,7 +287,7 @@ class PoderoSimulator:
 
     @property
     def before_page(self) -> Callable[[PageRequest], None] | None:
-        """Called right before each page of the sessions list is cut."""
+        """Called right before each page of the sessions list is made."""
         return self._endpoints.before_page
 
     @before_page.setter

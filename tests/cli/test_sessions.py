@@ -52,7 +52,7 @@ async def test_days(call: Call, served: PoderoSimulator) -> None:
 
 
 async def test_table_on_a_terminal(on_terminal: Call, served: PoderoSimulator) -> None:
-    """A terminal gets a table with sums, in which texts of the server are plain."""
+    """A terminal gets a table with sums. Markup and control characters in texts of the server have no effect."""
     vehicle = served.vehicles[0]
     served.hide(vehicle, served.truth(vehicle)[3]["id"])
     strange = {"plug_in_time": "2026-01-01T02:01:00+02:00", "session_outcome": "[red]new\x1b[0m", "unplug_time": None}

@@ -74,7 +74,7 @@ async def test_json(call: Call, filled: Path) -> None:
 
 
 async def test_an_empty_store(call: Call, path: Path) -> None:
-    """A store without a session was never fetched."""
+    """An empty store is printed as never fetched, without times of plug-ins."""
     async with SessionStore(path):
         pass
     ended = await call("status", f"--store={path}")

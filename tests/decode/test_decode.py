@@ -82,7 +82,7 @@ _PADDING = "x" * (9 << 20)
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_the_fast_path_reads_a_good_body(decode: Callable[[bytes], object], body: object) -> None:
-    """A good body may be larger than the slow path takes, so it does not need the slow path."""
+    """A valid body is decoded without the slow path, so it may be larger than the slow path allows."""
     assert decode(json.dumps(body).encode())
     with pytest.raises(DecodeError, match="too large"):
         decode(json.dumps(body).replace('"id": "', '"id": 5, "x": "').encode())
@@ -396,7 +396,7 @@ def test_vehicles_have_their_device_model_and_owner() -> None:
     ],
 )
 def test_the_total_is_read_from_either_end_of_a_page(body: bytes, total: int) -> None:
-    """The total is found near the start or the end of a body, and is 0 elsewhere."""
+    """The total is read near the start or the end of a body; if it is not there, it counts as 0."""
     assert stated_total(body) == total
 
 

@@ -232,7 +232,7 @@ async def test_the_limit_grows_to_its_ceiling_while_requests_succeed() -> None:
 
 @pytest.mark.parametrize(("in_flight", "limit"), [(1, 32), (15, 32), (16, 33)])
 async def test_the_limit_grows_only_if_half_of_it_is_in_use(in_flight: int, limit: int) -> None:
-    """A trickle of requests says nothing about a higher limit."""
+    """While fewer slots than half of the limit are taken, successes leave the limit as it is."""
     limiter = adaptive()
     for _ in range(in_flight):
         await limiter.acquire()

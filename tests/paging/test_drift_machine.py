@@ -40,7 +40,7 @@ class Request:
     offset: int
     response: asyncio.Future[Page]
     page: Page | None = None
-    """The page, if the server has cut it already."""
+    """The page, if it was already taken from the list."""
 
 
 class PagesMachine(LoopMachine):
@@ -128,7 +128,7 @@ class PagesMachine(LoopMachine):
     @precondition(lambda self: self._waiting())
     @rule(which=WHICH)
     def cut(self, which: int) -> None:
-        """Cut a page that arrives later."""
+        """Take a page from the list now; it arrives later."""
         request = self._waiting()[which % len(self._waiting())]
         request.page = request.page or self._cut(request)
 

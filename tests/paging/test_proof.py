@@ -137,7 +137,7 @@ def test_an_unreadable_row_counts_as_delivered() -> None:
 
 
 def test_a_decoded_page_of_distinct_rows_has_only_new_rows() -> None:
-    """Distinct rows need no marks, and only decoding shows that rows are distinct."""
+    """A decoded page knows that its rows are distinct, so all of them are new; an outlined page does not know it."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2)))
     assert (page.is_whole, page.has_distinct_rows, page.count) == (True, True, 2)
     assert len(NewRows(page, None).decode().items) == 2

@@ -139,7 +139,7 @@ def fleet_size(slots: int, soak_scale: float) -> int:
 async def test_a_fleet_fetch_outlives_an_outage(
     kind: str, slots: int, soak_scale: float, record_property: Record
 ) -> None:
-    """No vehicle fails, the server gets few requests, and the fetch is at full speed within ten seconds."""
+    """No vehicle fails in an outage, the server gets few requests, and full speed is back within ten seconds."""
     vehicles = fleet_size(slots, soak_scale)
     async with through_an_outage(kind, slots, vehicles) as (outage, client):
         async with client.fetch_fleet(outage.simulator.first_day, outage.simulator.last_day) as fleet:

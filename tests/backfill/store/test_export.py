@@ -238,7 +238,7 @@ async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
 async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes_nothing(
     store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cycles: int | None
 ) -> None:
-    """A cancellation after 0 to 2 cycles of the event loop, or after the query (None), is noticed."""
+    """A cancellation 0 to 2 cycles of the event loop after the call, or after the query (None), leaves no file."""
     call, cancel = DuckDBBackend.call, Export.cancel
     copied, cancelled = threading.Event(), threading.Event()
 

@@ -338,7 +338,7 @@ def _sorted(records: list[Record]) -> list[Record]:
 
 @pytest.mark.parametrize("is_discarded", [False, True])
 def test_a_session_that_moves_to_another_vehicle_is_stored_once(is_discarded: bool) -> None:
-    """A finished run leaves one row of a session that moved to another vehicle in it, or in a discarded run before."""
+    """If a session moved to another vehicle during a run, or a discarded run before it, the end of the run leaves one row."""
     machine = StoreMachine()
     whole = Plan(0, 0, DAYS - 1, include_hidden=False, completeness=Completeness.VERIFIED, fault="")
     machine.fill([0, 0, 0])

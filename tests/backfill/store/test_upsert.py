@@ -30,7 +30,7 @@ ONE_DAY = timedelta(days=1)
 
 @attrs.frozen
 class Read:
-    """The result of reading a vehicle."""
+    """The outcome of one vehicle."""
 
     vehicle: int
     rows: list[dict[str, Any]]

@@ -57,7 +57,7 @@ class ListChanges:
     removed: int = attrs.field(default=0, init=False)
 
     def __call__(self, request: PageRequest) -> None:
-        """Change the list, or leave it."""
+        """Insert or remove a session at the given rate, or leave the list as it is."""
         if self._rng.random() >= self._rate:
             return
         vehicle, rows = request.vehicle, self._simulator.truth(request.vehicle, include_hidden=True)
