@@ -20,7 +20,7 @@ _CONVERTER = "podero_async._decode.converter"
 def preload_converter() -> None:
     """Import cattrs in a thread, so that the event loop does not wait for it when msgspec refuses the first row.
 
-    It takes 11 ms of CPU time, as long as 15 pages on the fast path take, so it is no part of the package's own import.
+    It takes 11 ms of CPU time, as long as 15 pages on the fast path take, so the import of the package leaves it out.
     """
     if _CONVERTER not in sys.modules:
         Thread(target=import_module, args=[_CONVERTER], name="podero_async import", daemon=True).start()

@@ -75,7 +75,7 @@ class BackfillPlan:
     windows: tuple[tuple[date, date, int], ...]
     """First day, last day and number of vehicles; the most frequent window comes first."""
     failures: tuple[FailedVehicle, ...] = ()
-    """Users with a failed vehicle list."""
+    """Users with a failed vehicle list, and an incomplete list of users."""
 
     def seconds_at(self, requests_per_second: float) -> float:
         """Return the minimum duration at a request rate, in seconds."""
@@ -102,7 +102,7 @@ class BackfillReport:
     skipped: int
     """Vehicles that needed no request: an earlier call of the run read them, or the run reads no day of them."""
     failed: int
-    """Vehicles that failed, and users of the whole run with a failed vehicle list."""
+    """Vehicles that failed; of the whole run, users with a failed vehicle list, and an incomplete list of users."""
     verified: int
     repaired: int
     unproven: int
