@@ -6,15 +6,14 @@ this order; `error_body` imports `plain_json`.
 
 from __future__ import annotations
 
-from podero_async._decode.error_body import NO_EXPLANATION, describe_error, oauth_error_code
+from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
 from podero_async._decode.outline import PageOutline, outline_page, stated_total
-from podero_async._decode.plain_json import decode_json, encode_json
+from podero_async._decode.plain_json import decode_json, encode_json, is_markup
 from podero_async._decode.responses import decode_current_session, decode_page, decode_vehicles
 from podero_async._decode.structure import preload_converter
 from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
-    "NO_EXPLANATION",
     "PageOutline",
     "decode_current_session",
     "decode_json",
@@ -24,6 +23,8 @@ __all__ = [
     "decode_vehicles",
     "describe_error",
     "encode_json",
+    "is_markup",
+    "no_explanation",
     "oauth_error_code",
     "outline_page",
     "preload_converter",

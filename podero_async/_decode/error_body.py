@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
-from podero_async._decode.plain_json import decode_json
+from podero_async._decode.plain_json import decode_json, is_markup
 from podero_async.errors import DecodeError
 
-__all__ = ["NO_EXPLANATION", "describe_error", "oauth_error_code"]
+__all__ = ["NO_EXPLANATION", "describe_error", "no_explanation", "oauth_error_code"]
 
 NO_EXPLANATION = "no explanation"
 
@@ -38,7 +38,12 @@ def describe_error(body: bytes, secrets: Iterable[str] = ()) -> str:
     detail = fields.get("detail") or fields.get("error_description") or fields.get("error")
     if isinstance(detail, list):
         detail = "; ".join(_describe_fault(fault) for fault in detail)
-    return _mask(detail, secrets) if isinstance(detail, str) else NO_EXPLANATION
+    return _mask(detail, secrets) if isinstance(detail, str) else no_explanation(body)
+
+
+def no_explanation(body: bytes) -> str:
+    """Return the message for an error body without one."""
+    return f"{NO_EXPLANATION}, but an HTML or XML page" if is_markup(body) else NO_EXPLANATION
 
 
 def _fields(body: bytes) -> dict[str, Any]:

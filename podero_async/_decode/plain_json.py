@@ -13,7 +13,17 @@ import msgspec
 
 from podero_async.errors import DecodeError
 
-__all__ = ["JSON_TYPES", "MSGSPEC_ERRORS", "decode_json", "encode_json", "expect", "json_type", "required", "total_of"]
+__all__ = [
+    "JSON_TYPES",
+    "MSGSPEC_ERRORS",
+    "decode_json",
+    "encode_json",
+    "expect",
+    "is_markup",
+    "json_type",
+    "required",
+    "total_of",
+]
 
 T = TypeVar("T")
 MSGSPEC_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -44,8 +54,16 @@ def decode_json(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
+        if not body or is_markup(body):
+            reason = "the response is an HTML or XML page, not JSON" if body else "the response body is empty"
+            raise DecodeError(reason, retryable=True) from None
         # The parser's message names a position and at most one character.
         raise DecodeError(f"the response body is not JSON: {error}", retryable=True) from None
+
+
+def is_markup(body: bytes) -> bool:
+    """Return whether a body is HTML or XML, such as a proxy's error page."""
+    return body[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
 
 
 def encode_json(value: Any) -> bytes:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import aiohttp
 import attrs
 
-from podero_async._decode import NO_EXPLANATION, describe_error, oauth_error_code
+from podero_async._decode import describe_error, no_explanation, oauth_error_code
 from podero_async._failures import is_server_fault
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
 from podero_async.errors import (
@@ -187,7 +187,7 @@ def api_error(response: Response, method: str, path: str, secrets: tuple[str, ..
     kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
     body = response.error_body()
     # The only POST is a token request, and its response may repeat the credentials in any form.
-    detail = (oauth_error_code(body) or NO_EXPLANATION) if method == "POST" else describe_error(body, secrets)
+    detail = (oauth_error_code(body) or no_explanation(body)) if method == "POST" else describe_error(body, secrets)
     if 300 <= status < 400:  # noqa: PLR2004
         detail = "unexpected redirect: redirects are never followed"
     request_id = response.headers.get("X-Request-ID", "")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from podero_async import ChargingSession, DecodeError, HiddenReason, SessionOutcome
 from podero_async._decode import (
     decode_current_session,
+    decode_json,
     decode_page,
     decode_user,
     decode_users,
@@ -169,6 +170,21 @@ def test_a_body_that_is_not_json_is_retryable(decode: Callable[[bytes], object],
     with pytest.raises(DecodeError) as caught:
         decode(body)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "the response body is empty"),
+        (b"\xef\xbb\xbf\r\n<!doctype html>s3cret", "the response is an HTML or XML page, not JSON"),
+        (b"[1,", "the response body is not JSON: Expecting value: line 1 column 4 (char 3)"),
+    ],
+)
+def test_the_error_says_whether_a_body_is_empty_or_a_page(body: bytes, reason: str) -> None:
+    """An empty body and a proxy's HTML page are named as such, and nothing of the page is repeated."""
+    with pytest.raises(DecodeError) as caught:
+        decode_json(body)
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("decode", [decode_page, outline_page])
@@ -422,7 +438,7 @@ def test_an_outline_identifies_unreadable_rows() -> None:
         (b'{"detail": [{"loc": ["query", "limit"], "msg": "too large", "input": "hush"}]}', "query.limit: too large"),
         (b'{"detail": ["odd", 5, null]}', "odd; no explanation; no explanation"),
         (b'{"detail": [{"loc": "s3cret", "msg": "no"}, {"msg": {"input": "s3cret"}}]}', ": no; : no explanation"),
-        (b"<html>Bad gateway</html>", "no explanation"),
+        (b" \n<html>Bad gateway</html>", "no explanation, but an HTML or XML page"),
         (b"[]", "no explanation"),
         (b'{"error": 5}', "no explanation"),
         (b'{"detail": "user-1@example.com is gone, said s3cret"}', "*** is gone, said ***"),
