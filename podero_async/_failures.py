@@ -46,7 +46,7 @@ class FailureKind(enum.Enum):
 def classify(error: PoderoError, *, retry_after_max: float) -> FailureKind:
     """Return what an error means, if calls wait for a `Retry-After` of at most `retry_after_max` seconds."""
     match error:
-        case AuthenticationError() | ConfigurationError():
+        case AuthenticationError(affects_all_calls=True) | ConfigurationError():
             return FailureKind.FATAL
         case RateLimitError(attempts=0):  # the client sent nothing, because an earlier `Retry-After` has not passed
             return FailureKind.FATAL

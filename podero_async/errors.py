@@ -133,8 +133,12 @@ class ApiError(_RequestError):
 class AuthenticationError(ApiError):
     """The server refused the token (401), or the token endpoint refused the credentials. Check the credentials.
 
-    Every other call would fail the same way, so it ends a fleet fetch.
+    It ends a fleet fetch if `affects_all_calls` is true. Refused credentials are not sent again for a minute: calls in
+    that time fail with a copy of the error whose `attempts` is 0.
     """
+
+    affects_all_calls: bool = True
+    """True if every other call would fail the same way; false if the server accepts the token for other calls."""
 
 
 class PermissionDeniedError(ApiError):

@@ -30,9 +30,10 @@ MAX_S = 120.0
 T, H, P, F = FailureKind.TRANSIENT, FailureKind.THROTTLED, FailureKind.PERMANENT, FailureKind.FATAL
 
 
-def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = None, attempts: int = 1) -> ApiError:
+def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = None, **details: Any) -> ApiError:
     error = kind(status, "x", "GET", "/x", None, after)
-    error.attempts = attempts
+    for name, value in details.items():
+        setattr(error, name, value)
     return error
 
 
@@ -55,6 +56,7 @@ def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = N
         *((api(status), P, False, False) for status in (302, 405, 409)),
         (api(400, InvalidRequestError), P, False, False),
         (api(401, AuthenticationError), F, False, False),
+        (api(401, AuthenticationError, affects_all_calls=False), P, False, False),
         (api(403, PermissionDeniedError), P, False, False),
         (api(404, NotFoundError), P, False, False),
         (api(404, NotFoundError, after=MAX_S + 1), P, False, False),

@@ -1,6 +1,7 @@
 """The token cache: one token for all calls of a client, requested once, renewed early, and shared through a store.
 
-The cache decides when a token is needed; the `send` function that it is given makes the HTTP request.
+The cache decides when a token is needed, and what follows a refused one; the `send` function that it is given makes the
+HTTP request.
 """
 
 from __future__ import annotations
@@ -8,36 +9,56 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import random
+import math
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from collections.abc import Awaitable, Callable
 
-from podero_async._auth.credentials import (
-    ClientCredentials,
-    Credentials,
-    PasswordCredentials,
-    StaticToken,
-    TokenEndpoint,
-    is_header_safe,
-    store_key,
-)
-from podero_async._auth.grants import TokenRequest, grant_parameters, refresh_parameters, token_endpoints, token_request
-from podero_async._auth.store import Token, TokenStore
-from podero_async._decode import decode_json, oauth_error_code
-from podero_async.errors import AuthenticationError, ConfigurationError, DecodeError, PoderoError
+import attrs
 
-__all__ = ["TokenCache"]
+from podero_async._auth.credentials import Credentials, StaticToken, TokenEndpoint, store_key
+from podero_async._auth.grants import TokenRequest
+from podero_async._auth.renewal import TokenRequester
+from podero_async._auth.store import BoundedStore, Token, TokenStore
+from podero_async.errors import ConfigurationError, PoderoError
+
+__all__ = ["Refusals", "TokenCache"]
 
 _logger = logging.getLogger("podero_async")
 
-_OK = 200
-_UNSUPPORTED_STATUSES = frozenset({400, 404, 405, 415, 422})  # the server may not support this token endpoint style ...
-_WRONG_CREDENTIALS = frozenset({"invalid_client", "invalid_grant"})  # ... but with these error codes it does
-_MAX_CLOCK_SKEW_S = 20.0  # between the server's clock and ours
-_MAX_SKEW_SHARE = 0.05  # of a token's life, so that a short-lived token stays usable
-_RENEW_AT_SHARE = (0.8, 0.9)  # of a token's life, drawn at random, so that processes do not renew all at once
 _EARLY_RETRY_S = 5.0  # after a failed renewal, if the old token is still usable
+_SETTLING_S = 4.0  # of a new token: replicas and clocks of the server may lag behind it
+_MIN_WAIT_S, _MAX_WAIT_S = 0.1, 1.0  # before a new token is tried again; the wait doubles
+_MIN_REPLACEMENT_INTERVAL_S = 60.0  # if a token was requested because of a 401, and is refused as well
+_MAX_REPLAYS = 20  # of one call
+
+
+@attrs.define
+class Refusals:
+    """The refusals (401) that one call has met.
+
+    Attributes:
+        waited_s: Seconds for which the call has waited until the server knows its token.
+        affects_all_calls: True if the refusal of the last token concerns every call.
+    """
+
+    count: int = 0
+    waited_s: float = 0.0
+    affects_all_calls: bool = False
+
+
+@attrs.define(eq=False)
+class _HeldToken:
+    """A token, and the client's experience with it."""
+
+    token: Token
+    settled_at: float = -math.inf
+    """The time until which a refusal may be temporary, on the clock of the event loop."""
+    is_requested: bool = False
+    """False if the token is the caller's, or comes from the store."""
+    has_served: bool = False
+    is_accepted: bool | None = None
+    """The result of the last check."""
+    checks: int = 0
 
 
 class TokenCache:
@@ -45,6 +66,16 @@ class TokenCache:
 
     The renewal runs in the background after 80 to 90 % of the token's life, so calls do not wait for it. If it fails,
     the old token is used until it expires. The renewal is a task of the cache, so a cancelled caller does not cancel it.
+
+    Args:
+        credentials: The credentials, or the caller's token.
+        send: Sends a token request; returns the status and the body.
+        origin: The origin of the token endpoint, as a part of the key in the store.
+        store: The token store.
+        now: The clock of the tokens' lives, in seconds since the epoch.
+        store_timeout_s: Seconds that the store may take for one method.
+        settling_s: Seconds after which the server must know a new token everywhere.
+        min_replacement_interval_s: Seconds without a token request after a new token was refused.
     """
 
     def __init__(
@@ -55,26 +86,30 @@ class TokenCache:
         origin: str,
         store: TokenStore | None = None,
         now: Callable[[], float] = time.time,
+        store_timeout_s: float = 5.0,
+        settling_s: float = _SETTLING_S,
+        min_replacement_interval_s: float = _MIN_REPLACEMENT_INTERVAL_S,
     ) -> None:
-        self._credentials = credentials
-        self._send = send
-        self._store = store
+        self._requester = TokenRequester(credentials, send)
+        self._store = None if store is None else BoundedStore(store, timeout_s=store_timeout_s)
         self._store_key = store_key(origin, credentials)
         self._now = now
-        self._token: Token | None = None
-        self._refresh_token: str | None = None
-        self._can_refresh = isinstance(credentials, PasswordCredentials)  # RFC 6749, 4.4.3: never for a client's grant
-        # The store may still hold tokens that the server has refused.
-        self._refused_token: str | None = None
-        self._refused_refresh_token: str | None = None
-        self._endpoint: TokenEndpoint | None = None
-        self._renewal: asyncio.Task[Token] | None = None
+        self._settling_s = settling_s
+        self._min_replacement_interval_s = min_replacement_interval_s
+        self._is_static = isinstance(credentials, StaticToken)
+        self._held = _HeldToken(Token(value=credentials.token)) if isinstance(credentials, StaticToken) else None
+        self._fallback: _HeldToken | None = None  # the token before, until the server has accepted the new one
+        self._successor: _HeldToken | None = None  # a new token that was refused while the fallback is used
+        self._refused_token: str | None = None  # the store may still hold it
+        self._has_served = False  # any token
+        self._next_replacement = -math.inf
+        self._checking = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
+        self._arrival: asyncio.Future[str] | None = None  # of the renewal's token, which then may still be saved
         self._next_early_renewal = 0.0
-        if isinstance(credentials, StaticToken):
-            self._token = Token(value=credentials.token)
 
     def __repr__(self) -> str:
-        token, now, endpoint = self._token, self._now(), self._endpoint and str(self._endpoint)
+        token, now, endpoint = self._held and self._held.token, self._now(), self.endpoint and str(self.endpoint)
         times = (
             f"renews_in_s={token.renew_at - now:.0f}, expires_in_s={token.usable_until - now:.0f}, " if token else ""
         )
@@ -83,24 +118,23 @@ class TokenCache:
 
     @property
     def endpoint(self) -> TokenEndpoint | None:
-        """The token endpoint that gave the last token; None if none has been asked yet."""
-        return self._endpoint
-
-    @property
-    def replays(self) -> int:
-        """How often a call may be sent again after a 401: twice with a store, because its token may be revoked, too."""
-        return 1 if self._store is None else 2
+        """The token endpoint that gave the last token; None if none has given one yet."""
+        return self._requester.endpoint
 
     def current(self) -> str | None:
         """Return the token if it is usable now; start its renewal in the background if that is due."""
-        token = self._token
-        if token is None:
+        if self._held is None:
             return None
-        now = self._now()
+        token, now = self._held.token, self._now()
         if now >= token.renew_at:
-            if now >= token.usable_until:
+            is_expired = now >= token.usable_until
+            is_due = self._renewal is None and now >= self._next_early_renewal
+            if self._successor is not None and (is_due or is_expired):
+                self._held, self._fallback, self._successor = self._successor, self._held, None
+                return self.current()
+            if is_expired:
                 return None
-            if self._renewal is None and now >= self._next_early_renewal:
+            if is_due:
                 self._start_renewal()
         return token.value
 
@@ -108,33 +142,68 @@ class TokenCache:
         """Return a usable token, or wait for the one token request that all callers share.
 
         Raises:
-            AuthenticationError: The server refused the credentials.
+            AuthenticationError: The server refused the credentials, now or less than a minute ago.
             TransportError: The token endpoint could not be reached.
             DecodeError: The response holds no token.
             ConfigurationError: The client was closed.
         """
-        token = self.current()
-        if token is not None:
-            return token
-        renewal = self._renewal or self._start_renewal()
-        try:
-            return (await asyncio.shield(renewal)).value
-        except PoderoError as error:
-            raise copy.copy(error) from None  # a shared error would collect the tracebacks of all callers
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if renewal.cancelled() and not (task and task.cancelling()):
-                raise ConfigurationError("the client is closed") from None
-            raise
+        while (token := self.current()) is None:
+            arrival = self._arrival
+            if self._renewal is None or arrival is None:
+                arrival = self._start_renewal()
+            elif arrival.done():  # its token is refused or expired already, and still being saved
+                await asyncio.wait([self._renewal])
+                continue
+            try:
+                return await asyncio.shield(arrival)
+            except PoderoError as error:
+                raise copy.copy(error) from None  # a shared error would collect the tracebacks of all callers
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if arrival.cancelled() and not (task and task.cancelling()):
+                    raise ConfigurationError("the client is closed") from None
+                raise
+        return token
 
-    def invalidate(self, value: str) -> bool:
-        """Drop the token that a 401 refused, unless it was replaced already; return whether another can be requested."""
-        if isinstance(self._credentials, StaticToken):
+    def served(self, value: str) -> None:
+        """Note that the server accepted a token."""
+        held = self._held
+        self._has_served = True
+        if held is not None and held.token.value == value:
+            held.has_served = True
+
+    async def refused(
+        self, value: str, refusals: Refusals, is_accepted: Callable[[str], Awaitable[bool | None]]
+    ) -> bool:
+        """Return whether a call is sent again after the server refused its token (401); wait before, if that may help.
+
+        Args:
+            value: The token.
+            refusals: The call's refusals.
+            is_accepted: Sends an earlier, successful request again with a token; returns whether the server accepts
+                the token, or None if that is unknown.
+        """
+        refusals.count += 1
+        if refusals.count > _MAX_REPLAYS:
             return False
-        if self._token is not None and self._token.value == value:
-            self._token = None
-            self._refused_token = value
-        return True
+        held = self._held
+        # 1. The token was replaced, or is new and the one before is usable: use that one.
+        if held is None or held.token.value != value or (not held.has_served and self._fall_back(held)):
+            return True
+        # 2. The token is seconds old: wait until the server knows it everywhere, unless it was revoked.
+        is_settling = _loop_time() < held.settled_at and refusals.waited_s < self._settling_s
+        if is_settling and (not held.has_served or refusals.waited_s):
+            return await self._wait(refusals)
+        is_good = await self._check(held, is_accepted, held.checks)
+        if is_settling and is_good:
+            return await self._wait(refusals)
+        # 3. The token is refused: replace it, unless it was itself requested because of a refusal.
+        if self._held is not held or (not is_good and self._replace(held)):
+            refusals.waited_s = 0.0
+            return True
+        # 4. The token is accepted for another request, so the refusal concerns this call alone; or no token helps.
+        refusals.affects_all_calls = is_good is False or not self._has_served
+        return False
 
     async def aclose(self) -> None:
         """Cancel a renewal that is under way, and wait for its end."""
@@ -142,72 +211,86 @@ class TokenCache:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 
-    def _start_renewal(self) -> asyncio.Task[Token]:
-        self._renewal = asyncio.create_task(self._renew(), name="podero_async token renewal")
+    def _fall_back(self, held: _HeldToken) -> bool:
+        fallback = self._fallback
+        if fallback is None or self._now() >= fallback.token.usable_until:
+            return False
+        self._held, self._fallback, self._successor = fallback, None, held
+        self._next_early_renewal = self._now() + self._settling_s
+        return True
+
+    async def _wait(self, refusals: Refusals) -> bool:
+        wait_s = min(max(refusals.waited_s, _MIN_WAIT_S), _MAX_WAIT_S, self._settling_s - refusals.waited_s)
+        await asyncio.sleep(wait_s)
+        refusals.waited_s += wait_s
+        return True
+
+    async def _check(
+        self, held: _HeldToken, is_accepted: Callable[[str], Awaitable[bool | None]], checks: int
+    ) -> bool | None:
+        """Check a token, unless a check has ended since there were `checks`: one is enough for concurrent refusals."""
+        async with self._checking:
+            if self._held is held and held.checks == checks:
+                held.is_accepted = await is_accepted(held.token.value)
+                held.checks += 1
+        return held.is_accepted
+
+    def _replace(self, held: _HeldToken) -> bool:
+        if self._successor is not None:
+            self._held, self._successor = self._successor, None
+            return True
+        if self._is_static or (held.is_requested and not held.has_served and _loop_time() < self._next_replacement):
+            return False
+        self._next_replacement = _loop_time() + self._min_replacement_interval_s
+        self._refused_token = held.token.value
+        self._held = self._fallback = None
+        return True
+
+    def _start_renewal(self) -> asyncio.Future[str]:
+        self._arrival = asyncio.get_running_loop().create_future()
+        self._renewal = asyncio.create_task(self._renew(self._arrival), name="podero_async token renewal")
         self._renewal.add_done_callback(self._on_renewed)
-        return self._renewal
+        return self._arrival
 
-    def _on_renewed(self, renewal: asyncio.Task[Token]) -> None:
-        self._renewal = None
-        if not renewal.cancelled() and (error := renewal.exception()) is not None:
+    def _on_renewed(self, renewal: asyncio.Task[None]) -> None:
+        arrival, self._renewal, self._arrival = self._arrival, None, None
+        error = None if renewal.cancelled() else renewal.exception()
+        if error is not None:
             self._next_early_renewal = self._now() + _EARLY_RETRY_S
-            _logger.warning("token request failed: %s", error)
+            if getattr(error, "attempts", 1):  # otherwise it is remembered
+                _logger.warning("token request failed: %s", error)
+        if arrival is None or arrival.done():
+            return
+        if error is None:
+            arrival.cancel()
+        else:
+            arrival.set_exception(error)
+            arrival.exception()  # if no call waits for it, asyncio must not log it
 
-    async def _renew(self) -> Token:
+    async def _renew(self, arrival: asyncio.Future[str]) -> None:
         if self._store is None:
-            self._token = await self._request()
-            return self._token
+            self._take(await self._requester.request(self._now), arrival, is_requested=True)
+            return
         async with self._store.lock(self._store_key):
             token = await self._store.load(self._store_key)
             if token is not None:  # another process may have rotated the refresh token, or lost it
-                is_refused = token.refresh_token == self._refused_refresh_token
-                self._refresh_token = None if is_refused else token.refresh_token
-            known = {self._refused_token, self._token.value if self._token else None}
+                is_refused = token.refresh_token == self._requester.refused_refresh_token
+                self._requester.refresh_token = None if is_refused else token.refresh_token
+            known = {self._refused_token, self._held.token.value if self._held else None}
             if token is None or token.value in known or self._now() >= token.usable_until:
-                token = await self._request()
+                token = await self._requester.request(self._now)
+                self._take(token, arrival, is_requested=True)
                 await self._store.save(self._store_key, token)
-        self._token = token
-        return token
+            else:
+                self._take(token, arrival, is_requested=False)
 
-    async def _request(self) -> Token:
-        """Request a token: with the refresh token if there is one, otherwise with the credentials."""
-        credentials = cast("ClientCredentials | PasswordCredentials", self._credentials)  # a static token never expires
-        endpoints = sorted(token_endpoints(credentials), key=lambda endpoint: endpoint != self._endpoint)
-        if self._refresh_token:
-            status, body = await self._send(token_request(endpoints[0], refresh_parameters(self._refresh_token)))
-            if status == _OK:
-                return self._decode(body)
-            self._refused_refresh_token, self._refresh_token = self._refresh_token, None
-        grant = grant_parameters(credentials)
-        refusals = []
-        for endpoint in endpoints:
-            status, body = await self._send(token_request(endpoint, grant))
-            if status == _OK:
-                self._endpoint = endpoint
-                return self._decode(body)
-            code = oauth_error_code(body)
-            refusals.append(f"{endpoint}: {code or f'HTTP {status}'}")
-            if status not in _UNSUPPORTED_STATUSES or code in _WRONG_CREDENTIALS:
-                refusals = refusals[-1:]
-                break
-        raise AuthenticationError(status, f"no token from {'; '.join(refusals)}", "POST", endpoint.path)
+    def _take(self, token: Token, arrival: asyncio.Future[str], *, is_requested: bool) -> None:
+        """Hold a token, and hand it to the waiting calls."""
+        settled_at = _loop_time() + self._settling_s if is_requested else -math.inf
+        self._fallback, self._successor = self._held, None
+        self._held = _HeldToken(token, settled_at, is_requested)
+        arrival.set_result(token.value)
 
-    def _decode(self, body: bytes) -> Token:
-        fields = decode_json(body)
-        value = fields.get("access_token") if isinstance(fields, Mapping) else None
-        if not isinstance(value, str) or not is_header_safe(value):
-            raise DecodeError("expected a token", "$.access_token", method="POST")
-        refresh_token = fields.get("refresh_token")
-        if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
-            self._refresh_token = refresh_token
-        try:
-            life_s = max(0.0, float(fields.get("expires_in")))
-        except (TypeError, ValueError, OverflowError):
-            return Token(value=value, refresh_token=self._refresh_token)  # without a life, used until a 401
-        now = self._now()
-        return Token(
-            value=value,
-            refresh_token=self._refresh_token,
-            renew_at=now + life_s * random.uniform(*_RENEW_AT_SHARE),
-            usable_until=now + life_s - min(_MAX_CLOCK_SKEW_S, life_s * _MAX_SKEW_SHARE),
-        )
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

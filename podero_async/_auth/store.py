@@ -1,18 +1,20 @@
 """Token stores, in which a token survives a restart and is shared between processes.
 
-A store that cannot be read or written costs a token request, never a fetch.
+A store that fails or hangs costs a token request, never a call.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
 import logging
 import math
 import os
+import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +25,7 @@ from podero_async._auth.credentials import is_header_safe
 from podero_async._redaction import as_secret
 from podero_async.errors import ConfigurationError
 
-__all__ = ["FileTokenStore", "Token", "TokenStore"]
+__all__ = ["BoundedStore", "FileTokenStore", "Token", "TokenStore"]
 
 _logger = logging.getLogger("podero_async")
 
@@ -44,7 +46,8 @@ class Token:
 class TokenStore(Protocol):
     """Keeps tokens beyond the life of a client; a `key` is a hash of the origin and the credentials.
 
-    The methods must not raise if the store itself fails: `load` returns None then.
+    Each method has a few seconds. If it takes longer or raises, a warning names the type of the error, and the client
+    goes on without the lock or requests a token.
     """
 
     def lock(self, key: str) -> AbstractAsyncContextManager[None]:
@@ -60,6 +63,66 @@ class TokenStore(Protocol):
         ...
 
 
+class BoundedStore:
+    """Call a token store in bounded time, and log its failures instead of raising them.
+
+    Args:
+        store: The store.
+        timeout_s: Seconds for one method. A `FileTokenStore` waits for its lock as long as it was told to.
+
+    Raises:
+        ConfigurationError: The store lacks one of the methods.
+    """
+
+    def __init__(self, store: TokenStore, *, timeout_s: float) -> None:
+        methods = (getattr(store, name, None) for name in ("lock", "load", "save"))
+        if isinstance(store, type) or not all(map(callable, methods)):
+            raise ConfigurationError("token_store must be a TokenStore, such as FileTokenStore(path)")
+        self._store = store
+        self._timeout_s = timeout_s
+        self._lock_timeout_s = None if isinstance(store, FileTokenStore) else timeout_s
+
+    @contextlib.asynccontextmanager
+    async def lock(self, key: str) -> AsyncIterator[None]:
+        """Hold the store's lock, or go on without it."""
+        lock = None
+        with _logging_failure("lock"):
+            async with asyncio.timeout(self._lock_timeout_s):
+                entering = self._store.lock(key)
+                await entering.__aenter__()
+                lock = entering
+        try:
+            yield
+        finally:
+            if lock is not None:
+                with _logging_failure("unlock"):
+                    async with asyncio.timeout(self._timeout_s):
+                        await lock.__aexit__(*sys.exc_info())
+
+    async def load(self, key: str) -> Token | None:
+        """Return the stored token, or None."""
+        token: object = None
+        with _logging_failure("load"):
+            async with asyncio.timeout(self._timeout_s):
+                token = await self._store.load(key)
+        return token if isinstance(token, Token) else None
+
+    async def save(self, key: str, token: Token) -> None:
+        """Save the token, or go on without."""
+        with _logging_failure("save"):
+            async with asyncio.timeout(self._timeout_s):
+                await self._store.save(key, token)
+
+
+@contextlib.contextmanager
+def _logging_failure(action: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  # of code that is not ours
+        # The message of the error may repeat the token.
+        _logger.warning("the token store failed to %s: %s", action, type(error).__name__)
+
+
 class FileTokenStore:
     """Keep tokens in one JSON file of mode 0600, which is replaced atomically and locked between processes.
 
@@ -67,11 +130,11 @@ class FileTokenStore:
     same directory. If the file cannot be locked or written, the store logs a warning and goes on without it.
 
     Args:
-        path: The file. Its directory is created if needed.
+        path: The file; `~` is the home directory. Its directory is created if needed.
         lock_timeout_s: Seconds to wait for the lock, so that a process that hangs with it does not stop all others.
 
     Raises:
-        ConfigurationError: The extra `token-store` (filelock) is not installed.
+        ConfigurationError: The extra `token-store` (filelock) is not installed, or the home directory is unknown.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout_s: float = 30.0) -> None:
@@ -81,7 +144,10 @@ class FileTokenStore:
             raise ConfigurationError(
                 "FileTokenStore needs the extra: pip install 'podero_async[token-store]'"
             ) from None
-        self._path = Path(path)
+        try:
+            self._path = Path(path).expanduser()
+        except RuntimeError:
+            raise ConfigurationError("the home directory in the token store's path is unknown") from None
         self._lock_timeout_s = lock_timeout_s
         self._lock_class = AsyncFileLock
 
@@ -128,10 +194,9 @@ class FileTokenStore:
 
     async def save(self, key: str, token: Token) -> None:
         """Save the token beside the others in the file."""
-        fields = attrs.asdict(token)
-        tokens = self._read() | {key: {name: None if value == math.inf else value for name, value in fields.items()}}
+        fields = {name: None if value == math.inf else value for name, value in attrs.asdict(token).items()}
         try:
-            self._replace(json.dumps(tokens))
+            self._replace(json.dumps(self._read() | {key: fields}))
         except OSError as error:
             _logger.warning("the token store cannot be written: %s", error.strerror)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from podero_async._auth.cache import TokenCache
+from podero_async._auth.cache import Refusals, TokenCache
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.grants import TokenRequest
 from podero_async._auth.store import TokenStore
@@ -34,13 +34,22 @@ from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, Response, a
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._redaction import Secret, strip_traceback
-from podero_async.errors import ApiError, DecodeError, PoderoError, RateLimitError, TransportError
+from podero_async.errors import (
+    ApiError,
+    AuthenticationError,
+    DecodeError,
+    PoderoError,
+    RateLimitError,
+    RequestTimeoutError,
+    TransportError,
+)
 
 __all__ = ["Transport"]
 
 T = TypeVar("T")
 
 _OK, _UNAUTHORIZED, _TOO_MANY_REQUESTS = 200, 401, 429
+_MAX_STORE_S = 5.0  # for one method of a token store
 
 
 class Transport:
@@ -70,7 +79,14 @@ class Transport:
         self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
         self.session = HttpSession(session, timeouts, max_body_bytes=max_body_bytes)
         self.limiter = Limiter(throttle, ceiling=self.session.pool_size)
-        self.tokens = TokenCache(credentials, self._request_token, origin=self.origin, store=token_store)
+        self.tokens = TokenCache(
+            credentials,
+            self._request_token,
+            origin=self.origin,
+            store=token_store,
+            store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
+        )
+        self._last_served: tuple[URL, str] | None = None  # the last request that succeeded, and its path for errors
         self._retrier = Retrier(retry, is_breaker_closed=lambda: self.limiter.breaker.is_closed)
         self._decoder = BodyDecoder()
         self._headers = CIMultiDict[str]()
@@ -127,18 +143,43 @@ class Transport:
             return await self._retrier.run(attempt, stats)
 
     async def _send_authorized(self, url: URL, path: str, call: Call, private: str) -> Response:
-        """Send one attempt, and send it again with a new token if the server refuses its token (401)."""
-        replays = 0
+        """Send one attempt, and send it again with another token if the server refuses its token (401)."""
+        refusals = None
         while True:
             response, token = await self._send_in_slot(url, path, call)
             if response.status == _OK:
+                self.tokens.served(token)
+                self._last_served = url, path
                 return response
-            if response.status == _UNAUTHORIZED and self.tokens.invalidate(token) and replays < self.tokens.replays:
-                replays += 1
-                continue
+            if response.status == _UNAUTHORIZED:
+                refusals = refusals or Refusals()
+                if await self._is_replayed(token, refusals, url, call):
+                    continue
             error = api_error(response, "GET", path, (token, private) if private else (token,))
+            if isinstance(error, AuthenticationError):
+                error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             self._record_long_pause(error)
             raise error
+
+    async def _is_replayed(self, token: str, refusals: Refusals, url: URL, call: Call) -> bool:
+        """Decide within the time of the call whether it is sent again after a 401."""
+
+        async def is_accepted(token: str) -> bool | None:
+            if self._last_served is None or self._last_served[0] == url:
+                return None
+            served_url, served_path = self._last_served
+            self._check_blocked("GET", served_path)
+            call.stats.requests += 1
+            with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
+                response = await self.session.send("GET", served_url, served_path, self._headers_for(token))
+                if not is_server_fault(response.status) and response.status not in RETRYABLE_STATUSES:
+                    return response.status != _UNAUTHORIZED
+            return None
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._retrier.left_s(call)):
+                return await self.tokens.refused(token, refusals, is_accepted)
+        return False
 
     async def _send_in_slot(self, url: URL, path: str, call: Call) -> tuple[Response, str]:
         """Send one request, and return its response and the token that it carried."""
@@ -150,7 +191,7 @@ class Transport:
             # 3. Check again: the server may have asked for it while this request was queued.
             self._check_blocked("GET", path)
             # 4. Wait for a token unless one is usable.
-            token = self.tokens.current() or await self._new_token()
+            token = self.tokens.current() or await self._new_token(call, path)
             # 5. Send the request, and read the whole response.
             call.stats.requests += 1
             response = await self.session.send("GET", url, path, self._headers_for(token))
@@ -181,11 +222,15 @@ class Transport:
             call.waited_s += loop.time() - since
         return slot
 
-    async def _new_token(self) -> str:
+    async def _new_token(self, call: Call, path: str) -> str:
         try:
-            return await self.tokens.get()
+            async with asyncio.timeout(self._retrier.left_s(call)):
+                return await self.tokens.get()
         except PoderoError as error:  # the token request was already repeated
             raise NotRetriedError(error) from None
+        except TimeoutError:  # the token request goes on for other calls
+            reason = "no access token in time: the token request or the token store took longer than max_elapsed"
+            raise NotRetriedError(RequestTimeoutError(reason, "GET", path)) from None
 
     def _report(self, response: Response, slot: int) -> None:
         wait_s = retry_after(response.headers)

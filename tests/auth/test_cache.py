@@ -1,23 +1,19 @@
 """The token cache: one request for all callers, renewal before expiry, token endpoint styles, refresh tokens, stores.
 
-`test_cache_machine.py` tests the order of events: cancelled callers, late refusals, refused refresh tokens.
+`test_cache_machine.py` tests the order of events, `test_refusals.py` refused tokens and credentials.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import json
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
-from urllib.parse import parse_qsl
 
 import attrs
 import pytest
-from aiohttp import web
 
 from podero_async import (
     AuthenticationError,
@@ -34,59 +30,11 @@ from podero_async import (
 from podero_async._auth.cache import TokenCache
 from podero_async._auth.grants import TokenRequest
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import USER, client_of, serving
+from tests._support.clients import client_of
 from tests._support.fake_clock import run_by_clockwork
+from tests._support.tokens import CLIENT, CONTRACT, GUIDE, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
 
 pytestmark = pytest.mark.leaping
-
-CLIENT = ClientCredentials("client-1", "s3cret")
-PASSWORD = PasswordCredentials("user-1@example.com", "passw0rd")
-CONTRACT, GUIDE = "/api/partners/v2.0/auth/token", "/oauth2/token/"
-
-
-@attrs.define
-class ScriptedEndpoint:
-    """A token endpoint that records its requests and responds as its fields say."""
-
-    life_s: float | None = 100.0
-    takes_s: float = 1.0
-    accepts: Callable[[TokenRequest], bool] = lambda _: True
-    refusal: tuple[int, Any] = (422, {"detail": "no"})
-    failure: Exception | None = None
-    refresh_tokens: bool = False
-    refuses_refresh: bool = False
-    requests: list[TokenRequest] = attrs.field(factory=list)
-    issued: int = 0
-
-    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
-        self.requests.append(request)
-        await asyncio.sleep(self.takes_s)
-        if self.failure:
-            raise self.failure
-        if not self.accepts(request):
-            return self.refusal[0], json.dumps(self.refusal[1]).encode()
-        if b"refresh_token" in request.body and self.refuses_refresh:
-            return 400, b'{"error": "invalid_grant"}'
-        self.issued += 1
-        fields: dict[str, Any] = {"access_token": f"token-{self.issued}", "expires_in": self.life_s}
-        if self.refresh_tokens:
-            fields["refresh_token"] = f"refresh-{self.issued}"
-        return 200, json.dumps(fields).encode()
-
-    @property
-    def parameters(self) -> list[dict[str, str]]:
-        """The parameters of all requests, decoded."""
-        return [
-            dict(parse_qsl(request.body.decode()))
-            if request.headers["Content-Type"].endswith("urlencoded")
-            else json.loads(request.body)
-            for request in self.requests
-        ]
-
-
-def cache_of(server: ScriptedEndpoint, credentials: Any = CLIENT, **options: Any) -> TokenCache:
-    now = asyncio.get_running_loop().time
-    return TokenCache(credentials, server.send, **{"origin": "https://x", "now": now, **options})
 
 
 def on_virtual_time(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -142,9 +90,11 @@ async def _call_repeatedly(cache: TokenCache, server: ExpiringEndpoint, *, every
         for _ in range(3):
             token = await cache.get()
             await asyncio.sleep(latency_s)
-            if not server.is_valid(token):
+            if server.is_valid(token):
+                cache.served(token)
+            else:
                 refused += 1
-                assert cache.invalidate(token)
+                assert await refuse(cache, token)
                 assert server.is_valid(await cache.get()), "the replayed call would fail"
             await asyncio.sleep(every_s - latency_s)
 
@@ -167,8 +117,10 @@ async def test_ten_thousand_callers_make_one_request_per_expiry(every_s: float) 
 async def test_ten_thousand_callers_make_one_request_per_revocation() -> None:
     """When a token is revoked, 10,000 calls in flight share one token request, and each is replayed once."""
     server = ExpiringEndpoint(life_s=10_000, takes_s=1)
-    calls = asyncio.create_task(_call_repeatedly(cache_of(server), server, every_s=10))
-    await asyncio.sleep(1.5)  # all calls are in flight; some are refused before the new token comes, and some after
+    cache = cache_of(server)
+    cache.served(await cache.get())
+    calls = asyncio.create_task(_call_repeatedly(cache, server, every_s=10))
+    await asyncio.sleep(0.5)  # all calls are in flight; some are refused before the new token comes, and some after
     for revocation in range(2):
         assert server.issued == revocation + 1
         server.valid_until = dict.fromkeys(server.valid_until, 0.0)
@@ -298,10 +250,11 @@ async def test_the_repr_shows_the_state_and_no_secret() -> None:
 
 
 async def test_a_static_token_cannot_be_replaced() -> None:
-    """A refused static token stays, and `invalidate` returns false, so that the call is not replayed."""
+    """A refused static token stays, and the call is not replayed."""
     cache = cache_of(ScriptedEndpoint(), StaticToken("mine"))
     assert await cache.get() == "mine"
-    assert not cache.invalidate("mine")
+    assert not await refuse(cache, "mine")
+    assert await cache.get() == "mine"
     await cache.aclose()
 
 
@@ -431,7 +384,7 @@ async def test_a_response_without_a_token_is_a_decode_error(body: bytes) -> None
 
     with pytest.raises(DecodeError, match="a token") as caught:
         await TokenCache(CLIENT, send, origin="https://x").get()
-    assert (caught.value.json_path, caught.value.method) == ("$.access_token", "POST")
+    assert (caught.value.json_path, caught.value.method, caught.value.path) == ("$.access_token", "POST", CONTRACT)
 
 
 # --- passwords and refresh tokens -------------------------------------------------------------------------------------
@@ -476,25 +429,6 @@ async def test_the_password_is_sent_if_the_refresh_token_is_refused() -> None:
 # --- with a store -----------------------------------------------------------------------------------------------------
 
 
-@attrs.define
-class MemoryStore:
-    """A token store for several caches, with a lock for each key."""
-
-    tokens: dict[str, Token] = attrs.field(factory=dict)
-    _locks: dict[str, asyncio.Lock] = attrs.field(factory=lambda: defaultdict(asyncio.Lock))
-
-    def lock(self, key: str) -> asyncio.Lock:
-        return self._locks[key]
-
-    async def load(self, key: str) -> Token | None:
-        assert self._locks[key].locked(), "another process could be renewing it"
-        return self.tokens.get(key)
-
-    async def save(self, key: str, token: Token) -> None:
-        assert self._locks[key].locked(), "another process could be renewing it"
-        self.tokens[key] = token
-
-
 async def test_caches_that_share_a_store_make_one_request_per_expiry() -> None:
     """Eight caches that share a store make one token request per expiry, and each uses the newest refresh token."""
     server, store = ScriptedEndpoint(life_s=100, refresh_tokens=True), MemoryStore()
@@ -527,33 +461,13 @@ async def test_a_revoked_token_in_the_store_fails_no_call(simulator: PoderoSimul
         assert [user async for user in client.users()]
 
 
-@pytest.mark.parametrize(("store", "calls"), [(None, 2), (MemoryStore(), 3)])
-async def test_a_server_that_refuses_every_token_ends_the_call(store: MemoryStore | None, calls: int) -> None:
-    """If every token is refused, a call ends after one replay, or after two with a store."""
-    refused = 0
-
-    async def handler(request: web.Request) -> web.Response:
-        nonlocal refused
-        if request.method == "POST":
-            return web.json_response({"access_token": f"token-{refused}"})
-        refused += 1
-        return web.Response(status=401)
-
-    credentials = ClientCredentials("client-1", "s3cret")
-    async with (
-        serving(handler) as origin,
-        PoderoClient(USER, credentials, base_url=origin, token_store=store) as client,
-    ):
-        with pytest.raises(AuthenticationError):
-            await client.electric_vehicles(USER)
-    assert refused == calls
-
-
 async def test_a_refused_token_is_not_loaded_from_the_store_again() -> None:
     """After a 401 the token is requested anew, although the store still holds the refused one."""
     server, store = ScriptedEndpoint(), MemoryStore()
     cache = cache_of(server, store=store)
-    cache.invalidate(await cache.get())
+    token = await cache.get()
+    cache.served(token)
+    assert await refuse(cache, token)
     assert await cache.get() == "token-2"
 
 

@@ -24,7 +24,7 @@ from podero_async import (
     TokenEndpoint,
     TransportError,
 )
-from podero_async._auth.cache import TokenCache
+from podero_async._auth.cache import Refusals, TokenCache
 from podero_async._auth.grants import TokenRequest
 from tests._support.fake_clock import LoopMachine, run_machine
 
@@ -34,9 +34,13 @@ _PASSWORD = PasswordCredentials("user-1", "passw0rd", token_endpoint=_PATH)
 
 _MIN_RENEWED_AT = 0.8  # of a token's life
 _EARLY_RETRY_S = 5.0
+_REFUSAL_MEMORY_S = 60.0
+_MIN_REPLACEMENT_INTERVAL_S = 60.0
+_MAX_CALL_S = 20.0  # for two tokens that settle, and the latency of each request
 _MOMENT_S = 1e-6
 
 _WHICH = st.integers(0, 63)
+_LAGS = st.sampled_from([0.0, 0.0, 0.0, 0.3, 3.0])
 _LIVES = st.sampled_from([60.0, 3600.0, 3600.0, 10.0, 1.0, 0.0, None])
 _FAILURES: dict[type[PoderoError], tuple[int, bytes] | TransportError] = {
     TransportError: TransportError("lost", "POST", "/token"),
@@ -66,10 +70,12 @@ class YieldingStore:
 
 @attrs.frozen
 class IssuedToken:
-    """The time at which the server issued a token, and the token's life."""
+    """The time at which the server issued a token, the token's life, and the lag until all replicas know the token."""
 
     at: float
     life_s: float
+    lag_s: float
+    cache: int
 
     @property
     def renewed_at(self) -> float:
@@ -103,20 +109,33 @@ class TokenMachine(LoopMachine):
     ) -> None:
         store = YieldingStore() if is_stored or caches > 1 else None
         self.caches = [
-            TokenCache(credentials, self._sender(number), origin="https://x", store=store, now=self.loop.time)
+            TokenCache(
+                credentials,
+                self._sender(number),
+                origin="https://x",
+                store=store,
+                now=self.loop.time,
+                store_timeout_s=1e9,  # without the lock, two caches would make their requests at the same time
+            )
             for number in range(caches)
         ]
         self.can_refresh = credentials is _PASSWORD
         self.issued: dict[str, IssuedToken] = {}  # oldest first
         self.refresh_token: str | None = None  # the newest valid one
         self.refused_refresh_tokens: set[str] = set()
+        self.revoked: set[str] = set()
+        self.last_check: dict[tuple[int, str], bool | None] = {}
+        self.served: list[set[str]] = [set() for _ in range(caches)]  # the tokens that the server accepted
         self.dropped: list[set[str]] = [set() for _ in range(caches)]  # the refused tokens of each cache
+        self.dropped_at = [-math.inf] * caches
         self.given_up: list[set[str]] = [set() for _ in range(caches)]  # the refused refresh tokens of each cache
         self.failed_at = [-math.inf] * caches
-        self.failure: type[Exception] | None = None
+        self.remembered_until = [-math.inf] * caches
+        self.failure: list[type[Exception] | None] = [None] * caches
         self.errors: list[Exception] = []
         self.pending: list[PendingRequest] = []
         self.getting: list[asyncio.Task[None]] = []
+        self.calls: list[asyncio.Task[None]] = []
         self.ends_closed = ends_closed
         self.is_closed = False
 
@@ -138,6 +157,7 @@ class TokenMachine(LoopMachine):
 
     def _check_request(self, request: PendingRequest) -> None:
         assert not self.pending, "two token requests at once"
+        assert self.loop.time() + _MOMENT_S >= self.remembered_until[request.cache], "refused credentials were resent"
         if request.refresh_token is None:
             assert self.refresh_token is None, "the password was sent although there is a refresh token"
         else:
@@ -153,23 +173,25 @@ class TokenMachine(LoopMachine):
                 )
 
     @precondition(lambda self: self.pending)
-    @rule(life_s=_LIVES, with_refresh=st.booleans())
-    def issue(self, life_s: float | None, with_refresh: bool) -> None:
+    @rule(life_s=_LIVES, lag_s=_LAGS, with_refresh=st.booleans())
+    def issue(self, life_s: float | None, lag_s: float, with_refresh: bool) -> None:
         self.wait(0.0)
         if not self.pending:
             return
         number = len(self.issued) + 1
-        self.issued[f"token-{number}"] = IssuedToken(self.loop.time(), math.inf if life_s is None else life_s)
+        self.issued[f"token-{number}"] = IssuedToken(
+            self.loop.time(), math.inf if life_s is None else life_s, lag_s, self.pending[0].cache
+        )
         fields: dict[str, Any] = {"access_token": f"token-{number}", "expires_in": life_s}
         if with_refresh:
             fields["refresh_token"] = f"refresh-{number}"
             self.refresh_token = fields["refresh_token"] if self.can_refresh else None
         self._respond((200, json.dumps(fields).encode()))
 
-    @rule(which=_WHICH, life_s=_LIVES, with_refresh=st.booleans())
-    def get_and_issue(self, which: int, life_s: float | None, with_refresh: bool) -> None:
+    @rule(which=_WHICH, life_s=_LIVES, lag_s=_LAGS, with_refresh=st.booleans())
+    def get_and_issue(self, which: int, life_s: float | None, lag_s: float, with_refresh: bool) -> None:
         self.get(which, 1)
-        self.issue(life_s, with_refresh)
+        self.issue(life_s, lag_s, with_refresh)
 
     @precondition(lambda self: self.pending)
     @rule(failure=st.sampled_from(list(_FAILURES)))
@@ -184,7 +206,9 @@ class TokenMachine(LoopMachine):
             self.refresh_token = None if request.refresh_token == self.refresh_token else self.refresh_token
         else:
             self.failed_at[request.cache] = self.loop.time()
-            self.failure = failure
+            self.failure[request.cache] = failure
+            if failure is not TransportError:
+                self.remembered_until[request.cache] = self.loop.time() + _REFUSAL_MEMORY_S
         self._respond(_FAILURES[failure])
 
     def _respond(self, response: tuple[int, bytes] | TransportError) -> None:
@@ -200,16 +224,21 @@ class TokenMachine(LoopMachine):
         self.getting += [self.spawn(self._get(which % len(self.caches))) for _ in range(count)]
 
     async def _get(self, number: int) -> None:
+        await self._token(number)
+
+    async def _token(self, number: int) -> str | None:
         try:
             token = await self.caches[number].get()
         except ConfigurationError:
             assert self.is_closed
+            return None
         except PoderoError as error:
-            assert type(error) is self.failure, "a call failed without a failed token request"
+            assert type(error) is self.failure[number], "a call failed without a failed token request"
             assert not any(error is other for other in self.errors), "two callers share an error"
             self.errors.append(error)
-        else:
-            self._check_returned(number, token)
+            return None
+        self._check_returned(number, token)
+        return token
 
     def _check_returned(self, number: int, token: str) -> None:
         issued = self.issued[token]
@@ -223,21 +252,84 @@ class TokenMachine(LoopMachine):
         if token is not None:
             self._check_returned(which % len(self.caches), token)
 
-    @precondition(lambda self: self.issued)
+    @precondition(lambda self: len(self.issued) > 1)
     @rule(which=_WHICH, token=_WHICH)
-    def refuse(self, which: int, token: int) -> None:
-        """Refuse, with a 401, a call that was sent with one of the last three tokens."""
+    def refuse_late(self, which: int, token: int) -> None:
+        """Refuse, with a 401, a call that was sent with one of the last three tokens, but not with the current one."""
         self.wait(0.0)
-        number, value = which % len(self.caches), list(self.issued)[-1 - token % min(3, len(self.issued))]
-        cache = self.caches[number]
+        cache, value = self.caches[which % len(self.caches)], list(self.issued)[-1 - token % min(3, len(self.issued))]
         with self.loop.at_once():
             before = cache.current()
-            assert cache.invalidate(value), "another token can be requested"
-            if value == before:
-                self.dropped[number].add(value)
-            assert cache.current() == (None if value == before else before), (
-                "the refusal of an old token dropped the new one"
-            )
+            if before in {None, value}:
+                return
+            with pytest.raises(StopIteration) as ended:
+                cache.refused(value, Refusals(), self._checker(0, is_known=False)).send(None)
+            assert ended.value.value, "a call with an old token is sent again"
+            assert cache.current() == before, "the refusal of an old token dropped the new one"
+
+    @precondition(lambda self: self.issued)
+    @rule()
+    def revoke(self) -> None:
+        """Revoke the newest token."""
+        self.revoked.add(next(reversed(self.issued)))
+
+    @rule(which=_WHICH, count=st.sampled_from([1, 1, 3]), is_refused=st.booleans(), is_known=st.booleans())
+    def call(self, which: int, count: int, is_refused: bool, is_known: bool) -> None:
+        """Make whole calls.
+
+        Args:
+            is_refused: The server refuses this call with every token.
+            is_known: A check of the token tells whether the server accepts it.
+        """
+        for _ in range(count):
+            self.calls.append(self.spawn(self._call(which % len(self.caches), is_refused, is_known)))
+
+    async def _call(self, number: int, is_refused: bool, is_known: bool) -> None:
+        cache, refusals = self.caches[number], Refusals()
+        while (token := await self._token(number)) is not None:
+            await asyncio.sleep(0.01)
+            if self._accepts(token) and not is_refused:
+                cache.served(token)
+                self.served[number].add(token)
+                return
+            is_sent_again = await cache.refused(token, refusals, self._checker(number, is_known))
+            self._check_dropped(number, token)
+            if not is_sent_again:
+                self._check_failed(number, token, refusals, is_refused)
+                return
+
+    def _accepts(self, token: str) -> bool:
+        return token not in self.revoked and self.loop.time() >= self.issued[token].at + self.issued[token].lag_s
+
+    def _checker(self, number: int, is_known: bool) -> Callable[[str], Awaitable[bool | None]]:
+        async def is_accepted(token: str) -> bool | None:
+            await asyncio.sleep(0.0)
+            is_good = self._accepts(token) if is_known and self.served[number] else None
+            self.last_check[number, token] = is_good
+            return is_good
+
+        return is_accepted
+
+    def _check_dropped(self, number: int, token: str) -> None:
+        """Note that a refusal dropped a token, and check that it was right to do so."""
+        now = self.loop.time()
+        is_dropped = self.caches[number].current() is None and now < self.issued[token].usable_until
+        if not is_dropped or token in self.dropped[number]:
+            return
+        assert not self.last_check[number, token], "a token that the server accepts was dropped"
+        if self.issued[token].cache == number and token not in self.served[number]:
+            assert now >= self.dropped_at[number] + _MIN_REPLACEMENT_INTERVAL_S - _MOMENT_S, "a storm of token requests"
+        self.dropped[number].add(token)
+        self.dropped_at[number] = now
+
+    def _check_failed(self, number: int, token: str, refusals: Refusals, is_refused: bool) -> None:
+        """Check that a call was right to fail with its 401."""
+        if not is_refused:
+            assert token in self.revoked, "a call failed although the server accepts its token"
+            assert token not in self.served[number], "a revoked token was not replaced"
+            assert self.loop.time() < self.dropped_at[number] + _MIN_REPLACEMENT_INTERVAL_S
+        if refusals.affects_all_calls:
+            assert token in self.revoked or not self.served[number], "one call's refusal was taken for everyone's"
 
     @precondition(lambda self: self.getting)
     @rule(which=_WHICH)
@@ -251,6 +343,7 @@ class TokenMachine(LoopMachine):
         self.step(seconds)
         assert not any(task.cancelled() for task in self.getting), "a caller was cancelled with another one"
         self.getting = [task for task in self.getting if not task.done()]
+        self.calls = [task for task in self.calls if not task.done()]
         assert len(self.pending) <= 1
         assert self.pending or not self.getting, "a caller waits without a token request"
 
@@ -285,13 +378,16 @@ class TokenMachine(LoopMachine):
         self.wait(0.0)
         if self.ends_closed:
             self.is_closed = True
+            for call in self.calls:
+                call.cancel()
             for cache in self.caches:
                 self.spawn(cache.aclose())
-        for _ in range(2 * len(self.caches) + 1):
+        for _ in range(4 * len(self.caches) + 1):
             if self.pending and not self.is_closed:
-                self.issue(3600.0, with_refresh=True)
-            self.wait(0.0)
+                self.issue(3600.0, 0.0, with_refresh=True)
+            self.wait(0.0 if self.is_closed else _MAX_CALL_S)
         assert not self.getting
+        assert not self.calls, "a call does not end"
         assert not asyncio.all_tasks(self.loop), "a task is left after closing"
 
 

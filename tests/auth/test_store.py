@@ -1,8 +1,9 @@
-"""The token file: private, replaced atomically, locked between processes; its failures never stop a fetch."""
+"""Token stores: a file that is private, replaced atomically and locked; and stores of the user's, which may fail or hang."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
@@ -10,15 +11,20 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import filelock
 import pytest
 
-from podero_async import ConfigurationError, FileTokenStore, Token
+from podero_async import ClientCredentials, ConfigurationError, FileTokenStore, PoderoClient, RetryPolicy, Token
 from podero_async.testing import PoderoSimulator
+from tests._support.clients import client_of
+from tests._support.tokens import MemoryStore, ScriptedEndpoint, cache_of, refuse
 
 TOKEN = Token(value="t0ken", refresh_token="r3fresh", renew_at=100.0, usable_until=200.0)
 
@@ -181,9 +187,136 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytes
         FileTokenStore(tmp_path / "t")
 
 
+@pytest.mark.parametrize(("path", "expected"), [("~/t", "home/t"), ("folder/~/t", "folder/~/t")])
+async def test_a_tilde_is_the_home_directory(
+    path: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path that begins with `~` is a path in the user's home directory."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    store = FileTokenStore(path)
+    async with store.lock("a"):
+        await store.save("a", TOKEN)
+    assert (tmp_path / expected).is_file()
+
+
+def test_an_unknown_home_directory_is_a_configuration_error() -> None:
+    """A path in the home directory of a user that does not exist is refused."""
+    with pytest.raises(ConfigurationError, match="home directory"):
+        FileTokenStore("~no-such-user-of-this-machine/t")
+
+
 def test_the_repr_shows_only_the_path(tmp_path: Path) -> None:
     """The `repr` of a store is its constructor call with the path."""
     assert repr(FileTokenStore(tmp_path / "t")) == f"FileTokenStore({str(tmp_path / 't')!r})"
+
+
+# --- stores that fail -------------------------------------------------------------------------------------------------
+
+
+class FailingStore(MemoryStore):
+    """A store whose method `action` calls `fail` first."""
+
+    def __init__(self, action: str, fail: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._action, self._fail = action, fail
+
+    async def _begin(self, action: str) -> None:
+        if action == self._action:
+            await self._fail()
+
+    @contextlib.asynccontextmanager
+    async def lock(self, key: str) -> AsyncIterator[None]:  # type: ignore[override]
+        await self._begin("lock")
+        async with super().lock(key):
+            yield
+        await self._begin("unlock")
+
+    async def load(self, key: str) -> Token | None:
+        await self._begin("load")
+        return self.tokens.get(key)
+
+    async def save(self, key: str, token: Token) -> None:
+        await self._begin("save")
+        self.tokens[key] = token
+
+
+async def fail() -> None:
+    raise ConnectionError("cannot save t0ken")
+
+
+async def hang() -> None:
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.leaping
+@pytest.mark.parametrize("action", ["lock", "load", "save", "unlock"])
+@pytest.mark.parametrize(("failure", "error"), [(fail, "ConnectionError"), (hang, "TimeoutError")])
+async def test_a_store_that_fails_costs_no_call(
+    action: str, failure: Callable[[], Awaitable[None]], error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If a method of a store raises or hangs, one token request serves all calls, and one warning names the error's type."""
+    endpoint = ScriptedEndpoint(takes_s=0.0)
+    cache = cache_of(endpoint, store=FailingStore(action, failure), store_timeout_s=2.0)
+    started = asyncio.get_running_loop().time()
+    for _ in range(3):
+        assert await cache.get() == "token-1"
+    assert asyncio.get_running_loop().time() - started <= (2.1 if action in {"lock", "load"} else 0.1)
+    await asyncio.sleep(10)
+    warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warnings == [f"the token store failed to {action}: {error}"]
+    assert len(endpoint.requests) == 1
+    await cache.aclose()
+
+
+@pytest.mark.leaping
+async def test_a_store_that_hangs_costs_a_bot_no_call() -> None:
+    """The time of a store is a share of `max_elapsed`, so that a call of one second succeeds without it."""
+    async with PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=1) as simulator:
+        for action in ("lock", "load", "save"):
+            options = {"token_store": FailingStore(action, hang), "retry": RetryPolicy(max_elapsed=1.0)}
+            async with client_of(simulator, **options) as client:
+                assert [user async for user in client.users()]
+
+
+@pytest.mark.leaping
+async def test_a_token_that_is_refused_while_it_is_saved_is_not_used_again() -> None:
+    """If the token is refused while the store still saves it, the next call waits for the next token."""
+    endpoint = ScriptedEndpoint(takes_s=0.0)
+    cache = cache_of(endpoint, store=FailingStore("save", hang), store_timeout_s=2.0)
+    cache.served(await cache.get())
+    assert await refuse(cache, "token-1")
+    assert await cache.get() == "token-2"
+    await cache.aclose()
+
+
+@pytest.mark.leaping
+@pytest.mark.parametrize("action", ["lock", "load", "save", "unlock"])
+async def test_closing_cancels_a_store_that_hangs(action: str) -> None:
+    """`aclose` ends a renewal that waits for a store, and leaves no task."""
+    cache = cache_of(ScriptedEndpoint(takes_s=0.0), store=FailingStore(action, hang))
+    waiting = asyncio.create_task(cache.get())
+    await asyncio.sleep(0.01)
+    await cache.aclose()
+    await asyncio.wait([waiting])
+    assert isinstance(waiting.exception(), ConfigurationError if action in {"lock", "load"} else type(None))
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_stored_value_that_is_no_token_is_ignored() -> None:
+    """If `load` returns anything but a `Token`, a token is requested."""
+    store = MemoryStore(defaultdict(lambda: {"value": "x"}))  # type: ignore[arg-type, return-value]
+    assert await cache_of(ScriptedEndpoint(takes_s=0.0), store=store).get() == "token-1"
+
+
+@pytest.mark.parametrize("store", ["token.json", Path("token.json"), FileTokenStore, 5], ids=repr)
+def test_a_store_without_the_methods_is_a_configuration_error(store: Any) -> None:
+    """A path or any other object that is not a `TokenStore` is refused when the client is made."""
+    with pytest.raises(ConfigurationError, match="token_store must be a TokenStore"):
+        PoderoClient(UUID(int=1), ClientCredentials("a", "b"), token_store=store)
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
 
 
 WORKER = """

@@ -257,17 +257,34 @@ async def test_refused_credentials_end_the_fetch_at_once(simulator: PoderoSimula
     assert simulator.counts.requests["sessions"] == 0
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "status", "error"), [("vehicles", 401, AuthenticationError), ("users", 404, NotFoundError)]
-)
-async def test_an_error_that_concerns_the_whole_fleet_is_raised(
-    simulator: PoderoSimulator, endpoint: Any, status: int, error: type[Exception]
-) -> None:
-    """Credentials that are refused during the fetch, and a list of users that cannot be read, end the fetch."""
-    simulator.add_fault(Fault(kind="status", status=status, rate=1.0, endpoint=endpoint))
+async def test_a_list_of_users_that_cannot_be_read_ends_the_fetch(simulator: PoderoSimulator) -> None:
+    """An error of the list of users is raised, since the fleet is not known without it."""
+    simulator.add_fault(Fault(kind="status", status=404, rate=1.0, endpoint="users"))
     async with client_of(simulator) as client:
-        with pytest.raises(error):
+        with pytest.raises(NotFoundError):
             await outcomes_of(simulator, client)
+
+
+@pytest.mark.leaping
+async def test_a_token_that_only_one_endpoint_refuses_fails_its_calls(simulator: PoderoSimulator) -> None:
+    """If the server refuses to list vehicles, but accepts the token elsewhere, each user is a failure."""
+    simulator.add_fault(Fault(kind="status", status=401, rate=1.0, endpoint="vehicles"))
+    async with client_of(simulator) as client:
+        outcomes = await outcomes_of(simulator, client)
+    assert {type(outcome.error) for outcome in outcomes if isinstance(outcome, VehicleFailure)} == {AuthenticationError}
+    assert len(outcomes) == len({vehicle.user_id for vehicle in simulator.vehicles})
+    assert simulator.counts.tokens_issued == 1
+
+
+@pytest.mark.leaping
+async def test_a_token_that_every_endpoint_refuses_ends_the_fetch(simulator: PoderoSimulator) -> None:
+    """If the server refuses the token, and a new one, for a request that it accepted before, the fetch ends."""
+    simulator.add_fault(Fault(kind="status", status=401, rate=1.0, endpoint="vehicles"))
+    simulator.add_fault(Fault(kind="status", status=401, nth=set(range(2, 100)), endpoint="users"))
+    async with client_of(simulator) as client:
+        with pytest.raises(AuthenticationError):
+            await outcomes_of(simulator, client)
+    assert simulator.counts.tokens_issued == 2
 
 
 async def test_a_failing_token_endpoint_gets_one_calls_attempts(simulator: PoderoSimulator) -> None:

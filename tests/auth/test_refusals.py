@@ -1,0 +1,364 @@
+"""Refused tokens and refused credentials: each costs few requests, and only a refusal of all calls is fatal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import date
+from typing import Any
+from uuid import UUID
+
+import attrs
+import pytest
+from aiohttp import web
+
+from podero_async import (
+    AuthenticationError,
+    ClientCredentials,
+    DecodeError,
+    PoderoClient,
+    RequestTimeoutError,
+    RetryPolicy,
+    StaticToken,
+    Token,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
+from podero_async._auth.renewal import TokenRequester
+from tests._support.clients import ORG, QUICK, USER, VEHICLE, page_body, serving
+from tests._support.tokens import CLIENT, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
+
+pytestmark = pytest.mark.leaping
+
+DAY = date(2026, 1, 1)
+
+
+@attrs.define
+class Server:
+    """A server that knows which tokens it issued, and refuses those that its fields name."""
+
+    life_s: float = 3600.0
+    lag_s: float = 0.0
+    """Seconds until the server accepts a new token."""
+    refuses: Callable[[web.Request], bool] = lambda _: False
+    token_takes_s: float = 0.0
+    issued_at: dict[str, float] = attrs.field(factory=dict)
+    revoked: set[str] = attrs.field(factory=set)
+    requests: list[str] = attrs.field(factory=list)
+    """The tokens of all requests but the token requests."""
+
+    async def respond(self, request: web.Request) -> web.Response:
+        now = asyncio.get_running_loop().time()
+        if request.method == "POST":
+            await asyncio.sleep(self.token_takes_s)
+            token = f"t{len(self.issued_at) + 1}"
+            self.issued_at[token] = asyncio.get_running_loop().time()
+            return web.json_response({"access_token": token, "expires_in": self.life_s})
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        self.requests.append(token)
+        is_known = token not in self.revoked and now >= self.issued_at.get(token, 0.0) + self.lag_s
+        if not is_known or self.refuses(request):
+            return web.json_response({"detail": "Unauthorized"}, status=401)
+        return web.Response(body=page_body() if request.path.endswith("/sessions") else b'{"session": null}')
+
+
+@asynccontextmanager
+async def calling(server: Server, **options: Any) -> AsyncIterator[PoderoClient]:
+    """Open a client of the server, whose tokens live by the clock of the event loop."""
+    async with serving(server.respond) as origin:
+        options = {"credentials": ClientCredentials("a", "b"), "retry": QUICK, **options}
+        async with PoderoClient(ORG, base_url=origin, **options) as client:
+            yield client
+
+
+async def call(client: PoderoClient, number: int = 3) -> str:
+    """Call once; return the type of the error, or an empty string."""
+    try:
+        await client.current_session(USER, UUID(int=number))
+    except AuthenticationError as error:
+        return "all" if error.affects_all_calls else "one"
+    return ""
+
+
+def vehicles(count: int) -> list[VehicleRef]:
+    return [VehicleRef(user_id=USER, vehicle_id=UUID(int=number)) for number in range(1, count + 1)]
+
+
+async def fleet_of(client: PoderoClient, count: int) -> dict[type, int]:
+    """Fetch a fleet; count its outcomes by type."""
+    counts = {VehicleSessions: 0, VehicleFailure: 0}
+    async with client.fetch_fleet(DAY, DAY, vehicles(count)) as fleet:
+        async for outcome in fleet:
+            counts[type(outcome)] += 1
+    return counts
+
+
+# --- credentials ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("credentials", [CLIENT, PASSWORD], ids=["client", "password"])
+async def test_refused_credentials_are_sent_once_a_minute(credentials: Any) -> None:
+    """Fifty calls with refused credentials make one token request, and the next one is made after a minute."""
+    server = ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {"error": "invalid_client"}), takes_s=0.0)
+    cache = cache_of(server, credentials)
+    errors = []
+    for _ in range(50):
+        with pytest.raises(AuthenticationError, match="invalid_client") as caught:
+            await cache.get()
+        errors.append(caught.value)
+    assert len(server.requests) == 1
+    assert len({id(error) for error in errors}) == 50
+    assert [error.attempts for error in errors] == [1] + [0] * 49
+    await asyncio.sleep(59)
+    with pytest.raises(AuthenticationError):
+        await cache.get()
+    assert len(server.requests) == 1
+    await asyncio.sleep(2)
+    server.accepts = lambda _: True
+    assert await cache.get() == "token-1"
+
+
+async def test_a_response_without_a_token_is_remembered() -> None:
+    """A token endpoint whose responses hold no token is asked once a minute, too."""
+    requests = 0
+
+    async def send(_: object) -> tuple[int, bytes]:
+        nonlocal requests
+        requests += 1
+        return 200, b"{}"
+
+    requester = TokenRequester(CLIENT, send, refusal_memory_s=5.0)
+    for _ in range(20):
+        with pytest.raises(DecodeError, match="expected a token"):
+            await requester.request()
+        await asyncio.sleep(1)
+    assert requests == 4
+
+
+async def test_only_the_request_that_was_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A remembered refusal is not logged again."""
+    cache = cache_of(ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {}), takes_s=0.0))
+    with caplog.at_level(logging.INFO, "podero_async"):
+        for _ in range(5):
+            with pytest.raises(AuthenticationError):
+                await cache.get()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_the_token_of_another_process_ends_the_refusal() -> None:
+    """If another process stores a token, it is used although the own credentials were refused a moment ago."""
+    server, store = ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {}), takes_s=0.0), MemoryStore()
+    cache = cache_of(server, store=store)
+    with pytest.raises(AuthenticationError):
+        await cache.get()
+    await cache_of(ScriptedEndpoint(), store=store).get()
+    assert await cache.get() == "token-1"
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("life_s", "said"), [(3600.0, "valid for 3600 s"), (None, "valid until it is refused")])
+async def test_a_new_token_is_one_log_line(life_s: float | None, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A received token is one line at INFO with its endpoint and its life, without the token."""
+    with caplog.at_level(logging.INFO, "podero_async"):
+        token = await cache_of(ScriptedEndpoint(life_s=life_s)).get()
+    assert caplog.messages == [f"token received from /api/partners/v2.0/auth/token (JSON), {said}"]
+    assert token not in caplog.text
+
+
+# --- one call's refusal -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("refused", [{150}, set(range(1, 101)), set(range(200, 301))], ids=["one", "first", "last"])
+async def test_refusals_of_some_vehicles_are_their_own_failures(refused: set[int]) -> None:
+    """If the server refuses some vehicles, each is one failure, all others are read, and one token is enough."""
+    paths = {str(UUID(int=number)) for number in refused}
+    server = Server(refuses=lambda request: request.path.split("/")[-2] in paths)
+    async with calling(server) as client:
+        await client.current_session(USER, UUID(int=1000))
+        assert await fleet_of(client, 300) == {VehicleSessions: 300 - len(refused), VehicleFailure: len(refused)}
+    assert len(server.issued_at) == 1
+
+
+async def test_a_refused_vehicle_of_a_cold_fleet_is_its_own_failure() -> None:
+    """A refusal among the first calls of a client waits until the token has served another call or has settled."""
+    server = Server(refuses=lambda request: str(UUID(int=9)) in request.path)
+    async with calling(server) as client:
+        assert await fleet_of(client, 30) == {VehicleSessions: 29, VehicleFailure: 1}
+    assert len(server.issued_at) == 1
+
+
+async def test_a_static_token_serves_the_other_vehicles() -> None:
+    """A refusal of one vehicle does not end a fleet with a static token, but an expired token does."""
+    server = Server(refuses=lambda request: str(UUID(int=9)) in request.path)
+    async with calling(server, credentials=StaticToken("mine")) as client:
+        assert await fleet_of(client, 30) == {VehicleSessions: 29, VehicleFailure: 1}
+        server.revoked.add("mine")
+        with pytest.raises(AuthenticationError):
+            await fleet_of(client, 30)
+
+
+async def test_a_single_vehicle_that_is_refused_costs_one_token_a_minute() -> None:
+    """If a client calls nothing but one refused path, a token is requested at most once a minute."""
+    server = Server()
+    async with calling(server) as client:
+        assert await call(client) == ""
+        server.refuses = lambda _: True
+        started = asyncio.get_running_loop().time()
+        results = []
+        while asyncio.get_running_loop().time() < started + 200:
+            results.append(await call(client))
+            await asyncio.sleep(1)
+    assert set(results) == {"one"}
+    assert 2 <= len(server.issued_at) <= 5
+
+
+async def test_concurrent_refusals_share_one_check() -> None:
+    """If a token is revoked under 50 concurrent calls, one check and one token request serve them all."""
+    server = Server()
+    async with calling(server) as client:
+        assert await call(client) == ""
+        server.revoked.add("t1")
+        assert await asyncio.gather(*(call(client, number) for number in range(1, 51))) == [""] * 50
+    assert server.requests.count("t1") == 1 + 50 + 1
+    assert list(server.issued_at) == ["t1", "t2"]
+
+
+@pytest.mark.parametrize("status", [500, 429])
+async def test_a_check_that_fails_leads_to_a_new_token(status: int) -> None:
+    """If the server cannot say whether it accepts a token, the token is replaced once, and the refusal is the call's."""
+    other = str(UUID(int=4))
+    server = Server(refuses=lambda request: other in request.path)
+
+    async def respond(request: web.Request) -> web.Response:
+        if request.method == "GET" and other not in request.path and server.requests:
+            return web.Response(status=status)
+        return await server.respond(request)
+
+    async with serving(respond) as origin:
+        async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, retry=QUICK) as client:
+            assert await call(client) == ""
+            await asyncio.sleep(10)
+            assert [await call(client, 4) for _ in range(5)] == ["one"] * 5
+    assert len(server.issued_at) == 2
+
+
+# --- every call is refused --------------------------------------------------------------------------------------------
+
+
+async def test_a_gateway_that_refuses_everything_costs_one_new_token() -> None:
+    """If no token ever serves, 50 calls make two token requests, each error is fatal, and one more follows a minute later."""
+    server = Server(refuses=lambda _: True)
+    async with calling(server) as client:
+        assert [await call(client, number) for number in range(50)] == ["all"] * 50
+        assert len(server.issued_at) == 2
+        with pytest.raises(AuthenticationError):
+            await fleet_of(client, 30)
+        assert len(server.issued_at) == 2
+        await asyncio.sleep(61)
+        assert await call(client) == "all"
+    assert len(server.issued_at) == 3
+
+
+async def test_a_gateway_that_refuses_everything_later_ends_a_fleet() -> None:
+    """If the server refuses a token that served, a new one, and a check of it, the error is fatal."""
+    server = Server()
+    async with calling(server) as client:
+        assert await fleet_of(client, 30) == {VehicleSessions: 30, VehicleFailure: 0}
+        await asyncio.sleep(10)
+        server.refuses = lambda _: True
+        assert [await call(client, number) for number in range(100, 150)] == ["all"] * 50
+        with pytest.raises(AuthenticationError):
+            await fleet_of(client, 30)
+    assert len(server.issued_at) == 2
+
+
+# --- new tokens -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lag_s", [0.3, 1.0, 3.0])
+async def test_a_token_that_the_server_does_not_know_yet_fails_no_call(lag_s: float) -> None:
+    """If the server accepts new tokens up to three seconds late, a cold client waits and then succeeds."""
+    server = Server(lag_s=lag_s)
+    async with calling(server) as client:
+        started = asyncio.get_running_loop().time()
+        assert await fleet_of(client, 100) == {VehicleSessions: 100, VehicleFailure: 0}
+        assert lag_s <= asyncio.get_running_loop().time() - started <= lag_s + 1.2
+    assert len(server.issued_at) == 1
+
+
+async def test_the_wait_for_a_new_token_is_bounded_by_the_call() -> None:
+    """If `max_elapsed` ends before the server knows the token, the call fails, and the error is not fatal."""
+    server = Server(lag_s=3.0)
+    async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
+        started = asyncio.get_running_loop().time()
+        assert await call(client) == "one"
+        assert asyncio.get_running_loop().time() - started <= 1.01
+        await asyncio.sleep(2.5)
+        assert await call(client) == ""
+    assert len(server.issued_at) == 1
+
+
+async def test_the_old_token_serves_until_the_new_one_is_known() -> None:
+    """After an early renewal the old token is used while the server refuses the new one, and no call waits or fails."""
+    endpoint, clock = ScriptedEndpoint(life_s=1000.0, takes_s=0.0), asyncio.get_running_loop().time
+    cache = cache_of(endpoint)
+    cache.served(await cache.get())
+    await asyncio.sleep(901)
+    known_at, used = clock() + 30.0, []
+    for _ in range(400):
+        started = clock()
+        token = await cache.get()
+        if token == "token-2" and clock() < known_at:
+            assert await refuse(cache, token)
+            token = await cache.get()
+        assert clock() - started < 0.05
+        cache.served(token)
+        used.append(token)
+        await asyncio.sleep(0.1)
+    assert used[:250] == ["token-1"] * 250
+    assert used[-1] == "token-2"
+    assert len(endpoint.requests) == 2
+
+
+async def test_a_new_token_that_is_revoked_is_replaced_at_once() -> None:
+    """If a token served and is revoked within its first seconds, the call does not wait."""
+    server = Server()
+    async with calling(server) as client:
+        assert await call(client, 1) == ""
+        server.revoked.add("t1")
+        started = asyncio.get_running_loop().time()
+        assert await call(client, 2) == ""
+        assert asyncio.get_running_loop().time() - started < 0.1
+    assert server.requests == ["t1", "t1", "t1", "t2"]
+
+
+async def test_a_revoked_token_of_the_store_is_replaced_at_once() -> None:
+    """If a stored token is refused, the call does not wait, and the next token is requested."""
+    server, store = Server(revoked={"dead"}), MemoryStore()
+    async with serving(server.respond) as origin:
+        for _ in range(2):
+            async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, token_store=store) as client:
+                started = asyncio.get_running_loop().time()
+                assert await call(client) == ""
+                assert asyncio.get_running_loop().time() - started < 0.1
+            store.tokens = dict.fromkeys(store.tokens, Token(value="dead"))
+    assert server.requests == ["t1", "dead", "t2"]
+
+
+# --- the time of a call -----------------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
+    """If the token takes longer than `max_elapsed`, the call says so, and the token request goes on for the next one."""
+    server = Server(token_takes_s=3.0)
+    async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
+        started = asyncio.get_running_loop().time()
+        with pytest.raises(RequestTimeoutError, match="no access token in time"):
+            await client.current_session(USER, VEHICLE)
+        assert asyncio.get_running_loop().time() - started <= 1.01
+        await asyncio.sleep(1.5)
+        assert await call(client) == ""
+    assert len(server.issued_at) == 1
