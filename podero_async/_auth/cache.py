@@ -29,7 +29,7 @@ _EARLY_RETRY_S = 5.0  # after a failed renewal, if the old token is still usable
 _SETTLING_S = 4.0  # of a new token: replicas and clocks of the server may lag behind it
 _MIN_WAIT_S, _MAX_WAIT_S = 0.1, 1.0  # before a new token is tried again; the wait doubles
 _MIN_REPLACEMENT_INTERVAL_S = 60.0  # if a token was requested because of a 401, and is refused as well
-_MAX_REPLAYS = 20  # of one call
+_MAX_REPLAYS = 30  # of one call; two new tokens that settle take 18
 
 
 @attrs.define
