@@ -27,6 +27,7 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
+from podero_async._auth.cache import Refusals
 from podero_async._auth.renewal import TokenRequester
 from tests._support.clients import ORG, QUICK, USER, VEHICLE, page_body, serving
 from tests._support.tokens import CLIENT, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
@@ -224,6 +225,24 @@ async def test_concurrent_refusals_share_one_check() -> None:
         assert await asyncio.gather(*(call(client, number) for number in range(1, 51))) == [""] * 50
     assert server.requests.count("t1") == 1 + 50 + 1
     assert list(server.issued_at) == ["t1", "t2"]
+
+
+async def test_concurrent_refusals_of_a_good_token_share_one_check() -> None:
+    """If ten concurrent calls are refused with a token that the server accepts, it is checked once, and all ten fail."""
+    cache, checks = cache_of(ScriptedEndpoint()), 0
+    token = await cache.get()
+    cache.served(token)
+    await asyncio.sleep(10)
+
+    async def is_accepted(_: str) -> bool:
+        nonlocal checks
+        checks += 1
+        await asyncio.sleep(1)
+        return True
+
+    refused = [cache.refused(token, Refusals(), is_accepted) for _ in range(10)]
+    assert await asyncio.gather(*refused) == [False] * 10
+    assert checks == 1
 
 
 @pytest.mark.parametrize("status", [500, 429])
