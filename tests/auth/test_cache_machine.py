@@ -292,8 +292,10 @@ class TokenMachine(LoopMachine):
                 cache.served(token)
                 self.served[number].add(token)
                 return
+            was_current, waited_s = cache.current() == token, refusals.waited_s
             is_sent_again = await cache.refused(token, refusals, self._checker(number, is_known))
-            self._check_dropped(number, token)
+            if was_current and refusals.waited_s <= waited_s:
+                self._check_dropped(number, token)
             if not is_sent_again:
                 self._check_failed(number, token, refusals, is_refused)
                 return
@@ -314,8 +316,8 @@ class TokenMachine(LoopMachine):
         """Note that a refusal dropped a token, and check that it was right to do so."""
         now = self.loop.time()
         is_dropped = self.caches[number].current() is None and now < self.issued[token].usable_until
-        if not is_dropped or token in self.dropped[number]:
-            return
+        if not is_dropped or token in self.dropped[number] or (number, token) not in self.last_check:
+            return  # without a check a token is never dropped; `_check_request` would notice
         assert not self.last_check[number, token], "a token that the server accepts was dropped"
         if self.issued[token].cache == number and token not in self.served[number]:
             assert now >= self.dropped_at[number] + _MIN_REPLACEMENT_INTERVAL_S - _MOMENT_S, "a storm of token requests"
