@@ -37,11 +37,13 @@ class Refusals:
     """The refusals (401) that one call has met.
 
     Attributes:
-        waited_s: Seconds for which the call has waited until the server knows its token.
+        token: The last token that was refused.
+        waited_s: Seconds for which the call has waited until the server knows this token.
         affects_all_calls: True if the refusal of the last token concerns every call.
     """
 
     count: int = 0
+    token: str = attrs.field(default="", repr=False)
     waited_s: float = 0.0
     affects_all_calls: bool = False
 
@@ -186,6 +188,8 @@ class TokenCache:
         refusals.count += 1
         if refusals.count > _MAX_REPLAYS:
             return False
+        if value != refusals.token:
+            refusals.token, refusals.waited_s = value, 0.0
         held = self._held
         # 1. The token was replaced, or is new and the one before is usable: use that one.
         if held is None or held.token.value != value or (not held.has_served and self._fall_back(held)):
@@ -199,7 +203,6 @@ class TokenCache:
             return await self._wait(refusals)
         # 3. The token is refused: replace it, unless it was itself requested because of a refusal.
         if self._held is not held or (not is_good and self._replace(held)):
-            refusals.waited_s = 0.0
             return True
         # 4. The token is accepted for another request, so the refusal concerns this call alone; or no token helps.
         refusals.affects_all_calls = is_good is False or not self._has_served
