@@ -70,9 +70,8 @@ class HttpSession:
         session = self._open_session()
         attempt = AttemptTimeout(self.timeouts)
         try:
-            async with (
-                attempt.context,
-                session.request(
+            with attempt:
+                async with session.request(
                     method,
                     url,
                     data=body,
@@ -81,9 +80,8 @@ class HttpSession:
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=False,
-                ) as response,
-            ):
-                return await read_response(response, attempt.progress, self._max_body_bytes)
+                ) as response:
+                    return await read_response(response, attempt.progress, self._max_body_bytes)
         except asyncio.CancelledError:
             # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
             # unless the task itself is cancelled, too.

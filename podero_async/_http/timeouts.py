@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import TracebackType
+from typing import Self
 
 import attrs
 
@@ -28,13 +30,14 @@ class Timeouts:
 
 
 class AttemptTimeout:
-    """Applies `read` and `total` to one attempt, with one `asyncio.timeout` that is moved when a chunk arrives.
+    """Applies `read` and `total` to the task that enters it, as a context. Raises `TimeoutError` when one has passed.
 
-    Attributes:
-        context: The `asyncio.timeout`. It raises `TimeoutError` only if nothing else cancelled the task.
+    A cancellation by anyone else stays a cancellation, even if it comes at the same moment.
     """
 
-    __slots__ = ("_cancelling", "_end", "_loop", "_read_s", "_task", "context")
+    # `asyncio.timeout` sets and cancels a timer for each chunk, which makes a request 14 us slower (of 200 us, with pages
+    # of 10 rows). This timer is set once, and again only if it fires before the deadline.
+    __slots__ = ("_cancelling", "_deadline", "_end", "_is_expired", "_loop", "_read_s", "_task", "_timer")
 
     def __init__(self, timeouts: Timeouts) -> None:
         task = asyncio.current_task()
@@ -45,16 +48,32 @@ class AttemptTimeout:
         self._loop = asyncio.get_running_loop()
         self._read_s = timeouts.read
         self._end = self._loop.time() + timeouts.total
-        self.context = asyncio.timeout_at(self._next_deadline())
+        self._is_expired = False
+        self.progress()
+
+    def __enter__(self) -> Self:
+        self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._is_expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from None
 
     @property
     def is_task_cancelled(self) -> bool:
-        """Whether something else has cancelled the task since the attempt began. Valid after `context` has been left."""
+        """Whether something else has cancelled the task since the attempt began. Valid after the context has been left."""
         return self._task.cancelling() > self._cancelling
 
     def progress(self) -> None:
         """Start `read` anew, since a chunk arrived."""
-        self.context.reschedule(self._next_deadline())
+        self._deadline = min(self._end, self._loop.time() + self._read_s)
 
-    def _next_deadline(self) -> float:
-        return min(self._end, self._loop.time() + self._read_s)
+    def _on_timer(self) -> None:
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        else:
+            self._is_expired = True
+            self._task.cancel()

@@ -22,7 +22,7 @@ async def timed_out_after(work: Work) -> float:
     began = loop.time()
     with pytest.raises(TimeoutError):
         attempt = AttemptTimeout(TIMEOUTS)
-        async with attempt.context:
+        with attempt:
             await work(attempt)
     assert not attempt.is_task_cancelled
     task = asyncio.current_task()
@@ -63,7 +63,7 @@ def test_a_cancellation_from_outside_is_not_a_timeout(ahead_s: float, outcome: s
 
         async def work() -> None:
             attempts.append(AttemptTimeout(TIMEOUTS))
-            async with attempts[0].context:
+            with attempts[0]:
                 await asyncio.Event().wait()
 
         task = asyncio.create_task(work())
@@ -85,7 +85,7 @@ def test_the_timeout_of_a_caller_stays_with_the_caller() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(5):
                 with pytest.raises(asyncio.CancelledError):
-                    async with AttemptTimeout(TIMEOUTS).context:
+                    with AttemptTimeout(TIMEOUTS):
                         await asyncio.Event().wait()
                 raise asyncio.CancelledError
         return loop.time() - began
