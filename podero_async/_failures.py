@@ -16,18 +16,19 @@ from podero_async.errors import (
 )
 
 __all__ = [
-    "RETRYABLE_STATUSES",
     "FailureKind",
     "asks_for_long_pause",
     "classify",
     "is_outage_sign",
     "is_retryable",
+    "is_retryable_status",
     "is_server_fault",
     "is_throttling",
 ]
 
 _TOO_MANY_REQUESTS, _SERVER_ERROR, _SERVICE_UNAVAILABLE = 429, 500, 503
-RETRYABLE_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRYABLE_CLIENT_ERRORS = frozenset({408, 425, _TOO_MANY_REQUESTS})
+_FINAL_SERVER_ERRORS = frozenset({501, 505})  # the server does not support the method, or the HTTP version
 
 
 class FailureKind(enum.Enum):
@@ -62,8 +63,13 @@ def classify(error: PoderoError, *, retry_after_max: float) -> FailureKind:
 def is_retryable(error: BaseException) -> bool:
     """Return whether another attempt may succeed. Unknown exceptions and cancellation are never retried."""
     if isinstance(error, ApiError):
-        return error.status in RETRYABLE_STATUSES
+        return is_retryable_status(error.status)
     return isinstance(error, TransportError | DecodeError) and error.retryable
+
+
+def is_retryable_status(status: int) -> bool:
+    """Return whether a later response to the same request may have another status: 408, 425, 429, 5xx but 501 and 505."""
+    return status in _RETRYABLE_CLIENT_ERRORS or (is_server_fault(status) and status not in _FINAL_SERVER_ERRORS)
 
 
 def asks_for_long_pause(error: ApiError, retry_after_max: float) -> bool:

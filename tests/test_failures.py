@@ -22,7 +22,15 @@ from podero_async import (
     ServerError,
     TransportError,
 )
-from podero_async._failures import FailureKind, classify, is_outage_sign, is_retryable, is_server_fault, is_throttling
+from podero_async._failures import (
+    FailureKind,
+    classify,
+    is_outage_sign,
+    is_retryable,
+    is_retryable_status,
+    is_server_fault,
+    is_throttling,
+)
 
 MAX_S = 120.0
 """The longest `Retry-After` that calls wait for."""
@@ -43,7 +51,7 @@ def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = N
         (TransportError("connection lost", "GET", "/x"), T, True, True),
         (RequestTimeoutError("no response in time", "GET", "/x"), T, True, True),
         (TransportError("TLS failed", "GET", "/x", retryable=False), P, False, True),
-        *((api(status, ServerError), T, True, True) for status in (500, 502, 503, 504)),
+        *((api(status, ServerError), T, True, True) for status in (500, 502, 503, 504, 520, 530, 599)),
         *((api(status, ServerError), P, False, True) for status in (501, 505)),
         (api(503, ServerError, after=MAX_S), H, True, True),
         (api(503, ServerError, after=MAX_S + 1), F, True, True),
@@ -100,3 +108,4 @@ def test_every_status_has_one_meaning(
     assert is_throttling(status, has_retry_after=False) is throttling
     assert is_throttling(status, has_retry_after=True) is throttling_with_time
     assert is_server_fault(status) is server_fault
+    assert is_retryable_status(status) is (server_fault or status in {408, 425, 429})

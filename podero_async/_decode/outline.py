@@ -11,6 +11,7 @@ import attrs
 import msgspec
 
 from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
+from podero_async._decode.responses import decode_page
 from podero_async._decode.timestamps import Aware, to_datetime
 
 __all__ = ["PageOutline", "outline_page", "stated_total"]
@@ -52,11 +53,21 @@ def outline_page(body: bytes) -> PageOutline:
     """
     try:
         page = _outline.decode(body)
+        _check_text(body)
         return PageOutline(page.total, [row.id for row in page.items], [row.plug_in_time for row in page.items])
     except MSGSPEC_ERRORS:
         fields = expect(decode_json(body), dict, "$")
     rows = [_outline_row(row) for row in expect(required(fields, "items"), list, "$.items")]
     return PageOutline(total_of(fields), [row_id for row_id, _ in rows], [time for _, time in rows])
+
+
+def _check_text(body: bytes) -> None:
+    """Decode a page whose text is broken, since msgspec checks no text that it skips. Its error then costs a retry."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            decode_page(body)
 
 
 def stated_total(body: bytes) -> int:

@@ -30,7 +30,7 @@ class OversizedBodyError(Exception):
 
 
 def inflate(body: bytes, max_bytes: int) -> bytes:
-    """Inflate all members of a gzip body.
+    """Inflate all members of a gzip body. Zeros after the last member are ignored, as gzip(1) does.
 
     Raises:
         CorruptBodyError: The body is truncated, is not gzip, or has more than 64 members.
@@ -49,6 +49,6 @@ def inflate(body: bytes, max_bytes: int) -> bytes:
         if not member.eof:
             raise CorruptBodyError
         body = member.unused_data
-        if not body:
+        if not body.strip(b"\0"):
             return inflated
     raise CorruptBodyError

@@ -7,12 +7,12 @@ import socket
 import ssl
 from contextlib import suppress
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from time import monotonic, time
 
 import attrs
 from yarl import URL
 
+from podero_async._http.retry_after import http_date
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async.errors import RequestTimeoutError, TransportError
 
@@ -80,9 +80,8 @@ async def probe_origin(session: HttpSession, origin: str) -> ProbeResult:
     began, sent_at = monotonic(), time()
     response = await session.send("GET", URL(origin).with_path("/"), "/", {"User-Agent": USER_AGENT})
     seconds = monotonic() - began
-    try:
-        # `Date` has whole seconds, so the server's clock is half a second later on average.
-        server_time = parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
-    except (KeyError, ValueError, OverflowError):
+    server_time = http_date(response.headers.get("Date", ""))
+    if server_time is None:
         return ProbeResult(response.status, seconds, None)
-    return ProbeResult(response.status, seconds, sent_at + seconds / 2 - server_time)
+    # `Date` has whole seconds, so the server's clock is half a second later on average.
+    return ProbeResult(response.status, seconds, sent_at + seconds / 2 - (server_time + 0.5))

@@ -6,8 +6,6 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from time import time
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -17,6 +15,7 @@ import attrs
 from podero_async._decode import describe_error, no_explanation, oauth_error_code
 from podero_async._failures import is_server_fault
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
+from podero_async._http.retry_after import retry_after
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
@@ -28,7 +27,7 @@ from podero_async.errors import (
     TransportError,
 )
 
-__all__ = ["MAX_BODY_BYTES", "BodyDecoder", "Response", "api_error", "body_error", "read_response", "retry_after"]
+__all__ = ["MAX_BODY_BYTES", "BodyDecoder", "Response", "api_error", "body_error", "read_response"]
 
 T = TypeVar("T")
 
@@ -193,16 +192,3 @@ def api_error(response: Response, method: str, path: str, secrets: tuple[str, ..
     request_id = response.headers.get("X-Request-ID", "")
     is_safe = _REQUEST_ID.fullmatch(request_id) and not any(secret in request_id for secret in secrets)
     return kind(status, detail, method, path, request_id if is_safe else None, retry_after(response.headers))
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Read `Retry-After`, in seconds or as an HTTP date; None if it is missing or neither."""
-    text = headers.get("Retry-After", "").strip()
-    if not text:
-        return None
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time())
-    except (ValueError, OverflowError):
-        return None

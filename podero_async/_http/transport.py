@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,10 +19,10 @@ from podero_async._auth.grants import TokenRequest
 from podero_async._auth.store import TokenStore
 from podero_async._decode import decode_json
 from podero_async._failures import (
-    RETRYABLE_STATUSES,
     FailureKind,
     asks_for_long_pause,
     classify,
+    is_retryable_status,
     is_server_fault,
     is_throttling,
 )
@@ -30,7 +31,8 @@ from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError
 from podero_async._http.origin import checked_origin
-from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, Response, api_error, body_error, retry_after
+from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, Response, api_error, body_error
+from podero_async._http.retry_after import retry_after
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._redaction import Secret, strip_traceback
@@ -47,6 +49,7 @@ from podero_async.errors import (
 __all__ = ["Transport"]
 
 T = TypeVar("T")
+_logger = logging.getLogger("podero_async")
 
 _OK, _UNAUTHORIZED, _TOO_MANY_REQUESTS = 200, 401, 429
 _MAX_STORE_S = 5.0  # for one method of a token store
@@ -246,8 +249,11 @@ class Transport:
     def _record_long_pause(self, error: ApiError) -> None:
         """Record a `Retry-After` that exceeds the maximum pause, so that nothing is sent before it has passed."""
         if asks_for_long_pause(error, self._max_pause_s):
-            until = asyncio.get_running_loop().time() + (error.retry_after or 0.0)
+            wait_s = error.retry_after or 0.0
+            until = asyncio.get_running_loop().time() + wait_s
             self._blocked_until[error.method] = max(self._blocked_until[error.method], until)
+            message = "HTTP %s: no %s request is sent for %.0f s, as the server asked"
+            _logger.warning(message, error.status, error.method, wait_s)
 
     def _check_blocked(self, method: str, path: str) -> None:
         """Raise if a recorded `Retry-After` has not passed yet."""
@@ -289,7 +295,7 @@ class Transport:
         async def attempt(_: Call) -> tuple[int, bytes]:
             self._check_blocked("POST", path)
             response = await self.session.send("POST", url, path, headers, request.body)
-            if is_server_fault(response.status) or response.status in RETRYABLE_STATUSES:
+            if is_server_fault(response.status) or is_retryable_status(response.status):
                 error = api_error(response, "POST", path, request.secrets)
                 self._record_long_pause(error)
                 raise error

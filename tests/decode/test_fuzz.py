@@ -28,7 +28,7 @@ from podero_async._decode import (
     outline_page,
 )
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
-from podero_async._http.response import retry_after
+from podero_async._http.retry_after import retry_after
 from tests._support.clients import USER, page_body, serving, static_client, wire_row
 
 CAP = 64 << 20

@@ -19,10 +19,11 @@ TEXT = b"charging session " * 1000
 
 
 def test_all_members_are_inflated() -> None:
-    """A body is inflated whole, even if it has several gzip members or is exactly as large as allowed."""
+    """A body is inflated whole, even if it has several members, trailing zeros, or exactly the size that is allowed."""
     assert inflate(gzip.compress(TEXT), len(TEXT)) == TEXT
     assert inflate(gzip.compress(TEXT) + gzip.compress(b"more"), 1 << 20) == TEXT + b"more"
     assert inflate(gzip.compress(b""), 10) == b""
+    assert inflate(gzip.compress(TEXT) + bytes(512), len(TEXT)) == TEXT
 
 
 @pytest.mark.parametrize(
@@ -33,9 +34,18 @@ def test_all_members_are_inflated() -> None:
         gzip.compress(os.urandom(500))[:-1],
         gzip.compress(TEXT)[:20],
         gzip.compress(TEXT) + b"junk",
+        gzip.compress(TEXT) + b"\0\r\n",
         gzip.compress(b"x") * 65,
     ],
-    ids=["empty", "plain", "truncated trailer", "truncated data", "trailing bytes", "too many members"],
+    ids=[
+        "empty",
+        "plain",
+        "truncated trailer",
+        "truncated data",
+        "trailing bytes",
+        "trailing line",
+        "too many members",
+    ],
 )
 def test_a_corrupt_body_is_an_error(body: bytes) -> None:
     """A body is refused if it is truncated, not gzip, or made of too many members."""

@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import date
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -24,6 +25,7 @@ from podero_async import (
     ApiError,
     AuthenticationError,
     ClientCredentials,
+    Completeness,
     ConfigurationError,
     DecodeError,
     InvalidRequestError,
@@ -41,7 +43,18 @@ from podero_async import (
 from podero_async._flow.retry import RequestStats
 from podero_async._http.response import BodyDecoder, Response
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.clients import ORG, QUICK, USER, client_of, serving, static_client, static_transport
+from tests._support.clients import (
+    ORG,
+    QUICK,
+    USER,
+    VEHICLE,
+    client_of,
+    page_body,
+    serving,
+    static_client,
+    static_transport,
+    wire_row,
+)
 from tests._support.tls_proxy import Certificates, TlsProxy
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -190,32 +203,6 @@ async def test_each_error_status_has_its_error(status: int, kind: type[ApiError]
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("7", 7.0),
-        ("in a minute", 60.0),
-        ("a minute ago", 0.0),
-        ("soon", None),
-        ("-5", None),
-        ("", None),
-        ("9" * 40, 999_999_999.0),
-    ],
-)
-async def test_retry_after_is_read_in_both_forms(value: str, seconds: float | None) -> None:
-    """`Retry-After` is read as seconds or as an HTTP date, and ignored if it is neither."""
-    dates = {"in a minute": time() + 60, "a minute ago": time() - 60}
-    header = formatdate(dates[value], usegmt=True) if value in dates else value
-
-    async def handler(_: web.Request) -> web.Response:
-        return web.Response(status=429, headers={"Retry-After": header})
-
-    async with serving(handler) as origin, static_client(origin, retry=ONCE) as client:
-        with pytest.raises(RateLimitError) as caught:
-            await vehicles(client)
-    assert caught.value.retry_after == (pytest.approx(seconds, abs=20) if value in dates else seconds)
-
-
-@pytest.mark.parametrize(
     ("response", "reason"),
     [
         (b"", "the connection was lost"),
@@ -253,6 +240,27 @@ async def test_a_body_that_is_not_json_is_retried_and_then_a_decode_error(body: 
             await vehicles(client)
     assert caught.value.attempts == QUICK.max_attempts
     assert caught.value.path.endswith("/electric-vehicles")
+
+
+@pytest.mark.parametrize("offset", [0, 195])
+@pytest.mark.parametrize("damage", [b'"opt\xffimized"', b'"opt\\qimized"', b'"opt\x00imized"', b"optimized"])
+async def test_bytes_that_are_spoilt_once_are_requested_again(offset: int, damage: bytes) -> None:
+    """A page that is no longer JSON costs one retry, on whatever page of a list the damage is."""
+    rows = [wire_row(number) for number in range(400, 0, -1)]
+    spoilt = []
+
+    async def handler(request: web.Request) -> web.Response:
+        first = int(request.query["offset"])
+        body = page_body(*rows[first : first + 200], total=len(rows))
+        if first == offset and not spoilt:
+            spoilt.append(first)
+            body = body.replace(b'"optimized"', damage, 1)
+        return web.Response(body=body)
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        whole = await client.vehicle_sessions(USER, VEHICLE, date(2026, 1, 1), date(2026, 1, 31))
+    assert (len(whole.sessions), whole.completeness, whole.retries) == (400, Completeness.VERIFIED, 1)
+    assert spoilt == [offset]
 
 
 async def test_unexpected_json_is_an_error_at_once() -> None:
@@ -560,22 +568,37 @@ async def test_a_retry_after_pauses_every_request_of_the_client(status: int) -> 
     assert min(arrivals[1:]) - arrivals[0] > 29.5
 
 
-async def test_a_retry_after_over_the_maximum_is_an_error_and_not_a_pause() -> None:
-    """After a `Retry-After` of a day each call fails at once with the remaining seconds, and nothing is sent."""
+async def test_a_retry_after_over_the_maximum_is_an_error_and_not_a_pause(caplog: pytest.LogCaptureFixture) -> None:
+    """After a `Retry-After` of years each call fails at once with the seconds that are left, which are at most an hour."""
     requests = []
 
     async def handler(request: web.Request) -> web.Response:
         requests.append(request)
-        return web.Response(status=429, headers={"Retry-After": "86400"})
+        return web.Response(status=429, headers={"Retry-After": "999999999999999"})
 
     async with serving(handler) as origin:
         transport = static_transport(origin)
         for attempts in (1, 0):
             with pytest.raises(RateLimitError) as caught:
                 await transport.get("/", len, RequestStats())
-            assert caught.value.retry_after == pytest.approx(86400, abs=60)
+            assert caught.value.retry_after == pytest.approx(3600, abs=60)
             assert caught.value.attempts == attempts
         assert transport.limiter.pauses == 0
         await transport.aclose()
     assert "the server asked for no requests until its Retry-After has passed" in str(caught.value)
     assert len(requests) == 1
+    assert "HTTP 429: no GET request is sent for 3600 s, as the server asked" in caplog.messages
+
+
+async def test_a_date_in_retry_after_is_read_by_the_clock_of_the_server() -> None:
+    """If the server's clock is five minutes ahead, a `Retry-After` two seconds after its `Date` means two seconds."""
+    ahead = time() + 300
+
+    async def handler(_: web.Request) -> web.Response:
+        dates = {"Date": formatdate(ahead, usegmt=True), "Retry-After": formatdate(ahead + 2, usegmt=True)}
+        return web.Response(status=429, headers=dates)
+
+    async with serving(handler) as origin, static_client(origin, retry=ONCE) as client:
+        with pytest.raises(RateLimitError) as caught:
+            await vehicles(client)
+    assert caught.value.retry_after == 2

@@ -89,6 +89,7 @@ FAULTS = {
     ),
     "429 without a time": Case(RateLimitError, status(429)),
     "503": Case(ServerError, status(503)),
+    "520": Case(ServerError, status(520)),
     "hang": Case(RequestTimeoutError, lambda: {"kind": "hang"}),
     "slow drip": Case(RequestTimeoutError, lambda: {"kind": "drip", "seconds": 2.0, "chunk_bytes": 10}),
     "JSON that ends early": Case(DecodeError, lambda: {"kind": "malformed_json"}),
