@@ -64,10 +64,13 @@ class _RequestError(PoderoError):
     If the client refuses an attempt because an earlier `Retry-After` has not passed, the number is 0, even if the call
     sent attempts before.
     """
+    request_id: str | None = None
+    """The response's `X-Request-ID`, if one arrived. The vendor's support can find the request by it."""
 
     def _request(self) -> str:
         attempts = f", {self.attempts} attempts" if self.attempts > 1 else ""
-        return f"({self.method} {self.path}{attempts})"
+        request_id = f" [request {self.request_id}]" if self.request_id else ""
+        return f"({self.method} {self.path}{attempts}){request_id}"
 
 
 class TransportError(_RequestError):
@@ -103,8 +106,6 @@ class ApiError(_RequestError):
     """The HTTP status."""
     detail: str
     """The server's message, shortened, with addresses and secrets masked."""
-    request_id: str | None
-    """The response's `X-Request-ID`. The vendor's support can find the request by it."""
     retry_after: float | None
     """Seconds until the next request, if the response had a `Retry-After`."""
 
@@ -126,8 +127,7 @@ class ApiError(_RequestError):
         self.retry_after = retry_after
 
     def __str__(self) -> str:
-        request_id = f" [request {self.request_id}]" if self.request_id else ""
-        return f"HTTP {self.status}: {self.detail} {self._request()}{request_id}"
+        return f"HTTP {self.status}: {self.detail} {self._request()}"
 
 
 class AuthenticationError(ApiError):

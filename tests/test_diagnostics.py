@@ -99,7 +99,7 @@ async def test_a_refused_connection_is_a_failed_check(unused_tcp_port: int) -> N
         checks = await diagnosed(lambda: static_client(f"{scheme}://127.0.0.1:{unused_tcp_port}"))  # noqa: B023
         assert verdicts(checks) == [True, False, *[None] * 5]
         assert at_fault(checks) == [("origin", "api")]
-        assert checks["origin"].detail == "the server cannot be reached"
+        assert checks["origin"].detail == "the server cannot be reached: it refused the connection"
         assert checks["clock"].detail == "skipped: the origin was not reached"
 
 
@@ -120,7 +120,7 @@ async def test_a_silent_server_is_a_failed_check() -> None:
         origin = f"https://127.0.0.1:{silent.getsockname()[1]}"
         checks = await diagnosed(lambda: static_client(origin, timeouts=Timeouts(connect=0.02)))
     assert at_fault(checks) == [("origin", "api")]
-    assert checks["origin"].detail == "no response within the timeout"
+    assert checks["origin"].detail == "no connection within 0.02 s (connect timeout)"
 
 
 async def test_a_server_that_closes_the_connection_is_a_failed_check() -> None:

@@ -18,6 +18,7 @@ from podero_async._decode import (
 )
 from podero_async._flow.retry import RequestStats
 from podero_async._http import Transport
+from podero_async._http.response import MAX_USERS_BYTES
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.models import ChargingSession, ElectricVehicle, User, VehicleRef
 
@@ -61,7 +62,7 @@ class Endpoints:
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
-        return await self._get(self._root + query, decode_users, stats)
+        return await self._get(self._root + query, decode_users, stats, max_bytes=MAX_USERS_BYTES)
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> User:
         """GET .../users/by-ext-id/{external_id}."""

@@ -12,6 +12,7 @@ from time import monotonic, time
 import attrs
 from yarl import URL
 
+from podero_async._http.faults import explain_connecting, explain_tls
 from podero_async._http.retry_after import http_date
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async.errors import RequestTimeoutError, TransportError
@@ -55,14 +56,13 @@ async def tls_handshake(origin: str, *, timeout_s: float) -> Tls | None:
         async with asyncio.timeout(timeout_s):
             _, writer = await asyncio.open_connection(url.raw_host, url.port, ssl=context)
     except TimeoutError:
-        raise RequestTimeoutError("no response within the timeout", *_REQUEST) from None
+        raise RequestTimeoutError(f"no connection within {timeout_s:g} s (connect timeout)", *_REQUEST) from None
     except ssl.SSLError as error:
-        reason = getattr(error, "verify_message", None) or error.reason or "unknown reason"
-        raise TransportError(f"TLS failed: {reason}", *_REQUEST, retryable=False) from None
+        raise TransportError(explain_tls(error), *_REQUEST, retryable=False) from None
     except socket.gaierror:
         raise TransportError("the host name cannot be resolved", *_REQUEST) from None
-    except OSError:
-        raise TransportError("the server cannot be reached", *_REQUEST) from None
+    except OSError as error:
+        raise TransportError(explain_connecting(error), *_REQUEST) from None
     tls = writer.get_extra_info("ssl_object")
     valid_until = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
     writer.transport.abort()  # `close` would wait for the server

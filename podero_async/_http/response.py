@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from podero_async._decode import describe_error, no_explanation, oauth_error_cod
 from podero_async._failures import is_server_fault
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
 from podero_async._http.retry_after import retry_after
+from podero_async._http.timeouts import AttemptTimeout
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
@@ -27,16 +28,30 @@ from podero_async.errors import (
     TransportError,
 )
 
-__all__ = ["MAX_BODY_BYTES", "BodyDecoder", "Response", "api_error", "body_error", "read_response"]
+__all__ = [
+    "MAX_BODY_BYTES",
+    "MAX_USERS_BYTES",
+    "BodyDecoder",
+    "LargeBodies",
+    "Response",
+    "api_error",
+    "body_error",
+    "read_request_id",
+    "read_response",
+]
 
 T = TypeVar("T")
 
-MAX_BODY_BYTES = 64 << 20
-"""The largest body, inflated: 100,000 users fit."""
+MAX_BODY_BYTES = 8 << 20
+"""The largest body, inflated: a page of 200 sessions has 136 kB."""
+MAX_USERS_BYTES = 64 << 20
+"""The same for a list of users, which is one response: 100,000 users fit."""
 
 _MAX_ERROR_BYTES = 64 << 10
 _MAX_INLINE_BYTES = 16 << 10  # decoded in less time than a turn of the event loop takes
 _MAX_LOOP_BYTES = 256 << 10  # decoded in 15 ms even if each row is faulty; a page of 200 sessions has 136 kB
+_MIN_LARGE_BYTES = 1 << 20
+_MAX_LARGE_BODIES = 4
 _OK = 200
 _PLAIN, _GZIP = frozenset({"", "identity"}), frozenset({"gzip", "x-gzip"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
@@ -56,7 +71,29 @@ class _UnexpectedEncodingError(CorruptBodyError):
     """The body has a content encoding other than gzip."""
 
 
-@attrs.frozen(eq=False)
+class LargeBodies:
+    """Bounds the large bodies that a client holds in memory at once, from their reading until they are decoded.
+
+    Args:
+        min_bytes: The size from which a body is large.
+        at_once: How many large bodies may be held.
+    """
+
+    def __init__(self, *, min_bytes: int = _MIN_LARGE_BYTES, at_once: int = _MAX_LARGE_BODIES) -> None:
+        self.min_bytes = min_bytes
+        self._free = asyncio.Semaphore(at_once)
+
+    async def enter(self) -> Callable[[], None]:
+        """Wait until another large body may be read. Return a function to call when it is no longer held."""
+        await self._free.acquire()
+        return self._free.release
+
+
+def _release_nothing() -> None:
+    """Do nothing: the body is not large."""
+
+
+@attrs.define(eq=False)
 class Response:
     """Status, headers and raw body. The body is inflated when it is decoded, not when it arrives."""
 
@@ -65,6 +102,15 @@ class Response:
     _chunks: list[bytes] = attrs.field(repr=False)
     _encoding: str
     _max_bytes: int = MAX_BODY_BYTES
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """The secrets of the request, which the response may repeat, and an error must not."""
+    release: Callable[[], None] = attrs.field(default=_release_nothing, repr=False)
+    """Ends the reservation of a large body."""
+
+    @property
+    def request_id(self) -> str | None:
+        """The `X-Request-ID`, if it holds no secret."""
+        return read_request_id(self.headers, self.secrets)
 
     @property
     def declared_bytes(self) -> int:
@@ -79,7 +125,7 @@ class Response:
 
         Raises:
             CorruptBodyError: The body is truncated, or has a content encoding other than gzip.
-            OversizedBodyError: The body is larger than `max_bytes`, which defaults to the session's maximum.
+            OversizedBodyError: The body is larger than `max_bytes`, which defaults to the maximum of the request.
         """
         max_bytes = self._max_bytes if max_bytes is None else max_bytes
         raw = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
@@ -100,31 +146,50 @@ class Response:
 
 
 async def read_response(
-    response: aiohttp.ClientResponse, on_progress: Callable[[], None], max_bytes: int = MAX_BODY_BYTES
+    response: aiohttp.ClientResponse,
+    attempt: AttemptTimeout,
+    large_bodies: LargeBodies,
+    max_bytes: int = MAX_BODY_BYTES,
+    secrets: tuple[str, ...] = (),
 ) -> Response:
-    """Read a whole response. `on_progress` is called before each chunk is awaited.
+    """Read a whole response, and note each chunk as progress of the attempt.
+
+    A large body waits until few others are held, and is held until `Response.release` is called.
 
     Raises:
         OversizedBodyError: The body of a response with status 200 is larger than `max_bytes`.
     """
     encoding = response.headers.get("Content-Encoding", "").lower()
-    if response.status == _OK:
-        return Response(_OK, response.headers, await _read(response, max_bytes, on_progress), encoding, max_bytes)
+    is_ok = response.status == _OK
+    limit = max_bytes if is_ok else _MAX_ERROR_BYTES
+    chunks: list[bytes] = []
+    release = _release_nothing
     try:
-        chunks = await _read(response, _MAX_ERROR_BYTES, on_progress)
+        if not await _read(response, chunks, attempt, limit, large_bodies.min_bytes):
+            attempt.hold()
+            with ExitStack() as held:
+                held.callback(await large_bodies.enter())
+                await _read(response, chunks, attempt, limit, limit + 1)
+                release = held.pop_all().close
     except (aiohttp.ClientPayloadError, OversizedBodyError):
+        if is_ok:
+            raise
         chunks, encoding = [], ""
-    return Response(response.status, response.headers, chunks, encoding, max_bytes)
+    return Response(response.status, response.headers, chunks, encoding, max_bytes, secrets, release)
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int, on_progress: Callable[[], None]) -> list[bytes]:
+async def _read(
+    response: aiohttp.ClientResponse, chunks: list[bytes], attempt: AttemptTimeout, max_bytes: int, enough_bytes: int
+) -> bool:
+    """Append to `chunks` until they hold enough, and return whether the body has ended before."""
     if (response.content_length or 0) > max_bytes:
         raise OversizedBodyError(max_bytes)
-    chunks = []
-    size = 0
     content = response.content
+    size = sum(map(len, chunks))
     while not content.at_eof():
-        on_progress()
+        if size >= enough_bytes:
+            return False
+        attempt.progress()
         chunk = await content.readany()
         if not chunk:  # the end arrived after the last chunk
             break
@@ -132,7 +197,7 @@ async def _read(response: aiohttp.ClientResponse, max_bytes: int, on_progress: C
         if size > max_bytes:
             raise OversizedBodyError(max_bytes)
         chunks.append(chunk)
-    return chunks
+    return True
 
 
 class BodyDecoder:
@@ -147,6 +212,7 @@ class BodyDecoder:
         self._max_inline_bytes = max_inline_bytes
         self._max_loop_bytes = max_loop_bytes
         self._lock = asyncio.Lock()
+        self._thread_lock = asyncio.Lock()
 
     async def decode(self, response: Response, decode: Callable[[bytes], T]) -> T:
         """Inflate a body, and return the value that `decode` makes of it.
@@ -154,6 +220,12 @@ class BodyDecoder:
         Raises:
             CorruptBodyError, OversizedBodyError: See `Response.body`.
         """
+        try:
+            return await self._decode(response, decode)
+        finally:
+            response.release()
+
+    async def _decode(self, response: Response, decode: Callable[[bytes], T]) -> T:
         size = response.declared_bytes
         with suppress(OversizedBodyError):  # the body is larger than its gzip trailer declares
             # 1. A small body is decoded at once.
@@ -165,8 +237,9 @@ class BodyDecoder:
                 async with self._lock:
                     await asyncio.sleep(0)
                     return decode(response.body(self._max_loop_bytes))
-        # 3. A larger body is decoded in a thread.
-        return await asyncio.to_thread(lambda: decode(response.body()))
+        # 3. A larger body is decoded in a thread, one at a time, so that few are in memory inflated.
+        async with self._thread_lock:
+            return await asyncio.to_thread(lambda: decode(response.body()))
 
 
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
@@ -180,15 +253,24 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
     return TransportError("the response body was cut short", method, path)
 
 
-def api_error(response: Response, method: str, path: str, secrets: tuple[str, ...]) -> ApiError:
-    """Return the error of a response if its status is not a success. It contains none of `secrets`."""
+def api_error(response: Response, method: str, path: str) -> ApiError:
+    """Return the error of a response if its status is not a success. It contains no secret of the request."""
     status = response.status
     kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
     body = response.error_body()
     # The only POST is a token request, and its response may repeat the credentials in any form.
-    detail = (oauth_error_code(body) or no_explanation(body)) if method == "POST" else describe_error(body, secrets)
+    detail = (
+        (oauth_error_code(body) or no_explanation(body))
+        if method == "POST"
+        else describe_error(body, response.secrets)
+    )
     if 300 <= status < 400:  # noqa: PLR2004
         detail = "unexpected redirect: redirects are never followed"
-    request_id = response.headers.get("X-Request-ID", "")
+    return kind(status, detail, method, path, response.request_id, retry_after(response.headers))
+
+
+def read_request_id(headers: Mapping[str, str], secrets: tuple[str, ...]) -> str | None:
+    """Return the `X-Request-ID`, if it is a plain one that holds no secret."""
+    request_id = headers.get("X-Request-ID", "")
     is_safe = _REQUEST_ID.fullmatch(request_id) and not any(secret in request_id for secret in secrets)
-    return kind(status, detail, method, path, request_id if is_safe else None, retry_after(response.headers))
+    return request_id if is_safe else None

@@ -4,29 +4,53 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp import ClientRequest, ClientTimeout
 from yarl import URL
 
+from podero_async._http.faults import MAX_HEADER_BYTES, explain, is_final
 from podero_async._http.gzip import OversizedBodyError
-from podero_async._http.response import MAX_BODY_BYTES, Response, body_error, read_response
+from podero_async._http.response import (
+    MAX_BODY_BYTES,
+    LargeBodies,
+    Response,
+    body_error,
+    read_request_id,
+    read_response,
+)
 from podero_async._http.timeouts import AttemptTimeout, Timeouts
 from podero_async._version import __version__
 from podero_async.errors import ConfigurationError, RequestTimeoutError, TransportError
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+    from aiohttp.tracing import Trace
 
 __all__ = ["USER_AGENT", "HttpSession"]
 
 USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
 _CLOSED = "the client or its aiohttp session is closed"
+_MAX_HEADERS = 512
 
 
 class HttpSession:
-    """Send requests over a lent aiohttp session, or over an own one that `aclose` closes."""
+    """Send requests over a lent aiohttp session, or over an own one that `aclose` closes.
+
+    Attributes:
+        timeouts: The timeouts of each attempt.
+    """
 
     def __init__(
-        self, session: aiohttp.ClientSession | None, timeouts: Timeouts, *, max_body_bytes: int = MAX_BODY_BYTES
+        self,
+        session: aiohttp.ClientSession | None,
+        timeouts: Timeouts,
+        *,
+        large_bodies: LargeBodies | None = None,
     ) -> None:
         if session is not None and session.auth is not None:
             raise ConfigurationError("session must not have an auth of its own: the client authorizes its requests")
@@ -34,9 +58,9 @@ class HttpSession:
         self._is_lent = session is not None
         self._is_closed = False
         self.timeouts = timeouts
-        self._max_body_bytes = max_body_bytes
+        self._large_bodies = large_bodies or LargeBodies()
         # AttemptTimeout covers the rest, since aiohttp's `sock_read` counts neither connecting nor waiting in the pool.
-        self._aiohttp_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect)
+        self._aiohttp_timeout = ClientTimeout(total=None, sock_connect=timeouts.connect)
 
     @property
     def pool_size(self) -> int | None:
@@ -52,7 +76,15 @@ class HttpSession:
             await self._session.close()
 
     async def send(
-        self, method: str, url: URL, path: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: URL,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        secrets: tuple[str, ...] = (),
+        max_bytes: int = MAX_BODY_BYTES,
     ) -> Response:
         """Send one request once, and read its whole response. The connection is released afterwards.
 
@@ -62,6 +94,8 @@ class HttpSession:
             path: The path that errors name.
             headers: All headers except those that aiohttp adds.
             body: The request's body.
+            secrets: Texts that no error may repeat if the server sends them back.
+            max_bytes: The largest body, inflated.
 
         Raises:
             ConfigurationError: The client is closed.
@@ -69,6 +103,7 @@ class HttpSession:
         """
         session = self._open_session()
         attempt = AttemptTimeout(self.timeouts)
+        received: Mapping[str, str] = {}
         try:
             with attempt:
                 async with session.request(
@@ -80,8 +115,13 @@ class HttpSession:
                     allow_redirects=False,
                     raise_for_status=False,
                     auto_decompress=False,
+                    max_line_size=MAX_HEADER_BYTES,
+                    max_field_size=MAX_HEADER_BYTES,
+                    max_headers=_MAX_HEADERS,
+                    middlewares=_sending_once(session) if self._is_lent else None,
                 ) as response:
-                    return await read_response(response, attempt.progress, self._max_body_bytes)
+                    received = response.headers
+                    return await read_response(response, attempt, self._large_bodies, max_bytes, secrets)
         except asyncio.CancelledError:
             # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
             # unless the task itself is cancelled, too.
@@ -89,11 +129,11 @@ class HttpSession:
                 raise
             raise ConfigurationError(_CLOSED) from None
         except TimeoutError:
-            raise RequestTimeoutError("no response within the timeout", method, path) from None
+            fault: TransportError = RequestTimeoutError(attempt.reason, method, path)
         except OversizedBodyError as error:
-            raise body_error(error, method, path) from None
+            fault = body_error(error, method, path)
         except (aiohttp.ClientError, OSError) as error:
-            raise TransportError(_explain(error), method, path, not isinstance(error, _FINAL_ERRORS)) from None
+            fault = TransportError(explain(error), method, path, not is_final(error))
         except ValueError:
             if not session.trust_env:
                 raise
@@ -101,43 +141,57 @@ class HttpSession:
             raise ConfigurationError(
                 "the lent session has a login of its own for this host, such as one from a netrc file"
             ) from None
+        fault.request_id = read_request_id(received, secrets)
+        raise fault
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._is_closed or (self._is_lent and self._session is not None and self._session.closed):
             raise ConfigurationError(_CLOSED)
         if self._session is None:
             # The limiter bounds the connections. A bound in the pool would count waiting for a connection as request time.
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
-            )
+            self._session = aiohttp.ClientSession(connector=_Connector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
             # aiohttp repeats a lost request once by itself, uncounted and at once, which doubles the load in an outage.
             self._session._retry_connection = False  # noqa: SLF001  # aiohttp has no public switch
         return self._session
 
 
-_FINAL_ERRORS = (  # another attempt would fail the same way; a broken handshake is not among them
-    aiohttp.ClientConnectorCertificateError,
-    aiohttp.ServerFingerprintMismatch,
-    aiohttp.TooManyRedirects,
-    aiohttp.InvalidURL,
-    aiohttp.NonHttpUrlClientError,
-    aiohttp.RedirectClientError,
-    aiohttp.UploadAbortedError,
-)
+class _Connector(aiohttp.TCPConnector):
+    """A pool that closes a connection on which bytes arrived while it was idle.
+
+    aiohttp would take these bytes for the response to the next request.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        super().__init__(limit=limit)
+        self._used: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109
+        """Return a connection from the pool, or a new one."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._used:
+                break
+            if not protocol.should_close:
+                return connection
+            connection.close()
+        if protocol is not None:
+            self._used.add(protocol)
+        return connection
 
 
-def _explain(error: Exception) -> str:
-    """Describe an error without the URL, host or proxy that aiohttp's own message may contain."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "the host name cannot be resolved"
-        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch() | ssl.SSLError():
-            return "TLS failed"
-        case aiohttp.ClientConnectorError():
-            return "the server cannot be reached"
-        case aiohttp.ServerDisconnectedError() | aiohttp.ClientOSError() | ConnectionError():
-            return "the connection was lost"
-        case aiohttp.ClientPayloadError():
-            return "the response body was cut short"
-        case _:
-            return f"the request failed ({type(error).__name__})"
+def _sending_once(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
+    """Return the middlewares of a session, and before them one that stops aiohttp from repeating a lost request."""
+    lost: list[Exception] = []
+
+    async def send_once(request: ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        if lost:
+            raise lost[0]
+        try:
+            return await handler(request)
+        except aiohttp.ClientConnectionError as error:
+            lost.append(error)
+            raise
+
+    # A request's middlewares replace those of the session, which aiohttp shows nowhere else.
+    return (send_once, *getattr(session, "_middlewares", ()))

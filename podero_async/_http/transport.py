@@ -51,6 +51,7 @@ __all__ = ["Transport"]
 T = TypeVar("T")
 _logger = logging.getLogger("podero_async")
 
+_MAX_TOKEN_BYTES = 256 << 10
 _OK, _UNAUTHORIZED, _TOO_MANY_REQUESTS = 200, 401, 429
 _MAX_STORE_S = 5.0  # for one method of a token store
 
@@ -80,7 +81,8 @@ class Transport:
         self._scheme, _, self._authority = self.origin.partition("://")
         self._max_pause_s = retry.retry_after_max
         self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
-        self.session = HttpSession(session, timeouts, max_body_bytes=max_body_bytes)
+        self.session = HttpSession(session, timeouts)
+        self._max_body_bytes = max_body_bytes
         self.limiter = Limiter(throttle, ceiling=self.session.pool_size)
         self.tokens = TokenCache(
             credentials,
@@ -120,6 +122,7 @@ class Transport:
         *,
         shown_path: str | None = None,
         private: str = "",
+        max_bytes: int | None = None,
     ) -> T:
         """GET a path and decode its response. The request is repeated as the `RetryPolicy` says.
 
@@ -129,6 +132,7 @@ class Transport:
             stats: Counts the requests.
             shown_path: The path that errors name, if the real one names a person.
             private: A text that is masked if the server repeats it in an error.
+            max_bytes: The largest body, if it may be larger or must be smaller than the transport's maximum.
 
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
@@ -138,18 +142,18 @@ class Transport:
         shown = shown_path or url_path
 
         async def attempt(call: Call) -> T:
-            response = await self._send_authorized(url, shown, call, private)
-            with _errors_naming("GET", shown):
+            response = await self._send_authorized(url, shown, call, private, max_bytes or self._max_body_bytes)
+            with _errors_naming("GET", shown, response):
                 return await self._decoder.decode(response, decode)
 
         with strip_traceback():  # a `try` here would add this frame to the traceback again
             return await self._retrier.run(attempt, stats)
 
-    async def _send_authorized(self, url: URL, path: str, call: Call, private: str) -> Response:
+    async def _send_authorized(self, url: URL, path: str, call: Call, private: str, max_bytes: int) -> Response:
         """Send one attempt, and send it again with another token if the server refuses its token (401)."""
         refusals = None
         while True:
-            response, token = await self._send_in_slot(url, path, call)
+            response, token = await self._send_in_slot(url, path, call, private, max_bytes)
             if response.status == _OK:
                 self.tokens.served(token)
                 self._last_served = url, path
@@ -158,7 +162,7 @@ class Transport:
                 refusals = refusals or Refusals()
                 if await self._is_replayed(token, refusals, url, call):
                     continue
-            error = api_error(response, "GET", path, (token, private) if private else (token,))
+            error = api_error(response, "GET", path)
             if isinstance(error, AuthenticationError):
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             self._record_long_pause(error)
@@ -175,7 +179,8 @@ class Transport:
             call.stats.requests += 1
             with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
                 response = await self.session.send("GET", served_url, served_path, self._headers_for(token))
-                if not is_server_fault(response.status) and response.status not in RETRYABLE_STATUSES:
+                response.release()
+                if not is_server_fault(response.status) and not is_retryable_status(response.status):
                     return response.status != _UNAUTHORIZED
             return None
 
@@ -184,7 +189,9 @@ class Transport:
                 return await self.tokens.refused(token, refusals, is_accepted)
         return False
 
-    async def _send_in_slot(self, url: URL, path: str, call: Call) -> tuple[Response, str]:
+    async def _send_in_slot(
+        self, url: URL, path: str, call: Call, private: str, max_bytes: int
+    ) -> tuple[Response, str]:
         """Send one request, and return its response and the token that it carried."""
         # 1. Fail if the server asked for no requests until later.
         self._check_blocked("GET", path)
@@ -197,7 +204,10 @@ class Transport:
             token = self.tokens.current() or await self._new_token(call, path)
             # 5. Send the request, and read the whole response.
             call.stats.requests += 1
-            response = await self.session.send("GET", url, path, self._headers_for(token))
+            secrets = (token, private) if private else (token,)
+            response = await self.session.send(
+                "GET", url, path, self._headers_for(token), secrets=secrets, max_bytes=max_bytes
+            )
             # 6. Tell the limiter how the request ended.
             self._report(response, slot)
         except TransportError:
@@ -294,14 +304,16 @@ class Transport:
 
         async def attempt(_: Call) -> tuple[int, bytes]:
             self._check_blocked("POST", path)
-            response = await self.session.send("POST", url, path, headers, request.body)
+            response = await self.session.send(
+                "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_TOKEN_BYTES
+            )
             if is_server_fault(response.status) or is_retryable_status(response.status):
-                error = api_error(response, "POST", path, request.secrets)
+                error = api_error(response, "POST", path)
                 self._record_long_pause(error)
                 raise error
             if response.status != _OK:
                 return response.status, response.error_body()
-            with _errors_naming("POST", path):
+            with _errors_naming("POST", path, response):
                 body = response.body()
                 decode_json(body)  # invalid JSON is retryable, as in every other call
             return _OK, body
@@ -310,12 +322,14 @@ class Transport:
 
 
 @contextmanager
-def _errors_naming(method: str, path: str) -> Iterator[None]:
-    """Add method and path to the errors of a body."""
+def _errors_naming(method: str, path: str, response: Response) -> Iterator[None]:
+    """Add method, path and request id to the errors of a body."""
     try:
         yield
     except DecodeError as error:
-        error.method, error.path = method, path
+        error.method, error.path, error.request_id = method, path, response.request_id
         raise
     except (CorruptBodyError, OversizedBodyError) as error:
-        raise body_error(error, method, path) from None
+        fault = body_error(error, method, path)
+        fault.request_id = response.request_id
+        raise fault from None

@@ -41,8 +41,8 @@ def around_sending(
     session = client._transport.session
     send = session.send
 
-    def send_around(method: str, url: URL, *rest: Any) -> Awaitable[Response]:
-        return around(method, url, lambda: send(method, url, *rest))
+    def send_around(method: str, url: URL, *rest: Any, **options: Any) -> Awaitable[Response]:
+        return around(method, url, lambda: send(method, url, *rest, **options))
 
     session.send = send_around  # type: ignore[assignment, method-assign]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import inspect
+import json
+import pickle
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import date
 from email.utils import formatdate
 from pathlib import Path
@@ -19,6 +22,7 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from yarl import URL
 
 import podero_async
 from podero_async import (
@@ -41,7 +45,9 @@ from podero_async import (
     TransportError,
 )
 from podero_async._flow.retry import RequestStats
-from podero_async._http.response import BodyDecoder, Response
+from podero_async._http.faults import explain_connecting
+from podero_async._http.response import BodyDecoder, LargeBodies, Response
+from podero_async._http.session import HttpSession
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import (
     ORG,
@@ -65,28 +71,41 @@ async def vehicles(client: PoderoClient) -> int:
 
 
 @asynccontextmanager
-async def raw_server(respond: Callable[[asyncio.StreamWriter], Any]) -> AsyncIterator[tuple[str, list[int]]]:
-    """Respond to each request with the bytes of a test; yield the origin and a list that grows with each request."""
-    requests: list[int] = []
+async def listening(
+    handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]], scheme: str = "http"
+) -> AsyncIterator[str]:
+    """Handle each connection, until the client closes it; yield the origin."""
 
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await reader.readuntil(b"\r\n\r\n")
-            requests.append(1)
-            result = respond(writer)
-            if inspect.isawaitable(result):
-                await result
+            await handle(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle_and_close, "127.0.0.1", 0)
     try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", requests
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
         await server.wait_closed()
+
+
+@asynccontextmanager
+async def raw_server(respond: Callable[[asyncio.StreamWriter], Any]) -> AsyncIterator[tuple[str, list[int]]]:
+    """Respond to each request with the bytes of a test; yield the origin and a list that grows with each request."""
+    requests: list[int] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        requests.append(1)
+        result = respond(writer)
+        if inspect.isawaitable(result):
+            await result
+
+    async with listening(handle) as origin:
+        yield origin, requests
 
 
 # --- the request and its body -----------------------------------------------------------------------------------------
@@ -208,7 +227,7 @@ async def test_each_error_status_has_its_error(status: int, kind: type[ApiError]
         (b"", "the connection was lost"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[", "the response body was cut short"),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[", "the response body was cut short"),
-        (b"nonsense\r\n\r\n", "the request failed (ClientResponseError)"),
+        (b"nonsense\r\n\r\n", "the response is not valid HTTP"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\n[]",
             "the response body was cut short",
@@ -247,7 +266,7 @@ async def test_a_body_that_is_not_json_is_retried_and_then_a_decode_error(body: 
 async def test_bytes_that_are_spoilt_once_are_requested_again(offset: int, damage: bytes) -> None:
     """A page that is no longer JSON costs one retry, on whatever page of a list the damage is."""
     rows = [wire_row(number) for number in range(400, 0, -1)]
-    spoilt = []
+    spoilt: list[int] = []
 
     async def handler(request: web.Request) -> web.Response:
         first = int(request.query["offset"])
@@ -282,23 +301,83 @@ async def test_a_refused_connection_is_a_transport_error() -> None:
     async with raw_server(lambda _: None) as (origin, _):
         pass
     async with static_client(origin, retry=RetryPolicy(max_attempts=2, backoff_initial=0.001)) as client:
-        with pytest.raises(TransportError, match="cannot be reached") as caught:
+        with pytest.raises(TransportError, match="cannot be reached: it refused the connection") as caught:
             await vehicles(client)
     assert caught.value.attempts == 2
     assert "127.0.0.1" not in str(caught.value)
 
 
+async def test_plain_http_on_a_tls_port_is_named() -> None:
+    """If a server answers a TLS handshake with plain text, the error says so, in OpenSSL's words."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with listening(handle, "https") as origin, static_client(origin, retry=ONCE) as client:
+        with pytest.raises(TransportError, match=r"may not speak TLS on this port \((wrong version|record layer)"):
+            await vehicles(client)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), "the server cannot be reached: it refused the connection"),
+        (OSError(errno.EHOSTUNREACH, "x"), "the server cannot be reached: there is no route to it"),
+        (OSError(errno.EMFILE, "x"), "the server cannot be reached (EMFILE)"),
+        (OSError("several"), "the server cannot be reached"),
+        (ConnectionResetError(), "the server closed the connection while it was being set up"),
+    ],
+    ids=repr,
+)
+def test_faults_of_connecting_are_told_apart(error: OSError, words: str) -> None:
+    """An error names the reason why no connection was made."""
+    assert explain_connecting(error) == words
+
+
+@pytest.mark.parametrize("body", [b"[{", b"[1]"], ids=["not JSON", "not vehicles"])
+async def test_a_decode_error_names_the_request_id(body: bytes) -> None:
+    """A `DecodeError` holds the response's `X-Request-ID`, also after it was pickled."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, headers={"X-Request-ID": "request-1"})
+
+    async with serving(handler) as origin, static_client(origin, retry=ONCE) as client:
+        with pytest.raises(DecodeError) as caught:
+            await vehicles(client)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert error.request_id == "request-1"
+        assert str(error).endswith("[request request-1]")
+
+
+@pytest.mark.parametrize("request_id", ["request-1", "holds token-1", "token-1"])
+async def test_a_transport_error_names_the_request_id(request_id: str) -> None:
+    """If a body ends early, the error holds the response's `X-Request-ID`, unless this repeats the token."""
+    response = f"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nX-Request-ID: {request_id}\r\n\r\n[".encode()
+    async with raw_server(lambda writer: writer.write(response)) as (origin, _):
+        async with static_client(origin, retry=ONCE) as client:
+            with pytest.raises(TransportError, match="cut short") as caught:
+                await vehicles(client)
+    assert caught.value.request_id == ("request-1" if request_id == "request-1" else None)
+
+
 @pytest.mark.leaping
-@pytest.mark.parametrize("timeouts", [Timeouts(read=2), Timeouts(total=2)])
-async def test_a_silent_server_is_a_timeout(timeouts: Timeouts) -> None:
-    """Each attempt ends if no response arrives within `read` or `total` seconds."""
+@pytest.mark.parametrize(
+    ("timeouts", "reason"),
+    [
+        (Timeouts(read=2), "no response within 2 s (read timeout)"),
+        (Timeouts(total=2), "no complete response within 2 s (total timeout)"),
+    ],
+)
+async def test_a_silent_server_is_a_timeout(timeouts: Timeouts, reason: str) -> None:
+    """Each attempt ends if no response arrives within `read` or `total` seconds, and the error says which."""
     loop = asyncio.get_running_loop()
     async with PoderoSimulator(faults=[Fault(kind="hang", rate=1.0, endpoint="users")], clock=loop.time) as simulator:
         async with client_of(simulator, timeouts=timeouts, retry=RetryPolicy(max_attempts=2)) as client:
             started = loop.time()
             with pytest.raises(RequestTimeoutError) as caught:
                 await anext(client.users())
-    assert caught.value.attempts == 2
+    assert (caught.value.reason, caught.value.attempts) == (reason, 2)
     assert 3.9 < loop.time() - started < 20
 
 
@@ -363,6 +442,83 @@ async def test_a_body_over_the_maximum_is_an_error(is_announced: bool) -> None:
         with pytest.raises(TransportError, match="the response body is larger than 1,000 bytes") as caught:
             await transport.get("/", len, RequestStats())
         await transport.aclose()
+    assert caught.value.attempts == 1
+
+
+async def test_large_bodies_are_held_one_after_another() -> None:
+    """While one large body is held, others are read only in part, until it is decoded or its request has failed."""
+    full: list[int] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "3000000"})
+        await response.prepare(request)
+        for _ in range(3):
+            await response.write(bytes(1_000_000))
+        full.append(1)
+        return response
+
+    large = LargeBodies(min_bytes=1000, at_once=1)
+    async with serving(handler) as origin:
+        session = HttpSession(None, Timeouts(read=5, total=5), large_bodies=large)
+        release = await large.enter()
+        cancelled, *reads = [asyncio.create_task(session.send("GET", URL(origin), "/", {})) for _ in range(3)]
+        await asyncio.sleep(0.03)
+        assert not any(task.done() for task in reads)
+        cancelled.cancel()
+        release()
+        [first], _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0.03)
+        assert sum(task.done() for task in reads) == 1
+        assert await BodyDecoder().decode(first.result(), len) == 3_000_000
+        responses = await asyncio.gather(*reads)
+        await session.aclose()
+    assert [len(response.body()) for response in responses] == [3_000_000] * 2
+
+
+async def test_a_wait_for_other_large_bodies_ends_with_the_total_timeout() -> None:
+    """Only `Timeouts.total` bounds the wait for other large bodies, since the server is not the one that waits."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(3_000_000))
+
+    large = LargeBodies(min_bytes=1000, at_once=1)
+    async with serving(handler) as origin:
+        session = HttpSession(None, Timeouts(read=0.02, total=0.1), large_bodies=large)
+        release = await large.enter()
+        with pytest.raises(RequestTimeoutError, match="total timeout"):
+            await session.send("GET", URL(origin), "/", {})
+        release()
+        assert (await session.send("GET", URL(origin), "/", {})).status == 200
+        await session.aclose()
+
+
+async def test_a_page_has_a_smaller_maximum_than_a_list_of_users() -> None:
+    """A page of 9 MB is refused before it is read; a list of users of that size is read."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=b"[" + b" " * 9_000_000 + b"]")
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(TransportError, match="the response body is larger than 8,388,608 bytes"):
+            await client.list_sessions(USER, VEHICLE, date(2026, 1, 1), date(2026, 1, 31))
+        assert [user async for user in client.users()] == []
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+async def test_long_headers_are_read(is_lent: bool) -> None:
+    """A header of 60,000 bytes is read, over a lent session, too. A longer one is an error after one attempt."""
+    size = 60_000
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=b"[]", headers={"Content-Security-Policy": "a" * size})
+
+    async with serving(handler) as origin, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        async with static_client(origin, session=session) as client:
+            assert await vehicles(client) == 0
+            size = 70_000
+            with pytest.raises(TransportError, match="a header of the response is larger than 65,536 bytes") as caught:
+                await vehicles(client)
     assert caught.value.attempts == 1
 
 
@@ -435,7 +591,7 @@ async def test_tls_is_verified(tmp_path: Path) -> None:
     async with PoderoSimulator(users=3, vehicles=3, ssl_context=server_context) as simulator:
         assert simulator.base_url.startswith("https://")
         async with client_of(simulator) as client:
-            with pytest.raises(TransportError, match="TLS failed") as caught:
+            with pytest.raises(TransportError, match=r"TLS failed: unable to get local issuer certificate") as caught:
                 await anext(client.users())
         assert caught.value.attempts == 1, "another attempt would meet the same certificate"
         trusting = ssl.create_default_context()
@@ -456,7 +612,7 @@ async def test_a_broken_handshake_is_retried(simulator: PoderoSimulator) -> None
         await proxy.set_mode("alert")
         retry = RetryPolicy(backoff_initial=0.001, max_attempts=2)
         async with client_of(simulator, base_url=proxy.origin, session=session, retry=retry) as client:
-            with pytest.raises(TransportError, match="TLS failed") as caught:
+            with pytest.raises(TransportError, match=r"TLS failed: .*internal error") as caught:
                 await anext(client.users())
             assert caught.value.attempts == 2
             await proxy.set_mode("open")
@@ -464,6 +620,60 @@ async def test_a_broken_handshake_is_retried(simulator: PoderoSimulator) -> None
 
 
 # --- own and lent sessions --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+async def test_a_lost_request_is_repeated_and_counted_by_the_client_alone(is_lent: bool) -> None:
+    """When a server closes kept connections, it sees as many requests as the client counts, over a lent session, too."""
+    seen = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for response in (b"HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n" + page_body(), b""):
+            await reader.readuntil(b"\r\n\r\n")
+            seen.append(1)
+            writer.write(response)
+
+    async with listening(handle) as origin, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        client = await stack.enter_async_context(static_client(origin, session=session))
+        days = date(2026, 1, 1), date(2026, 1, 31)
+        reads = [await client.vehicle_sessions(USER, VEHICLE, *days) for _ in range(3)]
+    assert (sum(read.requests for read in reads), sum(read.retries for read in reads)) == (len(seen), 2) == (5, 2)
+
+
+async def test_the_middlewares_of_a_lent_session_are_used(simulator: PoderoSimulator) -> None:
+    """A lent session keeps its own middlewares."""
+    paths: list[str] = []
+
+    async def note(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        paths.append(request.url.path)
+        return await handler(request)
+
+    async with aiohttp.ClientSession(middlewares=[note]) as session, client_of(simulator, session=session) as client:
+        await anext(client.users())
+    assert [path.rpartition("/")[2] for path in paths] == ["token", "users"]
+
+
+async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response() -> None:
+    """A second response that nobody asked for closes its connection, and the next call uses another one."""
+    bodies = [b"[]", json.dumps([{"id": str(USER)}]).encode(), json.dumps([{"id": str(VEHICLE)}]).encode()]
+    connections = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        for body in (bodies[0], bodies[1]) if len(connections) == 1 else (bodies[2],):
+            if body != bodies[1]:
+                await reader.readuntil(b"\r\n\r\n")
+            else:
+                await asyncio.sleep(0.01)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await reader.read()
+
+    async with listening(handle) as origin, static_client(origin) as client:
+        assert await vehicles(client) == 0
+        await asyncio.sleep(0.05)
+        assert [vehicle.id for vehicle in await client.electric_vehicles(USER)] == [VEHICLE]
+    assert len(connections) == 2
 
 
 async def test_a_lent_session_stays_open(simulator: PoderoSimulator) -> None:

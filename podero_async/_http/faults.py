@@ -1,0 +1,90 @@
+"""Faults of a connection in words, without the URL, host or proxy that aiohttp's own messages may contain."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import aiohttp
+from aiohttp.http_exceptions import LineTooLong
+
+__all__ = ["MAX_HEADER_BYTES", "explain", "explain_connecting", "explain_tls", "is_final"]
+
+MAX_HEADER_BYTES = 64 << 10
+"""The longest header that is read. aiohttp's default, 8,190 bytes, is less than some firewalls and CDNs send."""
+
+_FINAL_ERRORS = (  # another attempt would fail the same way; a broken handshake is not among them
+    aiohttp.ClientConnectorCertificateError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.TooManyRedirects,
+    aiohttp.InvalidURL,
+    aiohttp.NonHttpUrlClientError,
+    aiohttp.RedirectClientError,
+    aiohttp.UploadAbortedError,
+)
+_WORDS: Mapping[type[Exception], str] = MappingProxyType(
+    {
+        aiohttp.ClientConnectorDNSError: "the host name cannot be resolved",
+        aiohttp.ServerFingerprintMismatch: "TLS failed: the certificate has another fingerprint",
+        aiohttp.ServerDisconnectedError: "the connection was lost",
+        aiohttp.ClientPayloadError: "the response body was cut short",
+        aiohttp.ClientResponseError: "the response is not valid HTTP",
+    }
+)
+_UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+_NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+
+
+def is_final(error: Exception) -> bool:
+    """Return whether another attempt would fail the same way."""
+    return isinstance(error, _FINAL_ERRORS) or _has_too_long_header(error)
+
+
+def explain(error: Exception) -> str:
+    """Describe an error of aiohttp or of the operating system."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return explain_tls(getattr(error, "certificate_error", None))
+    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+        return explain_tls(getattr(error, "os_error", error))
+    if _has_too_long_header(error):
+        return f"a header of the response is larger than {MAX_HEADER_BYTES:,} bytes"
+    for kind, words in _WORDS.items():
+        if isinstance(error, kind):
+            return words
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return explain_connecting(getattr(error, "os_error", None))
+    return "the connection was lost" if isinstance(error, OSError) else f"the request failed ({type(error).__name__})"
+
+
+def explain_tls(error: object) -> str:
+    """Describe a fault of TLS in OpenSSL's words."""
+    reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
+    if reason in _NOT_TLS:
+        return f"TLS failed: the server may not speak TLS on this port ({_words(reason)})"
+    return f"TLS failed: {_words(reason)}" if reason else "TLS failed"
+
+
+def _words(reason: str) -> str:
+    return reason.replace("_", " ").lower() if reason.isupper() else reason
+
+
+def explain_connecting(error: object) -> str:
+    """Describe the operating system's error when no connection was made."""
+    number = getattr(error, "errno", None)
+    if number == errno.ECONNREFUSED:
+        return "the server cannot be reached: it refused the connection"
+    if number in _UNREACHABLE:
+        return "the server cannot be reached: there is no route to it"
+    if isinstance(error, ConnectionError):
+        return "the server closed the connection while it was being set up"
+    name = errno.errorcode.get(number or 0)
+    return f"the server cannot be reached ({name})" if name else "the server cannot be reached"
+
+
+def _has_too_long_header(error: Exception) -> bool:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LineTooLong):
+        cause = cause.__cause__  # aiohttp wraps the error of its parser twice
+    return cause is not None
