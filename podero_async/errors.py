@@ -216,12 +216,16 @@ class CompletenessError(PoderoError):
     """Number of sessions delivered before the error, or of users for a list of users."""
     total: int
     """The server's last count of the list."""
+    path: str
+    """The path of the list."""
 
-    def __init__(self, reason: str, delivered: int, total: int) -> None:
-        super().__init__(reason, delivered, total)
+    def __init__(self, reason: str, delivered: int, total: int, path: str = "") -> None:
+        super().__init__(reason, delivered, total, path)
         self.reason = reason
         self.delivered = delivered
         self.total = total
+        self.path = path
 
     def __str__(self) -> str:
-        return f"{self.reason}: {self.delivered} rows delivered, the server counts {self.total}"
+        path = f" (GET {self.path})" if self.path else ""
+        return f"{self.reason}: {self.delivered} rows delivered, the server counts {self.total}{path}"

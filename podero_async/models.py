@@ -9,9 +9,11 @@ text and its `name` None. It equals every member of the same text. Iterating ove
 """
 
 import enum
+import logging
+import re
 import uuid
 from datetime import date, datetime
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 
@@ -35,13 +37,28 @@ __all__ = [
 ]
 
 
+_logger = logging.getLogger("podero_async")
+_MAX_LOGGED_TEXTS = 100
+_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+_logged_texts: set[str] = set()
+
+
 class _OpenEnum(enum.StrEnum):
     """An enum that the server may extend, as the module's docstring says."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def name(self) -> str | None: ...  # type: ignore[override]
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
         if not isinstance(value, str):
             return None
+        if value not in _logged_texts and len(_logged_texts) < _MAX_LOGGED_TEXTS:
+            _logged_texts.add(value)
+            shown = value if _PLAIN_TEXT.fullmatch(value) else "***"
+            _logger.info("unknown %s %r: the API has more values than this release", cls.__name__, shown)
         member = str.__new__(cls, value)
         member._name_ = None  # type: ignore[assignment]  # as for unnamed members of enum.Flag
         member._value_ = value
@@ -72,6 +89,8 @@ class SessionOutcome(_OpenEnum):
     OPTIMIZED = "optimized"
     OTHER = "other"
     UNKNOWN = "unknown"
+    if TYPE_CHECKING:
+        _LATER = "..."  # so that a `match` is complete only with a case for the values to come
 
 
 class HiddenReason(_OpenEnum):
@@ -79,6 +98,8 @@ class HiddenReason(_OpenEnum):
 
     SHORT_DURATION = "short_duration"
     """The vehicle was plugged in for less than five minutes."""
+    if TYPE_CHECKING:
+        _LATER = "..."
 
 
 class Completeness(enum.StrEnum):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import AsyncIterator
+from datetime import date
 
 import pytest
+from aiohttp import web
 
-from podero_async import errors
+from podero_async import ChargingSession, errors
 from podero_async.errors import (
     ApiError,
     CompletenessError,
@@ -18,7 +21,10 @@ from podero_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from tests._support.clients import USER, VEHICLE, page_body, serving, static_client, wire_row
 
+DAYS = date(2026, 1, 1), date(2026, 1, 31)
+SESSIONS_PATH = f"/users/{USER}/electric-vehicles/{VEHICLE}/sessions"
 EXAMPLES = [
     ConfigurationError("limit"),
     TransportError("the connection was lost", "GET", "/x", retryable=False),
@@ -29,15 +35,15 @@ EXAMPLES = [
         if isinstance(kind, type) and issubclass(kind, ApiError)
     ),
     DecodeError("expected a number", "$.items[3]", 3, method="GET", path="/x"),
-    CompletenessError("the list is not sorted by plug-in time", 10, 12),
+    CompletenessError("the list is not sorted by plug-in time", 10, 12, "/x"),
 ]
 
 
 @pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 def test_errors_pickle_and_copy(error: PoderoError) -> None:
     """An unpickled or copied error has the type, the message and the attributes of the original."""
-    if hasattr(error, "attempts"):
-        error.attempts = 7
+    if isinstance(error, ApiError | DecodeError | TransportError):
+        error.attempts, error.request_id = 7, "request-2"
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(twin) is type(error)
         assert str(twin) == str(error)
@@ -70,3 +76,36 @@ def test_errors_are_the_built_in_errors_of_their_kind() -> None:
     """`except TimeoutError` and `except ValueError` catch them, too."""
     assert issubclass(RequestTimeoutError, TimeoutError)
     assert issubclass(ConfigurationError, ValueError)
+
+
+async def test_an_unreadable_row_names_its_vehicle() -> None:
+    """The `DecodeError` of a row has the path of the vehicle's sessions, for one page and for a stream."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=page_body(wire_row(is_at_home="maybe")))
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        for call in (client.list_sessions(USER, VEHICLE, *DAYS), anext(client.sessions(USER, VEHICLE, *DAYS))):
+            with pytest.raises(DecodeError, match=r"\$\.items\[0\]\.is_at_home \(GET ") as caught:
+                await call
+            assert caught.value.path.endswith(SESSIONS_PATH)
+
+
+async def listed(sessions: AsyncIterator[ChargingSession]) -> list[ChargingSession]:
+    return [session async for session in sessions]
+
+
+async def test_an_unproven_list_names_its_vehicle() -> None:
+    """The `CompletenessError` of a list without progress has the path of the vehicle's sessions."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=page_body(*map(wire_row, range(200)), total=1000))
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        for call in (
+            client.vehicle_sessions(USER, VEHICLE, *DAYS),
+            listed(client.sessions(USER, VEHICLE, *DAYS)),
+        ):
+            with pytest.raises(CompletenessError, match="no progress") as caught:
+                await call
+            assert caught.value.path.endswith(SESSIONS_PATH)

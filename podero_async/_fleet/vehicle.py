@@ -6,8 +6,8 @@ Knows the sessions endpoint and the list reader, but neither requests nor tokens
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
 from uuid import UUID
 
@@ -81,7 +81,7 @@ async def fetch_vehicle(
     if first.is_whole_and_distinct:
         return _sessions_of(vehicle, window, first.decode(), Completeness.VERIFIED, stats)
     reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
-    with ExitStack() as on_failure:
+    with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
         on_failure.callback(budget.release, await budget.acquire(first.pages))
         async with aclosing(reader.new_rows()) as stream:
             rows = [rows async for rows in stream]
@@ -103,7 +103,7 @@ async def fetch_page(
         stats=RequestStats(),
     )
     if page.rejected and not keep_rejected:
-        _raise_rejected(page.rejected[0])
+        _raise_rejected(page.rejected[0], endpoints.sessions_path(vehicle))
     return page
 
 
@@ -127,17 +127,21 @@ async def stream_vehicle(
     """
     fetch = partial(_fetch_page, endpoints, vehicle, RequestStats())
     reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_MAX_PAGES_AHEAD_OF_STREAM)
+    path = endpoints.sessions_path(vehicle)
+    if on_rejected is None:
+        on_rejected = partial(_raise_rejected, path=path)
     delivered = 0
-    async with aclosing(reader.new_rows()) as stream:
-        async for rows in stream:
-            page = _decoded(rows)
-            for item in page.rejected:
-                (on_rejected or _raise_rejected)(item)
-            for session in page.items:
-                yield session
-            delivered += len(page.items)
+    with _errors_naming(path):
+        async with aclosing(reader.new_rows()) as stream:
+            async for rows in stream:
+                page = _decoded(rows)
+                for item in page.rejected:
+                    on_rejected(item)
+                for session in page.items:
+                    yield session
+                delivered += len(page.items)
     if reader.completeness is Completeness.UNPROVEN:
-        raise CompletenessError(reader.reason, delivered, reader.total)
+        raise CompletenessError(reader.reason, delivered, reader.total, path)
 
 
 def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, stats: RequestStats) -> VehicleFailure:
@@ -167,8 +171,18 @@ def _decoded(rows: NewRows) -> SessionsPage:
         return rows.decode()
 
 
-def _raise_rejected(item: RejectedItem) -> None:
-    raise DecodeError(item.reason, f"$.items[{item.index}]{item.path[1:]}", item.index)
+def _raise_rejected(item: RejectedItem, path: str) -> None:
+    raise DecodeError(item.reason, f"$.items[{item.index}]{item.path[1:]}", item.index, path=path)
+
+
+@contextmanager
+def _errors_naming(path: str) -> Iterator[None]:
+    """Add the path of the list to an error of its completeness."""
+    try:
+        yield
+    except CompletenessError as error:
+        error.path = error.path or path
+        raise
 
 
 async def _fetch_page(

@@ -50,12 +50,12 @@ class Endpoints:
     ) -> T:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, read by `decode`."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
-        path = f"{self._sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
+        path = f"{self.sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
         return await self._get(path, decode, stats)
 
     async def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> ChargingSession | None:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
-        return await self._get(f"{self._sessions_path(vehicle)}/current", decode_current_session, stats)
+        return await self._get(f"{self.sessions_path(vehicle)}/current", decode_current_session, stats)
 
     async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int | None, list[User]]:
         """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
@@ -80,13 +80,22 @@ class Endpoints:
         """GET .../users/{user_id}/electric-vehicles."""
         return await self._get(f"{self._root}/{user_id}/electric-vehicles", decode_vehicles, stats)
 
-    async def _get(self, path: str, decode: Callable[[bytes], T], stats: RequestStats, **options: str) -> T:
+    async def _get(
+        self,
+        path: str,
+        decode: Callable[[bytes], T],
+        stats: RequestStats,
+        *,
+        max_bytes: int | None = None,
+        **options: str,
+    ) -> T:
         if self._is_first_call:
             self._is_first_call = False
             preload_converter()  # while the first request is on its way
-        return await self._transport.get(path, decode, stats, **options)
+        return await self._transport.get(path, decode, stats, max_bytes=max_bytes, **options)
 
-    def _sessions_path(self, vehicle: VehicleRef) -> str:
+    def sessions_path(self, vehicle: VehicleRef) -> str:
+        """Return the path of a vehicle's sessions, without query."""
         return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
 
 

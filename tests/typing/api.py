@@ -78,6 +78,15 @@ async def fleet(client: PoderoClient) -> None:
         assert_type(fetch.summary, FleetSummary)
 
 
+def later_values(reason: HiddenReason) -> str:
+    """An enum may gain values, so a `match` needs a case for them."""
+    match reason:
+        case HiddenReason.SHORT_DURATION:
+            return "short"
+        case _:
+            assert_never(reason)  # type: ignore[arg-type]
+
+
 def models(session: ChargingSession, error: ApiError) -> None:
     """Fields have the types of the API's description."""
     assert_type(session.id, UUID)
@@ -85,6 +94,7 @@ def models(session: ChargingSession, error: ApiError) -> None:
     assert_type(session.unplug_time, datetime | None)
     assert_type(session.energy_charged_kwh, float | None)
     assert_type(session.session_outcome, SessionOutcome)
+    assert_type(session.session_outcome.name, str | None)
     assert_type(session.hidden_reason, HiddenReason | None)
     assert_type(session.reachable_soc_pct, int | None)
     assert_type(error.status, int)
