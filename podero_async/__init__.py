@@ -62,6 +62,7 @@ from podero_async.errors import (
 )
 from podero_async.models import (
     ChargingSession,
+    ClientStatistics,
     Completeness,
     DeviceModel,
     ElectricVehicle,
@@ -84,6 +85,7 @@ __all__ = [
     "AuthenticationError",
     "ChargingSession",
     "ClientCredentials",
+    "ClientStatistics",
     "Completeness",
     "CompletenessError",
     "ConfigurationError",

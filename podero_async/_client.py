@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from datetime import date
@@ -27,6 +28,7 @@ from podero_async._settings import read_settings
 from podero_async.errors import ConfigurationError
 from podero_async.models import (
     ChargingSession,
+    ClientStatistics,
     ElectricVehicle,
     RejectedItem,
     SessionsPage,
@@ -92,10 +94,13 @@ class PoderoClient:
         _check_kind("retry", retry, RetryPolicy, "a RetryPolicy")
         _check_kind("throttle", throttle, ThrottlePolicy, "a ThrottlePolicy")
         _check_kind("timeouts", timeouts, Timeouts, "a Timeouts")
+        if session is not None:
+            _check_kind("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession")
+        _check_token_store(token_store)
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
         with strip_traceback():  # the URL may contain a password
-            self._transport = Transport(
+            transport = Transport(
                 base_url,
                 credentials,
                 session=session,
@@ -104,7 +109,12 @@ class PoderoClient:
                 timeouts=timeouts,
                 token_store=token_store,
             )
-        self._endpoints = Endpoints(self._transport, self._org_id)
+        self._set_transport(transport, is_derived=False)
+
+    def _set_transport(self, transport: Transport, *, is_derived: bool) -> None:
+        self._transport = transport
+        self._endpoints = Endpoints(transport, self._org_id)
+        self._is_derived = is_derived
 
     @classmethod
     def from_env(
@@ -147,8 +157,35 @@ class PoderoClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice."""
-        await self._transport.aclose()
+        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice.
+
+        A client that `with_options` returned closes nothing.
+        """
+        if not self._is_derived:
+            await self._transport.aclose()
+
+    def with_options(self, *, retry: RetryPolicy | None = None, timeouts: Timeouts | None = None) -> Self:
+        """Return a client with other bounds that shares all else: token, connections, limits, pauses and statistics.
+
+        Create it once and keep it, because its retries have a budget of their own. It works until this client is closed,
+        and closing it closes nothing.
+
+        Args:
+            retry: How often and for how long a request is tried. If none is given, as for this client.
+            timeouts: How long one attempt may take. If none are given, as for this client.
+
+        Raises:
+            ConfigurationError: An argument is invalid.
+        """
+        _check_kind("retry", retry, RetryPolicy | None, "a RetryPolicy")
+        _check_kind("timeouts", timeouts, Timeouts | None, "a Timeouts")
+        derived = copy.copy(self)
+        derived._set_transport(self._transport.with_options(retry, timeouts), is_derived=True)  # noqa: SLF001
+        return derived
+
+    def statistics(self) -> ClientStatistics:
+        """Return how many requests are in flight and may be, whether the client pauses, and the counts so far."""
+        return self._transport.statistics()
 
     async def list_sessions(
         self,
@@ -181,6 +218,7 @@ class PoderoClient:
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         bounds = arguments.page_bounds(limit, offset)
+        arguments.flag("keep_rejected", keep_rejected)
         return await fetch_page(self._endpoints, vehicle, window, *bounds, keep_rejected=keep_rejected)
 
     def sessions(
@@ -208,6 +246,8 @@ class PoderoClient:
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
+        if not (on_rejected is None or callable(on_rejected)):
+            raise ValueError("on_rejected must be a function")
         return stream_vehicle(self._endpoints, vehicle, window, on_rejected)
 
     async def vehicle_sessions(
@@ -246,6 +286,7 @@ class PoderoClient:
         Raises:
             CompletenessError: The server counts more users than it lists; raised after the last user.
         """
+        arguments.flag("include_deleted", include_deleted)
         return all_users(self._endpoints, include_deleted=include_deleted, stats=RequestStats())
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
@@ -255,6 +296,7 @@ class PoderoClient:
         """
         with strip_traceback():  # the partner's own id may identify a person
             checked = arguments.external_id(external_id)
+            arguments.flag("include_deleted", include_deleted)
             return await self._endpoints.user_by_external_id(
                 checked, include_deleted=include_deleted, stats=RequestStats()
             )
@@ -298,9 +340,18 @@ class PoderoClient:
                 and a list of users that is shorter than its total is a `CompletenessError` after the last outcome.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
+        if not isinstance(vehicles, Iterable | AsyncIterable | None):
+            raise ValueError(f"vehicles must be an iterable of VehicleRef, not a {type(vehicles).__name__}")  # noqa: TRY004
         return FleetFetch(self._endpoints, self._transport.limiter, window, vehicles)
 
 
 def _check_kind(name: str, value: object, kinds: type | UnionType, wanted: str) -> None:
     if not isinstance(value, kinds):
         raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def _check_token_store(store: object) -> None:
+    methods = ("lock", "load", "save")
+    if store is None or (not isinstance(store, type) and all(callable(getattr(store, name, None)) for name in methods)):
+        return
+    raise ConfigurationError(f"token_store must be a TokenStore, such as a FileTokenStore, not {type(store).__name__}")

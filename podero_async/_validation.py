@@ -16,6 +16,8 @@ __all__ = [
     "count",
     "days",
     "external_id",
+    "flag",
+    "flag_setting",
     "is_whole_number",
     "page_bounds",
     "positive",
@@ -37,6 +39,19 @@ def count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
     """Check a setting that is a whole number of at least 1."""
     if not is_whole_number(value) or value < 1:
         raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1")
+
+
+def flag_setting(_: object, attribute: attrs.Attribute[bool], value: bool) -> None:
+    """Check a setting that is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} must be True or False")
+
+
+def flag(name: str, value: bool) -> bool:
+    """Return a flag if it is True or False: the text "false" would count as true."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not a {type(value).__name__}")  # noqa: TRY004
+    return value
 
 
 def is_whole_number(value: object) -> bool:

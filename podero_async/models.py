@@ -21,6 +21,7 @@ from podero_async.errors import PoderoError
 
 __all__ = [
     "ChargingSession",
+    "ClientStatistics",
     "Completeness",
     "DeviceModel",
     "ElectricVehicle",
@@ -356,3 +357,27 @@ class FleetSummary:
     """Number of times that the server asked the client to pause."""
     seconds: float = 0.0
     """Seconds from the start of the fetch until now, or until its end."""
+
+
+@attrs.frozen(kw_only=True)
+class ClientStatistics:
+    """The state and the counts of a client, and of all clients derived from it by `with_options`."""
+
+    in_flight: int
+    """Requests in flight now, token requests excluded."""
+    queued: int
+    """Requests that wait until they may be sent."""
+    limit: int
+    """Number of requests that may be in flight now."""
+    paused_for_s: float
+    """Seconds until the next request may be sent, if the server asked for a pause or is unavailable; otherwise 0."""
+    is_breaker_open: bool
+    """Whether all recent requests have failed, so that only single probes are sent."""
+    requests: int
+    """HTTP requests so far, retries included and token requests excluded."""
+    retries: int
+    """Requests that repeated a failed one."""
+    pauses: int
+    """Number of times that the server asked the client to pause."""
+    token_requests: int
+    """Requests to the token endpoint, retries included."""

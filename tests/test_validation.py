@@ -11,11 +11,21 @@ from uuid import UUID
 import aiohttp
 import pytest
 
-from podero_async import ConfigurationError, PoderoClient, RetryPolicy, StaticToken, ThrottlePolicy, Timeouts
+from podero_async import (
+    ConfigurationError,
+    FileTokenStore,
+    PoderoClient,
+    RetryPolicy,
+    StaticToken,
+    ThrottlePolicy,
+    Timeouts,
+    VehicleRef,
+)
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import ORG, client_of, static_client
 
 IDS: dict[str, Any] = {"user_id": UUID(int=1), "vehicle_id": str(UUID(int=2))}
+REF: dict[str, Any] = {"user_id": UUID(int=1), "vehicle_id": UUID(int=2)}
 DAYS: dict[str, Any] = {"from_date": date(2026, 1, 1), "to_date": date(2026, 1, 31)}
 BAD_DAYS: list[tuple[str, Any]] = [
     ("from_date", date(2026, 2, 1)),
@@ -68,12 +78,23 @@ async def test_a_page_out_of_bounds_is_named(simulator: PoderoSimulator, name: s
         ("user_by_external_id", {"external_id": ".."}, "external_id"),
         ("user_by_external_id", {"external_id": 5}, "external_id"),
         ("user_by_external_id", {"external_id": "jo\ud800hn"}, "external_id"),
+        ("user_by_external_id", {"external_id": "john", "include_deleted": "false"}, "include_deleted"),
+        ("users", {"include_deleted": "false"}, "include_deleted"),
+        ("list_sessions", IDS | DAYS | {"keep_rejected": 1}, "keep_rejected"),
+        ("sessions", IDS | DAYS | {"on_rejected": []}, "on_rejected"),
+        *(("fetch_fleet", DAYS | {"vehicles": value}, "vehicles") for value in (5, VehicleRef(**REF))),
+        *(
+            (method, IDS | DAYS | {"include_hidden": value}, "include_hidden")
+            for method in ("list_sessions", "sessions", "vehicle_sessions")
+            for value in ("false", 0, None)
+        ),
+        ("fetch_fleet", DAYS | {"include_hidden": "false"}, "include_hidden"),
     ],
 )
-async def test_a_wrong_id_of_other_calls_is_named(
+async def test_another_wrong_argument_is_named(
     simulator: PoderoSimulator, method: str, arguments: Any, name: str
 ) -> None:
-    """An id is refused if it would change the path of the request."""
+    """An id is refused if it would change the path of the request, and a flag if it is not True or False."""
     await assert_refused(simulator, method, arguments, name)
 
 
@@ -82,6 +103,15 @@ async def test_a_wrong_id_of_other_calls_is_named(
     [
         ({"org_id": "me", "credentials": StaticToken("t")}, "org_id"),
         ({"org_id": ORG, "credentials": "t0ken"}, "credentials"),
+        *(
+            ({"org_id": ORG, "credentials": StaticToken("t"), name: value}, name)
+            for name, value in (
+                ("session", "t0ken"),
+                ("token_store", "t0ken"),
+                ("token_store", object()),
+                ("token_store", FileTokenStore),
+            )
+        ),
     ],
 )
 def test_a_wrong_argument_of_a_client_is_named(arguments: Any, name: str) -> None:
@@ -104,6 +134,7 @@ def test_a_wrong_argument_of_a_client_is_named(arguments: Any, name: str) -> Non
         (RetryPolicy, {"backoff_max": float("nan")}),
         (RetryPolicy, {"retry_after_max": float("inf")}),
         *((ThrottlePolicy, {"max_concurrency": value}) for value in (0, True, 1.5)),
+        *((ThrottlePolicy, {"adaptive": value}) for value in ("false", 0, None)),
         *((ThrottlePolicy, {"requests_per_second": value}) for value in ("5", True, 0, -1, float("inf"))),
         (static_client, {"origin": "http://127.0.0.1:1", "retry": None}),
         (static_client, {"origin": "http://127.0.0.1:1", "throttle": 5}),

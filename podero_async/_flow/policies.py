@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from podero_async._validation import count, positive
+from podero_async._validation import count, flag_setting, positive
 
 __all__ = ["RetryPolicy", "ThrottlePolicy"]
 
@@ -52,5 +52,5 @@ class ThrottlePolicy:
     """
 
     max_concurrency: int = attrs.field(default=64, validator=count)
-    adaptive: bool = True
+    adaptive: bool = attrs.field(default=True, validator=flag_setting)
     requests_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))

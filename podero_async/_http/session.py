@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import platform
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -52,28 +53,29 @@ class HttpSession:
         *,
         large_bodies: LargeBodies | None = None,
     ) -> None:
-        if session is not None and session.auth is not None:
-            raise ConfigurationError("session must not have an auth of its own: the client authorizes its requests")
-        self._session = session
-        self._is_lent = session is not None
-        self._is_closed = False
-        self.timeouts = timeouts
+        self._connections = _Connections(session)
         self._large_bodies = large_bodies or LargeBodies()
+        self._set_timeouts(timeouts)
+
+    def with_timeouts(self, timeouts: Timeouts) -> HttpSession:
+        """Return a session that shares all but the timeouts with this one."""
+        derived = copy.copy(self)
+        derived._set_timeouts(timeouts)  # noqa: SLF001
+        return derived
+
+    def _set_timeouts(self, timeouts: Timeouts) -> None:
+        self.timeouts = timeouts
         # AttemptTimeout covers the rest, since aiohttp's `sock_read` counts neither connecting nor waiting in the pool.
         self._aiohttp_timeout = ClientTimeout(total=None, sock_connect=timeouts.connect)
 
     @property
     def pool_size(self) -> int | None:
         """The number of connections that a lent session has for one host; None if unlimited."""
-        connector = self._session.connector if self._session is not None else None
-        bounds = [bound for bound in (connector.limit, connector.limit_per_host) if bound] if connector else []
-        return min(bounds, default=None)
+        return self._connections.pool_size
 
     async def aclose(self) -> None:
         """Close the session unless it is lent. Later requests fail with `ConfigurationError`."""
-        self._is_closed = True
-        if self._session is not None and not self._is_lent:
-            await self._session.close()
+        await self._connections.aclose()
 
     async def send(
         self,
@@ -101,7 +103,8 @@ class HttpSession:
             ConfigurationError: The client is closed.
             TransportError: No usable response arrived.
         """
-        session = self._open_session()
+        connections = self._connections
+        session = connections.open()
         attempt = AttemptTimeout(self.timeouts)
         received: Mapping[str, str] = {}
         try:
@@ -118,14 +121,14 @@ class HttpSession:
                     max_line_size=MAX_HEADER_BYTES,
                     max_field_size=MAX_HEADER_BYTES,
                     max_headers=_MAX_HEADERS,
-                    middlewares=_sending_once(session) if self._is_lent else None,
+                    middlewares=_sending_once(session) if connections.is_lent else None,
                 ) as response:
                     received = response.headers
                     return await read_response(response, attempt, self._large_bodies, max_bytes, secrets)
         except asyncio.CancelledError:
             # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
             # unless the task itself is cancelled, too.
-            if attempt.is_task_cancelled or not (self._is_closed or session.closed):
+            if attempt.is_task_cancelled or not (connections.is_closed or session.closed):
                 raise
             raise ConfigurationError(_CLOSED) from None
         except TimeoutError:
@@ -144,8 +147,31 @@ class HttpSession:
         fault.request_id = read_request_id(received, secrets)
         raise fault
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._is_closed or (self._is_lent and self._session is not None and self._session.closed):
+
+class _Connections:
+    """The aiohttp session, lent or own."""
+
+    def __init__(self, session: aiohttp.ClientSession | None) -> None:
+        if session is not None and session.auth is not None:
+            raise ConfigurationError("session must not have an auth of its own: the client authorizes its requests")
+        self._session = session
+        self.is_lent = session is not None
+        self.is_closed = False
+
+    @property
+    def pool_size(self) -> int | None:
+        connector = self._session.connector if self._session is not None else None
+        bounds = [bound for bound in (connector.limit, connector.limit_per_host) if bound] if connector else []
+        return min(bounds, default=None)
+
+    async def aclose(self) -> None:
+        self.is_closed = True
+        if self._session is not None and not self.is_lent:
+            await self._session.close()
+
+    def open(self) -> aiohttp.ClientSession:
+        """Return the session, and make it before the first request if none is lent."""
+        if self.is_closed or (self.is_lent and self._session is not None and self._session.closed):
             raise ConfigurationError(_CLOSED)
         if self._session is None:
             # The limiter bounds the connections. A bound in the pool would count waiting for a connection as request time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ from podero_async.errors import (
     RequestTimeoutError,
     TransportError,
 )
+from podero_async.models import ClientStatistics
 
 __all__ = ["Transport"]
 
@@ -79,7 +81,7 @@ class Transport:
     ) -> None:
         self.origin = checked_origin(base_url)
         self._scheme, _, self._authority = self.origin.partition("://")
-        self._max_pause_s = retry.retry_after_max
+        self._max_pause_s = retry.retry_after_max  # a derived transport keeps it, since pauses hold for all
         self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
         self.session = HttpSession(session, timeouts)
         self._max_body_bytes = max_body_bytes
@@ -92,10 +94,44 @@ class Transport:
             store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
         )
         self._last_served: tuple[URL, str] | None = None  # the last request that succeeded, and its path for errors
-        self._retrier = Retrier(retry, is_breaker_closed=lambda: self.limiter.breaker.is_closed)
+        self._set_retry(retry)
+        self._counts = RequestStats()
+        self._token_counts = RequestStats()
         self._decoder = BodyDecoder()
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
+
+    def with_options(self, retry: RetryPolicy | None, timeouts: Timeouts | None) -> Transport:
+        """Return a transport with other bounds, and a retry budget of its own, that shares all else with this one."""
+        derived = copy.copy(self)
+        if retry is not None:
+            derived._set_retry(retry)  # noqa: SLF001
+        if timeouts is not None:
+            derived.session = self.session.with_timeouts(timeouts)
+        return derived
+
+    def _set_retry(self, retry: RetryPolicy) -> None:
+        self._retry_after_max_s = retry.retry_after_max
+        limiter = self.limiter
+        self._retrier = Retrier(retry, is_breaker_closed=lambda: limiter.breaker.is_closed)
+
+    def statistics(self) -> ClientStatistics:
+        """Return the state and the counts of now."""
+        try:
+            now = asyncio.get_running_loop().time()
+        except RuntimeError:  # no event loop is running
+            now = math.inf
+        return ClientStatistics(
+            in_flight=self.limiter.in_flight,
+            queued=self.limiter.queued,
+            limit=self.limiter.limit,
+            paused_for_s=max(0.0, max(self.limiter.blocked_until, self._blocked_until["GET"]) - now),
+            is_breaker_open=not self.limiter.breaker.is_closed,
+            requests=self._counts.requests,
+            retries=self._counts.retries,
+            pauses=self.limiter.pauses,
+            token_requests=self._token_counts.requests,
+        )
 
     @property
     def is_down(self) -> bool:
@@ -104,7 +140,7 @@ class Transport:
 
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""
-        return classify(error, retry_after_max=self._max_pause_s) is FailureKind.FATAL
+        return classify(error, retry_after_max=self._retry_after_max_s) is FailureKind.FATAL
 
     async def aclose(self) -> None:
         """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
@@ -142,6 +178,7 @@ class Transport:
         shown = shown_path or url_path
 
         async def attempt(call: Call) -> T:
+            self._counts.retries += call.attempts > 1
             response = await self._send_authorized(url, shown, call, private, max_bytes or self._max_body_bytes)
             with _errors_naming("GET", shown, response):
                 return await self._decoder.decode(response, decode)
@@ -177,6 +214,7 @@ class Transport:
             served_url, served_path = self._last_served
             self._check_blocked("GET", served_path)
             call.stats.requests += 1
+            self._counts.requests += 1
             with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
                 response = await self.session.send("GET", served_url, served_path, self._headers_for(token))
                 response.release()
@@ -204,6 +242,7 @@ class Transport:
             token = self.tokens.current() or await self._new_token(call, path)
             # 5. Send the request, and read the whole response.
             call.stats.requests += 1
+            self._counts.requests += 1
             secrets = (token, private) if private else (token,)
             response = await self.session.send(
                 "GET", url, path, self._headers_for(token), secrets=secrets, max_bytes=max_bytes
@@ -304,6 +343,7 @@ class Transport:
 
         async def attempt(_: Call) -> tuple[int, bytes]:
             self._check_blocked("POST", path)
+            self._token_counts.requests += 1
             response = await self.session.send(
                 "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_TOKEN_BYTES
             )

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import attrs
 
-from podero_async._validation import days
+from podero_async._validation import days, flag
 
 __all__ = ["Window"]
 
@@ -25,9 +25,9 @@ class Window:
         """Return the window from one day to another, both inclusive.
 
         Raises:
-            ValueError: An argument is not a day, or the first day is after the last.
+            ValueError: An argument is not a day or not a flag, or the first day is after the last.
         """
-        return cls(*days(from_date, to_date), include_hidden)
+        return cls(*days(from_date, to_date), flag("include_hidden", include_hidden))
 
     @property
     def days(self) -> int:

@@ -11,6 +11,7 @@ from podero_async import (
     ApiError,
     ChargingSession,
     ClientCredentials,
+    ClientStatistics,
     Completeness,
     ElectricVehicle,
     FileTokenStore,
@@ -58,6 +59,9 @@ async def calls(client: PoderoClient, user_id: UUID, vehicle_id: str) -> None:
         assert_type(user, User)
     async for vehicle in client.discover_vehicles():
         assert_type(vehicle, VehicleRef)
+    assert_type(client.with_options(retry=RetryPolicy(max_elapsed=1.0), timeouts=Timeouts(total=5.0)), PoderoClient)
+    assert_type(client.statistics(), ClientStatistics)
+    assert_type(client.statistics().paused_for_s, float)
 
 
 async def fleet(client: PoderoClient) -> None:
