@@ -7,6 +7,7 @@ import msgspec
 from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
 from podero_async._decode.structure import structure_row, structure_rows
 from podero_async._decode.timestamps import build_decoder
+from podero_async._decode.unknown import unknown_fields
 from podero_async.errors import DecodeError
 from podero_async.models import ChargingSession, ElectricVehicle, RejectedItem, SessionsPage
 
@@ -43,6 +44,8 @@ def decode_page(body: bytes, *, first_index: int = 0) -> SessionsPage:
         page = _page.decode(body)
     except MSGSPEC_ERRORS:
         return _structure_page(body, first_index)
+    if page.items:
+        unknown_fields.sample(body)
     return SessionsPage(total=page.total, items=page.items)
 
 
@@ -68,6 +71,7 @@ def _structure_page(body: bytes, first_index: int) -> SessionsPage:
     rows = expect(required(page, "items"), list, "$.items")
     if len(rows) > _MAX_STRUCTURED_ROWS:
         raise DecodeError(f"expected at most {_MAX_STRUCTURED_ROWS} rows, because some are unreadable", "$.items")
+    unknown_fields.log(rows)
     items, rejected = [], []
     for index, row in enumerate(rows, first_index):
         try:

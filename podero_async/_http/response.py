@@ -84,7 +84,7 @@ class LargeBodies:
         self._free = asyncio.Semaphore(at_once)
 
     async def enter(self) -> Callable[[], None]:
-        """Wait until another large body may be read. Return a function to call when it is no longer held."""
+        """Wait until another large body may be read, and return a function that ends the reservation."""
         await self._free.acquire()
         return self._free.release
 
@@ -220,12 +220,6 @@ class BodyDecoder:
         Raises:
             CorruptBodyError, OversizedBodyError: See `Response.body`.
         """
-        try:
-            return await self._decode(response, decode)
-        finally:
-            response.release()
-
-    async def _decode(self, response: Response, decode: Callable[[bytes], T]) -> T:
         size = response.declared_bytes
         with suppress(OversizedBodyError):  # the body is larger than its gzip trailer declares
             # 1. A small body is decoded at once.

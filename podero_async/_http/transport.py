@@ -180,7 +180,7 @@ class Transport:
         async def attempt(call: Call) -> T:
             self._counts.retries += call.attempts > 1
             response = await self._send_authorized(url, shown, call, private, max_bytes or self._max_body_bytes)
-            with _errors_naming("GET", shown, response):
+            with _reading(response, "GET", shown):
                 return await self._decoder.decode(response, decode)
 
         with strip_traceback():  # a `try` here would add this frame to the traceback again
@@ -353,7 +353,7 @@ class Transport:
                 raise error
             if response.status != _OK:
                 return response.status, response.error_body()
-            with _errors_naming("POST", path, response):
+            with _reading(response, "POST", path):
                 body = response.body()
                 decode_json(body)  # invalid JSON is retryable, as in every other call
             return _OK, body
@@ -362,8 +362,8 @@ class Transport:
 
 
 @contextmanager
-def _errors_naming(method: str, path: str, response: Response) -> Iterator[None]:
-    """Add method, path and request id to the errors of a body."""
+def _reading(response: Response, method: str, path: str) -> Iterator[None]:
+    """Add method, path and request id to the errors of a body, and release the body at the end."""
     try:
         yield
     except DecodeError as error:
@@ -373,3 +373,5 @@ def _errors_naming(method: str, path: str, response: Response) -> Iterator[None]
         fault = body_error(error, method, path)
         fault.request_id = response.request_id
         raise fault from None
+    finally:
+        response.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from podero_async._decode import (
     outline_page,
     stated_total,
 )
+from podero_async._decode.unknown import unknown_fields
 from tests._support.clients import page_body, wire_row
 
 
@@ -414,6 +416,18 @@ def test_vehicles_have_their_device_model_and_owner() -> None:
 def test_the_total_is_read_from_either_end_of_a_page(body: bytes, total: int) -> None:
     """The total is read near the start or the end of a body; if it is not there, it counts as 0."""
     assert stated_total(body) == total
+
+
+@pytest.mark.parametrize(("name", "is_slow"), [("solar_share_pct", False), ("grid_share_pct", True)])
+def test_an_unknown_field_is_logged_once(caplog: pytest.LogCaptureFixture, name: str, is_slow: bool) -> None:
+    """An unknown field is logged once, within 1,024 pages, or at once on a page that has an unreadable row."""
+    pages = [page_body(wire_row(**{name: 5}), *([7] if is_slow else []))] * (2 if is_slow else 1024)
+    unknown_fields.logged.clear()
+    with caplog.at_level(logging.INFO, "podero_async"):
+        for body in pages:
+            decode_page(body)
+    expected = f"unknown field {name!r} of a session is ignored: the API has more fields than this release"
+    assert caplog.messages == [expected]
 
 
 def test_an_outline_identifies_unreadable_rows() -> None:

@@ -1,0 +1,212 @@
+"""The aiohttp session, own or lent: its connections, its headers, and the bodies that it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from datetime import date
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from podero_async import ConfigurationError, PoderoClient, RequestTimeoutError, RetryPolicy, Timeouts, TransportError
+from podero_async._http.response import LargeBodies
+from podero_async._http.session import HttpSession
+from podero_async.testing import PoderoSimulator
+from tests._support.clients import USER, VEHICLE, client_of, page_body, serving, static_client, static_transport
+from tests._support.raw_server import listening
+
+ONCE = RetryPolicy(max_attempts=1)
+
+
+async def vehicles(client: PoderoClient) -> int:
+    return len(await client.electric_vehicles(USER))
+
+
+async def test_large_bodies_are_held_one_after_another() -> None:
+    """While one large body is held, others are read only in part, until it is decoded or its request has failed."""
+    full: list[int] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "3000000"})
+        await response.prepare(request)
+        for _ in range(3):
+            await response.write(bytes(1_000_000))
+        full.append(1)
+        return response
+
+    large = LargeBodies(min_bytes=1000, at_once=1)
+    async with serving(handler) as origin:
+        session = HttpSession(None, Timeouts(read=5, total=5), large_bodies=large)
+        release = await large.enter()
+        cancelled, *reads = [asyncio.create_task(session.send("GET", URL(origin), "/", {})) for _ in range(3)]
+        await asyncio.sleep(0.03)
+        assert not any(task.done() for task in reads)
+        cancelled.cancel()
+        release()
+        [first], _ = await asyncio.wait(reads, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.sleep(0.03)
+        assert sum(task.done() for task in reads) == 1
+        first.result().release()
+        responses = await asyncio.gather(*reads)
+        await session.aclose()
+    assert [len(response.body()) for response in responses] == [3_000_000] * 2
+
+
+@pytest.mark.leaping
+async def test_a_wait_for_other_large_bodies_ends_with_the_total_timeout() -> None:
+    """Only `Timeouts.total` bounds the wait for other large bodies, since the server is not the one that waits."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(3_000_000))
+
+    large = LargeBodies(min_bytes=1000, at_once=1)
+    async with serving(handler) as origin:
+        session = HttpSession(None, Timeouts(read=5, total=20), large_bodies=large)
+        release = await large.enter()
+        with pytest.raises(RequestTimeoutError, match="within 20 s"):
+            await session.send("GET", URL(origin), "/", {})
+        release()
+        assert (await session.send("GET", URL(origin), "/", {})).status == 200
+        await session.aclose()
+
+
+async def test_a_page_has_a_smaller_maximum_than_a_list_of_users() -> None:
+    """A page of 9 MB is refused before it is read; a list of users of that size is read."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=b"[" + b" " * 9_000_000 + b"]")
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(TransportError, match="the response body is larger than 8,388,608 bytes"):
+            await client.list_sessions(USER, VEHICLE, date(2026, 1, 1), date(2026, 1, 31))
+        for _ in range(5):  # more than are held at once
+            assert [user async for user in client.users()] == []
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+async def test_long_headers_are_read(is_lent: bool) -> None:
+    """A header of 60,000 bytes is read, over a lent session, too. A longer one is an error after one attempt."""
+    size = 60_000
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=b"[]", headers={"Content-Security-Policy": "a" * size})
+
+    async with serving(handler) as origin, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        async with static_client(origin, session=session) as client:
+            assert await vehicles(client) == 0
+            size = 70_000
+            with pytest.raises(TransportError, match="a header of the response is larger than 65,536 bytes") as caught:
+                await vehicles(client)
+    assert caught.value.attempts == 1
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+async def test_a_lost_request_is_repeated_and_counted_by_the_client_alone(is_lent: bool) -> None:
+    """When a server closes kept connections, it sees as many requests as the client counts, over a lent session, too."""
+    seen = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for response in (b"HTTP/1.1 200 OK\r\nContent-Length: 25\r\n\r\n" + page_body(), b""):
+            await reader.readuntil(b"\r\n\r\n")
+            seen.append(1)
+            writer.write(response)
+
+    async with listening(handle) as origin, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        client = await stack.enter_async_context(static_client(origin, session=session))
+        days = date(2026, 1, 1), date(2026, 1, 31)
+        reads = [await client.vehicle_sessions(USER, VEHICLE, *days) for _ in range(3)]
+    assert (sum(read.requests for read in reads), sum(read.retries for read in reads)) == (len(seen), 2) == (5, 2)
+
+
+async def test_the_middlewares_of_a_lent_session_are_used(simulator: PoderoSimulator) -> None:
+    """A lent session keeps its own middlewares."""
+    paths: list[str] = []
+
+    async def note(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        paths.append(request.url.path)
+        return await handler(request)
+
+    async with aiohttp.ClientSession(middlewares=[note]) as session, client_of(simulator, session=session) as client:
+        await anext(client.users())
+    assert [path.rpartition("/")[2] for path in paths] == ["token", "users"]
+
+
+async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response() -> None:
+    """An unrequested second response closes its connection, and the next call uses another one."""
+    bodies = [b"[]", json.dumps([{"id": str(USER)}]).encode(), json.dumps([{"id": str(VEHICLE)}]).encode()]
+    connections = []
+    is_idle = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        for body in (bodies[0], bodies[1]) if len(connections) == 1 else (bodies[2],):
+            if body != bodies[1]:
+                await reader.readuntil(b"\r\n\r\n")
+            else:
+                await is_idle.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await reader.read()
+
+    async with listening(handle) as origin, static_client(origin) as client:
+        assert await vehicles(client) == 0
+        is_idle.set()
+        await asyncio.sleep(0.02)
+        assert [vehicle.id for vehicle in await client.electric_vehicles(USER)] == [VEHICLE]
+    assert len(connections) == 2
+
+
+async def test_a_lent_session_stays_open(simulator: PoderoSimulator) -> None:
+    """A client uses a lent session with timeouts and error handling of its own, and does not close it."""
+    async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(total=0.001)) as session:
+        async with client_of(simulator, session=session) as client:
+            assert len([user async for user in client.users()]) == 8
+        assert not session.closed
+
+
+async def test_an_own_session_is_closed(simulator: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client closes the session that it made. Closing it twice is allowed, and later calls fail."""
+    made: list[aiohttp.ClientSession] = []
+
+    def make(**options: Any) -> aiohttp.ClientSession:
+        made.append(session := plain(**options))
+        return session
+
+    plain = aiohttp.ClientSession
+    monkeypatch.setattr(aiohttp, "ClientSession", make)
+    client = client_of(simulator)
+    await anext(client.users())
+    await client.aclose()
+    await client.aclose()
+    assert [session.closed for session in made] == [True]
+    with pytest.raises(ConfigurationError, match="client is closed"):
+        await anext(client.users())
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(("limit", "limit_per_host", "ceiling"), [(100, 0, 64), (10, 0, 10), (100, 5, 5), (0, 0, 64)])
+async def test_concurrency_does_not_exceed_the_pool_of_a_lent_session(
+    limit: int, limit_per_host: int, ceiling: int
+) -> None:
+    """No request waits in the pool of a lent session while its timeout runs."""
+    connector = aiohttp.TCPConnector(limit=limit, limit_per_host=limit_per_host)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        assert static_transport("http://127.0.0.1:1", session=session).limiter.ceiling == ceiling
+
+
+async def test_a_failed_attempt_releases_its_connection() -> None:
+    """A second attempt follows a large error page even if the pool has one connection."""
+    responses = [web.Response(status=503, body=bytes(50_000)), web.json_response([])]
+
+    async def handler(_: web.Request) -> web.Response:
+        return responses.pop(0)
+
+    async with serving(handler) as origin, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        async with asyncio.timeout(30), static_client(origin, session=session) as client:
+            assert await vehicles(client) == 0
