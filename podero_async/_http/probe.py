@@ -80,6 +80,7 @@ async def probe_origin(session: HttpSession, origin: str) -> ProbeResult:
     began, sent_at = monotonic(), time()
     response = await session.send("GET", URL(origin).with_path("/"), "/", {"User-Agent": USER_AGENT})
     seconds = monotonic() - began
+    response.release()
     server_time = http_date(response.headers.get("Date", ""))
     if server_time is None:
         return ProbeResult(response.status, seconds, None)

@@ -36,7 +36,7 @@ __all__ = ["USER_AGENT", "HttpSession"]
 
 USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
 _CLOSED = "the client or its aiohttp session is closed"
-_MAX_HEADERS = 512
+_MAX_HEADERS = 512  # aiohttp's default is 128
 
 
 class HttpSession:
@@ -184,7 +184,7 @@ class _Connections:
 class _Connector(aiohttp.TCPConnector):
     """A pool that closes a connection on which bytes arrived while it was idle.
 
-    aiohttp would take these bytes for the response to the next request.
+    aiohttp takes these bytes for the response to the next request.
     """
 
     def __init__(self, *, limit: int) -> None:
@@ -212,7 +212,7 @@ def _sending_once(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMidd
 
     async def send_once(request: ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if lost:
-            raise lost[0]
+            raise lost.pop()
         try:
             return await handler(request)
         except aiohttp.ClientConnectionError as error:
