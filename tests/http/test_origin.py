@@ -152,7 +152,8 @@ async def test_hosts_in_headers_and_bodies_are_not_contacted() -> None:
             if request.method == "POST":
                 body: dict[str, Any] = {"access_token": "token-1", "expires_in": 3600}
             elif request.path.endswith("/users"):
-                body = {"total": 2, "items": [{"id": str(UUID(int=len(seen))), **links}]}
+                users = [{"id": str(UUID(int=number)), **links} for number in (1, 2)]
+                body = {"total": 2, "items": users[offset:]}
             elif request.path.endswith("/sessions"):
                 body = {"total": 300, "items": [row | links for row in rows]}
             else:
