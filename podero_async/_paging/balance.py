@@ -48,10 +48,17 @@ class Balance:
         """Take note of the rows of a page of the current pass."""
         self._pass_rows.update(page.ids)
 
-    def holds(self) -> bool:
-        """Return whether the rows are as many as the totals say, in one of the three cases."""
+    def holds(self, *, is_aligned: bool) -> bool:
+        """Return whether the rows are as many as the totals say, in one of the three cases.
+
+        Args:
+            is_aligned: Whether all pages of the pass overlap exactly as their offsets say. If not, the list changed, so
+                equal totals come from as many additions as removals, or from a session that moved.
+        """
         totals = self._totals[self._pass_start :]
-        if totals and len(set(totals)) == 1 and len(self._pass_rows) >= totals[0]:
+        if len(set(totals)) == 1 and not is_aligned:
+            return False
+        if len(set(totals)) == 1 and len(self._pass_rows) >= totals[0]:
             return True
         is_monotone = _never_falls(self._totals) or _never_falls(self._totals[::-1])
         return is_monotone and len(self._rows) >= self.largest_total

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from podero_async._concurrency import map_in_order
 from podero_async._paging.page import Page
-from podero_async._paging.proof import Order, fits, order_of, overlaps
+from podero_async._paging.proof import Order, fits, is_aligned, order_of, overlaps
 from podero_async.errors import ApiError
 
 __all__ = ["MIN_ROWS_TO_SHOW_ORDER", "OVERLAP_ROWS", "OverlapReader", "refusal_of"]
@@ -33,7 +33,8 @@ class OverlapReader:
     The pages up to `last` are joined: no session is missing between them. After `pages` has ended, `is_proven` says
     whether they are the whole list. If not, `reason` says why. `is_unordered` is then true if the list is not sorted by
     plug-in time, and `is_inconsistent` if a `total` contradicts its page.
-    `was_repaired` is true if parts of the list were read again.
+    `was_repaired` is true if parts of the list were read again, and `is_aligned` if all pages overlap exactly as their
+    offsets say.
 
     Args:
         fetch: Fetches the page at an offset.
@@ -73,6 +74,7 @@ class OverlapReader:
         self.is_inconsistent = False
         self.is_unordered = False
         self.was_repaired = False
+        self.is_aligned = True
         self.reason = ""
 
     async def pages(self) -> AsyncGenerator[Page, None]:
@@ -121,6 +123,7 @@ class OverlapReader:
         """
         joined: list[Page] = []
         self._check(page, order)
+        self.is_aligned &= is_aligned(self.last, page)
         offset = self.last.end - self._page_size // 2
         rereads = 0
         while not overlaps(self.last, page, order):

@@ -25,7 +25,7 @@ from itertools import takewhile
 
 from podero_async._paging.page import Page
 
-__all__ = ["Order", "fits", "order_of", "overlaps"]
+__all__ = ["Order", "fits", "is_aligned", "order_of", "overlaps"]
 
 _MAX_SHIFT = (
     0.1  # fraction of a page by which a list may move between two requests and still be taken for the same list
@@ -85,6 +85,12 @@ def overlaps(before: Page, after: Page, order: Order) -> bool:
     added = sum(head[row] != end for row in head.keys() - shared)
     shift = abs(len(tail) - (before.end - after.offset))
     return len(shared) >= max(1, removed + added) and shift <= max(1, before.count * _MAX_SHIFT)
+
+
+def is_aligned(before: Page, after: Page) -> bool:
+    """Return whether two pages overlap exactly as their offsets say, as those of a list that does not change do."""
+    rows = before.end - after.offset
+    return rows > 0 and before.ids[-rows:] == after.ids[:rows]
 
 
 def _rows_while(

@@ -122,12 +122,12 @@ class SessionListReader:
             if not reader.is_proven:
                 self._set_reason(reader.reason)
                 return
-            if self._balance.holds():
+            if self._balance.holds(is_aligned=reader.is_aligned):
                 return
             self._mark_repaired()
             newest = await self._request(self._window, reader.newest_offset)
             yield self._balanced(_one(newest))
-            if self._balance.holds():
+            if self._balance.holds(is_aligned=reader.is_aligned):
                 return
             first = await self._request(self._window, 0) if newest.offset else newest
         if not self._balance.holds_for_a_busy_list():
