@@ -27,6 +27,7 @@ _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
 _MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
+_MAX_UNPROVEN_PARTS = 8  # of a window; more come from a server that miscounts
 _MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
 _MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
 _MAX_PAGES_WITHOUT_NEW_ROWS = 50  # in a row; more come from a server that repeats itself
@@ -66,7 +67,7 @@ class SessionListReader:
         self._seen: set[str] = set()
         self._balance = Balance(self._seen)
         self._day_rows: set[str] = set()
-        self._day_totals = 0
+        self._day_totals = self._unproven_parts = 0
         self._is_split_useless = False
         self._has_proven_order = self._has_met_disorder = False
         self._repeats_left = _MAX_REPEATS
@@ -190,7 +191,8 @@ class SessionListReader:
             self._take_note(reader)
             if reader.is_proven:
                 return
-            if reader.is_inconsistent:
+            self._unproven_parts += 1
+            if reader.is_inconsistent or self._unproven_parts == _MAX_UNPROVEN_PARTS:
                 self._give_up_days(reader.reason)
                 return
             if part.days == 1:
