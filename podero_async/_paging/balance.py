@@ -10,16 +10,19 @@ __all__ = ["Balance"]
 
 
 class Balance:
-    """The totals of a list in the order of their arrival, and its distinct rows, since the read and since the last pass began.
+    """Holds the totals that the pages of a list stated, in the order of their arrival, and the distinct rows of a pass.
 
-    With L for the list at one moment, three cases prove that no row of the list was missed, in whatever order it is:
+    In three cases the numbers prove that no row of a list is missing, in any order:
 
-    1. No session was added. Then all rows that were read are rows of the first L, the largest. If they are as many, they
-       are all of it.
-    2. No session was removed. Then all rows that were read are rows of the last L, the largest. The same follows.
-    3. Neither happened during one pass over the list. The same follows for the rows of that pass.
+    1. No session was added. Then all rows that were read belong to the first state of the list, which is the largest. If
+       they are as many, they are all of it.
+    2. No session was removed. Then all rows that were read belong to the last state, and the same follows.
+    3. Neither happened during one pass over the list. Then the same follows for the rows of that pass.
 
-    The totals show the cases: they never rise, they never fall, or they stay the same.
+    The totals tell the cases apart: they never rise, they never fall, or they stay the same.
+
+    Args:
+        rows: Ids of all rows that were read so far. The caller adds to it.
     """
 
     def __init__(self, rows: set[str]) -> None:

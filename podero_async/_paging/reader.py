@@ -1,4 +1,4 @@
-"""Read one vehicle's list completely, in one page, by overlapping pages or split by days, and give the verdict."""
+"""Read one vehicle's list completely, by overlapping pages, by days or plainly, and give the verdict."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
 
 _MAX_PASSES = 2  # over the whole list by overlap, and over its days; a list may change during the first one
-_MAX_REPEATS = 10  # of requests whose total contradicts the page; one page is given up if it is the same three times
+_MAX_REPEATS = 10  # of requests, because a total contradicts its page
 _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
 _MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
+_MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
 _MAX_UNPROVEN_PARTS = 8  # of a window; more come from a server that miscounts
 _MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
 _MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
@@ -92,7 +93,7 @@ class SessionListReader:
                 if not rows.is_empty:
                     yield rows
 
-    # The strategies yield generators of pages, which `_flatten` takes one after the other.
+    # The strategies yield generators of pages, and `_flatten` reads one after the other.
 
     async def _read_all(self) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
         """Read by overlapping pages, then by days, then by plain paging, until the list is proven complete."""
@@ -146,6 +147,11 @@ class SessionListReader:
                 return
             again = await self._request(self._window, 0)
             yield _one(again)
+            if again.is_inconsistent:
+                self._set_reason(
+                    f"the days list {len(self._day_rows)} sessions, and the whole window's total is impossible"
+                )
+                return
             # The days have to list all sessions that the whole window listed before and still lists.
             are_inclusive = not known.intersection(again.ids) - self._day_rows
             if are_inclusive and len(self._day_rows) >= max(largest, again.total):
@@ -163,11 +169,9 @@ class SessionListReader:
             except ApiError as error:
                 self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error)}")
                 return
-            self._day_totals += page.total
+            yield _flatten(self._read_part(part, page, split_from=first))
             if _is_mostly_outside(page, part) or self._day_totals > 2 * self.total + _MAX_ROWS_GAINED:
                 self._give_up_days("the server ignores the days")
-            else:
-                yield _flatten(self._read_part(part, page, split_from=first))
             if self._is_split_useless:
                 return
 
@@ -181,7 +185,8 @@ class SessionListReader:
            comes from a server that miscounts.)
         3. Else the part is read by overlapping pages. If these prove nothing, the part is split again, too.
         """
-        if first.is_whole:
+        if first.is_whole or _is_mostly_outside(first, part):
+            self._day_totals += first.total
             yield self._from_days(_one(first))
             return
         is_full = first.count == split_from.count and not first.is_inconsistent
@@ -190,6 +195,7 @@ class SessionListReader:
             yield self._from_days(reader.pages())
             self._take_note(reader)
             if reader.is_proven:
+                self._day_totals += reader.last.total
                 return
             self._unproven_parts += 1
             if reader.is_inconsistent or self._unproven_parts == _MAX_UNPROVEN_PARTS:
@@ -240,6 +246,8 @@ class SessionListReader:
             page = again
         return page
 
+    # These two note the rows of pages on their way.
+
     async def _balanced(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
         async with aclosing(pages):
             async for page in pages:
@@ -273,10 +281,10 @@ class SessionListReader:
 
 
 def _is_mostly_outside(page: Page, part: Window) -> bool:
-    """Return whether most sessions of a page were plugged in over a day before or after the window that it came from."""
+    """Return whether most sessions of a page were plugged in over a day outside the window that was requested."""
     first, last = part.from_date - part.from_date.resolution, part.to_date + part.to_date.resolution
     outside = sum(time is not None and not first <= time.astimezone(UTC).date() <= last for time in page.times)
-    return 2 * outside > page.count
+    return outside > max(_MAX_ROWS_OUTSIDE, page.count / 2)
 
 
 async def _one(page: Page) -> AsyncGenerator[Page, None]:

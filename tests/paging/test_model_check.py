@@ -94,7 +94,7 @@ class SmallWorld:
         self.responses = 0
 
     def row(self, row_id: str, half_days: int) -> Row:
-        """Make a row that was plugged in so many half days after the start."""
+        """Make a row with a plug-in time `half_days` half days after the start."""
         rank = hash_of(row_id) if self.kind.order == "by id" else half_days
         return Row(row_id, START + half_days * DAY / 2 + timedelta(minutes=len(row_id)), rank)
 
@@ -202,7 +202,7 @@ ORDERS = ["newest first", "oldest first", "by id"]
 NEWEST = (2 * ROWS - 1,)
 
 HIDDEN_BY_LAG = {"lagging + lagging", "lagging + remove", "lagging + wrong total"}
-"""A newest session that no response listed, and whose total another event took out of all totals."""
+"""The events that hide the newest session: no response lists it, and no total counts it."""
 
 
 def report(outcomes: Outcomes, record_property: Callable[[str, object], None]) -> None:
@@ -239,7 +239,9 @@ async def test_two_changes_of_a_shorter_list_lead_to_no_false_verdict(order: str
     ],
     ids=str,
 )
-async def test_no_two_events_lead_to_a_false_verdict(kind: Kind, record_property: Callable[[str, object], None]) -> None:
+async def test_no_two_events_lead_to_a_false_verdict(
+    kind: Kind, record_property: Callable[[str, object], None]
+) -> None:
     """Only a session that no response listed, since each one lags or another event hides its total, can be lost."""
     outcomes = await check(kind)
     report(outcomes, record_property)
