@@ -223,6 +223,8 @@ class SessionListReader:
             yield page
             idle_pages = idle_pages + 1 if known.issuperset(page.ids) else 0
             if idle_pages == _MAX_SAME_PAGES and page.ids == self._first.ids and known == set(page.ids):
+                if page.total <= page.count:  # the page claims to be the whole list
+                    return
                 reason = "the list makes no progress: every offset returns its first page"
                 raise CompletenessError(reason, len(self._seen), page.total)
             known.update(page.ids)

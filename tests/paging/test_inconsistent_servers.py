@@ -280,6 +280,7 @@ CASES = {
     "the limit is ignored": (LimitIsIgnored, made(2000), VERIFIED, 45),
     "limit and offset are ignored": (LimitAndOffsetAreIgnored, made(2000), VERIFIED, 1),
     "the offset is ignored": (OffsetIsIgnored, made(2000), REPAIRED, 40),
+    "the offset is ignored, a full page": (OffsetIsIgnored, made(200), REPAIRED, 30),
     "the offset is ignored, by id": (OffsetIsIgnored, by_id(made(2000)), REPAIRED, 18),
     "the total counts the page": (TotalCountsThePage, made(2000), VERIFIED, 12),
     "the total counts the page, many": (TotalCountsThePage, made(5000), REPAIRED, 120),
