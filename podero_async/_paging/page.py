@@ -55,8 +55,9 @@ class Page:
     def decoded(cls, body: bytes, *, limit: int | None = None) -> Page:
         """Decode a first page. A page that is the whole list needs no outline, so the outline is read on demand."""
         page = decode_page(body)
-        is_known_distinct = not page.rejected and len({row.id.int for row in page.items}) == len(page.items)
         count = len(page.items) + len(page.rejected)
+        keys = {row.id.int for row in page.items} | {repr(item.raw) for item in page.rejected}
+        is_known_distinct = len(keys) == count
         return cls(0, page.total, count, lambda: page, partial(outline_page, body), limit, is_known_distinct)
 
     @cached_property
