@@ -302,7 +302,8 @@ class VehicleSessions:
     to_date: date
     """Last day of the window, in UTC, inclusive."""
     sessions: list[ChargingSession] = attrs.field(repr=lambda rows: f"<{len(rows)} sessions>")
-    """The sessions, in the server's order. If the window was split by days, the order follows the split."""
+    """The sessions, in the order in which their pages were proven. They are not sorted: if parts of the list were read
+    again or the window was split by days, new rows follow older ones."""
     completeness: Completeness
     """The verdict."""
     total: int
@@ -313,6 +314,8 @@ class VehicleSessions:
     """Number of HTTP requests for this vehicle, retries included."""
     retries: int = 0
     """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
+    reason: str = ""
+    """Why the list is UNPROVEN; empty for the other verdicts."""
 
 
 @attrs.frozen(kw_only=True)

@@ -69,7 +69,8 @@ class UndecodedSessions:
                     since = loop.time()
         except DecodeError as error:
             return failure_of(self._vehicle.user_id, self._vehicle, error, self._stats)
-        return _sessions_of(self._vehicle, self._window, whole, self._reader.completeness, self._stats)
+        reader = self._reader
+        return _sessions_of(self._vehicle, self._window, whole, reader.completeness, self._stats, reader.reason)
 
 
 async def fetch_vehicle(
@@ -78,7 +79,7 @@ async def fetch_vehicle(
     """Fetch one vehicle's whole list. A list of one page, as most are, takes one request and no memory budget."""
     fetch = partial(_fetch_page, endpoints, vehicle, stats)
     first = await fetch(window, 0)
-    if first.is_whole_and_distinct:
+    if first.is_whole:
         return _sessions_of(vehicle, window, first.decode(), Completeness.VERIFIED, stats)
     reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
     with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
@@ -151,7 +152,12 @@ def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, st
 
 
 def _sessions_of(
-    vehicle: VehicleRef, window: Window, whole: SessionsPage, completeness: Completeness, stats: RequestStats
+    vehicle: VehicleRef,
+    window: Window,
+    whole: SessionsPage,
+    completeness: Completeness,
+    stats: RequestStats,
+    reason: str = "",
 ) -> VehicleSessions:
     return VehicleSessions(
         vehicle=vehicle,
@@ -163,6 +169,7 @@ def _sessions_of(
         rejected=whole.rejected,
         requests=stats.requests,
         retries=stats.retries,
+        reason=reason,
     )
 
 

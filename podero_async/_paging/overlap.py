@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from math import ceil
 from typing import Any, NoReturn
 
 from podero_async._concurrency import map_in_order
 from podero_async._paging.page import Page
-from podero_async._paging.proof import Order, fits, order_of, overlaps
-from podero_async.errors import CompletenessError
+from podero_async._paging.proof import Order, fits, is_aligned, order_of, overlaps
+from podero_async.errors import ApiError
 
-__all__ = ["OverlapReader"]
+__all__ = ["MIN_ROWS_TO_SHOW_ORDER", "OVERLAP_ROWS", "OverlapReader", "refusal_of"]
 
-_OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
+OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
+MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
+
 _MIN_OVERLAP_ROWS = 2  # the time of a single shared row may be the time of other rows, too
-_MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
 _MAX_REREADS_PER_GAP = 8  # a gap that survives them shows that the list changes faster than it can be read
 _MAX_PAGES_WITHOUT_PROGRESS = 50  # in a row; more come from a server that repeats itself
+_STATUSES_OF_REFUSED_PAGES = {400, 404, 416, 422}
 _MAX_REPEATS_OF_FIRST_PAGE = 3  # in a row; as many show that the server ignores the offset
 
 
@@ -31,21 +32,33 @@ class OverlapReader:
 
     The pages up to `last` are joined: no session is missing between them. After `pages` has ended, `is_proven` says
     whether they are the whole list. If not, `reason` says why. `is_unordered` is then true if the list is not sorted by
-    plug-in time, and `is_inconsistent` if a `total` contradicts its page, so that no other strategy can prove the list.
-    `was_repaired` is true if parts of the list were read again.
+    plug-in time, and `is_inconsistent` if a `total` contradicts its page.
+    `was_repaired` is true if parts of the list were read again, and `is_aligned` if all pages overlap exactly as their
+    offsets say.
 
     Args:
         fetch: Fetches the page at an offset.
         first: The page at offset 0. It is not the whole list.
         ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
+        overlap_rows: Number of rows by which a page starts before the previous page ended.
+        min_rows_to_show_order: Minimum number of sorted rows that show that a list is sorted.
     """
 
-    def __init__(self, fetch: Callable[[int], Coroutine[Any, Any, Page]], first: Page, *, ahead: int) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[int], Coroutine[Any, Any, Page]],
+        first: Page,
+        *,
+        ahead: int,
+        overlap_rows: int = OVERLAP_ROWS,
+        min_rows_to_show_order: int = MIN_ROWS_TO_SHOW_ORDER,
+    ) -> None:
         self._fetch = fetch
         self._ahead = ahead
+        self._min_rows_to_show_order = min_rows_to_show_order
         self._order = order_of(first)
         self._page_size = first.count  # a server may return fewer rows than requested
-        self._overlap = min(_OVERLAP_ROWS, first.count - 1)
+        self._overlap = min(overlap_rows, first.count - 1)
         self._step = max(0, first.count - self._overlap)
         total = 0 if first.is_inconsistent else first.total
         self._planned = range(self._step, total - self._overlap, self._step) if self._step else range(0)
@@ -61,14 +74,11 @@ class OverlapReader:
         self.is_inconsistent = False
         self.is_unordered = False
         self.was_repaired = False
+        self.is_aligned = True
         self.reason = ""
 
     async def pages(self) -> AsyncGenerator[Page, None]:
-        """Yield pages in the order of the list, each once it is joined, until the list is proven or cannot be.
-
-        Raises:
-            CompletenessError: The server returns the first page for every offset.
-        """
+        """Yield pages in the order of the list, each once it is joined, until the list is proven or cannot be."""
         yield self._first
         try:
             order = self._usable_order()
@@ -85,23 +95,13 @@ class OverlapReader:
                     yield joined
         except _UnprovableError as error:
             self.reason = str(error)
+        except ApiError as error:
+            self.reason = f"the server refuses a later page: {refusal_of(error)}"
 
-    async def rest(self) -> AsyncGenerator[Page, None]:
-        """Yield the pages after `last` by plain offset paging, as far as the server returns rows. They prove nothing."""
-        offset = self.last.end
-        known: set[str] = set()
-        idle_pages = 0
-        for _ in range(self._requests_left + ceil(max(0, self.last.total - offset) / max(1, self._step))):
-            page = await self._fetch(offset)
-            idle_pages = idle_pages + 1 if known.issuperset(page.ids) else 0
-            if not page.count or idle_pages > _MAX_PAGES_WITHOUT_PROGRESS:
-                return
-            known.update(page.ids)
-            self._check_offset_works(page)
-            yield page
-            offset = page.end
-            if page.end == page.total and not self.is_inconsistent:
-                return
+    @property
+    def newest_offset(self) -> int:
+        """Offset of the page at the newest end of the list. New sessions show there, and those that moved to the front."""
+        return self.last.offset if self._order is Order.OLDEST_FIRST else 0
 
     def _usable_order(self) -> Order:
         self._check_total(self._first)
@@ -123,6 +123,7 @@ class OverlapReader:
         """
         joined: list[Page] = []
         self._check(page, order)
+        self.is_aligned &= is_aligned(self.last, page)
         offset = self.last.end - self._page_size // 2
         rereads = 0
         while not overlaps(self.last, page, order):
@@ -178,7 +179,7 @@ class OverlapReader:
         elif page.count < self._page_size:
             # A page that is not full and ends at `total` shows the end twice. A full page shows it by `total` alone, so
             # `_read_on` reads once more from its end: a wrong total must not cut the list short.
-            if max(self._first.count, self._joined_rows) < _MIN_ROWS_TO_SHOW_ORDER:
+            if max(self._first.count, self._joined_rows) < self._min_rows_to_show_order:
                 raise _UnprovableError("the list has too few sessions to show its order")
             self.is_proven = True
         if self._extends(page, order):
@@ -212,11 +213,17 @@ class OverlapReader:
 
     def _check_offset_works(self, page: Page) -> None:
         first = self._first
-        has_rows_of_first = page.count > _OVERLAP_ROWS and (page.ids, page.total) == (first.ids, first.total)
+        has_rows_of_first = page.count > self._overlap and (page.ids, page.total) == (first.ids, first.total)
         if not has_rows_of_first or page.offset < first.end:  # a list of few rows may repeat them by chance
             self._first_page_repeats = 0
             return
         self._first_page_repeats += 1
         if self._first_page_repeats == _MAX_REPEATS_OF_FIRST_PAGE:
-            reason = "the list makes no progress: every offset returns its first page"
-            raise CompletenessError(reason, first.count, first.total)
+            raise _UnprovableError("every offset returns the first page")
+
+
+def refusal_of(error: ApiError) -> str:
+    """Return the message of a refusal to list this page, although the first page was listed; raise any other error."""
+    if error.status not in _STATUSES_OF_REFUSED_PAGES:
+        raise error
+    return f"HTTP {error.status}: {error.detail}"

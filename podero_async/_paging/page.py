@@ -29,15 +29,17 @@ class Page:
     """Number of rows on the page, including unreadable ones."""
     decode: Callable[[], SessionsPage] = attrs.field(repr=False)  # holds the body
     read_outline: Callable[[], PageOutline] = attrs.field(repr=False)  # holds the body
-    has_distinct_rows: bool = False
-    """True if the page was checked and lists no row twice."""
+    limit: int | None = None
+    """Number of rows that were requested, if the page may be the whole list."""
+    is_known_distinct: bool = False
+    """True if decoding showed that the page lists no row twice, so that its outline is not needed for that."""
 
     @classmethod
-    def outlined(cls, offset: int, body: bytes) -> Page:
+    def outlined(cls, offset: int, body: bytes, *, limit: int | None = None) -> Page:
         """Read the ids and times of a page, and leave its rows undecoded."""
         outline = outline_page(body)
         decode = partial(decode_page, body, first_index=offset)
-        return cls(offset, outline.total, len(outline.ids), decode, lambda: outline)
+        return cls(offset, outline.total, len(outline.ids), decode, lambda: outline, limit)
 
     @classmethod
     def first(cls, limit: int, body: bytes) -> Page:
@@ -47,15 +49,16 @@ class Page:
         decoding shows broken text, and only now would the request be repeated.
         """
         may_wait = len(body) <= _MAX_OUTLINED_BYTES and stated_total(body) > limit and body.isascii()
-        return cls.outlined(0, body) if may_wait else cls.decoded(body)
+        return cls.outlined(0, body, limit=limit) if may_wait else cls.decoded(body, limit=limit)
 
     @classmethod
-    def decoded(cls, body: bytes) -> Page:
+    def decoded(cls, body: bytes, *, limit: int | None = None) -> Page:
         """Decode a first page. A page that is the whole list needs no outline, so the outline is read on demand."""
         page = decode_page(body)
-        are_distinct = len({row.id.int for row in page.items}) == len(page.items)
         count = len(page.items) + len(page.rejected)
-        return cls(0, page.total, count, lambda: page, partial(outline_page, body), are_distinct)
+        keys = {row.id.int for row in page.items} | {repr(item.raw) for item in page.rejected}
+        is_known_distinct = len(keys) == count
+        return cls(0, page.total, count, lambda: page, partial(outline_page, body), limit, is_known_distinct)
 
     @cached_property
     def _outline(self) -> PageOutline:
@@ -77,14 +80,19 @@ class Page:
         return self.offset + self.count
 
     @property
-    def is_whole(self) -> bool:
-        """True if the page is the whole list. One response shows one moment, so it needs no further proof."""
-        return self.offset == 0 and self.count == self.total
+    def has_distinct_rows(self) -> bool:
+        """True if the page lists no row twice."""
+        return self.is_known_distinct or len(set(self.ids)) == self.count
 
     @property
-    def is_whole_and_distinct(self) -> bool:
-        """True if the page is the whole list and lists no row twice, so its outline is never needed."""
-        return self.has_distinct_rows and self.is_whole
+    def is_whole(self) -> bool:
+        """True if the page is the whole list. One response shows one moment, so it needs no further proof.
+
+        A page as long as requested may be cut off although its `total` says otherwise: the server may count its own
+        page, or count after a session was removed. The rows of a page that lists a row twice hide as many others.
+        """
+        is_all = self.offset == 0 and self.count == self.total and self.count != self.limit
+        return is_all and self.has_distinct_rows
 
     @property
     def pages(self) -> int:

@@ -1,15 +1,19 @@
-"""Read one vehicle's list completely, in one page, by overlapping pages or split by days, and give the verdict."""
+"""Read one vehicle's list completely, by overlapping pages, by days or plainly, and give the verdict."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
+from datetime import UTC
+from functools import partial
 from math import ceil
 from typing import Any
 
-from podero_async._paging.overlap import OverlapReader
+from podero_async._paging.balance import Balance
+from podero_async._paging.overlap import MIN_ROWS_TO_SHOW_ORDER, OVERLAP_ROWS, OverlapReader, refusal_of
 from podero_async._paging.page import NewRows, Page
 from podero_async._paging.window import Window
+from podero_async.errors import ApiError, CompletenessError
 from podero_async.models import Completeness
 
 __all__ = ["SessionListReader"]
@@ -17,8 +21,17 @@ __all__ = ["SessionListReader"]
 Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
 
+_MAX_PASSES = 2  # over the whole list by overlap, and over its days; a list may change during the first one
+_MAX_REPEATS = 10  # of requests, because a total contradicts its page
+_MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
+_CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
 _MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
+_MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
+_MAX_UNPROVEN_PARTS = 8  # of a window; more come from a server that miscounts
+_MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
+_MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
+_MAX_PAGES_WITHOUT_NEW_ROWS = 50  # in a row; more come from a server that repeats itself
 
 
 class SessionListReader:
@@ -32,17 +45,35 @@ class SessionListReader:
         window: The days to read.
         first: The window's page at offset 0.
         ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
+        overlap_rows: Number of rows by which a page starts before the previous page ended.
+        min_rows_to_show_order: Minimum number of sorted rows that show that a list is sorted.
     """
 
-    def __init__(self, fetch: Fetch, window: Window, first: Page, *, ahead: int) -> None:
+    def __init__(
+        self,
+        fetch: Fetch,
+        window: Window,
+        first: Page,
+        *,
+        ahead: int,
+        overlap_rows: int = OVERLAP_ROWS,
+        min_rows_to_show_order: int = MIN_ROWS_TO_SHOW_ORDER,
+    ) -> None:
         self._fetch = fetch
         self._window = window
         self._first = first
-        self._ahead = ahead
+        self._overlap_reader = partial(
+            OverlapReader, ahead=ahead, overlap_rows=overlap_rows, min_rows_to_show_order=min_rows_to_show_order
+        )
         self._seen: set[str] = set()
-        self._has_proven_order = self._has_met_disorder = self._ignores_days = False
+        self._balance = Balance(self._seen)
+        self._day_rows: set[str] = set()
+        self._day_totals = self._unproven_parts = 0
+        self._is_split_useless = False
+        self._has_proven_order = self._has_met_disorder = False
+        self._repeats_left = _MAX_REPEATS
         self.completeness = Completeness.VERIFIED
-        self.total = 0
+        self.total = first.total
         self.reason = ""
 
     async def new_rows(self) -> AsyncGenerator[NewRows, None]:
@@ -53,72 +84,213 @@ class SessionListReader:
         Raises:
             CompletenessError: The server returns the first page for every offset.
         """
-        if self._first.is_whole_and_distinct:
-            self.total = self._first.total
+        if self._first.is_whole:
             yield NewRows(self._first, None)
             return
-        async with aclosing(self._pages(self._window, self._first)) as pages:
+        async with aclosing(_flatten(self._read_all())) as pages:
             async for page in pages:
                 rows = NewRows.of(page, self._seen)
                 if not rows.is_empty:
                     yield rows
 
-    def _pages(self, window: Window, first: Page, *, split_from: Page | None = None) -> AsyncGenerator[Page, None]:
-        """Return the pages of a window, of which the first is given. There are three cases:
+    # The strategies yield generators of pages, and `_flatten` reads one after the other.
 
-        1. The first page is the whole list. It proves itself.
-        2. The window comes from a split, and its first page is as full as before the split. It is split again. (A
-           shorter page with a higher total comes from a server that miscounts.)
-        3. Else the window is read by overlapping pages.
-        """
+    async def _read_all(self) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        """Read by overlapping pages, then by days, then by plain paging, until the list is proven complete."""
+        first = await self._repeat(self._window, self._first)
+        self.total = first.total
         if first.is_whole:
-            return self._read_one(first)
-        if split_from and window.days > 1 and first.count == split_from.count and not first.is_inconsistent:
-            return _flatten(self._read_by_days(window, first))
-        return _flatten(self._read_by_overlap(window, first))
+            yield _one(first)
+            return
+        yield _flatten(self._read_by_overlap(first))
+        if self.reason and self._window.days > 1:
+            self._mark_repaired()
+            yield _flatten(self._read_by_days(first))
+        if self.reason:
+            self.completeness = Completeness.UNPROVEN
+            yield self._read_plainly(self._window)
 
-    async def _read_one(self, page: Page) -> AsyncGenerator[Page, None]:
-        self.total += page.total
-        yield page
+    async def _read_by_overlap(self, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        """Read the whole window until it is proven and its rows are as many as its totals say. Else set `reason`."""
+        if first.total == _CAPPED_TOTAL:
+            self._set_reason(f"the server may count no further than {_CAPPED_TOTAL}")
+            yield _one(first)
+            return
+        for _ in range(_MAX_PASSES):
+            self._balance.begin_pass(first)
+            reader = self._overlap_reader(partial(self._request, self._window), first)
+            yield self._balanced(reader.pages())
+            self._take_note(reader)
+            if not reader.is_proven:
+                self._set_reason(reader.reason)
+                return
+            if self._balance.holds(is_aligned=reader.is_aligned):
+                return
+            self._mark_repaired()
+            newest = await self._request(self._window, reader.newest_offset)
+            yield self._balanced(_one(newest))
+            if self._balance.holds(is_aligned=reader.is_aligned):
+                return
+            first = await self._request(self._window, 0) if newest.offset else newest
+        if not self._balance.holds_for_a_busy_list():
+            self._set_reason(f"the pages list {len(self._seen)} sessions of {self._balance.largest_total}")
 
-    async def _read_by_overlap(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
-        reader = OverlapReader(lambda offset: self._fetch(window, offset), first, ahead=self._ahead)
-        yield reader.pages()
+    async def _read_by_days(self, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        """Read the window by days until the rows are as many as the whole window's totals say. Else set `reason`."""
+        self.reason = ""
+        least, largest = first.total, max(first.total, self._balance.largest_total)
+        known = self._seen.union(first.ids)
+        for _ in range(_MAX_PASSES):
+            self._day_totals = 0
+            yield _flatten(self._split(self._window, first))
+            if self.reason:
+                return
+            again = await self._request(self._window, 0)
+            yield _one(again)
+            if again.is_inconsistent:
+                self._set_reason(
+                    f"the days list {len(self._day_rows)} sessions, and the whole window's total is impossible"
+                )
+                return
+            # The days have to list all sessions that the whole window listed before and still lists.
+            are_inclusive = not known.intersection(again.ids) - self._day_rows
+            if are_inclusive and len(self._day_rows) >= max(largest, again.total):
+                return
+            least, largest = min(largest, again.total), again.total
+        if not are_inclusive or len(self._day_rows) < least:
+            self._set_reason(f"the days list {len(self._day_rows)} sessions of {largest}")
+
+    async def _split(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        """Read the parts of a window, of which the first page is given."""
+        count = ceil(first.total / (_TARGET_FILL * max(1, first.count)))
+        for part in window.split(min(window.days, max(2, count))):
+            try:
+                page = await self._request(part, 0)
+            except ApiError as error:
+                self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error)}")
+                return
+            yield _flatten(self._read_part(part, page, split_from=first))
+            if _is_mostly_outside(page, part) or self._day_totals > 2 * self.total + _MAX_ROWS_GAINED:
+                self._give_up_days("the server ignores the days")
+            if self._is_split_useless:
+                return
+
+    async def _read_part(
+        self, part: Window, first: Page, *, split_from: Page
+    ) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
+        """Read a part of a split window. There are three cases:
+
+        1. The first page is the whole part. It proves itself.
+        2. The first page is as full as before the split. The part is split again. (A shorter page with a higher total
+           comes from a server that miscounts.)
+        3. Else the part is read by overlapping pages. If these prove nothing, the part is split again, too.
+        """
+        if first.is_whole or _is_mostly_outside(first, part):
+            self._day_totals += first.total
+            yield self._from_days(_one(first))
+            return
+        is_full = first.count == split_from.count and not first.is_inconsistent
+        if not is_full or part.days == 1:
+            reader = self._overlap_reader(partial(self._request, part), first)
+            yield self._from_days(reader.pages())
+            self._take_note(reader)
+            if reader.is_proven:
+                self._day_totals += reader.last.total
+                return
+            self._unproven_parts += 1
+            if reader.is_inconsistent or self._unproven_parts == _MAX_UNPROVEN_PARTS:
+                self._give_up_days(reader.reason)
+                return
+            if part.days == 1:
+                self._set_reason(reader.reason)
+                yield self._from_days(self._read_plainly(part))
+                return
+        yield _flatten(self._split(part, first))
+
+    async def _read_plainly(self, window: Window) -> AsyncGenerator[Page, None]:
+        """Read a window by plain offset paging, as far as the server returns rows. It proves nothing."""
+        known: set[str] = set()
+        offset = idle_pages = 0
+        limit = max(self.total, _MIN_ROWS_READ_PLAINLY, window.days * _MAX_ROWS_PER_DAY)
+        while offset <= limit and idle_pages <= _MAX_PAGES_WITHOUT_NEW_ROWS:
+            try:
+                page = await self._request(window, offset)
+            except ApiError as error:
+                refusal_of(error)
+                return
+            if not page.count:
+                return
+            yield page
+            idle_pages = idle_pages + 1 if known.issuperset(page.ids) else 0
+            if idle_pages == _MAX_SAME_PAGES and page.ids == self._first.ids and known == set(page.ids):
+                if page.total <= page.count:  # the page claims to be the whole list
+                    return
+                reason = "the list makes no progress: every offset returns its first page"
+                raise CompletenessError(reason, len(self._seen), page.total)
+            known.update(page.ids)
+            offset = page.end
+
+    async def _request(self, window: Window, offset: int) -> Page:
+        page = await self._repeat(window, await self._fetch(window, offset))
+        if window == self._window:
+            self._balance.add_total(page)
+            self.total = page.total
+        return page
+
+    async def _repeat(self, window: Window, page: Page) -> Page:
+        """Request a page again while its total contradicts it: a session may have been removed before it was counted."""
+        same = 1
+        while page.is_inconsistent and same < _MAX_SAME_PAGES and self._repeats_left > 0:
+            self._repeats_left -= 1
+            self._mark_repaired()
+            again = await self._fetch(window, page.offset)
+            same = same + 1 if (again.total, again.ids) == (page.total, page.ids) else 1
+            page = again
+        return page
+
+    # These two note the rows of pages on their way.
+
+    async def _balanced(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
+        async with aclosing(pages):
+            async for page in pages:
+                self._balance.add_rows(page)
+                yield page
+
+    async def _from_days(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
+        async with aclosing(pages):
+            async for page in pages:
+                self._day_rows.update(page.ids)
+                yield page
+
+    def _take_note(self, reader: OverlapReader) -> None:
         if reader.was_repaired:
             self._mark_repaired()
         self._has_proven_order |= reader.is_proven
         self._has_met_disorder |= reader.is_unordered
         if self._has_proven_order and self._has_met_disorder:
-            self._mark_unproven("only a part of the list is sorted by plug-in time")
-        if reader.is_proven:
-            self.total += reader.last.total
-        elif reader.is_inconsistent or window.days == 1:  # days would prove nothing more, or cannot be split
-            self._mark_unproven(reader.reason)
-            self.total += reader.last.total
-            yield reader.rest()
-        else:
-            yield _flatten(self._read_by_days(window, first))
+            self._set_reason("only a part of the list is sorted by plug-in time")
 
-    async def _read_by_days(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
-        self._mark_repaired()
-        before = self.total
-        parts = ceil(first.total / (_TARGET_FILL * max(1, first.count)))
-        for part in window.split(min(window.days, max(2, parts))):
-            yield self._pages(part, await self._fetch(part, 0), split_from=first)
-            if self.total - before > 2 * first.total + _MAX_ROWS_GAINED:
-                self._mark_unproven("windows of days list more sessions than the whole: the server ignores the days")
-                self._ignores_days = True
-            if self._ignores_days:  # then each window has listed all sessions
-                self.total = before + first.total
-                return
+    def _give_up_days(self, reason: str) -> None:
+        self._set_reason(reason)
+        self._is_split_useless = True
 
     def _mark_repaired(self) -> None:
         if self.completeness is Completeness.VERIFIED:
             self.completeness = Completeness.REPAIRED
 
-    def _mark_unproven(self, reason: str) -> None:
-        self.completeness = Completeness.UNPROVEN
+    def _set_reason(self, reason: str) -> None:
         self.reason = self.reason or reason
+
+
+def _is_mostly_outside(page: Page, part: Window) -> bool:
+    """Return whether most sessions of a page were plugged in over a day outside the window that was requested."""
+    first, last = part.from_date - part.from_date.resolution, part.to_date + part.to_date.resolution
+    outside = sum(time is not None and not first <= time.astimezone(UTC).date() <= last for time in page.times)
+    return outside > max(_MAX_ROWS_OUTSIDE, page.count / 2)
+
+
+async def _one(page: Page) -> AsyncGenerator[Page, None]:
+    yield page
 
 
 async def _flatten(sources: AsyncGenerator[AsyncGenerator[Page, None], None]) -> AsyncGenerator[Page, None]:

@@ -15,6 +15,7 @@ from podero_async._decode import PageOutline
 from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
+from podero_async._validation import MAX_PAGE_SIZE
 
 FIRST_DAY = date(2026, 1, 1)
 DAYS = 90
@@ -71,6 +72,8 @@ class MovingList:
     resolution_s: int = 1
     """Times are multiples of it, so a coarse one makes ties."""
     miscount: Callable[[int, random.Random], int] | None = None
+    adds_newest: bool = False
+    """Whether a session that is added during the read is the newest, as in a fleet. Else its time is random."""
     rows: list[Row] = attrs.field(factory=list)
     throughout: set[str] = attrs.field(factory=set)
     max_inserted: int = 10**9
@@ -87,8 +90,10 @@ class MovingList:
         if self._inserted >= self.max_inserted:
             return
         self._inserted += 1
-        second = self.rng.randrange(DAYS * 86400 // self.resolution_s) * self.resolution_s
-        bisect.insort(self.rows, (START + timedelta(seconds=second), str(self._inserted)))
+        time = START + timedelta(seconds=self.rng.randrange(DAYS * 86400 // self.resolution_s) * self.resolution_s)
+        if self.adds_newest and self.requests and self.rows:
+            time = self.rows[-1][0] + timedelta(seconds=1)
+        bisect.insort(self.rows, (time, str(self._inserted)))
 
     def remove(self) -> None:
         if self.rows:
@@ -110,12 +115,14 @@ class MovingList:
         return page_of(offset, self.miscount(len(rows), self.rng) if self.miscount else len(rows), page)
 
 
-def page_of(offset: int, total: int, rows: Sequence[tuple[datetime | None, str]]) -> Page:
-    """Make a page that decodes to the ids of its rows."""
+def page_of(
+    offset: int, total: int, rows: Sequence[tuple[datetime | None, str]], *, limit: int = MAX_PAGE_SIZE
+) -> Page:
+    """Make a page that decodes to the ids of its rows, the response to a request for `limit` rows."""
     ids = [row_id for _, row_id in rows]
     outline = PageOutline(total, ids, [time for time, _ in rows])
     decoded = SessionsPage(total=total, items=ids)  # type: ignore[arg-type]
-    return Page(offset, total, len(rows), lambda: decoded, lambda: outline)
+    return Page(offset, total, len(rows), lambda: decoded, lambda: outline, limit)
 
 
 async def ids_of(reader: SessionListReader) -> list[str]:

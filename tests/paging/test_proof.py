@@ -133,16 +133,23 @@ def test_the_number_of_pages_follows_from_the_total(count: int, total: int, page
 def test_an_unreadable_row_counts_as_delivered() -> None:
     """A list is whole even if one row of it is unreadable."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2, is_at_home=5)))
-    assert (page.count, page.is_whole, page.is_whole_and_distinct) == (2, True, True)
+    assert (page.count, page.is_whole) == (2, True)
 
 
 def test_a_decoded_page_of_distinct_rows_has_only_new_rows() -> None:
     """A decoded page knows that its rows are distinct, so all of them are new; an outlined page does not know it."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2)))
-    assert (page.is_whole, page.has_distinct_rows, page.count) == (True, True, 2)
+    assert (page.is_whole, page.is_known_distinct, page.count) == (True, True, 2)
     assert len(NewRows(page, None).decode().items) == 2
     assert NewRows.of(page, set()).is_new is None
-    assert not Page.outlined(0, page_body(wire_row(1), wire_row(2))).is_whole_and_distinct
+    outlined = Page.outlined(0, page_body(wire_row(1), wire_row(2)))
+    assert (outlined.is_whole, outlined.is_known_distinct) == (True, False)
+
+
+@pytest.mark.parametrize(("rows", "limit", "is_whole"), [(2, 3, True), (3, 3, False), (4, 3, True), (3, None, True)])
+def test_a_page_as_long_as_requested_may_be_cut_off(rows: int, limit: int | None, is_whole: bool) -> None:
+    """A full page is not taken for the whole list, and a longer one shows that the server ignores the limit."""
+    assert Page.decoded(page_body(*map(wire_row, range(1, rows + 1))), limit=limit).is_whole is is_whole
 
 
 FIRST_OF_SEVERAL = page_body(wire_row(1), wire_row(2), total=3)
@@ -161,7 +168,7 @@ FIRST_OF_SEVERAL = page_body(wire_row(1), wire_row(2), total=3)
 def test_a_first_page_is_decoded_later_if_more_pages_follow(body: bytes, is_decoded: bool) -> None:
     """Only a small first page of pure ASCII, with more pages to come, stays undecoded."""
     page = Page.first(2, body)
-    assert page.has_distinct_rows is is_decoded
+    assert page.is_known_distinct is is_decoded
     assert page.decode().total == page.total
     assert len(page.decode().items) == page.count
 
@@ -176,7 +183,7 @@ def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
 def test_a_row_that_is_twice_on_a_page_is_delivered_once() -> None:
     """The first of equal rows is new, and the second is not."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
-    assert (page.is_whole, page.has_distinct_rows) == (True, False)
+    assert (page.is_whole, page.has_distinct_rows) == (False, False)
     decoded = NewRows.of(page, set()).decode()
     assert ([row.id.int for row in decoded.items], decoded.total) == ([1, 2], 3)
 
@@ -214,7 +221,7 @@ async def test_a_session_listed_in_two_windows_is_delivered_once() -> None:
     days = [date(2026, 1, 1), date(2026, 1, 2)]
     bodies = {
         (days[0], days[1]): page_body(*map(wire_row, (1, 3, 2)), total=4),
-        (days[1], days[1]): page_body(wire_row(3), wire_row(2)),
+        (days[1], days[1]): page_body(*map(wire_row, (4, 3, 2))),
         (days[0], days[0]): page_body(wire_row(2), wire_row(1)),
     }
 
@@ -225,4 +232,4 @@ async def test_a_session_listed_in_two_windows_is_delivered_once() -> None:
     window = Window(days[0], days[1])
     reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=2)
     ids = [row.id.int async for rows in reader.new_rows() for row in rows.decode().items]
-    assert sorted(ids) == [1, 2, 3]
+    assert sorted(ids) == [1, 2, 3, 4]
