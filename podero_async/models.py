@@ -8,15 +8,13 @@ An enum may gain values after this release. An unknown text becomes an unnamed m
 text and its `name` None. It equals every member of the same text. Iterating over the enum does not show it.
 """
 
-import enum
-import logging
-import re
 import uuid
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import attrs
 
+from podero_async._enums import Completeness, HiddenReason, SessionOutcome
 from podero_async.errors import PoderoError
 
 __all__ = [
@@ -38,82 +36,6 @@ __all__ = [
 ]
 
 
-_logger = logging.getLogger("podero_async")
-_MAX_LOGGED_TEXTS = 100
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9_.-]{1,60}")
-_logged_texts: set[str] = set()
-
-
-class _OpenEnum(enum.StrEnum):
-    """An enum that the server may extend, as the module's docstring says."""
-
-    if TYPE_CHECKING:
-
-        @property
-        def name(self) -> str | None: ...  # type: ignore[override]
-
-    @classmethod
-    def _missing_(cls, value: object) -> Self | None:
-        if not isinstance(value, str):
-            return None
-        if value not in _logged_texts and len(_logged_texts) < _MAX_LOGGED_TEXTS:
-            _logged_texts.add(value)
-            shown = value if _PLAIN_TEXT.fullmatch(value) else "***"
-            _logger.info("unknown %s %r: the API has more values than this release", cls.__name__, shown)
-        member = str.__new__(cls, value)
-        member._name_ = None  # type: ignore[assignment]  # as for unnamed members of enum.Flag
-        member._value_ = value
-        return member
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}{f'.{self._name_}' if self._name_ else ''}: {self._value_!r}>"
-
-
-class SessionOutcome(_OpenEnum):
-    """The course of a charging session, or the reason for it. An unknown text becomes an unnamed member that keeps it."""
-
-    NOT_AT_HOME = "not_at_home"
-    NOT_AUTHENTICATED = "not_authenticated"
-    SMART_OPTIMIZATION_DISABLED = "smart_optimization_disabled"
-    NO_BATTERY_CAPACITY = "no_battery_capacity"
-    ALREADY_AT_TARGET = "already_at_target"
-    EV_NOT_FOUND = "ev_not_found"
-    HEMS_ONLY_MODE = "hems_only_mode"
-    IMMEDIATE_START = "immediate_start"
-    OEM_NOT_CAPABLE = "oem_not_capable"
-    INSUFFICIENT_PRICE_COVERAGE = "insufficient_price_coverage"
-    USER_UNPLUGGED_EARLY = "user_unplugged_early"
-    COMMANDS_FAILED = "commands_failed"
-    OEM_REPORTED_FULL = "oem_reported_full"
-    BOOSTED = "boosted"
-    IN_PROGRESS = "in_progress"
-    OPTIMIZED = "optimized"
-    OTHER = "other"
-    UNKNOWN = "unknown"
-    if TYPE_CHECKING:
-        _LATER = "..."  # so that a `match` is complete only with a case for the values to come
-
-
-class HiddenReason(_OpenEnum):
-    """The reason why the server hid a session. An unknown text becomes an unnamed member that keeps it."""
-
-    SHORT_DURATION = "short_duration"
-    """The vehicle was plugged in for less than five minutes."""
-    if TYPE_CHECKING:
-        _LATER = "..."
-
-
-class Completeness(enum.StrEnum):
-    """The verdict on a list of sessions: does it hold every session that existed throughout the read?"""
-
-    VERIFIED = "verified"
-    """Yes. The first read proved it."""
-    REPAIRED = "repaired"
-    """Yes. The list changed or had no order, so parts of it were read again, or it was split by days."""
-    UNPROVEN = "unproven"
-    """Perhaps not. The sessions are those that the server returned, and nothing proves that they are all."""
-
-
 @attrs.frozen(kw_only=True)
 class ChargingSession:
     """One charging session of one vehicle, from plug-in to unplug (`SessionItem` in the API's contract).
@@ -130,9 +52,7 @@ class ChargingSession:
     inferred_session_end: datetime | None
     """End of the session as the server infers it, if it did not see the vehicle unplugged."""
     desired_charging_start_time: datetime | None
-    """Desired start of charging."""
     desired_charging_end_time: datetime | None
-    """Desired end of charging."""
     charge_deadline: datetime | None
     """Time by which the vehicle had to be charged."""
     target_soc_pct: float | None
@@ -156,7 +76,6 @@ class ChargingSession:
     is_at_home: bool
     """True if the vehicle was at its user's home."""
     session_outcome: SessionOutcome
-    """Course of the session."""
     is_hidden: bool = False
     """True if the server hid the session, as it does with very short ones. Listed only with `include_hidden`."""
     hidden_reason: HiddenReason | None = None
@@ -208,11 +127,8 @@ class User:
     external_user_id: str | None = attrs.field(default=None, repr=False)
     """The partner's own id for the user."""
     email: str | None = attrs.field(default=None, repr=False)
-    """E-mail address."""
     first_name: str | None = attrs.field(default=None, repr=False)
-    """First name."""
     last_name: str | None = attrs.field(default=None, repr=False)
-    """Last name."""
     is_onboarded: bool | None = None
     """True if the user has completed the onboarding."""
     joined_at: datetime | None = None
@@ -226,9 +142,7 @@ class DeviceModel:
     """The model of a vehicle."""
 
     manufacturer: str | None = None
-    """Name of the manufacturer."""
     model: str | None = None
-    """Name of the model."""
     year: int | None = None
     """Model year."""
 
@@ -305,7 +219,6 @@ class VehicleSessions:
     """The sessions, in the order in which their pages were proven. They are not sorted: if parts of the list were read
     again or the window was split by days, new rows follow older ones."""
     completeness: Completeness
-    """The verdict."""
     total: int
     """The server's last count of the sessions in the window."""
     rejected: list[RejectedItem] = attrs.field(factory=list)
@@ -343,7 +256,6 @@ class FleetSummary:
     failures: int = 0
     """Vehicles, and users, that failed."""
     sessions: int = 0
-    """Sessions received."""
     rejected: int = 0
     """Rows that could not be read."""
     verified: int = 0

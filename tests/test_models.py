@@ -44,7 +44,7 @@ def test_an_unnamed_member_survives_pickling_and_copying() -> None:
 
 
 def test_an_unknown_text_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The first time that an unknown text is met, it is logged; a text that is no plain word is masked."""
+    """An unknown text is logged when it is met for the first time; a text of other characters than a plain word is masked."""
     with caplog.at_level(logging.INFO, "podero_async"):
         for text in ("grid_export", "grid_export", "Jane Doe, Main Street"):
             decode_page(page_body(wire_row(session_outcome=text)))

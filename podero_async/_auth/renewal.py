@@ -40,7 +40,7 @@ class TokenRequester:
 
     Attributes:
         endpoint: The token endpoint that gave the last token; None if none has given one yet.
-        refresh_token: The newest refresh token; None if there is none, or if the server refused it.
+        refresh_token: The newest refresh token; None before the first one, or after the server refused it.
         refused_refresh_token: The last refresh token that the server refused; a store may still hold it.
     """
 

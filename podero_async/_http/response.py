@@ -254,9 +254,7 @@ def api_error(response: Response, method: str, path: str) -> ApiError:
     body = response.error_body()
     # The only POST is a token request, and its response may repeat the credentials in any form.
     detail = (
-        (oauth_error_code(body) or no_explanation(body))
-        if method == "POST"
-        else describe_error(body, response.secrets)
+        (oauth_error_code(body) or no_explanation(body)) if method == "POST" else describe_error(body, response.secrets)
     )
     if 300 <= status < 400:  # noqa: PLR2004
         detail = "unexpected redirect: redirects are never followed"

@@ -1,4 +1,4 @@
-"""Servers that send whatever bytes a test wants, over real sockets."""
+"""Servers that send the bytes that a test gives them, over real sockets."""
 
 from __future__ import annotations
 
