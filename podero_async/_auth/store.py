@@ -149,7 +149,8 @@ class FileTokenStore:
         except RuntimeError:
             raise ConfigurationError("the home directory in the token store's path is unknown") from None
         self._lock_timeout_s = lock_timeout_s
-        self._lock_class = AsyncFileLock
+        # filelock's finalizer would start a task to release a lock that `lock` has released already.
+        self._lock_class = type("_Lock", (AsyncFileLock,), {"__del__": lambda _: None})
 
     def __repr__(self) -> str:
         return f"FileTokenStore({str(self._path)!r})"

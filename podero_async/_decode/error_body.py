@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, unquote_plus
 
 from podero_async._decode.plain_json import decode_json, is_markup
 from podero_async.errors import DecodeError
@@ -17,6 +17,7 @@ NO_EXPLANATION = "no explanation"
 
 _MAX_DETAIL_CHARS = 300
 _OAUTH_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
+_JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _WORD = re.compile(r"[^\s\"'<>]+")
 
 
@@ -35,9 +36,10 @@ def describe_error(body: bytes, secrets: Iterable[str] = ()) -> str:
     Of a validation error, only locations and messages are kept, because its `input` repeats the request.
     """
     fields = _fields(body)
-    detail = fields.get("detail") or fields.get("error_description") or fields.get("error")
+    detail = fields.get("detail")
     if isinstance(detail, list):
         detail = "; ".join(_describe_fault(fault) for fault in detail)
+    detail = detail or fields.get("error_description") or fields.get("error")
     return _mask(detail, secrets) if isinstance(detail, str) else no_explanation(body)
 
 
@@ -63,12 +65,22 @@ def _describe_fault(fault: Any) -> str:
 
 
 def _mask(detail: str, secrets: Iterable[str]) -> str:
+    secrets = tuple(secrets)
     forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), html.escape(secret))}
     if forms:
         longest_first = sorted(forms, key=len, reverse=True)
         detail = re.sub("|".join(map(re.escape, longest_first)), "***", detail, flags=re.IGNORECASE)
+    if _repeats(detail, secrets):
+        return f"{NO_EXPLANATION}, since the server's message repeats the request"
     detail = _WORD.sub(_mask_address, detail)[:_MAX_DETAIL_CHARS]  # cut last, so that no address is cut before its @
     return "".join(char if char.isprintable() else " " for char in detail)
+
+
+def _repeats(detail: str, secrets: Iterable[str]) -> bool:
+    """Return whether a text holds a secret in a form of URLs, JSON or HTML, such as `Jane+Doe` or `O&#39;Brien`."""
+    plain = _JSON_ESCAPE.sub(lambda found: chr(int(found[1], 16)), html.unescape(detail)).casefold()
+    decoded = (unquote(plain), unquote_plus(plain))
+    return any(secret.casefold() in text for secret in secrets if secret for text in decoded)
 
 
 def _mask_address(word: re.Match[str]) -> str:

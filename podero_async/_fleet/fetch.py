@@ -123,7 +123,7 @@ class FleetFetch:
             return discover(self._endpoints, self._discovery_stats, ahead=self._limiter.ceiling)
         if isinstance(vehicles, AsyncIterable):
             return (vehicle async for vehicle in vehicles)
-        return iter(vehicles)
+        return (vehicle for vehicle in vehicles)
 
     def _count(self, outcome: VehicleSessions | VehicleFailure) -> None:
         counts = self._counts

@@ -509,3 +509,24 @@ def test_any_change_of_a_row_leaves_its_neighbours(changes: dict[str, Any]) -> N
     assert {1, 3} <= {row.id.int for row in page.items}
     assert len(page.items) + len(page.rejected) == 3
     assert all(row.plug_in_time.tzinfo is not None for row in page.items)
+
+
+@pytest.mark.parametrize(
+    ("secret", "detail"),
+    [
+        ("abc/de+f==", "bad token abc/de%2Bf%3D%3D"),
+        ("O'Brien", "no user O&#39;Brien"),
+        ("O'Brien", "no user O&#x27;Brien"),
+        ("Jane Doe", "no user Jane+Doe"),
+        ("fleet/Jane Doe", "no user fleet/Jane%20Doe"),
+        ("Jürgen Müller", "no user J%C3%BCrgen+M%C3%BCller"),
+        ("Jürgen", r"no user J\u00fcrgen"),
+        ("Jürgen", "no user J&uuml;RGEN"),
+    ],
+)
+def test_a_message_that_repeats_a_secret_in_another_form_is_not_reported(secret: str, detail: str) -> None:
+    """If a server's message holds a secret as URLs, JSON or HTML write it, the message is left out."""
+    assert describe_error(json.dumps({"detail": detail}).encode(), [secret]).startswith(
+        ("no explanation", "no user ***")
+    )
+    assert describe_error(json.dumps({"detail": detail}).encode(), ["another"]) == detail

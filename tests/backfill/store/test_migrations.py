@@ -65,6 +65,20 @@ def _as_version_1(path: Path) -> None:
     _set_version(path, "1")
 
 
+async def test_a_store_of_version_1_can_be_read_without_a_migration(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Status, queries and exports work with an older store that is open for reading only, and leave it as it is."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+    _set_version(path, "1")
+    content = path.read_bytes()
+    async with SessionStore(path, read_only=True) as store:
+        assert (await store.status()).vehicles == len(sim.vehicles)
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+    assert path.read_bytes() == content
+
+
 @pytest.mark.parametrize("shard", [None, Shard(1, 2)])
 @pytest.mark.parametrize("is_listed", [True, False])
 async def test_an_unfinished_run_of_version_1_is_resumed(

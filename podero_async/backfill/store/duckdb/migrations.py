@@ -11,18 +11,23 @@ from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION
 
 __all__ = ["migrate"]
 
+_SAME_TABLES_SINCE = 1
+"""The oldest schema version with today's tables and columns. A store that is read only need not be migrated from it."""
+
 
 def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
     """Bring an older store to the current schema version in one transaction.
 
     Raises:
-        StoreError: The store is open for reading only.
+        StoreError: The store is open for reading only, and its tables differ from the current ones.
     """
     if version == SCHEMA_VERSION:
         return
     (is_read_only,) = con.execute(
         "SELECT readonly FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchall()[0]
+    if is_read_only and version >= _SAME_TABLES_SINCE:
+        return
     if is_read_only:
         raise StoreError(
             f"store schema version {version} is older than {SCHEMA_VERSION}: open the store once for writing to migrate it",
