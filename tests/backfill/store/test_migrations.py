@@ -74,7 +74,8 @@ async def test_a_store_of_version_1_can_be_read_without_a_migration(
     _set_version(path, "1")
     content = path.read_bytes()
     async with SessionStore(path, read_only=True) as store:
-        assert (await store.status()).vehicles == len(sim.vehicles)
+        status = await store.status()
+        assert (status.schema_version, status.vehicles) == (1, len(sim.vehicles))
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
     assert path.read_bytes() == content
 

@@ -14,7 +14,7 @@ from podero_async._paging.window import Window
 from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store._status import Coverage, RunStatus, StoreStatus
-from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION, owner_of
+from podero_async.backfill.store.duckdb.schema import check_version, owner_of
 from podero_async.models import VehicleRef
 
 __all__ = ["read_rows", "read_status", "sample_receipts", "stored_ids", "stored_spans"]
@@ -82,7 +82,7 @@ def read_status(con: duckdb.DuckDBPyConnection, path: str) -> StoreStatus:
     owner = owner_of(con)
     return StoreStatus(
         path=path,
-        schema_version=SCHEMA_VERSION,
+        schema_version=check_version(con, path),
         org_id=owner.org_id if owner else None,
         origin=owner.origin if owner else None,
         failed_vehicles=tuple(FailedVehicle(**row) for row in read_rows(con, _FAILURES)),
