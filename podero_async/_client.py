@@ -114,6 +114,7 @@ class PoderoClient:
     def _set_transport(self, transport: Transport, *, is_derived: bool) -> None:
         self._transport = transport
         self._endpoints = Endpoints(transport, self._org_id)
+        self._bulk_endpoints = Endpoints(transport, self._org_id, is_bulk=True)
         self._is_derived = is_derived
 
     @classmethod
@@ -314,7 +315,7 @@ class PoderoClient:
         Raises:
             CompletenessError: The server counts more users than it lists; raised after the last vehicle.
         """
-        return all_vehicles(self._endpoints, ahead=self._transport.limiter.ceiling)
+        return all_vehicles(self._bulk_endpoints, ahead=self._transport.limiter.ceiling)
 
     def fetch_fleet(
         self,
@@ -342,7 +343,7 @@ class PoderoClient:
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         if not isinstance(vehicles, Iterable | AsyncIterable | None):
             raise ValueError(f"vehicles must be an iterable of VehicleRef, not a {type(vehicles).__name__}")  # noqa: TRY004
-        return FleetFetch(self._endpoints, self._transport.limiter, window, vehicles)
+        return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, vehicles)
 
 
 def _check_kind(name: str, value: object, kinds: type | UnionType, wanted: str) -> None:

@@ -1,4 +1,5 @@
-"""Flow control: how many requests are sent at once, how fast, and how often again.
+"""Flow control: how many requests are sent at once, how fast, in which order, and how often again.
 
-`limiter` imports `breaker`, `rate` and `policies`; `retry` imports `policies`. Nothing here knows HTTP.
+`limiter` imports `queue`, `concurrency`, `breaker`, `rate` and `policies`; `queue` imports `breaker`; `retry` imports
+`policies`. Nothing here knows HTTP.
 """

@@ -6,233 +6,300 @@ It knows nothing of HTTP: its owner reports how each request ended. Times are se
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections import deque
-from collections.abc import Callable
 
-import attrs
-
-from podero_async._flow.breaker import CircuitBreaker
+from podero_async._flow.breaker import CircuitBreaker, CircuitBreakers
+from podero_async._flow.concurrency import ConcurrencyLimit
 from podero_async._flow.policies import ThrottlePolicy
+from podero_async._flow.queue import NoSlotError, Slot, SlotQueue, Waiter
 from podero_async._flow.rate import RateEstimator
 from podero_async.errors import ConfigurationError
 
-__all__ = ["Limiter", "NoSlotError"]
+__all__ = ["Limiter"]
 
-_FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
-_CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
-_MAX_CUT = 0.5  # ... and the whole burst at most half
-_CAUTION = 20  # successes per slot after a cut, until the limit grows by one a round again
+_logger = logging.getLogger("podero_async")
+
 _BURST_S = 0.01  # the delay of a late timer that a fixed or learned rate may make up for
-
-
-class NoSlotError(Exception):
-    """The circuit breaker stayed open for longer than the caller was ready to wait."""
-
-
-@attrs.frozen(eq=False)
-class _Waiter:
-    slot: asyncio.Future[int]
-    since: float
-    max_open_s: float
+_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, bulk calls leave one slot to interactive calls: 3 % at most
 
 
 class Limiter:
-    """Grant slots in order of arrival, under a concurrency limit that adapts (AIMD), a pause and a rate.
+    """Grant slots under a concurrency limit, a pause and a rate that all calls share, and a circuit breaker per endpoint.
 
-    A success raises the limit by one until the first throttling response; from then on, `limit` successes raise it by
-    one at most. It grows only while at least half of it is in use. A throttling response lowers it, and pauses all
-    requests if it names a time. While the circuit breaker is not closed, one slot is left, for probes.
+    Interactive calls go before bulk calls, which keep a bounded share (see `SlotQueue`). A throttling response lowers
+    the limit, and pauses all requests if it names a time. While an endpoint's breaker is not closed, its calls wait and
+    single probes are sent; other endpoints' calls go on.
     """
 
     def __init__(
         self, policy: ThrottlePolicy, *, ceiling: int | None = None, rate: RateEstimator | None = None
     ) -> None:
         self.ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
-        """The limit's upper bound."""
-        self.in_flight = self.pauses = 0  # slots taken, pauses begun
-        self._is_adaptive = policy.adaptive
+        """Upper bound of the limit."""
+        self.in_flight = 0
+        """Slots taken now."""
+        self.pauses = 0
+        """Pauses begun."""
+        self.is_adaptive = policy.adaptive
+        """Whether the limit adapts and circuit breakers are used."""
         self._min_interval_s = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
         self._rate = rate or RateEstimator()
-        self.breaker = CircuitBreaker()
-        self._limit = float(min(self.ceiling, _FIRST_LIMIT) if self._is_adaptive else self.ceiling)
-        self._threshold = math.inf  # below it, each success raises the limit by one
-        self._accepted_limit = math.inf  # 0.9 of the limit when the first burst since a success began
-        self._tickets = self._successes_since_cut = 0
-        self._cut_at_ticket = 0  # throttling of this ticket or an older one belongs to the last burst
-        self._min_limit_of_burst = 0.0
+        self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
+        self.breakers = CircuitBreakers()
+        """The circuit breaker of each endpoint that was used."""
+        self._starts = 0
+        self._cut_at_start = 0  # throttling of this start or an older one belongs to the last burst
         self._closed = False
         self._paused_until = self._next_start_at = -math.inf
-        self._queue: deque[_Waiter] = deque()
+        self._queue = SlotQueue()
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf  # not every event loop's handle has `when()`
 
     def __repr__(self) -> str:
         load = f"{self.in_flight} in flight, limit {self.limit} of {self.ceiling}, {self.queued} queued"
         try:
-            blocked_s, state = max(0.0, self.blocked_until - _now()), self.breaker.state(_now()).value
+            paused = f", paused for {self.paused_s:.1f} s" if self.paused_s else ""
+            states = {
+                name: state.value for name, state in self.breakers.states(_now()).items() if state.value != "closed"
+            }
         except RuntimeError:  # no event loop is running
             return f"<Limiter: {load}>"
-        return f"<Limiter: {load}, blocked for {blocked_s:.1f} s, breaker {state}>"
+        return f"<Limiter: {load}{paused}, breakers {states or 'closed'}>"
+
+    # --- state --------------------------------------------------------------------------------------------------------
 
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
-        return max(1, int(self._limit))
+        return self._concurrency.value
 
     @property
     def queued(self) -> int:
         """How many callers wait for a slot."""
-        return len(self._queue)
+        return self._queue.size
+
+    @property
+    def queued_interactive(self) -> int:
+        """How many interactive callers wait for a slot."""
+        return self._queue.count(is_bulk=False)
+
+    @property
+    def queued_bulk(self) -> int:
+        """How many bulk callers wait for a slot."""
+        return self._queue.count(is_bulk=True)
 
     @property
     def blocked_until(self) -> float:
-        """The time before which no request may start, by a pause or the circuit breaker."""
-        return max(self._paused_until, self.breaker.blocked_until)
+        """The time before which no request may start because of a pause."""
+        return self._paused_until
 
-    def try_acquire(self) -> int | None:
-        """Take a slot and return its ticket, as `acquire` does, or return None if the caller would have to wait."""
+    @property
+    def paused_s(self) -> float:
+        """Seconds until the current pause ends; 0 if there is none. Needs a running event loop."""
+        return max(0.0, self._paused_until - _now())
+
+    @property
+    def rate(self) -> float:
+        """The bound on requests per second, fixed or learned; infinite if there is none. Needs a running event loop."""
+        fixed = 1 / self._min_interval_s if self._min_interval_s else math.inf
+        return min(fixed, self._rate.bound(_now()))
+
+    # --- slots --------------------------------------------------------------------------------------------------------
+
+    def try_acquire(self, endpoint: str = "", *, is_bulk: bool = False) -> Slot | None:
+        """Take a slot as `acquire` does, or return None if the caller would have to wait."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        if self._queue or self.in_flight >= self.limit or max(self.blocked_until, self._next_start_at) > _now():
+        now = _now()
+        if self._queue.size or now < self._paused_until or now < self._next_start_at:
             return None
-        return self._grant()
+        if self.in_flight >= self._limit_for(is_bulk=is_bulk):
+            return None
+        breaker = self.breakers[endpoint]
+        return self._grant(breaker, now) if breaker.is_calm or breaker.next_start_at <= now else None
 
-    async def acquire(self, max_open_s: float = math.inf) -> int:
-        """Wait for a slot, and return its ticket: the number of the start, by which the request's outcome is reported.
+    async def acquire(self, endpoint: str = "", *, is_bulk: bool = False, left_s: float = math.inf) -> Slot:
+        """Wait for a slot. The caller reports the request's outcome with it, and gives it back with `release`.
 
-        The caller gives the slot back with `release`. A cancelled call keeps no slot.
+        A cancelled call keeps no slot.
 
         Args:
-            max_open_s: How many seconds to wait while the circuit breaker is open, checked whenever a probe fails.
+            endpoint: The kind of request: each has its own circuit breaker.
+            is_bulk: Whether the call is one of many, whose queue is the caller's own doing.
+            left_s: How many seconds to wait: in all if the call is interactive; if it is bulk, while the circuit breaker
+                is open, checked whenever a probe fails.
 
         Raises:
-            NoSlotError: The circuit breaker stayed open for longer.
+            NoSlotError: No slot was granted in that time, or none can be since the pause lasts longer.
             ConfigurationError: The limiter is closed.
         """
-        if ticket := self.try_acquire():
-            return ticket
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), _now(), max_open_s)
+        if slot := self.try_acquire(endpoint, is_bulk=is_bulk):
+            return slot
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
+        if self._is_paused_beyond(waiter):
+            raise self._too_late()
+        expiry = None if is_bulk or left_s == math.inf else loop.call_at(waiter.since + left_s, self._expire, waiter)
         self._queue.append(waiter)
         self._dispatch()  # sets the timer if nothing but time is missing
         try:
             return await waiter.slot
         except asyncio.CancelledError:
-            if waiter in self._queue:
-                self._queue.remove(waiter)  # at once: a pause could collect any number of cancelled callers
-            elif waiter.slot.exception() is None:
-                self.release()  # the slot was granted just before the cancellation: pass it on
+            # A waiter is removed at once: a pause could collect any number of cancelled callers.
+            if not self._queue.remove(waiter) and waiter.slot.exception() is None:
+                self.release(waiter.slot.result())  # granted just before the cancellation: pass it on
             raise
+        finally:
+            if expiry is not None:
+                expiry.cancel()
 
-    def release(self) -> None:
+    def release(self, slot: Slot) -> None:
         """Give a slot back."""
         self.in_flight -= 1
-        self._dispatch()
+        slot.breaker.in_flight -= 1
+        if self._queue.size:
+            self._dispatch()
 
     def close(self) -> None:
         """End all waits with a `ConfigurationError`, and refuse new callers."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._reject(math.inf, lambda: ConfigurationError("the client is closed"))
+        self._queue.reject(lambda _: True, lambda: ConfigurationError("the client is closed"))
 
-    def succeeded(self) -> None:
+    # --- outcomes -----------------------------------------------------------------------------------------------------
+
+    def succeeded(self, slot: Slot) -> None:
         """Report a success."""
-        if not self.breaker.is_closed:
-            self._limit = max(self._limit, float(self.in_flight))  # probes that hang keep their slots
-        self.breaker.succeeded()
-        if self._is_adaptive and self._limit < self.ceiling and self.in_flight * 2 >= self._limit:
-            self._limit = min(float(self.ceiling), self._limit + self._growth())
+        before = self._concurrency.value
+        is_news = not slot.breaker.is_calm
+        if is_news:
+            slot.breaker.succeeded(_now(), limit=before)
+        if before < self.ceiling:  # so `adaptive` is true
+            self._concurrency.grow(self.in_flight)
+        if is_news or self._concurrency.value > before:
             self._dispatch()
 
-    def throttled(self, ticket: int, retry_after: float | None = None) -> None:
+    def throttled(self, slot: Slot, retry_after: float | None = None, cause: str = "") -> None:
         """Report a throttling response: an adaptive limit falls; with `retry_after`, all requests pause for these seconds."""
-        if self._is_adaptive:
-            self._adapt_to_throttling(ticket)
+        before = self._concurrency.value
+        if self.is_adaptive:
+            self._adapt_to_throttling(slot, cause)
         if retry_after:
-            self.pause(retry_after)
-            if self._is_adaptive:
-                self._rate.throttled(_now(), self.blocked_until, tells_rate=self.breaker.throttled_bursts == 1)
+            self.pause(retry_after, cause)
+            if self.is_adaptive:
+                is_first = slot.breaker.throttled_bursts == 1
+                self._rate.throttled(_now(), self._paused_until, tells_rate=is_first, min_starts=before // 2)
         self._dispatch()  # a probe may be due
 
-    def failed(self, ticket: int) -> None:
-        """Report a fault: single ones change nothing, many in a row open the circuit breaker."""
-        if self._is_adaptive and self.breaker.failed(ticket, _now(), limit=self.limit):
-            self._wait_for_probe(threshold=self.ceiling)
+    def failed(self, slot: Slot, cause: str = "") -> None:
+        """Report a fault: single ones change nothing, many in a row open the endpoint's circuit breaker."""
+        if self.is_adaptive:
+            now, limit = _now(), self.limit
+            if slot.breaker.failed(slot.number, now, limit=limit, is_another_down=self.breakers.is_down, cause=cause):
+                self._end_outlasted_waits(slot.breaker)
         self._dispatch()  # a probe may be due
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, cause: str = "") -> None:
         """Grant no slot for `seconds` from now. A shorter pause does not end a longer one."""
-        if _now() >= self.blocked_until:
-            self.pauses += 1
-        self._paused_until = max(self._paused_until, _now() + seconds)
-
-    def _adapt_to_throttling(self, ticket: int) -> None:
-        is_new_burst = ticket > self._cut_at_ticket
-        if is_new_burst and not self.breaker.throttled_bursts:
-            self._accepted_limit = max(1.0, self._limit * _CUT)
-            self._rate.remember()
-        if self.breaker.throttled(ticket, _now(), is_new_burst=is_new_burst):
-            self._wait_for_probe(threshold=self._accepted_limit)
-        elif self.breaker.is_closed:
-            self._cut(is_new_burst=is_new_burst)
-
-    def _wait_for_probe(self, *, threshold: float) -> None:
-        if self.breaker.waits == 1:  # it has just opened
-            self._limit, self._threshold, self._successes_since_cut = 1.0, threshold, 0
-        open_s = _now() - self.breaker.opened_at
-        self._reject(_now(), lambda: NoSlotError(f"all requests have failed for {open_s:.1f} s"))
-
-    def _cut(self, *, is_new_burst: bool) -> None:
-        if is_new_burst:
-            self._cut_at_ticket = self._tickets
-            self._min_limit_of_burst = max(1.0, self._limit * _MAX_CUT)
-            self._limit = max(1.0, self._limit * _CUT)
-        else:
-            self._limit = min(self._limit, max(self._min_limit_of_burst, self._limit - 1))  # never above the present
-        self._threshold, self._successes_since_cut = self._limit, 0
-
-    def _growth(self) -> float:
-        """Return how much a success raises the limit."""
-        if self._limit < self._threshold:
-            return 1.0
-        # The limit was nearly right when it was cut, so it grows slowly at first. Later the server may accept more.
-        self._successes_since_cut += 1
-        return min(1.0, self._successes_since_cut / (_CAUTION * self._limit)) / self._limit
-
-    def _grant(self) -> int:
         now = _now()
+        if now >= self._paused_until:
+            self.pauses += 1
+            _logger.info("all requests pause for %.1f s, as the server asked: %s", seconds, cause or "throttled")
+        self._paused_until = max(self._paused_until, now + seconds)
+        self._queue.reject(self._is_paused_beyond, self._too_late)
+
+    # --- inner workings -----------------------------------------------------------------------------------------------
+
+    @property
+    def _blocked_until(self) -> float:
+        return max(self._paused_until, self._next_start_at)
+
+    def _limit_for(self, *, is_bulk: bool) -> int:
+        limit = self._concurrency.value
+        return limit - 1 if is_bulk and limit >= _MIN_LIMIT_WITH_RESERVE else limit
+
+    def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
+        is_new_burst = slot.number > self._cut_at_start
+        if is_new_burst and not slot.breaker.throttled_bursts:
+            self._concurrency.remember()
+            self._rate.remember()
+        if slot.breaker.throttled(slot.number, _now(), is_new_burst=is_new_burst, cause=cause):
+            if slot.breaker.waits == 1:  # it has just opened
+                self._concurrency.restore()
+            self._end_outlasted_waits(slot.breaker)
+        elif slot.breaker.is_closed:
+            self._concurrency.cut(self.in_flight, is_new_burst=is_new_burst)
+            if is_new_burst:
+                self._cut_at_start = self._starts
+
+    def _grant(self, breaker: CircuitBreaker, now: float) -> Slot:
         self.in_flight += 1
-        self._tickets += 1
-        self.breaker.started(self._tickets, now)
-        if interval := max(self._min_interval_s, self._rate.started(now)):
-            self._next_start_at = max(self._next_start_at, now - _BURST_S) + interval
-        return self._tickets
+        self._starts += 1
+        slot = Slot(self._starts, breaker, breaker.waits > 0)
+        breaker.started(self._starts, now)
+        interval_s = self._rate.started(now, is_filled=self._concurrency.is_filled(self.in_flight))
+        if interval_s := max(self._min_interval_s, interval_s):
+            self._next_start_at = max(self._next_start_at, now - _BURST_S) + interval_s
+        return slot
 
     def _dispatch(self) -> None:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
-        while self._queue:
-            start_at = max(self.blocked_until, self._next_start_at)
-            if self.in_flight >= self.limit:
-                if self.breaker.is_closed or self.in_flight >= self.ceiling:
-                    return
-                # A probe that hangs keeps the only slot for as long as its timeout allows.
-                start_at = max(start_at, self.breaker.next_probe_at)
-            if start_at > _now():
-                self._set_timer(start_at)
+        while self._queue.size:
+            if self.in_flight >= self._concurrency.value and not self.breakers.has_open:
+                return  # the next release dispatches again
+            now = _now()
+            next_one = self._queue.pop(now, self._start_at) if self._blocked_until <= now else self._blocked_until
+            if isinstance(next_one, Waiter):
+                next_one.slot.set_result(self._grant(next_one.breaker, now))
+            else:
+                if next_one < math.inf:
+                    self._set_timer(next_one)
                 return
-            slot = self._queue.popleft().slot
-            if not slot.done():
-                slot.set_result(self._grant())
 
-    def _reject(self, now: float, error: Callable[[], Exception]) -> None:
-        """Raise an error in each caller whose `max_open_s` are over."""
-        waiters, self._queue = self._queue, deque[_Waiter]()
-        for waiter in waiters:
-            if now - max(waiter.since, self.breaker.opened_at) < waiter.max_open_s:
-                self._queue.append(waiter)
-            elif not waiter.slot.done():
-                waiter.slot.set_exception(error())
+    def _start_at(self, waiter: Waiter) -> float:
+        """Return when a caller may start, as far as slots and its circuit breaker are concerned."""
+        breaker = waiter.breaker
+        if self.in_flight < self._limit_for(is_bulk=waiter.is_bulk):
+            return breaker.next_start_at
+        if breaker.is_closed or self.in_flight >= self.ceiling:
+            return math.inf
+        # Requests that hang keep their slots for as long as their timeout allows. Probes are sent beside them.
+        return max(breaker.next_start_at, breaker.next_probe_at)
+
+    def _is_paused_beyond(self, waiter: Waiter) -> bool:
+        """Return whether an interactive caller cannot get a slot in time because of the pause."""
+        return not waiter.is_bulk and self._paused_until > waiter.since + waiter.left_s
+
+    def _too_late(self) -> NoSlotError:
+        return NoSlotError("all requests pause for longer than max_elapsed allows", retry_after=self.paused_s)
+
+    def _expire(self, waiter: Waiter) -> None:
+        """End the wait of an interactive caller whose time is over."""
+        if waiter.slot.done():
+            return
+        self._queue.remove(waiter)
+        if not waiter.breaker.is_closed:
+            waiter.slot.set_exception(self._outage(waiter.breaker))
+        else:
+            retry_after = max(0.0, self._blocked_until - _now()) or None
+            waiter.slot.set_exception(NoSlotError("no slot was free within max_elapsed", retry_after=retry_after))
+
+    def _end_outlasted_waits(self, breaker: CircuitBreaker) -> None:
+        """End the waits of bulk callers for which the breaker was open for too long."""
+        now = _now()
+
+        def is_over(waiter: Waiter) -> bool:
+            open_s = now - max(waiter.since, breaker.opened_at)
+            return waiter.is_bulk and waiter.breaker is breaker and open_s >= waiter.left_s
+
+        self._queue.reject(is_over, lambda: self._outage(breaker))
+
+    def _outage(self, breaker: CircuitBreaker) -> NoSlotError:
+        open_s = _now() - breaker.opened_at
+        cause = f", the last with {breaker.last_cause}" if breaker.last_cause else ""
+        return NoSlotError(f"all requests have failed for {open_s:.1f} s{cause}", is_outage=True)
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

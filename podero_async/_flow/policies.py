@@ -19,8 +19,11 @@ class RetryPolicy:
     Args:
         max_attempts: Attempts of one request, including the first; 1 disables retries. With the default of 8, the waits
             between them add up to at most 31.5 s.
-        max_elapsed: Seconds after which no further attempt begins; `Timeouts` bounds the last one. The time in the queue
-            of the `ThrottlePolicy` does not count, except while all requests fail. Default: a two-minute outage.
+        max_elapsed: Seconds after which no attempt of the call begins; `Timeouts` bounds the last one. All waits count,
+            whichever call caused them: for a slot of the `ThrottlePolicy`, in a pause, in an outage. A call that cannot
+            be sent in that time raises `RateLimitError`, at once if a pause is known to last longer. Only a vehicle of
+            a fleet, a backfill or a discovery waits for its turn and through pauses for as long as they last, since
+            that queue is the fleet's own doing. Default: a two-minute outage.
         backoff_initial: Upper bound of the wait before the second attempt, in seconds; it doubles with each attempt. The
             wait is drawn evenly from 0 to the bound (full jitter), so that callers do not return together.
         backoff_max: The largest such bound, in seconds. By default it is reached before the sixth attempt.
@@ -41,6 +44,8 @@ class RetryPolicy:
 @attrs.frozen(kw_only=True)
 class ThrottlePolicy:
     """How many requests a client sends at once, and how fast. All calls of the client share these bounds.
+
+    Single calls go before those of fleets, backfills and discoveries, which get at least every eighth slot.
 
     Args:
         max_concurrency: Upper bound of the requests in flight. The default of 64 lets the limit find its value below;

@@ -1,13 +1,16 @@
 """The rate estimator: how many requests a second a server accepts, learned from its throttling responses.
 
-Pure arithmetic on times in seconds. The limiter reports each start, and asks when the next one may be.
+Arithmetic on times in seconds. The limiter reports each start, and asks when the next one may be.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 
 __all__ = ["RateEstimator"]
+
+_logger = logging.getLogger("podero_async")
 
 # Empirical: with these values the simulated servers of tests/flow/test_rate.py that limit a rate are used to over 90 %.
 _MIN_CUT = 0.04  # the part of an exact rate that is given up: the request that was throttled was one too many
@@ -20,6 +23,9 @@ _MAX_EXPONENT = 9.0  # far beyond `_DROP_AT`: keeps exp() from overflowing after
 _IDLE_S = 5.0  # starts before a gap of this length say nothing about the rate
 _MIN_RATE = 0.1  # per second: a server that refuses everything is still asked
 _MIN_SPAN_S = 0.001  # keeps quotients finite
+_MAX_GAP = 2.0  # intervals of a known rate: a start after a longer gap was not delayed by the rate
+_MIN_USE = 0.5  # of a known rate: if less was used by a few starts, the rate was not the reason for the throttling
+_MIN_STARTS = 3
 
 
 class RateEstimator:
@@ -40,29 +46,40 @@ class RateEstimator:
         self._rate = math.inf
         self._growth = 0.0
         self._remembered = self._rate, self._growth
-        self._since = math.inf  # the first start since the last pause; or the end of the pause, if it is still ahead
+        self._grows_since = -math.inf  # the end of the last pause
+        # The sample: starts since the last pause, or since the last start that nothing but the callers delayed.
+        self._since = math.inf
         self._starts = 0
         self._started_at = -math.inf  # the last start
 
-    def started(self, now: float) -> float:
-        """Count a start. Return how many seconds later the next one may be."""
-        self._starts += 1
+    def bound(self, now: float) -> float:
+        """Return the bound on starts per second; infinite if none is known."""
+        return math.inf if self._rate == math.inf else self._rate_at(now)
+
+    def started(self, now: float, *, is_filled: bool = True) -> float:
+        """Count a start. Return how many seconds later the next one may be.
+
+        Args:
+            now: The current time.
+            is_filled: Whether the concurrency limit is in use. If not, the callers set the rate of the starts, so those
+                say nothing about the server.
+        """
+        rate = self.bound(now)
         idle_s, self._started_at = now - self._started_at, now
-        if self._rate == math.inf:
-            if idle_s > _IDLE_S:
-                self._since, self._starts = now, 1
+        if idle_s > _IDLE_S or not (is_filled or idle_s * rate < _MAX_GAP):
+            self._since, self._starts = now, 0
+        self._starts += 1
+        if rate == math.inf:
             return 0.0
-        rate = self._rate_at(now)
         if rate > self._rate * _DROP_AT:
             self._rate = math.inf
-            self._since, self._starts = now, 1
         return 1 / rate
 
     def remember(self) -> None:
         """Keep the present rate, in case the throttling that begins now tells none."""
         self._remembered = self._rate, self._growth
 
-    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
+    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True, min_starts: int = 1) -> None:
         """Learn from a throttling response; starts count anew from the end of the pause.
 
         If the starts lasted only for a short time, the server may have spent saved-up capacity, or may count within
@@ -76,24 +93,32 @@ class RateEstimator:
             resume_at: The end of the pause.
             tells_rate: False if no request has succeeded since the last burst. Such a server accepts nothing at the
                 moment, and its first throttling response told no rate either, so the remembered rate is restored.
+            min_starts: A sample of fewer starts tells no rate, unless it used half of a known one.
         """
         span_s = now - self._since
         if span_s < 0:
             return
-        if tells_rate:
+        if not tells_rate:
+            self._rate, self._growth = self._remembered
+        elif self._is_sample(now, span_s, min_starts):
             span_s, pause_s = max(_MIN_SPAN_S, span_s), max(_MIN_SPAN_S, resume_at - now)
             weight = 0.5 * math.exp(-span_s / (_TRUSTED_AFTER * pause_s))  # of the pause: 0.5 is the geometric mean
             cut = max(_MIN_CUT, 1 - (span_s / (span_s + pause_s)) ** weight)
-            allowed, used = self._rate_at(now), self._starts / span_s
+            allowed, used = self.bound(now), self._starts / span_s
             error = cut if allowed == math.inf else max(cut, 1 - used / allowed)
             self._rate = max(_MIN_RATE, min(allowed, used) * (1 - cut))
             self._growth = _GROWTH * error**2
-        else:
-            self._rate, self._growth = self._remembered
-        self._since = resume_at
+            _logger.info("requests are limited to %.1f per second: the server throttled %.1f", self._rate, used)
+        self._since = self._grows_since = resume_at
         self._starts = 0
 
+    def _is_sample(self, now: float, span_s: float, min_starts: int) -> bool:
+        """Return whether the sample shows the server's rate, and not only that of the callers."""
+        if self._starts >= min_starts or self._rate == math.inf:
+            return self._starts >= min_starts
+        return self._starts >= _MIN_STARTS and self._starts / max(_MIN_SPAN_S, span_s) >= _MIN_USE * self.bound(now)
+
     def _rate_at(self, now: float) -> float:
-        span_s = max(0.0, now - self._since)
+        span_s = max(0.0, now - self._grows_since)
         late_s = max(0.0, span_s - _HOLD_S)
         return self._rate * (math.exp(min(_MAX_EXPONENT, self._growth * span_s)) + _PROBE_GROWTH * (late_s / 5) ** 2)

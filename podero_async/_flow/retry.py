@@ -44,7 +44,9 @@ class Call:
     started: float
     attempts: int = 1
     waited_s: float = 0.0
-    """Seconds in the limiter's queue, which do not count against `max_elapsed`."""
+    """Seconds in the limiter's queue that do not count against `max_elapsed`."""
+    last_error: PoderoError | None = None
+    """The error of the attempt before; None during the first."""
 
 
 class NotRetriedError(Exception):
@@ -62,11 +64,9 @@ class Retrier:
         self,
         policy: RetryPolicy,
         *,
-        is_breaker_closed: Callable[[], bool] = lambda: True,
         random_between: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self._policy = policy
-        self._is_breaker_closed = is_breaker_closed  # if not, only probes are sent, and retries cost nothing
         self._random_between = random_between
         self.budget = policy.budget
         """The rest of the budget."""
@@ -80,8 +80,20 @@ class Retrier:
         """Return how many seconds are left in which the call may begin an attempt."""
         return self._policy.max_elapsed - (asyncio.get_running_loop().time() - call.started - call.waited_s)
 
-    async def run(self, attempt: Callable[[Call], Awaitable[T]], stats: RequestStats) -> T:
+    async def run(
+        self,
+        attempt: Callable[[Call], Awaitable[T]],
+        stats: RequestStats,
+        *,
+        is_breaker_closed: Callable[[], bool] = lambda: True,
+    ) -> T:
         """Await `attempt`, and repeat it as long as its error is retryable and the policy allows.
+
+        Args:
+            attempt: Sends one request.
+            stats: Counts the retries.
+            is_breaker_closed: Whether the circuit breaker is closed. If not, only probes are sent, and retries cost
+                nothing.
 
         Raises:
             PoderoError: The last attempt's error, with the number of attempts on it.
@@ -97,14 +109,20 @@ class Retrier:
             else:
                 self.budget = min(self._policy.budget, self.budget + 1)
                 return value
-            return await self._retry(attempt, call, first_error)
+            return await self._retry(attempt, call, first_error, is_breaker_closed)
         except NotRetriedError as wrapped:
             raise wrapped.error from None
         except (ApiError, TransportError, DecodeError) as error:
             error.attempts = call.attempts
             raise
 
-    async def _retry(self, attempt: Callable[[Call], Awaitable[T]], call: Call, first_error: Exception) -> T:
+    async def _retry(
+        self,
+        attempt: Callable[[Call], Awaitable[T]],
+        call: Call,
+        first_error: PoderoError,
+        is_breaker_closed: Callable[[], bool],
+    ) -> T:
         # Imported here because only a failure needs it. The first attempt goes without it, too: that saves 25 us.
         import tenacity  # noqa: PLC0415
 
@@ -113,7 +131,7 @@ class Retrier:
                 state.attempt_number >= self._policy.max_attempts
                 or state.upcoming_sleep > self.left_s(call)
                 or (_retry_after(state) or 0.0) > self._policy.retry_after_max
-                or (self._is_breaker_closed() and not self._pay())
+                or (is_breaker_closed() and not self._pay())
             )
 
         async def next_attempt() -> T:
@@ -121,10 +139,15 @@ class Retrier:
                 raise first_error
             call.attempts += 1
             call.stats.retries += 1
-            value = await attempt(call)
+            try:
+                value = await attempt(call)
+            except PoderoError as error:
+                call.last_error = error
+                raise
             self.budget = min(self._policy.budget, self.budget + _RETRY_COST)
             return value
 
+        call.last_error = first_error
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(is_retryable),
             wait=self._wait,
@@ -132,7 +155,10 @@ class Retrier:
             before_sleep=_log_retry,
             reraise=True,
         )
-        return await retrying(next_attempt)
+        try:
+            return await retrying(next_attempt)
+        finally:
+            call.last_error = None  # ends the reference cycle of the call, its error and the error's traceback
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         ceiling = min(self._policy.backoff_max, self._policy.backoff_initial * 2.0 ** min(60, state.attempt_number - 1))

@@ -28,10 +28,11 @@ T = TypeVar("T")
 
 
 class Endpoints:
-    """The endpoints of one organization."""
+    """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones."""
 
-    def __init__(self, transport: Transport, org_id: UUID) -> None:
+    def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:
         self._transport = transport
+        self._is_bulk = is_bulk
         self._is_first_call = True
         self.is_fatal = transport.is_fatal
         self._root = f"/api/partners/v2.0/org/{org_id}/users"
@@ -51,18 +52,20 @@ class Endpoints:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, read by `decode`."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self.sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
-        return await self._get(path, decode, stats)
+        return await self._get(path, decode, stats, endpoint="sessions")
 
     async def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> ChargingSession | None:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
-        return await self._get(f"{self.sessions_path(vehicle)}/current", decode_current_session, stats)
+        path = f"{self.sessions_path(vehicle)}/current"
+        return await self._get(path, decode_current_session, stats, endpoint="current")
 
     async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int | None, list[User]]:
         """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
-        return await self._get(self._root + query, decode_users, stats, max_bytes=MAX_USERS_BYTES)
+        path = self._root + query
+        return await self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> User:
         """GET .../users/by-ext-id/{external_id}."""
@@ -72,13 +75,15 @@ class Endpoints:
             path + quote(external_id, safe="") + query,
             decode_user,
             stats,
+            endpoint="user",
             shown_path=f"{path}***",  # the partner's own id may be a person's name
             private=external_id,
         )
 
     async def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
         """GET .../users/{user_id}/electric-vehicles."""
-        return await self._get(f"{self._root}/{user_id}/electric-vehicles", decode_vehicles, stats)
+        path = f"{self._root}/{user_id}/electric-vehicles"
+        return await self._get(path, decode_vehicles, stats, endpoint="vehicles")
 
     async def _get(
         self,
@@ -92,7 +97,7 @@ class Endpoints:
         if self._is_first_call:
             self._is_first_call = False
             preload_converter()  # while the first request is on its way
-        return await self._transport.get(path, decode, stats, max_bytes=max_bytes, **options)
+        return await self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
 
     def sessions_path(self, vehicle: VehicleRef) -> str:
         """Return the path of a vehicle's sessions, without query."""

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import aiohttp
+import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -27,19 +28,20 @@ from podero_async._failures import (
     is_server_fault,
     is_throttling,
 )
-from podero_async._flow.limiter import Limiter, NoSlotError
+from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
+from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError
 from podero_async._http.origin import checked_origin
 from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, Response, api_error, body_error
-from podero_async._http.retry_after import retry_after
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._redaction import Secret, strip_traceback
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
+    ConfigurationError,
     DecodeError,
     PoderoError,
     RateLimitError,
@@ -56,6 +58,19 @@ _logger = logging.getLogger("podero_async")
 _MAX_TOKEN_BYTES = 256 << 10
 _OK, _UNAUTHORIZED, _TOO_MANY_REQUESTS = 200, 401, 429
 _MAX_STORE_S = 5.0  # for one method of a token store
+
+
+@attrs.frozen(eq=False, repr=False)
+class _Request:
+    """A GET request."""
+
+    url: URL
+    path: str
+    """The path that errors name."""
+    endpoint: str
+    is_bulk: bool
+    private: str
+    max_bytes: int
 
 
 class Transport:
@@ -93,13 +108,15 @@ class Transport:
             store=token_store,
             store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
         )
-        self._last_served: tuple[URL, str] | None = None  # the last request that succeeded, and its path for errors
+        self._last_served: _Request | None = None  # the last request that succeeded
         self._set_retry(retry)
         self._counts = RequestStats()
         self._token_counts = RequestStats()
         self._decoder = BodyDecoder()
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
+        self._last_good: dict[str, _Request] = {}  # for each endpoint
+        self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
 
     def with_options(self, retry: RetryPolicy | None, timeouts: Timeouts | None) -> Transport:
         """Return a transport with other bounds, and a retry budget of its own, that shares all else with this one."""
@@ -112,8 +129,7 @@ class Transport:
 
     def _set_retry(self, retry: RetryPolicy) -> None:
         self._retry_after_max_s = retry.retry_after_max
-        limiter = self.limiter
-        self._retrier = Retrier(retry, is_breaker_closed=lambda: limiter.breaker.is_closed)
+        self._retrier = Retrier(retry)
 
     def statistics(self) -> ClientStatistics:
         """Return the state and the counts of now."""
@@ -126,7 +142,7 @@ class Transport:
             queued=self.limiter.queued,
             limit=self.limiter.limit,
             paused_for_s=max(0.0, max(self.limiter.blocked_until, self._blocked_until["GET"]) - now),
-            is_breaker_open=not self.limiter.breaker.is_closed,
+            is_breaker_open=self.limiter.breakers.has_open,
             requests=self._counts.requests,
             retries=self._counts.retries,
             pauses=self.limiter.pauses,
@@ -135,8 +151,8 @@ class Transport:
 
     @property
     def is_down(self) -> bool:
-        """Whether the API is unavailable: all recent requests failed, or the retry budget is spent."""
-        return not self.limiter.breaker.is_closed or self._retrier.is_spent
+        """Whether the API is unavailable: probes fail or, without circuit breakers, the retry budget is spent."""
+        return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._retrier.is_spent
 
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""
@@ -144,6 +160,7 @@ class Transport:
 
     async def aclose(self) -> None:
         """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
+        self._check_loop()
         self.limiter.close()
         try:
             await self.tokens.aclose()
@@ -156,6 +173,8 @@ class Transport:
         decode: Callable[[bytes], T],
         stats: RequestStats,
         *,
+        endpoint: str = "",
+        is_bulk: bool = False,
         shown_path: str | None = None,
         private: str = "",
         max_bytes: int | None = None,
@@ -166,6 +185,8 @@ class Transport:
             path: The encoded path with its query.
             decode: Makes a value of the body. If it raises a `DecodeError` that is `retryable`, the request is repeated.
             stats: Counts the requests.
+            endpoint: The kind of request. Each has a circuit breaker of its own.
+            is_bulk: Whether the call is one of many: it goes behind other calls, and its wait for a slot is not bounded.
             shown_path: The path that errors name, if the real one names a person.
             private: A text that is masked if the server repeats it in an error.
             max_bytes: The largest body, if it may be larger or must be smaller than the transport's maximum.
@@ -173,50 +194,52 @@ class Transport:
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
         """
+        self._check_loop()
         url_path, _, query = path.partition("?")
-        url = self._url(url_path, query)
-        shown = shown_path or url_path
+        url, max_bytes = self._url(url_path, query), max_bytes or self._max_body_bytes
+        request = _Request(url, shown_path or url_path, endpoint, is_bulk, private, max_bytes)
+        breaker = self.limiter.breakers[endpoint]
 
         async def attempt(call: Call) -> T:
             self._counts.retries += call.attempts > 1
-            response = await self._send_authorized(url, shown, call, private, max_bytes or self._max_body_bytes)
-            with _reading(response, "GET", shown):
+            response = await self._send_authorized(request, call)
+            with _reading(response, "GET", request.path):
                 return await self._decoder.decode(response, decode)
 
         with strip_traceback():  # a `try` here would add this frame to the traceback again
-            return await self._retrier.run(attempt, stats)
+            return await self._retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
 
-    async def _send_authorized(self, url: URL, path: str, call: Call, private: str, max_bytes: int) -> Response:
+    async def _send_authorized(self, request: _Request, call: Call) -> Response:
         """Send one attempt, and send it again with another token if the server refuses its token (401)."""
         refusals = None
         while True:
-            response, token = await self._send_in_slot(url, path, call, private, max_bytes)
+            response, token = await self._send_in_slot(request, call)
             if response.status == _OK:
                 self.tokens.served(token)
-                self._last_served = url, path
+                self._last_served = request
                 return response
             if response.status == _UNAUTHORIZED:
                 refusals = refusals or Refusals()
-                if await self._is_replayed(token, refusals, url, call):
+                if await self._is_replayed(token, refusals, request, call):
                     continue
-            error = api_error(response, "GET", path)
+            error = api_error(response, "GET", request.path)
             if isinstance(error, AuthenticationError):
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             self._record_long_pause(error)
             raise error
 
-    async def _is_replayed(self, token: str, refusals: Refusals, url: URL, call: Call) -> bool:
+    async def _is_replayed(self, token: str, refusals: Refusals, request: _Request, call: Call) -> bool:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            if self._last_served is None or self._last_served[0] == url:
+            served = self._last_served
+            if served is None or served.url == request.url:
                 return None
-            served_url, served_path = self._last_served
-            self._check_blocked("GET", served_path)
+            self._check_blocked("GET", served.path)
             call.stats.requests += 1
             self._counts.requests += 1
             with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
-                response = await self.session.send("GET", served_url, served_path, self._headers_for(token))
+                response = await self.session.send("GET", served.url, served.path, self._headers_for(token))
                 response.release()
                 if not is_server_fault(response.status) and not is_retryable_status(response.status):
                     return response.status != _UNAUTHORIZED
@@ -227,52 +250,101 @@ class Transport:
                 return await self.tokens.refused(token, refusals, is_accepted)
         return False
 
-    async def _send_in_slot(
-        self, url: URL, path: str, call: Call, private: str, max_bytes: int
-    ) -> tuple[Response, str]:
+    async def _send_in_slot(self, request: _Request, call: Call) -> tuple[Response, str]:
         """Send one request, and return its response and the token that it carried."""
         # 1. Fail if the server asked for no requests until later.
-        self._check_blocked("GET", path)
+        self._check_blocked("GET", request.path)
         # 2. Wait for a slot.
-        slot = self.limiter.try_acquire() or await self._wait_for_slot(call, path)
+        slot = self.limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
+        if slot is None or slot.is_probe:
+            slot = await self._wait_for_slot(slot, request, call)
         try:
             # 3. Check again: the server may have asked for it while this request was queued.
-            self._check_blocked("GET", path)
-            # 4. Wait for a token unless one is usable.
-            token = self.tokens.current() or await self._new_token(call, path)
-            # 5. Send the request, and read the whole response.
+            self._check_blocked("GET", request.path)
+            # 4. Send the request, read the whole response, and tell the limiter how it ended.
+            return await self._send_reported(request, call, slot)
+        finally:
+            # 5. Release the slot, before any sleep.
+            self.limiter.release(slot)
+
+    async def _send_reported(self, request: _Request, call: Call, slot: Slot) -> tuple[Response, str]:
+        try:
+            token = self.tokens.current() or await self._new_token(call, request.path)
             call.stats.requests += 1
             self._counts.requests += 1
-            secrets = (token, private) if private else (token,)
             response = await self.session.send(
-                "GET", url, path, self._headers_for(token), secrets=secrets, max_bytes=max_bytes
+                "GET",
+                request.url,
+                request.path,
+                self._headers_for(token),
+                secrets=(token, request.private) if request.private else (token,),
+                max_bytes=request.max_bytes,
             )
-            # 6. Tell the limiter how the request ended.
-            self._report(response, slot)
-        except TransportError:
-            self.limiter.failed(slot)
+        except TransportError as error:
+            self.limiter.failed(slot, error.reason)
             raise
         except NotRetriedError as wrapped:
             if isinstance(wrapped.error, TransportError):
-                self.limiter.failed(slot)
+                self.limiter.failed(slot, wrapped.error.reason)
             raise
-        finally:
-            # 7. Release the slot, before any sleep.
-            self.limiter.release()
+        if response.status == _OK:
+            self._last_good[request.endpoint] = request
+            self.limiter.succeeded(slot)
+        else:
+            self._report(response, slot, api_error(response, "GET", request.path))
         return response, token
 
-    async def _wait_for_slot(self, call: Call, path: str) -> int:
+    async def _wait_for_slot(self, slot: Slot | None, request: _Request, call: Call) -> Slot:
+        """Wait for a slot; if a probe is due, send it first."""
         loop = asyncio.get_running_loop()
         since = loop.time()
-        try:
-            slot = await self.limiter.acquire(self._retrier.left_s(call))
-        except NoSlotError:
-            call.attempts -= 1  # nothing was sent
-            reason = "the API is unavailable: all recent requests failed"
-            raise TransportError(reason, "GET", path, retryable=False) from None
-        if self.limiter.breaker.is_closed:  # waiting for the API to come back does count as time of the call
+        while True:
+            try:
+                slot = slot or await self.limiter.acquire(
+                    request.endpoint, is_bulk=request.is_bulk, left_s=self._retrier.left_s(call)
+                )
+            except NoSlotError as error:
+                raise self._not_sent(error, request, call) from None
+            if not slot.is_probe or not await self._probe(slot, call):
+                break
+            slot = None
+        if request.is_bulk and slot.breaker.is_closed:  # waiting for the API to come back does count
             call.waited_s += loop.time() - since
         return slot
+
+    async def _probe(self, slot: Slot, call: Call) -> bool:
+        """Repeat the endpoint's last request that succeeded, and release the slot; return False if there is none.
+
+        That tells an outage from the faults of some vehicles, which a request for one of these vehicles cannot do. Some
+        probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the
+        call has not failed yet, and each fourth one otherwise, so that an outage does not use up the call's attempts.
+        """
+        request = self._last_good.get(slot.breaker.endpoint)
+        if request is None or slot.breaker.waits % (2 if call.last_error is None else 4) == 0:
+            return False
+        call.stats.retries += 1
+        self._counts.retries += 1
+        try:
+            with suppress(TransportError):  # it was reported to the limiter
+                response, _ = await self._send_reported(request, call, slot)
+                response.release()
+        finally:
+            self.limiter.release(slot)
+        return True
+
+    def _not_sent(self, error: NoSlotError, request: _Request, call: Call) -> Exception:
+        """Return the error of a call that got no slot: that of its last attempt, unless a time is known."""
+        call.attempts -= 1  # this one was not sent
+        if call.last_error is not None and error.retry_after is None:
+            call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
+            return NotRetriedError(call.last_error)
+        if error.is_outage:
+            reason = f"the API is unavailable: {error.reason}"
+            return TransportError(reason, "GET", request.path, retryable=False)
+        detail = f"the request was not sent: {error.reason}"
+        limited = RateLimitError(_TOO_MANY_REQUESTS, detail, "GET", request.path, None, error.retry_after)
+        limited.attempts = call.attempts
+        return NotRetriedError(limited)
 
     async def _new_token(self, call: Call, path: str) -> str:
         try:
@@ -284,16 +356,26 @@ class Transport:
             reason = "no access token in time: the token request or the token store took longer than max_elapsed"
             raise NotRetriedError(RequestTimeoutError(reason, "GET", path)) from None
 
-    def _report(self, response: Response, slot: int) -> None:
-        wait_s = retry_after(response.headers)
+    def _report(self, response: Response, slot: Slot, error: ApiError) -> None:
+        wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
         if is_throttling(response.status, has_retry_after=wait_s is not None):
             if wait_s is not None and wait_s > self._max_pause_s:
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
-            self.limiter.throttled(slot, wait_s)
+            self.limiter.throttled(slot, wait_s, cause)
         elif is_server_fault(response.status):
-            self.limiter.failed(slot)
+            self.limiter.failed(slot, cause)
         else:
-            self.limiter.succeeded()
+            self.limiter.succeeded(slot)
+
+    def _check_loop(self) -> None:
+        """Raise if the client was used in another event loop: its connections and timers belong to that one."""
+        loop = asyncio.get_running_loop()
+        if not self._loops:
+            self._loops.append(loop)
+        elif self._loops[0] is not loop:
+            raise ConfigurationError(
+                "the client was used in another event loop; create a client for each event loop (each `asyncio.run`)"
+            )
 
     def _record_long_pause(self, error: ApiError) -> None:
         """Record a `Retry-After` that exceeds the maximum pause, so that nothing is sent before it has passed."""

@@ -39,14 +39,14 @@ def is_down(client: PoderoClient) -> bool:
 
 def discover_fleet(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of the organization, and a failure for each user with a failed vehicle list."""
-    return discover(client._endpoints, stats, ahead=limiter_of(client).ceiling)  # noqa: SLF001
+    return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling)  # noqa: SLF001
 
 
 def read_items(
     client: PoderoClient, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]
 ) -> WorkerPool[WorkItem]:
     """Read the windows of work items; each item is yielded with its outcome, in order of completion."""
-    endpoints = client._endpoints  # noqa: SLF001
+    endpoints = client._bulk_endpoints  # noqa: SLF001
 
     async def read(item: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
         return await fetch_or_fail(endpoints, item.vehicle, item.window, budget)

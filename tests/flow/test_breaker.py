@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import pytest
 
 from podero_async._flow.breaker import BreakerState, CircuitBreaker
@@ -21,7 +24,7 @@ def test_as_many_faults_in_a_row_as_half_the_limit_but_at_least_ten_open_it(limi
     breaker = CircuitBreaker()
     for _ in range(faults - 1):
         breaker.failed(1, 0.0, limit=limit)
-    breaker.succeeded()
+    breaker.succeeded(0.0, limit=64)
     assert [breaker.failed(1, 0.0, limit=limit) for _ in range(faults)] == [False] * (faults - 1) + [True]
 
 
@@ -29,7 +32,7 @@ def test_the_third_burst_of_throttling_in_a_row_opens_it() -> None:
     """Further responses of the same burst do not count, and the count starts anew when a request succeeds."""
     breaker = CircuitBreaker()
     assert not breaker.throttled(1, 0.0, is_new_burst=True)
-    breaker.succeeded()
+    breaker.succeeded(0.0, limit=64)
     assert not any(breaker.throttled(1, 0.0, is_new_burst=is_new) for is_new in (True, False, False, True))
     assert breaker.throttled_bursts == 2
     assert breaker.throttled(1, 0.0, is_new_burst=True)
@@ -44,7 +47,7 @@ def test_it_is_open_until_the_wait_is_over_then_half_open_and_closed_after_a_suc
         breaker.failed(1, 100.125, limit=1)
     assert (breaker.opened_at, breaker.blocked_until) == (100.125, 100.25)
     assert [breaker.state(now) for now in (100.2, 100.25)] == [BreakerState.OPEN, BreakerState.HALF_OPEN]
-    breaker.succeeded()
+    breaker.succeeded(0.0, limit=64)
     assert breaker.state(100.2) is BreakerState.CLOSED
     assert opened().state(100.0) is BreakerState.HALF_OPEN
 
@@ -73,9 +76,51 @@ def test_a_fault_of_a_request_from_before_the_wait_does_not_prolong_it() -> None
 def test_old_faults_open_it_again_after_it_closed() -> None:
     """Ten faults in a row after a success open the breaker, even if their requests started before that success."""
     breaker = opened()
-    breaker.succeeded()
+    breaker.succeeded(0.0, limit=64)
     assert [breaker.failed(1, 300.0, limit=1) for _ in range(10)] == [False] * 9 + [True]
     assert (breaker.is_closed, breaker.opened_at) == (False, 300)
+
+
+def test_one_fault_opens_it_if_another_endpoint_is_down() -> None:
+    """A lonely call of a quiet endpoint does not spend its attempts in an outage that another endpoint has found."""
+    breaker = CircuitBreaker()
+    assert breaker.failed(1, 0.0, limit=64, is_another_down=True)
+    assert not breaker.is_down, "no probe has failed yet"
+
+
+@pytest.mark.parametrize("probe_fails", [False, True])
+def test_requests_start_slowly_after_an_outage_but_not_after_a_false_alarm(probe_fails: bool) -> None:
+    """If the first probe succeeds, only some resources failed, and any number of requests may start at once."""
+    breaker, number = opened(), 2
+    breaker.in_flight = 0
+    for number in range(2, 3 + probe_fails):
+        breaker.started(number, 200.0)
+        if number == 2 and probe_fails:
+            breaker.failed(number, 200.0, limit=64)
+            breaker.in_flight -= 1
+    assert breaker.is_down is probe_fails
+    for allowed in range(2, 64):
+        breaker.succeeded(201.0, limit=64)
+        assert breaker.max_in_flight == (allowed if probe_fails else math.inf)
+    breaker.succeeded(201.0, limit=64)
+    assert (breaker.max_in_flight, breaker.is_calm) == (math.inf, True)
+
+
+def test_opening_and_closing_are_logged_once_with_the_last_cause(caplog: pytest.LogCaptureFixture) -> None:
+    """One WARNING names the endpoint and the last fault, and one INFO tells how long the outage was."""
+    with caplog.at_level(logging.INFO, "podero_async"):
+        breaker = CircuitBreaker("sessions")
+        for _ in range(12):
+            breaker.failed(1, 100.0, limit=1, cause="HTTP 503: maintenance")
+        for _ in range(2):
+            breaker.succeeded(107.5, limit=64)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        (
+            "WARNING",
+            "all recent requests to sessions failed, the last with HTTP 503: maintenance; only probes are sent",
+        ),
+        ("INFO", "requests to sessions succeed again after 7.5 s"),
+    ]
 
 
 def test_a_probe_that_hangs_is_followed_by_another_after_five_seconds() -> None:

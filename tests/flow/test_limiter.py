@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from itertools import pairwise
 
 import pytest
 
 from podero_async import ThrottlePolicy
-from podero_async._flow.limiter import Limiter, NoSlotError
+from podero_async._flow.concurrency import ConcurrencyLimit
+from podero_async._flow.limiter import Limiter
+from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.rate import RateEstimator
 
 pytestmark = pytest.mark.leaping
@@ -26,22 +29,29 @@ def adaptive(ceiling: int = 64) -> Limiter:
 async def fail(limiter: Limiter, times: int = 1) -> None:
     """Report faults of requests that are sent one after the other."""
     for _ in range(times):
-        limiter.failed(await limiter.acquire())
-        limiter.release()
+        slot = await limiter.acquire()
+        limiter.failed(slot)
+        limiter.release(slot)
 
 
 async def throttle(limiter: Limiter, retry_after: float | None = None) -> None:
-    limiter.throttled(await limiter.acquire(), retry_after)
-    limiter.release()
+    slot = await limiter.acquire()
+    limiter.throttled(slot, retry_after)
+    limiter.release(slot)
 
 
 async def succeed(limiter: Limiter, times: int) -> None:
-    """Report successes of requests that use the limit up."""
+    """Report successes of requests that use the limit up, and release all of their slots."""
+    slots: list[Slot] = []
     for _ in range(times):
-        while limiter.in_flight < limiter.limit:
-            await limiter.acquire()
-        limiter.succeeded()
-        limiter.release()
+        slots.append(await limiter.acquire())
+        while slot := limiter.try_acquire():
+            slots.append(slot)
+        slot = slots.pop(0)
+        limiter.succeeded(slot)
+        limiter.release(slot)
+    for slot in slots:
+        limiter.release(slot)
 
 
 async def successes_within(limiter: Limiter, seconds: float) -> int:
@@ -49,10 +59,10 @@ async def successes_within(limiter: Limiter, seconds: float) -> int:
     loop, count = asyncio.get_running_loop(), 0
     end = loop.time() + seconds
     while loop.time() < end:
-        await limiter.acquire()
+        slot = await limiter.acquire()
         await asyncio.sleep(0.01)
-        limiter.succeeded()
-        limiter.release()
+        limiter.succeeded(slot)
+        limiter.release(slot)
         count += 1
     return count
 
@@ -67,10 +77,10 @@ async def test_the_limit_bounds_the_requests_in_flight() -> None:
 
     async def request() -> None:
         nonlocal peak
-        await limiter.acquire()
+        slot = await limiter.acquire()
         peak = max(peak, limiter.in_flight)
         await asyncio.sleep(1)
-        limiter.release()
+        limiter.release(slot)
 
     await asyncio.gather(*(request() for _ in range(20)))
     assert (peak, limiter.in_flight) == (3, 0)
@@ -79,17 +89,17 @@ async def test_the_limit_bounds_the_requests_in_flight() -> None:
 async def test_slots_are_granted_in_order_of_arrival() -> None:
     """When a slot is released, the caller that has waited longest gets it."""
     limiter = fixed(1)
-    await limiter.acquire()
+    held = await limiter.acquire()
     order: list[int] = []
 
     async def request(number: int) -> None:
-        await limiter.acquire()
+        slot = await limiter.acquire()
         order.append(number)
-        limiter.release()
+        limiter.release(slot)
 
     waiting = [asyncio.create_task(request(number)) for number in range(5)]
     await asyncio.sleep(0)
-    limiter.release()
+    limiter.release(held)
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
 
@@ -97,17 +107,16 @@ async def test_slots_are_granted_in_order_of_arrival() -> None:
 async def test_cancelled_callers_keep_no_slot() -> None:
     """If a caller is cancelled just after a slot was granted to it, the next caller gets the slot."""
     limiter = fixed(1)
-    await limiter.acquire()
+    held = await limiter.acquire()
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
     await asyncio.sleep(0)
     tasks[0].cancel()
-    limiter.release()  # goes to the second task, which is cancelled before it runs again
+    limiter.release(held)  # goes to the second task, which is cancelled before it runs again
     tasks[1].cancel()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert tasks[2].done()
     assert limiter.in_flight == 1
-    limiter.release()
+    limiter.release(await tasks[2])
     assert (limiter.in_flight, limiter.queued) == (0, 0)
 
 
@@ -115,17 +124,16 @@ async def test_the_repr_shows_the_live_state() -> None:
     """Slots, queue, pause and circuit breaker are readable in a debugger or a log."""
     limiter = adaptive(2)
     await fail(limiter, 10)
-    assert repr(limiter).endswith("limit 1 of 2, 0 queued, blocked for 0.2 s, breaker open>")
-    await limiter.acquire()
+    assert repr(limiter) == "<Limiter: 0 in flight, limit 2 of 2, 0 queued, breakers {'': 'open'}>"
+    slot = await limiter.acquire()
     limiter.pause(4)
     waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(0)
-    expected = "<Limiter: 1 in flight, limit 1 of 2, 1 queued, blocked for 4.0 s, breaker half-open>"
-    assert repr(limiter) == expected
-    limiter.succeeded()
-    assert "limit 2 of 2" in repr(limiter)
-    assert "breaker closed" in repr(limiter)
-    assert await asyncio.to_thread(repr, limiter) == "<Limiter: 1 in flight, limit 2 of 2, 1 queued>", "without a loop"
+    load = "<Limiter: 1 in flight, limit 2 of 2, 1 queued"
+    assert repr(limiter) == f"{load}, paused for 4.0 s, breakers {{'': 'half-open'}}>"
+    limiter.succeeded(slot)
+    assert repr(limiter) == f"{load}, paused for 4.0 s, breakers closed>"
+    assert await asyncio.to_thread(repr, limiter) == f"{load}>", "without a loop"
     waiting.cancel()
 
 
@@ -166,9 +174,9 @@ async def test_a_fixed_rate_is_kept_and_used() -> None:
     starts = []
 
     async def request() -> None:
-        await limiter.acquire()
+        slot = await limiter.acquire()
         starts.append(loop.time())
-        limiter.release()
+        limiter.release(slot)
 
     await asyncio.gather(*(request() for _ in range(200)))
     assert starts[-1] - starts[0] == pytest.approx(199 / 50, rel=0.02)
@@ -184,8 +192,7 @@ def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
         limiter = Limiter(ThrottlePolicy(max_concurrency=100, requests_per_second=5000))
 
         async def request() -> None:
-            await limiter.acquire()
-            limiter.release()
+            limiter.release(await limiter.acquire())
 
         await asyncio.gather(*(request() for _ in range(300)))
 
@@ -200,14 +207,13 @@ async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() ->
     while loop.time() < began + 60:
         await throttle(limiter, 1.0)
     await succeed(limiter, 1)
-    limiter.release()
     assert await successes_within(limiter, 3) > 0.8 * before
 
 
 async def test_throttling_without_and_with_a_time_keeps_a_learned_rate() -> None:
     """A rate that was learned before survives throttling that tells none."""
     rate = RateEstimator()
-    limiter = Limiter(ThrottlePolicy(), rate=rate)
+    limiter = Limiter(ThrottlePolicy(max_concurrency=2), rate=rate)
     await successes_within(limiter, 5)
     await throttle(limiter, 1.0)
     await successes_within(limiter, 2)
@@ -234,16 +240,18 @@ async def test_the_limit_grows_to_its_ceiling_while_requests_succeed() -> None:
 async def test_the_limit_grows_only_if_half_of_it_is_in_use(in_flight: int, limit: int) -> None:
     """While fewer slots than half of the limit are taken, successes leave the limit as it is."""
     limiter = adaptive()
-    for _ in range(in_flight):
-        await limiter.acquire()
-    limiter.succeeded()
+    slots = [await limiter.acquire() for _ in range(in_flight)]
+    limiter.succeeded(slots[0])
     assert limiter.limit == limit
 
 
 async def test_after_a_cut_the_limit_grows_slowly_at_first_and_then_by_one_a_round() -> None:
     """An early step takes several rounds of successes, a late one takes one round, and none takes less."""
     limiter = adaptive(128)
+    slots = [await limiter.acquire() for _ in range(16)]
     await throttle(limiter)
+    for slot in slots:
+        limiter.release(slot)
     steps = [0]
     for number in range(1, 2501):
         before = limiter.limit
@@ -259,61 +267,81 @@ async def test_after_a_cut_the_limit_grows_slowly_at_first_and_then_by_one_a_rou
 async def test_a_burst_of_throttling_halves_the_limit_at_most() -> None:
     """The first response of a burst costs a tenth of the limit, each further one a slot; the next burst cuts again."""
     limiter = adaptive(16)
-    tickets = [await limiter.acquire() for _ in range(16)]
+    slots = [await limiter.acquire() for _ in range(16)]
     limits = []
-    for ticket in tickets:
-        limiter.throttled(ticket)
+    for slot in slots:
+        limiter.throttled(slot)
         limits.append(limiter.limit)
     assert limits == [14, 13, 12, 11, 10, 9, *[8] * 10]
-    for _ in tickets:
-        limiter.release()
+    for slot in slots:
+        limiter.release(slot)
     await throttle(limiter)
     assert limiter.limit == 7
 
 
 async def test_the_limit_never_falls_below_one() -> None:
-    """Twenty throttling responses leave one slot, so requests still go out."""
-    limiter = adaptive(2)
+    """Twenty bursts of throttling leave one slot, so requests still go out."""
+    limit = ConcurrencyLimit(2, is_adaptive=True)
     for _ in range(20):
-        await throttle(limiter)
-    assert limiter.limit == 1
-    assert await limiter.acquire()
+        limit.cut(1, is_new_burst=True)
+    assert limit.value == 1
+
+
+@pytest.mark.parametrize(("in_flight", "grown"), [(1, 33), (16, 28)])
+async def test_throttling_of_an_unused_limit_does_not_slow_its_growth(in_flight: int, grown: int) -> None:
+    """If one request in a quiet hour is throttled, the next burst of calls finds its slots as quickly as ever."""
+    limiter = adaptive()
+    slots = [await limiter.acquire() for _ in range(in_flight)]
+    limiter.throttled(slots[0])
+    assert limiter.limit == 28
+    for slot in slots:
+        limiter.release(slot)
+    await succeed(limiter, 5)
+    assert limiter.limit == grown
 
 
 async def test_a_fixed_limit_does_not_adapt_but_pauses() -> None:
     """If `adaptive` is False, neither throttling nor faults change the limit or open the circuit breaker."""
     limiter = fixed(8)
-    limiter.throttled(await limiter.acquire(), 3)
+    slot = await limiter.acquire()
+    limiter.throttled(slot, 3)
     for _ in range(40):
-        limiter.failed(1)
-    assert (limiter.limit, limiter.pauses, limiter.breaker.is_closed) == (8, 1, True)
+        limiter.failed(slot)
+    assert (limiter.limit, limiter.pauses, limiter.breakers.has_open) == (8, 1, False)
 
 
 async def test_single_faults_leave_the_limit() -> None:
     """One fault in five requests changes nothing."""
     limiter = adaptive(16)
     for number in range(400):
-        ticket = await limiter.acquire()
+        slot = await limiter.acquire()
         if number % 5 == 0:
-            limiter.failed(ticket)
+            limiter.failed(slot)
         else:
-            limiter.succeeded()
-        limiter.release()
+            limiter.succeeded(slot)
+        limiter.release(slot)
     assert limiter.limit == 16
 
 
-# --- with the circuit breaker -----------------------------------------------------------------------------------------
+# --- with circuit breakers --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("throttled", [set(), {20, 39}], ids=["faults only", "throttling among the faults"])
-async def test_faults_in_a_row_leave_one_slot_and_successes_restore_the_limit(throttled: set[int]) -> None:
-    """64 successes bring back nearly all of 64 slots, even after a 429 from a restarting load balancer."""
+async def test_faults_in_a_row_leave_one_probe_and_successes_restore_the_speed(throttled: set[int]) -> None:
+    """64 successes bring back nearly all slots, even after a 429 from a restarting load balancer."""
     limiter = adaptive(64)
+    before = limiter.limit
     for number in range(40):
         await (throttle(limiter) if number in throttled else fail(limiter))
-    assert limiter.limit == 1
+    await asyncio.sleep(5)
+    probe = await limiter.acquire()
+    assert limiter.try_acquire() is None
+    limiter.succeeded(probe)
+    limiter.release(probe)
     await succeed(limiter, 64)
-    assert limiter.limit >= 60
+    assert limiter.limit >= before
+    assert not limiter.breakers.has_open
+    assert all(limiter.try_acquire() for _ in range(limiter.limit))
 
 
 async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
@@ -324,42 +352,62 @@ async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
         await throttle(limiter)
         requests += 1
     assert requests < 30
-    assert (limiter.breaker.is_closed, limiter.limit) == (False, 1)
+    assert limiter.breakers.has_open
     await succeed(limiter, 64)
-    assert (limiter.breaker.is_closed, limiter.limit) == (True, 29)
+    assert (limiter.breakers.has_open, limiter.limit) == (False, 29)
 
 
 async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
-    """`max_open_s` counts from the time when the breaker opened, and the error gives the reason."""
+    """A bulk caller's bound counts from the opening and is checked at probes; an interactive caller's counts in all."""
     loop, limiter = asyncio.get_running_loop(), adaptive(1)
-    ticket = await limiter.acquire()
-    waiting = [asyncio.create_task(limiter.acquire(max_open_s)) for max_open_s in (7.0, 30.0, math.inf)]
+    slot = await limiter.acquire()
+    bulk = [asyncio.create_task(limiter.acquire(is_bulk=True, left_s=left_s)) for left_s in (7.0, 30.0, math.inf)]
     await asyncio.sleep(60)
     began = loop.time()
     for _ in range(10):
-        limiter.failed(ticket)
-    assert not limiter.breaker.is_closed
-    await asyncio.sleep(0)
-    assert not any(waiter.done() for waiter in waiting)
-    await asyncio.sleep(8)
-    limiter.failed(ticket + 1)  # a later request
-    with pytest.raises(NoSlotError, match=r"all requests have failed for 8\.0 s"):
-        await asyncio.wait_for(waiting[0], 1)
+        limiter.failed(slot, "HTTP 503: maintenance")
+    with pytest.raises(NoSlotError, match=r"have failed for 2\.0 s, the last with HTTP 503: maintenance"):
+        await limiter.acquire(left_s=2.0)
+    await asyncio.sleep(6)
+    assert not any(waiter.done() for waiter in bulk)
+    limiter.failed(Slot(slot.number + 1, slot.breaker, is_probe=True))
+    with pytest.raises(NoSlotError, match=r"have failed for 8\.0 s"):
+        await asyncio.wait_for(bulk[0], 1)
     assert loop.time() - began == pytest.approx(8, abs=0.1)
-    limiter.succeeded()
-    limiter.release()
-    await waiting[1]
-    limiter.release()
-    await waiting[2]
+    limiter.succeeded(slot)
+    for waiter in bulk[1:]:
+        limiter.release(slot)
+        slot = await waiter
+
+
+async def test_endpoints_fail_by_themselves() -> None:
+    """While all requests for sessions fail, other requests start at once, and pass those that wait."""
+    limiter = adaptive(12)
+    for _ in range(12):
+        slot = await limiter.acquire("sessions")
+        limiter.failed(slot)
+        limiter.release(slot)
+    waiting = [asyncio.create_task(limiter.acquire("sessions", is_bulk=is_bulk)) for is_bulk in (False, True)]
+    await asyncio.sleep(0.01)
+    for _ in range(11):
+        assert (await asyncio.wait_for(limiter.acquire("current"), 0.01)).breaker.endpoint == "current"
+    assert limiter.queued == 2
+    states = {
+        endpoint: state.value for endpoint, state in limiter.breakers.states(asyncio.get_running_loop().time()).items()
+    }
+    assert states == {"sessions": "open", "current": "closed"}
+    await waiting[0]
+    assert not waiting[1].done(), "the interactive caller is the next probe"
+    waiting[1].cancel()
 
 
 async def test_callers_wait_for_the_next_probe() -> None:
     """A slot is granted 0.25 s, then 0.5 s after the last request has failed at once."""
     limiter, loop = adaptive(12), asyncio.get_running_loop()
-    tickets = [await limiter.acquire() for _ in range(12)]
-    for ticket in tickets:
-        limiter.failed(ticket)
-        limiter.release()
+    slots = [await limiter.acquire() for _ in range(12)]
+    for slot in slots:
+        limiter.failed(slot)
+        limiter.release(slot)
     for wait_s in (0.25, 0.5):
         began = loop.time()
         await fail(limiter)
@@ -370,18 +418,17 @@ async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
     """While probes hang, another is sent every five seconds, and one success frees the limit beside them."""
     limiter, loop = adaptive(64), asyncio.get_running_loop()
     await fail(limiter, 64)
-    assert limiter.limit == 1
     began = loop.time()
     async with asyncio.timeout(60):
-        tickets = [await limiter.acquire() for _ in range(4)]
+        slots = [await limiter.acquire() for _ in range(4)]
     assert loop.time() - began == pytest.approx(20, abs=0.2)
-    limiter.succeeded()  # the last one
-    limiter.release()
+    limiter.succeeded(slots[3])
+    limiter.release(slots[3])
     assert limiter.in_flight == 3
     assert limiter.try_acquire()
-    for ticket in tickets[:3]:
-        limiter.failed(ticket)
-        limiter.release()
+    for slot in slots[:3]:
+        limiter.failed(slot)
+        limiter.release(slot)
     async with asyncio.timeout(0.1):
         await limiter.acquire()
 
@@ -403,15 +450,15 @@ async def test_a_breaker_that_opens_late_sends_a_probe_at_once_unless_a_time_is_
     limiter = adaptive(4)
     await throttle(limiter)
     await throttle(limiter)
-    tickets = [await limiter.acquire() for _ in range(limiter.limit)]
+    slots = [await limiter.acquire() for _ in range(limiter.limit)]
     waiting = asyncio.create_task(limiter.acquire())
     await asyncio.sleep(6)
     assert not waiting.done()
-    limiter.throttled(tickets[0], wait_s)
+    limiter.throttled(slots[0], wait_s)
     await asyncio.sleep(0)
-    assert not limiter.breaker.is_closed
+    assert limiter.breakers.has_open
     assert waiting.done() is (wait_s is None)
-    limiter.release()
+    limiter.release(slots[0])
     await asyncio.sleep(29)
     assert waiting.done() is (wait_s is None)
     await asyncio.sleep(2)
@@ -422,10 +469,92 @@ async def test_a_timer_is_brought_forward_when_the_breaker_closes() -> None:
     """When a success closes the breaker, callers that waited for the next probe get their slots."""
     limiter = Limiter(ThrottlePolicy(max_concurrency=16, requests_per_second=10))
     await fail(limiter, 16)
-    await limiter.acquire()
+    probe = await limiter.acquire()
     waiting = [asyncio.create_task(limiter.acquire()) for _ in range(2)]
     await asyncio.sleep(0)  # they wait for the next probe, five seconds from now
-    limiter.succeeded()
-    limiter.release()
+    limiter.succeeded(probe)
+    limiter.release(probe)
     async with asyncio.timeout(1):
         await asyncio.gather(*waiting)
+
+
+# --- two classes of calls ---------------------------------------------------------------------------------------------
+
+
+async def test_interactive_callers_go_first_but_leave_bulk_callers_a_share() -> None:
+    """Of 40 interactive callers and 5 bulk callers that wait, each eighth slot goes to a bulk caller."""
+    limiter = fixed(1)
+    slot = await limiter.acquire()
+    order: list[bool] = []
+
+    async def request(is_bulk: bool) -> None:
+        granted = await limiter.acquire(is_bulk=is_bulk)
+        order.append(is_bulk)
+        limiter.release(granted)
+
+    tasks = [asyncio.create_task(request(is_bulk)) for is_bulk in [True] * 5 + [False] * 40]
+    await asyncio.sleep(0)
+    assert (limiter.queued_bulk, limiter.queued_interactive) == (5, 40)
+    limiter.release(slot)
+    await asyncio.gather(*tasks)
+    assert [number for number, is_bulk in enumerate(order) if is_bulk] == [7, 15, 23, 31, 39]
+
+
+async def test_under_a_rate_an_interactive_caller_waits_one_interval_at_most() -> None:
+    """However many bulk callers are queued at ten requests a second, an interactive call starts within 0.1 s."""
+    limiter, loop = Limiter(ThrottlePolicy(requests_per_second=10)), asyncio.get_running_loop()
+    bulk = [asyncio.create_task(limiter.acquire(is_bulk=True)) for _ in range(72)]
+    for _ in range(10):
+        await asyncio.sleep(0.13)
+        began = loop.time()
+        limiter.release(await limiter.acquire())
+        assert loop.time() - began < 0.101
+    for task in bulk:
+        task.cancel()
+
+
+async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_callers() -> None:
+    """If slow bulk requests fill 32 slots or more, an interactive call starts at once; small limits have no reserve."""
+    for limit in (31, 32):
+        limiter = fixed(limit)
+        while limiter.try_acquire(is_bulk=True):
+            pass
+        assert (limiter.in_flight, limiter.try_acquire() is not None) == (31, limit == 32)
+
+
+async def test_an_interactive_caller_waits_no_longer_than_its_bound() -> None:
+    """It fails after its own seconds in the queue, and at once if a pause is known to last longer."""
+    limiter, loop = fixed(1), asyncio.get_running_loop()
+    slot = await limiter.acquire()
+    began = loop.time()
+    with pytest.raises(NoSlotError, match="no slot was free") as caught:
+        await limiter.acquire(left_s=2.0)
+    assert (loop.time() - began, caught.value.retry_after) == (pytest.approx(2, abs=0.01), None)
+    waiting = asyncio.create_task(limiter.acquire(left_s=2.0))
+    bulk = asyncio.create_task(limiter.acquire(is_bulk=True, left_s=2.0))
+    await asyncio.sleep(0)
+    limiter.pause(6)
+    for late in (waiting, limiter.acquire(left_s=5.0)):
+        with pytest.raises(NoSlotError, match="pause for longer") as caught:
+            await late
+        assert caught.value.retry_after == pytest.approx(6, abs=0.01)
+    assert loop.time() - began == pytest.approx(2, abs=0.01)
+    assert limiter.queued == 1
+    limiter.release(slot)
+    await bulk
+    assert loop.time() - began == pytest.approx(8, abs=0.01), "its queue is the caller's own doing"
+
+
+async def test_a_pause_and_a_learned_rate_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """One line tells how long all requests pause and why, and one the rate."""
+    limiter = adaptive(4)
+    with caplog.at_level(logging.INFO, "podero_async"):
+        slots = [await limiter.acquire() for _ in range(4)]
+        await asyncio.sleep(1)
+        for slot in slots:
+            limiter.throttled(slot, 2.0, "HTTP 429: slowly")
+            limiter.release(slot)
+    pause, rate = (record.getMessage() for record in caplog.records)
+    assert pause == "all requests pause for 2.0 s, as the server asked: HTTP 429: slowly"
+    assert rate.startswith("requests are limited to ")
+    assert limiter.rate < 4

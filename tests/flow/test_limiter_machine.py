@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import attrs
@@ -13,16 +14,20 @@ from hypothesis.stateful import initialize, precondition, rule
 
 from podero_async import ConfigurationError, ThrottlePolicy
 from podero_async._flow.limiter import Limiter
+from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.rate import RateEstimator
 from tests._support.fake_clock import LoopMachine, run_machine
 
 _TOLERANCE_S = 1e-6  # a timer may be early by this much
 _BURST_S = 0.01  # a rate may make up for this delay
-_MAX_PROBE_WAIT_S = 5.0
 _MIN_FAULTS, _MIN_BURSTS = 10, 3  # in a row: fewer open no breaker
 _MAX_INTERVAL_S = 10.0
 _MAX_PAUSE_S = 30.0
+_MAX_IN_A_ROW = 7  # interactive callers that go before a bulk caller
+_MIN_LIMIT_WITH_RESERVE = 32
 
+_ENDPOINTS = ("sessions", "current")
+_ENDPOINT = st.sampled_from(_ENDPOINTS)
 _WHICH = st.integers(0, 63)
 _COUNT = st.sampled_from([1, 1, 3, 12])
 _SECONDS = st.sampled_from([0.001, 0.02, 0.25, 1.0, 6.0, _MAX_PAUSE_S])
@@ -30,8 +35,12 @@ _SECONDS = st.sampled_from([0.001, 0.02, 0.25, 1.0, 6.0, _MAX_PAUSE_S])
 
 @attrs.define(eq=False)
 class Caller:
-    """A caller that asks for a slot."""
+    """A caller that asks for a slot. It has its own endpoint, class and patience."""
 
+    endpoint: str
+    is_bulk: bool
+    left_s: float
+    asked_at: float
     task: asyncio.Task[None] | None = None
     is_queued: bool = False
     """Whether it was seen in the queue: later callers must not overtake it."""
@@ -45,16 +54,16 @@ class WatchedRate(RateEstimator):
         self._check_start = check_start
         self._was_throttled = False
 
-    def started(self, now: float) -> float:
-        interval = super().started(now)
+    def started(self, now: float, *, is_filled: bool = True) -> float:
+        interval = super().started(now, is_filled=is_filled)
         assert 0 <= interval <= _MAX_INTERVAL_S + _TOLERANCE_S
         assert self._was_throttled or not interval, "a bound that no throttling response asked for"
         self._check_start(now, interval)
         return interval
 
-    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True) -> None:
+    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True, min_starts: int = 1) -> None:
         self._was_throttled = True
-        super().throttled(now, resume_at, tells_rate=tells_rate)
+        super().throttled(now, resume_at, tells_rate=tells_rate, min_starts=min_starts)
 
 
 class LimiterMachine(LoopMachine):
@@ -77,46 +86,66 @@ class LimiterMachine(LoopMachine):
         self.is_closed = False
         self.is_settled = True
         self.callers: list[Caller] = []  # without a slot, in order of arrival
-        self.granted: list[tuple[int, Caller]] = []  # since the last check
-        self.tickets: list[int] = []  # of the requests in flight
-        self.faults = self.throttlings = 0  # since the last success
-        self.paused_until = self.rate_until = self.started_at = -math.inf
+        self.granted: list[tuple[Slot, Caller]] = []  # since the last check
+        self.slots: list[Slot] = []  # of the requests in flight
+        self.faults: Counter[str] = Counter()  # by endpoint, since its last success
+        self.throttlings: Counter[str] = Counter()
+        self.interactive_in_a_row = 0
+        self.paused_until = self.rate_until = -math.inf
 
     # --- callers ---
 
-    @rule(count=st.sampled_from([1, 3, 12, 20]))
-    def ask(self, count: int) -> None:
+    @rule(
+        count=st.sampled_from([1, 3, 12, 20]),
+        endpoint=_ENDPOINT,
+        is_bulk=st.booleans(),
+        left_s=st.sampled_from([math.inf, math.inf, 0.5, 5.0, 60.0]),
+    )
+    def ask(self, count: int, endpoint: str, is_bulk: bool, left_s: float) -> None:
         for _ in range(count):
-            caller = Caller()
+            caller = Caller(endpoint, is_bulk, left_s, self.loop.time())
             caller.task = self.spawn(self._request(caller))
             self.callers.append(caller)
         self.is_settled = False
 
     async def _request(self, caller: Caller) -> None:
+        caller.asked_at = now = self.loop.time()
         try:
-            ticket = await self.limiter.acquire()
+            slot = await self.limiter.acquire(caller.endpoint, is_bulk=caller.is_bulk, left_s=caller.left_s)
         except ConfigurationError:
             assert self.is_closed
             return
-        self.granted.append((ticket, caller))
+        except NoSlotError as error:
+            waited_s = self.loop.time() - now
+            if caller.is_bulk:
+                assert error.is_outage
+                assert waited_s > caller.left_s - _TOLERANCE_S
+            else:
+                is_paused_beyond = self.paused_until > now + caller.left_s - _TOLERANCE_S
+                assert is_paused_beyond or waited_s > caller.left_s - _TOLERANCE_S
+            self.callers.remove(caller)
+            return
+        assert slot.breaker.endpoint == caller.endpoint
+        self.granted.append((slot, caller))
 
-    @rule()
-    def try_acquire(self) -> None:
+    @rule(endpoint=_ENDPOINT, is_bulk=st.booleans())
+    def try_acquire(self, endpoint: str, is_bulk: bool) -> None:
         is_queue_empty = not self.limiter.queued
         with self.loop.at_once():
-            ticket = self.limiter.try_acquire()
-        if ticket is not None:
+            slot = self.limiter.try_acquire(endpoint, is_bulk=is_bulk)
+        if slot is not None:
             assert is_queue_empty, "the queue was overtaken"
-            self.tickets.append(ticket)
+            self.slots.append(slot)
         elif self.is_settled:
-            assert not is_queue_empty or not self._has_slot() or self._is_blocked(), "refused for no reason"
+            may_start = self._may_start(endpoint, is_bulk=is_bulk)
+            assert not is_queue_empty or not may_start or self._is_blocked(), "refused for no reason"
 
     @precondition(lambda self: self.callers)
     @rule(which=_WHICH)
     def cancel(self, which: int) -> None:
         self._cancel(self.callers[which % len(self.callers)])
 
-    @precondition(lambda self: self.tickets and any(caller.is_queued for caller in self.callers))
+    @precondition(lambda self: self.slots and any(caller.is_queued for caller in self.callers))
     @rule(which=_WHICH, count=_COUNT)
     def cancel_just_after_the_grant(self, which: int, count: int) -> None:
         self.succeed(which, count, at_once=True)
@@ -127,72 +156,74 @@ class LimiterMachine(LoopMachine):
         assert caller.task is not None
         caller.task.cancel()
         self.callers.remove(caller)
+        self.interactive_in_a_row += not caller.is_bulk  # it may have been granted a slot that was not seen here
         self.is_settled = False
 
     # --- how requests end ---
 
-    @precondition(lambda self: self.tickets)
+    @precondition(lambda self: self.slots)
     @rule(which=_WHICH, count=_COUNT, at_once=st.booleans())
     def succeed(self, which: int, count: int, at_once: bool) -> None:
-        def report(_: int) -> None:
-            before = max(self.limiter.limit, 0 if self.limiter.breaker.is_closed else self.limiter.in_flight)
-            self.limiter.succeeded()
-            self.faults = self.throttlings = 0
-            assert self.limiter.limit <= before + 1
-            assert self.limiter.breaker.is_closed
+        def report(slot: Slot) -> None:
+            before = self.limiter.limit
+            self.limiter.succeeded(slot)
+            self.faults[slot.breaker.endpoint] = self.throttlings[slot.breaker.endpoint] = 0
+            assert before <= self.limiter.limit <= before + 1
+            assert slot.breaker.is_closed
 
         self._end(which, count, report, at_once=at_once)
 
-    @precondition(lambda self: self.tickets)
+    @precondition(lambda self: self.slots)
     @rule(which=_WHICH, count=_COUNT, at_once=st.booleans(), seconds=st.none() | _SECONDS)
     def throttle(self, which: int, count: int, at_once: bool, seconds: float | None) -> None:
-        def report(ticket: int) -> None:
-            before, was_closed = self.limiter.limit, self.limiter.breaker.is_closed
-            self.limiter.throttled(ticket, seconds)
-            self.throttlings += 1
-            assert self.limiter.limit <= before
-            if was_closed and self.throttlings < _MIN_BURSTS:
+        def report(slot: Slot) -> None:
+            before, was_closed = self.limiter.limit, slot.breaker.is_closed
+            self.limiter.throttled(slot, seconds)
+            self.throttlings[slot.breaker.endpoint] += 1
+            assert self.limiter.limit <= before or (was_closed and not slot.breaker.is_closed)
+            if was_closed and self.throttlings[slot.breaker.endpoint] < _MIN_BURSTS:
                 assert self.limiter.limit >= before // 2, "cut too deep"
             if seconds:
                 self.paused_until = max(self.paused_until, self.loop.time() + seconds)
 
         self._end(which, count, report, at_once=at_once)
 
-    @precondition(lambda self: self.tickets)
+    @precondition(lambda self: self.slots)
     @rule(which=_WHICH, count=_COUNT, at_once=st.booleans())
     def fail(self, which: int, count: int, at_once: bool) -> None:
-        def report(ticket: int) -> None:
-            before, was_closed = self.limiter.limit, self.limiter.breaker.is_closed
-            self.limiter.failed(ticket)
-            self.faults += 1
-            assert self.limiter.limit <= before
-            if was_closed and self.faults < _MIN_FAULTS:
-                assert self.limiter.limit == before, "cut after few faults"
+        def report(slot: Slot) -> None:
+            before, was_closed = self.limiter.limit, slot.breaker.is_closed
+            is_another_down = any(self.limiter.breakers[endpoint].is_down for endpoint in _ENDPOINTS)
+            self.limiter.failed(slot)
+            self.faults[slot.breaker.endpoint] += 1
+            assert self.limiter.limit == before, "a fault says nothing about the number of requests"
+            if was_closed and self.faults[slot.breaker.endpoint] < _MIN_FAULTS and not is_another_down:
+                assert slot.breaker.is_closed, "opened after few faults"
 
         self._end(which, count, report, at_once=at_once)
 
-    @rule(count=st.sampled_from([5, 12, 20]))
-    def fail_one_by_one(self, count: int) -> None:
+    @rule(count=st.sampled_from([5, 12, 20]), endpoint=_ENDPOINT)
+    def fail_one_by_one(self, count: int, endpoint: str) -> None:
         for _ in range(count):
-            self.try_acquire()
-            if self.tickets:
+            self.try_acquire(endpoint, is_bulk=False)
+            if self.slots:
                 self.fail(0, 1, at_once=True)
 
-    def _end(self, which: int, count: int, report: Callable[[int], None], *, at_once: bool) -> None:
+    def _end(self, which: int, count: int, report: Callable[[Slot], None], *, at_once: bool) -> None:
         """Report the outcome of some requests, and release their slots, at once or after other tasks have run."""
-        ended = [self.tickets.pop(which % len(self.tickets)) for _ in range(min(count, len(self.tickets)))]
-        for ticket in ended:
+        ended = [self.slots.pop(which % len(self.slots)) for _ in range(min(count, len(self.slots)))]
+        for slot in ended:
             with self.loop.at_once():
-                report(ticket)
+                report(slot)
                 if at_once:
-                    self.limiter.release()
+                    self.limiter.release(slot)
         if not at_once:
-            self.tickets += ended
+            self.slots += ended
             self.wait(0.0)
-            for ticket in ended:
-                self.tickets.remove(ticket)
+            for slot in ended:
+                self.slots.remove(slot)
                 with self.loop.at_once():
-                    self.limiter.release()
+                    self.limiter.release(slot)
         self.is_settled = False
 
     @rule(seconds=_SECONDS)
@@ -213,41 +244,54 @@ class LimiterMachine(LoopMachine):
         self.step(seconds)
         self._check_order()
         self.is_settled = True
-        assert self.limiter.in_flight == len(self.tickets)
-        assert self.limiter.queued == len(self.callers)
-        is_due = self._has_slot() or self._is_probe_due(self.limiter.in_flight)
-        assert not self.callers or not is_due or self._is_blocked(), "forgotten"
+        assert self.limiter.in_flight == len(self.slots)
+        for endpoint in _ENDPOINTS:
+            in_flight = sum(slot.breaker.endpoint == endpoint for slot in self.slots)
+            assert self.limiter.breakers[endpoint].in_flight == in_flight
+        assert self.limiter.queued_bulk == sum(caller.is_bulk for caller in self.callers)
+        assert self.limiter.queued_interactive == sum(not caller.is_bulk for caller in self.callers)
+        for caller in self.callers:
+            assert self._is_blocked() or not self._may_start(caller.endpoint, is_bulk=caller.is_bulk), "forgotten"
+            has_time = caller.is_bulk or self.loop.time() < caller.asked_at + caller.left_s + _TOLERANCE_S
+            assert has_time, "an interactive caller waits beyond its bound"
         assert 1 <= self.limiter.limit <= self.ceiling == self.limiter.ceiling
-        assert self.adaptive or self.limiter.limit == self.ceiling
-        probe_at = self.started_at + _MAX_PROBE_WAIT_S if self.adaptive else -math.inf
-        assert self.paused_until <= self.limiter.blocked_until <= max(self.paused_until, probe_at)
+        assert self.adaptive or (self.limiter.limit == self.ceiling and not self.limiter.breakers.has_open)
+        with self.loop.at_once():
+            assert self.limiter.paused_s == pytest.approx(max(0.0, self.paused_until - self.loop.time()))
 
     def _check_order(self) -> None:
-        """Check that no caller overtook another: tickets are numbered in the order of the grants."""
-        for ticket, caller in sorted(self.granted, key=lambda granted: granted[0]):
-            earlier = self.callers[: self.callers.index(caller)]
-            assert not any(other.is_queued for other in earlier), "overtaken"
+        """Check that no caller overtook another of its class and endpoint, and that interactive callers went first."""
+        for slot, caller in sorted(self.granted, key=lambda granted: granted[0].number):
+            for other in self.callers[: self.callers.index(caller)]:
+                is_behind = other.is_queued and other.endpoint == caller.endpoint and other.is_bulk == caller.is_bulk
+                assert not is_behind, "overtaken"
+            passed = any(
+                other.is_queued and not other.is_bulk and other.endpoint == caller.endpoint for other in self.callers
+            )
+            assert not (caller.is_bulk and caller.is_queued and passed) or self.interactive_in_a_row >= _MAX_IN_A_ROW
+            self.interactive_in_a_row = 0 if caller.is_bulk else self.interactive_in_a_row + 1
             self.callers.remove(caller)
-            self.tickets.append(ticket)
+            self.slots.append(slot)
         self.granted.clear()
         for caller in self.callers:
             caller.is_queued = True
 
-    def _has_slot(self) -> bool:
-        return self.limiter.in_flight < self.limiter.limit
-
-    def _is_probe_due(self, in_flight: int) -> bool:
-        """Return whether a probe may be sent beside earlier ones that hang."""
-        is_time = self.loop.time() > self.started_at + _MAX_PROBE_WAIT_S - _TOLERANCE_S
-        return not self.limiter.breaker.is_closed and is_time and in_flight < self.ceiling
+    def _may_start(self, endpoint: str, *, is_bulk: bool) -> bool:
+        """Return whether a caller has a slot and its breaker lets it start."""
+        breaker, now = self.limiter.breakers[endpoint], self.loop.time() - _TOLERANCE_S
+        limit = self.limiter.limit
+        if self.limiter.in_flight < (limit - 1 if is_bulk and limit >= _MIN_LIMIT_WITH_RESERVE else limit):
+            return breaker.next_start_at <= now
+        is_probe_due = max(breaker.next_probe_at, breaker.next_start_at) <= now
+        return not breaker.is_closed and is_probe_due and self.limiter.in_flight < self.ceiling
 
     def _is_blocked(self) -> bool:
-        return self.loop.time() < max(self.limiter.blocked_until, self.rate_until) + _TOLERANCE_S
+        return self.loop.time() < max(self.paused_until, self.rate_until) + _TOLERANCE_S
 
     def _check_start(self, now: float, interval: float) -> None:
-        others = self.limiter.in_flight - 1
-        assert others < self.limiter.limit or self._is_probe_due(others), "more than the limit"
-        self.started_at = now
+        assert self.limiter.in_flight <= self.ceiling
+        breakers = [self.limiter.breakers[endpoint] for endpoint in _ENDPOINTS]
+        assert self.limiter.in_flight <= self.limiter.limit or not all(breaker.is_closed for breaker in breakers)
         assert now > self.paused_until - _TOLERANCE_S, "sooner than the pause allows"
         assert now > self.rate_until - _TOLERANCE_S, "sooner than the rate allows"
         interval = max(interval, self.min_interval_s)
@@ -259,10 +303,10 @@ class LimiterMachine(LoopMachine):
         if self.ends_closed:
             self._close()
         for _ in range(3 + len(self.callers)):  # each round grants a slot to one caller at least
-            for _ in self.tickets:
+            for slot in self.slots:
                 with self.loop.at_once():
-                    self.limiter.release()
-            self.tickets.clear()
+                    self.limiter.release(slot)
+            self.slots.clear()
             self.wait(_MAX_PAUSE_S + _MAX_INTERVAL_S)
         assert (self.limiter.in_flight, self.callers) == (0, [])
 
@@ -271,7 +315,7 @@ class LimiterMachine(LoopMachine):
         with self.loop.at_once():
             self.limiter.close()
             with pytest.raises(ConfigurationError):
-                self.limiter.try_acquire()
+                self.limiter.try_acquire(_ENDPOINTS[0])
         for caller in self.callers[::2]:
             self._cancel(caller)  # before its task learns of the end
         self.step()

@@ -200,9 +200,9 @@ async def test_all_calls_share_the_retry_budget() -> None:
 
 async def test_retries_cost_nothing_while_the_breaker_is_not_closed() -> None:
     """Probes keep the load small, so a call has all its attempts even if the budget is spent."""
-    retrier = Retrier(RetryPolicy(budget=1, max_attempts=4), is_breaker_closed=lambda: False)
+    retrier = Retrier(RetryPolicy(budget=1, max_attempts=4))
     with pytest.raises(ServerError) as caught:
-        await retrier.run(failing(*[unavailable() for _ in range(9)]), RequestStats())
+        await retrier.run(failing(*[unavailable() for _ in range(9)]), RequestStats(), is_breaker_closed=lambda: False)
     assert caught.value.attempts == 4
 
 

@@ -80,7 +80,7 @@ class RetryMachine(LoopMachine):
             retry_after_max=_MAX_RETRY_AFTER_S,
             budget=budget,
         )
-        self.retrier = Retrier(self.policy, is_breaker_closed=lambda: self.is_breaker_closed, random_between=self._draw)
+        self.retrier = Retrier(self.policy, random_between=self._draw)
         self.is_breaker_closed = True
         self.jitter = 1.0
         self.budget = self.gained = budget
@@ -97,7 +97,8 @@ class RetryMachine(LoopMachine):
     def begin(self, count: int) -> None:
         for _ in range(count):
             model = ModelCall(self.loop.time())
-            model.task = self.loop.create_task(self.retrier.run(self._attempt(model), model.stats))
+            run = self.retrier.run(self._attempt(model), model.stats, is_breaker_closed=lambda: self.is_breaker_closed)
+            model.task = self.loop.create_task(run)
             self.calls.append(model)
         self.wait(0.0)
 

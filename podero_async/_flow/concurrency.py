@@ -1,0 +1,71 @@
+"""The concurrency limit: how many requests the server accepts at once, found by additive increase and multiplicative decrease."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["ConcurrencyLimit"]
+
+_FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
+_CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
+_MAX_CUT = 0.5  # ... and the whole burst at most half
+_CAUTION = 20  # successes per slot after a cut, until the limit grows by one a round again
+
+
+class ConcurrencyLimit:
+    """A limit between 1 and a ceiling.
+
+    A success raises it by one until the first throttling response; from then on, `limit` successes raise it by one at
+    most. It grows only while at least half of it is in use. A throttling response lowers it; if less than half was in
+    use, the response says nothing about the limit, so it may grow back as quickly as before.
+    """
+
+    def __init__(self, ceiling: int, *, is_adaptive: bool) -> None:
+        self.ceiling = ceiling
+        """The limit's upper bound."""
+        self.value = min(ceiling, _FIRST_LIMIT) if is_adaptive else ceiling
+        """How many requests may be in flight."""
+        self._limit = float(self.value)
+        self._threshold = math.inf  # below it, each success raises the limit by one
+        self._before_throttling = self._limit
+        self._min_of_burst = 0.0
+        self._successes_since_cut = 0
+
+    def is_filled(self, in_flight: int) -> bool:
+        """Return whether at least half of the limit is in use."""
+        return in_flight * 2 >= self._limit
+
+    def grow(self, in_flight: int) -> None:
+        """Raise the limit after a success if it is in use."""
+        if self._limit >= self.ceiling or not self.is_filled(in_flight):
+            return
+        growth = 1.0
+        if self._limit >= self._threshold:
+            # The limit was nearly right when it was cut, so it grows slowly at first. Later the server may accept more.
+            self._successes_since_cut += 1
+            growth = min(1.0, self._successes_since_cut / (_CAUTION * self._limit)) / self._limit
+        self._set(self._limit + growth)
+
+    def remember(self) -> None:
+        """Keep the limit from before the throttling that begins now."""
+        self._before_throttling = self._limit
+
+    def cut(self, in_flight: int, *, is_new_burst: bool) -> None:
+        """Lower the limit after a throttling response."""
+        is_filled = self.is_filled(in_flight)
+        if is_new_burst:
+            self._min_of_burst = max(1.0, self._limit * _MAX_CUT)
+            self._set(self._limit * _CUT)
+        else:
+            self._set(min(self._limit, max(self._min_of_burst, self._limit - 1)))  # never above the present
+        if is_filled or self._threshold < math.inf:
+            self._threshold, self._successes_since_cut = self._limit, 0
+
+    def restore(self) -> None:
+        """Return to a tenth below the remembered limit: a server that throttles everything tells no limit."""
+        self._set(math.ceil(self._before_throttling * _CUT))
+        self._threshold, self._successes_since_cut = self._limit, 0
+
+    def _set(self, limit: float) -> None:
+        self._limit = min(float(self.ceiling), max(1.0, limit))
+        self.value = int(self._limit)

@@ -1,0 +1,142 @@
+"""The queue of the limiter: interactive calls go before bulk calls, and no endpoint's calls hold up another's."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from podero_async._flow.breaker import CircuitBreaker
+
+__all__ = ["NoSlotError", "Slot", "SlotQueue", "Waiter"]
+
+
+class NoSlotError(Exception):
+    """No slot was free in the time that the caller was ready to wait."""
+
+    def __init__(self, reason: str, *, is_outage: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_outage = is_outage
+        """Whether the endpoint's circuit breaker stayed open."""
+        self.retry_after = retry_after
+        """Seconds until the pause ends, or until the rate allows another request."""
+
+
+@attrs.define(eq=False)
+class Slot:
+    """The permission to have one request in flight."""
+
+    number: int
+    """The number of the start: later starts have higher numbers."""
+    breaker: CircuitBreaker
+    """The circuit breaker of the request's endpoint."""
+    is_probe: bool
+    """Whether the breaker was not closed when the slot was granted."""
+
+
+@attrs.define(eq=False)
+class Waiter:
+    """A caller that waits for a slot."""
+
+    slot: asyncio.Future[Slot]
+    breaker: CircuitBreaker
+    is_bulk: bool
+    since: float
+    left_s: float
+    """How long it may wait: in all if it is interactive, and while its breaker is open if it is bulk."""
+    number: int = 0
+    """Its place in the order of arrival."""
+
+
+class SlotQueue:
+    """Callers in two classes. Within a class the order is that of arrival, except that held endpoints are passed over.
+
+    Interactive callers go first. After `max_in_a_row` of them, one bulk caller goes first if any waits, so bulk work
+    has a share however many interactive calls there are.
+    """
+
+    def __init__(self, max_in_a_row: int = 7) -> None:
+        self._max_in_a_row = max_in_a_row
+        self._in_a_row = self._arrivals = 0
+        # For each class the callers by endpoint: False for interactive, True for bulk calls.
+        self._callers: dict[bool, dict[CircuitBreaker, deque[Waiter]]] = {False: {}, True: {}}
+        self._counts = {False: 0, True: 0}
+        self.size = 0
+        """How many callers wait."""
+
+    def __iter__(self) -> Iterator[Waiter]:
+        for by_endpoint in self._callers.values():
+            for waiters in by_endpoint.values():
+                yield from waiters
+
+    def count(self, *, is_bulk: bool) -> int:
+        """Return how many callers of a class wait."""
+        return self._counts[is_bulk]
+
+    def append(self, waiter: Waiter) -> None:
+        """Add a caller behind the others of its class."""
+        self._arrivals += 1
+        waiter.number = self._arrivals
+        self._callers[waiter.is_bulk].setdefault(waiter.breaker, deque()).append(waiter)
+        self._counts[waiter.is_bulk] += 1
+        self.size += 1
+
+    def remove(self, waiter: Waiter) -> bool:
+        """Remove a caller; return False if it is no longer queued."""
+        try:
+            self._callers[waiter.is_bulk][waiter.breaker].remove(waiter)
+        except ValueError:
+            return False
+        self._counts[waiter.is_bulk] -= 1
+        self.size -= 1
+        return True
+
+    def reject(self, is_rejected: Callable[[Waiter], bool], error: Callable[[], Exception]) -> None:
+        """Remove callers, and raise an error in each."""
+        for waiter in [waiter for waiter in self if is_rejected(waiter)]:
+            self.remove(waiter)
+            if not waiter.slot.done():
+                waiter.slot.set_exception(error())
+
+    def pop(self, now: float, start_at: Callable[[Waiter], float]) -> Waiter | float:
+        """Remove and return the caller that goes next, or return the time when one may; infinite if that is unknown.
+
+        Args:
+            now: The current time.
+            start_at: Returns the time when a caller may start; equal for all callers of a class and an endpoint.
+        """
+        earliest = math.inf
+        bulk_goes_first = self._in_a_row >= self._max_in_a_row
+        for is_bulk in (bulk_goes_first, not bulk_goes_first):
+            if not self._counts[is_bulk]:
+                continue
+            waiter, at = self._first(now, start_at, is_bulk=is_bulk)
+            if waiter is not None:
+                self._callers[is_bulk][waiter.breaker].popleft()
+                self._counts[is_bulk] -= 1
+                self.size -= 1
+                passes_bulk = not is_bulk and self._counts[True] and self._first(now, start_at, is_bulk=True)[0]
+                self._in_a_row = self._in_a_row + 1 if passes_bulk else 0
+                return waiter
+            earliest = min(earliest, at)
+        return earliest
+
+    def _first(self, now: float, start_at: Callable[[Waiter], float], *, is_bulk: bool) -> tuple[Waiter | None, float]:
+        """Return the first caller of a class that may start now, and the earliest time when another may."""
+        first: Waiter | None = None
+        earliest = math.inf
+        for waiters in self._callers[is_bulk].values():
+            while waiters and waiters[0].slot.done():  # cancelled, but its task has not run yet
+                waiters.popleft()
+                self._counts[is_bulk] -= 1
+                self.size -= 1
+            if waiters and (first is None or waiters[0].number < first.number):
+                if (at := start_at(waiters[0])) <= now:
+                    first = waiters[0]
+                else:
+                    earliest = min(earliest, at)
+        return first, earliest
