@@ -105,12 +105,14 @@ class CircuitBreaker:
         self.last_cause = cause
         return self._opens(number, now, is_due=is_another_down or self._faults >= max(_MIN_FAULTS, limit // 2))
 
-    def throttled(self, number: int, now: float, *, is_new_burst: bool, cause: str = "") -> bool:
+    def throttled(
+        self, number: int, now: float, *, is_new_burst: bool, is_another_down: bool = False, cause: str = ""
+    ) -> bool:
         """Record a throttling response. Return whether a wait begins."""
         self.throttled_bursts += is_new_burst
         self.is_calm = False
         self.last_cause = cause
-        return self._opens(number, now, is_due=self.throttled_bursts >= _MIN_BURSTS)
+        return self._opens(number, now, is_due=is_another_down or self.throttled_bursts >= _MIN_BURSTS)
 
     def _opens(self, number: int, now: float, *, is_due: bool) -> bool:
         if self.is_closed:

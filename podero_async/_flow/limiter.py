@@ -222,11 +222,14 @@ class Limiter:
 
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start
-        if is_new_burst and not slot.breaker.throttled_bursts:
+        if is_new_burst and not any(breaker.throttled_bursts for breaker in self.breakers.values()):
             self._concurrency.remember()
             self._rate.remember()
-        if slot.breaker.throttled(slot.number, _now(), is_new_burst=is_new_burst, cause=cause):
-            if slot.breaker.waits == 1:  # it has just opened
+        is_another_down = self.breakers.is_down
+        if slot.breaker.throttled(
+            slot.number, _now(), is_new_burst=is_new_burst, is_another_down=is_another_down, cause=cause
+        ):
+            if slot.breaker.waits == 1 and not is_another_down:  # it has just opened
                 self._concurrency.restore()
             self._end_outlasted_waits(slot.breaker)
         elif slot.breaker.is_closed:

@@ -317,10 +317,10 @@ class Transport:
 
         That tells an outage from the faults of some vehicles, which a request for one of these vehicles cannot do. Some
         probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the
-        call has not failed yet, and each fourth one otherwise, so that an outage does not use up the call's attempts.
+        call has not failed yet, and each eighth one otherwise, so that an outage does not use up the call's attempts.
         """
         request = self._last_good.get(slot.breaker.endpoint)
-        if request is None or slot.breaker.waits % (2 if call.last_error is None else 4) == 0:
+        if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:
             return False
         call.stats.retries += 1
         self._counts.retries += 1
