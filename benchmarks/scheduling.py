@@ -150,7 +150,7 @@ def requests(core: int | None, fleet_size: int) -> Iterator[Figure]:
     """Count the requests for a fleet that does not change."""
     rng = random.Random(2)
     for name, counts, aim in (
-        ("vehicles of one page", [rng.randint(0, 200) for _ in range(fleet_size)], 1.0),
+        ("vehicles of one page", [rng.randint(0, 199) for _ in range(fleet_size)], 1.0),
         ("vehicles of up to 2,000 sessions", [rng.randint(0, 2000) for _ in range(fleet_size)], 1.05),
     ):
         with serving(core=core) as server:

@@ -30,10 +30,10 @@ class _Case:
 
 
 _CASES = (
-    _Case(name="full pages, vehicles of 200", rows=200, vehicles=300, aims={"c": 0.85, "b": 3.5, "a": 8}),
+    _Case(name="full pages, vehicles of 199", rows=199, vehicles=300, aims={"c": 0.85, "b": 3.5, "a": 8}),
     _Case(name="full pages, vehicles of 1,900", rows=1900, vehicles=32, aims={"c": 0.85}),
     _Case(name="small pages, vehicles of 10", rows=10, vehicles=1500, aims={"c": 0.70, "a": 12}),
-    _Case(name="full pages, gzip", rows=200, vehicles=300, aims={"c": 0.85}, gzip=True),
+    _Case(name="full pages, gzip", rows=199, vehicles=300, aims={"c": 0.85}, gzip=True),
     _Case(name="small pages, gzip", rows=10, vehicles=1500, aims={"c": 0.70}, gzip=True),
 )
 
