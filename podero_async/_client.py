@@ -6,9 +6,7 @@ import copy
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from datetime import date
-from types import UnionType
 from typing import Self
-from uuid import UUID
 
 import aiohttp
 
@@ -25,7 +23,7 @@ from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
 from podero_async._redaction import strip_traceback
 from podero_async._settings import read_settings
-from podero_async.errors import ConfigurationError
+from podero_async._validation import Id
 from podero_async.models import (
     ChargingSession,
     ClientStatistics,
@@ -41,8 +39,6 @@ __all__ = ["PRODUCTION_URL", "SANDBOX_URL", "PoderoClient"]
 
 PRODUCTION_URL = "https://app.podero.com"
 SANDBOX_URL = "https://sandbox-app.podero.com"
-
-Id = UUID | str
 
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_THROTTLE = ThrottlePolicy()
@@ -90,13 +86,13 @@ class PoderoClient:
         Raises:
             ConfigurationError: An argument is invalid.
         """
-        _check_kind("credentials", credentials, Credentials, "ClientCredentials, PasswordCredentials or StaticToken")
-        _check_kind("retry", retry, RetryPolicy, "a RetryPolicy")
-        _check_kind("throttle", throttle, ThrottlePolicy, "a ThrottlePolicy")
-        _check_kind("timeouts", timeouts, Timeouts, "a Timeouts")
-        if session is not None:
-            _check_kind("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession")
-        _check_token_store(token_store)
+        arguments.instance(
+            "credentials", credentials, Credentials, "ClientCredentials, PasswordCredentials or StaticToken"
+        )
+        arguments.instance("retry", retry, RetryPolicy, "a RetryPolicy")
+        arguments.instance("throttle", throttle, ThrottlePolicy, "a ThrottlePolicy")
+        arguments.instance("timeouts", timeouts, Timeouts, "a Timeouts")
+        arguments.instance("session", session, aiohttp.ClientSession | None, "an aiohttp.ClientSession")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
         with strip_traceback():  # the URL may contain a password
@@ -178,8 +174,8 @@ class PoderoClient:
         Raises:
             ConfigurationError: An argument is invalid.
         """
-        _check_kind("retry", retry, RetryPolicy | None, "a RetryPolicy")
-        _check_kind("timeouts", timeouts, Timeouts | None, "a Timeouts")
+        arguments.instance("retry", retry, RetryPolicy | None, "a RetryPolicy")
+        arguments.instance("timeouts", timeouts, Timeouts | None, "a Timeouts")
         derived = copy.copy(self)
         derived._set_transport(self._transport.with_options(retry, timeouts), is_derived=True)  # noqa: SLF001
         return derived
@@ -247,9 +243,7 @@ class PoderoClient:
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        if not (on_rejected is None or callable(on_rejected)):
-            raise ValueError("on_rejected must be a function")
-        return stream_vehicle(self._endpoints, vehicle, window, on_rejected)
+        return stream_vehicle(self._endpoints, vehicle, window, arguments.callback("on_rejected", on_rejected))
 
     async def vehicle_sessions(
         self, user_id: Id, vehicle_id: Id, from_date: date, to_date: date, *, include_hidden: bool = False
@@ -287,8 +281,8 @@ class PoderoClient:
         Raises:
             CompletenessError: The server counts more users than it lists; raised after the last user.
         """
-        arguments.flag("include_deleted", include_deleted)
-        return all_users(self._endpoints, include_deleted=include_deleted, stats=RequestStats())
+        deleted = arguments.flag("include_deleted", include_deleted)
+        return all_users(self._endpoints, include_deleted=deleted, stats=RequestStats())
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
         """Fetch the user that has an id of the partner's own. The id appears in no error and no log line.
@@ -297,10 +291,8 @@ class PoderoClient:
         """
         with strip_traceback():  # the partner's own id may identify a person
             checked = arguments.external_id(external_id)
-            arguments.flag("include_deleted", include_deleted)
-            return await self._endpoints.user_by_external_id(
-                checked, include_deleted=include_deleted, stats=RequestStats()
-            )
+            deleted = arguments.flag("include_deleted", include_deleted)
+            return await self._endpoints.user_by_external_id(checked, include_deleted=deleted, stats=RequestStats())
 
     async def electric_vehicles(self, user_id: Id) -> list[ElectricVehicle]:
         """Fetch a user's vehicles, in the server's order: `GET .../users/{user_id}/electric-vehicles`."""
@@ -341,18 +333,4 @@ class PoderoClient:
                 and a list of users that is shorter than its total is a `CompletenessError` after the last outcome.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        if not isinstance(vehicles, Iterable | AsyncIterable | None):
-            raise ValueError(f"vehicles must be an iterable of VehicleRef, not a {type(vehicles).__name__}")  # noqa: TRY004
-        return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, vehicles)
-
-
-def _check_kind(name: str, value: object, kinds: type | UnionType, wanted: str) -> None:
-    if not isinstance(value, kinds):
-        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
-
-
-def _check_token_store(store: object) -> None:
-    methods = ("lock", "load", "save")
-    if store is None or (not isinstance(store, type) and all(callable(getattr(store, name, None)) for name in methods)):
-        return
-    raise ConfigurationError(f"token_store must be a TokenStore, such as a FileTokenStore, not {type(store).__name__}")
+        return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, arguments.vehicle_refs(vehicles))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import date, datetime
+from types import UnionType
+from typing import Any, TypeVar
 from uuid import UUID
 
 import attrs
@@ -13,17 +16,25 @@ from podero_async.models import VehicleRef
 
 __all__ = [
     "MAX_PAGE_SIZE",
+    "Id",
+    "callback",
     "count",
     "days",
     "external_id",
     "flag",
     "flag_setting",
+    "instance",
     "is_whole_number",
     "page_bounds",
     "positive",
     "uuid",
     "vehicle_ref",
+    "vehicle_refs",
 ]
+
+Id = UUID | str
+Vehicles = TypeVar("Vehicles", bound=Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None)
+Callback = TypeVar("Callback", bound=Callable[..., Any] | None)
 
 MAX_PAGE_SIZE = 200
 """The largest `limit` that the API accepts."""
@@ -47,10 +58,23 @@ def flag_setting(_: object, attribute: attrs.Attribute[bool], value: bool) -> No
         raise ConfigurationError(f"{attribute.name} must be True or False")
 
 
+def instance(name: str, value: object, kinds: type | UnionType, wanted: str) -> None:
+    """Check the class of a setting."""
+    if not isinstance(value, kinds):
+        raise ConfigurationError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
 def flag(name: str, value: bool) -> bool:
     """Return a flag if it is True or False: the text "false" would count as true."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, not a {type(value).__name__}")  # noqa: TRY004
+    return value
+
+
+def callback(name: str, value: Callback) -> Callback:
+    """Return a function, or None, if the value is one of them."""
+    if not (value is None or callable(value)):
+        raise ValueError(f"{name} must be a function")
     return value
 
 
@@ -59,7 +83,7 @@ def is_whole_number(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def uuid(name: str, value: UUID | str) -> UUID:
+def uuid(name: str, value: Id) -> UUID:
     """Return a UUID, parsed if it is a string."""
     if isinstance(value, UUID):
         return value
@@ -69,9 +93,16 @@ def uuid(name: str, value: UUID | str) -> UUID:
         raise ValueError(f"{name} must be a uuid") from None
 
 
-def vehicle_ref(user_id: UUID | str, vehicle_id: UUID | str) -> VehicleRef:
+def vehicle_ref(user_id: Id, vehicle_id: Id) -> VehicleRef:
     """Return the vehicle of a user."""
     return VehicleRef(user_id=uuid("user_id", user_id), vehicle_id=uuid("vehicle_id", vehicle_id))
+
+
+def vehicle_refs(value: Vehicles) -> Vehicles:
+    """Return an iterable of vehicles, or None, if the value is one of them; the items are not read."""
+    if not isinstance(value, Iterable | AsyncIterable | None):
+        raise ValueError(f"vehicles must be an iterable of VehicleRef, not a {type(value).__name__}")  # noqa: TRY004
+    return value
 
 
 def days(from_date: date, to_date: date) -> tuple[date, date]:
