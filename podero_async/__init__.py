@@ -40,10 +40,11 @@ days that may have changed.
 
 from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
 from podero_async._auth.store import FileTokenStore, Token, TokenStore
-from podero_async._client import PRODUCTION_URL, SANDBOX_URL, PoderoClient
+from podero_async._client import PoderoClient
 from podero_async._fleet.fetch import FleetFetch
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._http import Timeouts
+from podero_async._settings import PRODUCTION_URL, SANDBOX_URL
 from podero_async._version import __version__
 from podero_async.errors import (
     ApiError,

@@ -10,6 +10,7 @@ from typing import Self
 
 import aiohttp
 
+from podero_async import _settings as settings
 from podero_async import _validation as arguments
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
@@ -22,7 +23,6 @@ from podero_async._http import Timeouts, Transport
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
 from podero_async._redaction import strip_traceback
-from podero_async._settings import read_settings
 from podero_async._validation import Id
 from podero_async.models import (
     ChargingSession,
@@ -35,14 +35,7 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["PRODUCTION_URL", "SANDBOX_URL", "PoderoClient"]
-
-PRODUCTION_URL = "https://app.podero.com"
-SANDBOX_URL = "https://sandbox-app.podero.com"
-
-_DEFAULT_RETRY = RetryPolicy()
-_DEFAULT_THROTTLE = ThrottlePolicy()
-_DEFAULT_TIMEOUTS = Timeouts()
+__all__ = ["PoderoClient"]
 
 
 class PoderoClient:
@@ -52,8 +45,11 @@ class PoderoClient:
     call `aclose`. All calls share one token, one connection pool, one concurrency limit and one retry budget. Nothing
     is sent before the first call. When a call is cancelled, its requests end at once and leave nothing behind.
 
-    Ids are `UUID` values or their text; days are inclusive and in UTC. An invalid argument is a `ValueError` before
-    anything is sent. After as many attempts as the `RetryPolicy` allows, each call and stream below may raise an
+    Ids are `UUID` values or their text. `from_date` and `to_date` are the first and the last UTC day, both inclusive.
+    `include_hidden` includes the sessions that the server hides, such as very short plug-ins.
+
+    An invalid argument is a `ValueError` before anything is sent; an invalid setting is its subclass
+    `ConfigurationError`. After as many attempts as the `RetryPolicy` allows, each call and stream below may raise an
     `AuthenticationError` (401), `PermissionDeniedError` (403), `NotFoundError` (404), `InvalidRequestError` (400, 422),
     `RateLimitError` (429), `ServerError` (5xx), `TransportError`, `RequestTimeoutError` or `DecodeError`.
     """
@@ -63,11 +59,11 @@ class PoderoClient:
         org_id: Id,
         credentials: Credentials,
         *,
-        base_url: str = PRODUCTION_URL,
+        base_url: str = settings.PRODUCTION_URL,
         session: aiohttp.ClientSession | None = None,
-        retry: RetryPolicy = _DEFAULT_RETRY,
-        throttle: ThrottlePolicy = _DEFAULT_THROTTLE,
-        timeouts: Timeouts = _DEFAULT_TIMEOUTS,
+        retry: RetryPolicy = settings.DEFAULT_RETRY,
+        throttle: ThrottlePolicy = settings.DEFAULT_THROTTLE,
+        timeouts: Timeouts = settings.DEFAULT_TIMEOUTS,
         token_store: TokenStore | None = None,
     ) -> None:
         """Create a client without sending anything.
@@ -82,16 +78,8 @@ class PoderoClient:
             throttle: How many requests may be in flight, and how many may start per second.
             timeouts: How long one attempt may take.
             token_store: Keeps the token across restarts and shares it between processes, such as `FileTokenStore`.
-
-        Raises:
-            ConfigurationError: An argument is invalid.
         """
-        arguments.instance(
-            "credentials", credentials, Credentials, "ClientCredentials, PasswordCredentials or StaticToken"
-        )
-        arguments.instance("retry", retry, RetryPolicy, "a RetryPolicy")
-        arguments.instance("throttle", throttle, ThrottlePolicy, "a ThrottlePolicy")
-        arguments.instance("timeouts", timeouts, Timeouts, "a Timeouts")
+        settings.check_kinds(credentials=credentials, retry=retry, throttle=throttle, timeouts=timeouts)
         arguments.instance("session", session, aiohttp.ClientSession | None, "an aiohttp.ClientSession")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
@@ -118,9 +106,9 @@ class PoderoClient:
         cls,
         *,
         session: aiohttp.ClientSession | None = None,
-        retry: RetryPolicy = _DEFAULT_RETRY,
-        throttle: ThrottlePolicy = _DEFAULT_THROTTLE,
-        timeouts: Timeouts = _DEFAULT_TIMEOUTS,
+        retry: RetryPolicy = settings.DEFAULT_RETRY,
+        throttle: ThrottlePolicy = settings.DEFAULT_THROTTLE,
+        timeouts: Timeouts = settings.DEFAULT_TIMEOUTS,
         token_store: TokenStore | None = None,
     ) -> Self:
         """Create a client from environment variables; the arguments are those of the constructor.
@@ -132,11 +120,11 @@ class PoderoClient:
             ConfigurationError: It names every variable that is missing, invalid or in conflict with another.
         """
         with strip_traceback():
-            settings = read_settings(os.environ)
+            values = settings.read_settings(os.environ)
         return cls(
-            settings.org_id,
-            settings.credentials,
-            base_url=settings.base_url or PRODUCTION_URL,
+            values.org_id,
+            values.credentials,
+            base_url=values.base_url or settings.PRODUCTION_URL,
             session=session,
             retry=retry,
             throttle=throttle,
@@ -154,10 +142,7 @@ class PoderoClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice.
-
-        A client that `with_options` returned closes nothing.
-        """
+        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice."""
         if not self._is_derived:
             await self._transport.aclose()
 
@@ -165,17 +150,10 @@ class PoderoClient:
         """Return a client with other bounds that shares all else: token, connections, limits, pauses and statistics.
 
         Create it once and keep it, because its retries have a budget of their own. It works until this client is closed,
-        and closing it closes nothing.
-
-        Args:
-            retry: How often and for how long a request is tried. If none is given, as for this client.
-            timeouts: How long one attempt may take. If none are given, as for this client.
-
-        Raises:
-            ConfigurationError: An argument is invalid.
+        and closing it closes nothing. `retry` and `timeouts` are as in the constructor; if one is not given, this
+        client's applies.
         """
-        arguments.instance("retry", retry, RetryPolicy | None, "a RetryPolicy")
-        arguments.instance("timeouts", timeouts, Timeouts | None, "a Timeouts")
+        settings.check_kinds(retry=retry, timeouts=timeouts, is_optional=True)
         derived = copy.copy(self)
         derived._set_transport(self._transport.with_options(retry, timeouts), is_derived=True)  # noqa: SLF001
         return derived
@@ -202,11 +180,8 @@ class PoderoClient:
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`
 
         Args:
-            user_id, vehicle_id: The vehicle and its user.
-            from_date, to_date: The first and the last UTC day, both inclusive.
             limit: The page's maximum number of rows, 1 to 200.
             offset: The number of rows to skip.
-            include_hidden: Include sessions that the server hides, such as very short plug-ins.
             keep_rejected: Keep unreadable rows on the page's `rejected` instead of raising.
 
         Raises:
@@ -230,16 +205,13 @@ class PoderoClient:
     ) -> AsyncGenerator[ChargingSession, None]:
         """Stream a vehicle's completed charging sessions, each once, page by page as the pages are proven.
 
-        Sessions come in the server's order if it is consistent. A few pages are in memory at a time. If you leave the
-        stream early, close it with `contextlib.aclosing`, so that its requests end at once.
+        Sessions come in the order in which pages are proven; they are not sorted. A few pages are in memory at a time.
+        If the list cannot be verified as complete, a `CompletenessError` is raised after the last session. If you leave
+        the stream early, close it with `contextlib.aclosing`, so that its requests end at once.
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page.
 
         Args:
-            user_id, vehicle_id, from_date, to_date, include_hidden: As for `list_sessions`.
             on_rejected: Called with each row that cannot be read. If none is given, such a row raises `DecodeError`.
-
-        Raises:
-            CompletenessError: The list could not be verified as complete; raised after the last session.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
@@ -253,9 +225,6 @@ class PoderoClient:
         Pages are read concurrently; the whole list is in memory. Rows that cannot be read are kept on `rejected`. A
         list that was read but could not be verified raises no error: its `completeness` is `UNPROVEN`.
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page.
-
-        Args:
-            user_id, vehicle_id, from_date, to_date, include_hidden: As for `list_sessions`.
 
         Raises:
             CompletenessError: The list makes no progress, since the server ignores the offset.
@@ -275,20 +244,15 @@ class PoderoClient:
         """Stream the organization's users, each once, in the server's order.
 
         One response is in memory at a time, and the ids of all users so far, which take some 100 bytes each. A server
-        that does not page the list sends all users in one response.
+        that does not page the list sends all users in one response. If the server counts more users than it lists, a
+        `CompletenessError` is raised after the last one.
         `GET .../users`, once per page if the server pages the list.
-
-        Raises:
-            CompletenessError: The server counts more users than it lists; raised after the last user.
         """
         deleted = arguments.flag("include_deleted", include_deleted)
         return all_users(self._endpoints, include_deleted=deleted, stats=RequestStats())
 
     async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
-        """Fetch the user that has an id of the partner's own. The id appears in no error and no log line.
-
-        `GET .../users/by-ext-id/{external_id}`
-        """
+        """Fetch a user by a partner's own id, which no error or log shows: `GET .../users/by-ext-id/{external_id}`."""
         with strip_traceback():  # the partner's own id may identify a person
             checked = arguments.external_id(external_id)
             deleted = arguments.flag("include_deleted", include_deleted)
@@ -301,11 +265,9 @@ class PoderoClient:
     def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
         """Stream the vehicles of all users, in no particular order; users without vehicles cost no request.
 
-        Several users' lists are requested at a time. If one of them fails, its error ends the stream.
+        Several users' lists are requested at a time. If one of them fails, its error ends the stream. If the server
+        counts more users than it lists, a `CompletenessError` is raised after the last vehicle.
         `GET .../users`, then `GET .../users/{user_id}/electric-vehicles` for each user.
-
-        Raises:
-            CompletenessError: The server counts more users than it lists; raised after the last vehicle.
         """
         return all_vehicles(self._bulk_endpoints, ahead=self._transport.limiter.ceiling)
 
@@ -328,7 +290,6 @@ class PoderoClient:
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
 
         Args:
-            from_date, to_date, include_hidden: As for `list_sessions`.
             vehicles: Any iterable or async iterable. If none is given, the whole fleet is discovered while it is read,
                 and a list of users that is shorter than its total is a `CompletenessError` after the last outcome.
         """

@@ -1,18 +1,40 @@
-"""Reads the client's settings from environment variables, and reports all faults in one error."""
+"""The client's settings: their defaults, and their values in environment variables.
+
+All faults of the variables are reported in one error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
+from types import MappingProxyType, UnionType
 from uuid import UUID
 
 import attrs
 
 from podero_async._auth.credentials import ClientCredentials, Credentials, PasswordCredentials, StaticToken
+from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
+from podero_async._http import Timeouts
 from podero_async._http.origin import checked_origin
+from podero_async._validation import instance
 from podero_async.errors import ConfigurationError
 
-__all__ = ["Settings", "read_settings"]
+__all__ = [
+    "DEFAULT_RETRY",
+    "DEFAULT_THROTTLE",
+    "DEFAULT_TIMEOUTS",
+    "PRODUCTION_URL",
+    "SANDBOX_URL",
+    "Settings",
+    "check_kinds",
+    "read_settings",
+]
+
+PRODUCTION_URL = "https://app.podero.com"
+SANDBOX_URL = "https://sandbox-app.podero.com"
+
+DEFAULT_RETRY = RetryPolicy()
+DEFAULT_THROTTLE = ThrottlePolicy()
+DEFAULT_TIMEOUTS = Timeouts()
 
 _CREDENTIALS: Mapping[tuple[str, ...], type[Credentials]] = MappingProxyType(
     {
@@ -22,6 +44,14 @@ _CREDENTIALS: Mapping[tuple[str, ...], type[Credentials]] = MappingProxyType(
     }
 )
 _CHOICE = "PODERO_CLIENT_ID with PODERO_CLIENT_SECRET, PODERO_USERNAME with PODERO_PASSWORD, or PODERO_TOKEN"
+_KINDS: Mapping[str, tuple[type | UnionType, str]] = MappingProxyType(
+    {
+        "credentials": (Credentials, "ClientCredentials, PasswordCredentials or StaticToken"),
+        "retry": (RetryPolicy, "a RetryPolicy"),
+        "throttle": (ThrottlePolicy, "a ThrottlePolicy"),
+        "timeouts": (Timeouts, "a Timeouts"),
+    }
+)
 
 
 @attrs.frozen
@@ -31,6 +61,13 @@ class Settings:
     org_id: UUID
     credentials: Credentials
     base_url: str | None
+
+
+def check_kinds(*, is_optional: bool = False, **values: object) -> None:
+    """Raise a `ConfigurationError` if a setting is of another class than its name says, or None unless optional."""
+    for name, value in values.items():
+        if not (is_optional and value is None):
+            instance(name, value, *_KINDS[name])
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
