@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
-from datetime import UTC
 from functools import partial
 from math import ceil
 from typing import Any
@@ -27,7 +26,6 @@ _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
 _MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
-_MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
 _MAX_UNPROVEN_PARTS = 8  # of a window; more come from a server that miscounts
 _MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
 _MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
@@ -170,7 +168,7 @@ class SessionListReader:
                 self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error)}")
                 return
             yield _flatten(self._read_part(part, page, split_from=first))
-            if _is_mostly_outside(page, part) or self._day_totals > 2 * self.total + _MAX_ROWS_GAINED:
+            if page.is_mostly_outside(part) or self._day_totals > 2 * self.total + _MAX_ROWS_GAINED:
                 self._give_up_days("the server ignores the days")
             if self._is_split_useless:
                 return
@@ -185,7 +183,7 @@ class SessionListReader:
            comes from a server that miscounts.)
         3. Else the part is read by overlapping pages. If these prove nothing, the part is split again, too.
         """
-        if first.is_whole or _is_mostly_outside(first, part):
+        if first.is_whole or first.is_mostly_outside(part):
             self._day_totals += first.total
             yield self._from_days(_one(first))
             return
@@ -280,13 +278,6 @@ class SessionListReader:
 
     def _set_reason(self, reason: str) -> None:
         self.reason = self.reason or reason
-
-
-def _is_mostly_outside(page: Page, part: Window) -> bool:
-    """Return whether most sessions of a page were plugged in over a day outside the window that was requested."""
-    first, last = part.from_date - part.from_date.resolution, part.to_date + part.to_date.resolution
-    outside = sum(time is not None and not first <= time.astimezone(UTC).date() <= last for time in page.times)
-    return outside > max(_MAX_ROWS_OUTSIDE, page.count / 2)
 
 
 async def _one(page: Page) -> AsyncGenerator[Page, None]:
