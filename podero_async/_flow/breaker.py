@@ -81,6 +81,11 @@ class CircuitBreaker:
             return BreakerState.CLOSED
         return BreakerState.OPEN if now < self.blocked_until else BreakerState.HALF_OPEN
 
+    def describe_outage(self, now: float) -> str:
+        """Return the message of an error that says for how long the breaker has been open."""
+        cause = f", the last with {self.last_cause}" if self.last_cause else ""
+        return f"all requests have failed for {now - self.opened_at:.1f} s{cause}"
+
     def started(self, number: int, now: float) -> None:
         """Record the start of a request. Starts are numbered over all endpoints."""
         self._started, self._started_at = number, now

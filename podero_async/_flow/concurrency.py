@@ -9,6 +9,7 @@ __all__ = ["ConcurrencyLimit"]
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
+_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, bulk calls leave one slot to interactive calls: 3 % at most
 _CAUTION = 20  # successes per slot after a cut, until the limit grows by one a round again
 
 
@@ -23,9 +24,11 @@ class ConcurrencyLimit:
     def __init__(self, ceiling: int, *, is_adaptive: bool) -> None:
         self.ceiling = ceiling
         """The limit's upper bound."""
-        self.value = min(ceiling, _FIRST_LIMIT) if is_adaptive else ceiling
+        self.value = 0
         """How many requests may be in flight."""
-        self._limit = float(self.value)
+        self.value_for_bulk = 0
+        """How many may be in flight when a bulk call starts."""
+        self._set(min(ceiling, _FIRST_LIMIT) if is_adaptive else ceiling)
         self._threshold = math.inf  # below it, each success raises the limit by one
         self._before_throttling = self._limit
         self._min_of_burst = 0.0
@@ -69,3 +72,4 @@ class ConcurrencyLimit:
     def _set(self, limit: float) -> None:
         self._limit = min(float(self.ceiling), max(1.0, limit))
         self.value = int(self._limit)
+        self.value_for_bulk = self.value - 1 if self.value >= _MIN_LIMIT_WITH_RESERVE else self.value

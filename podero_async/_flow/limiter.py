@@ -13,15 +13,12 @@ from podero_async._flow.breaker import CircuitBreaker, CircuitBreakers
 from podero_async._flow.concurrency import ConcurrencyLimit
 from podero_async._flow.policies import ThrottlePolicy
 from podero_async._flow.queue import NoSlotError, Slot, SlotQueue, Waiter
-from podero_async._flow.rate import RateEstimator
+from podero_async._flow.rate import RateEstimator, RateLimit
 from podero_async.errors import ConfigurationError
 
 __all__ = ["Limiter"]
 
 _logger = logging.getLogger("podero_async")
-
-_BURST_S = 0.01  # the delay of a late timer that a fixed or learned rate may make up for
-_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, bulk calls leave one slot to interactive calls: 3 % at most
 
 
 class Limiter:
@@ -43,16 +40,16 @@ class Limiter:
         """Pauses begun."""
         self.is_adaptive = policy.adaptive
         """Whether the limit adapts and circuit breakers are used."""
-        self._min_interval_s = 1 / policy.requests_per_second if policy.requests_per_second else 0.0
-        self._rate = rate or RateEstimator()
+        self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
         self.breakers = CircuitBreakers()
         """The circuit breaker of each endpoint that was used."""
+        self.queue = SlotQueue()
+        """The callers that wait for a slot."""
         self._starts = 0
         self._cut_at_start = 0  # throttling of this start or an older one belongs to the last burst
         self._closed = False
-        self._paused_until = self._next_start_at = -math.inf
-        self._queue = SlotQueue()
+        self._paused_until = -math.inf
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf  # not every event loop's handle has `when()`
 
@@ -77,17 +74,7 @@ class Limiter:
     @property
     def queued(self) -> int:
         """How many callers wait for a slot."""
-        return self._queue.size
-
-    @property
-    def queued_interactive(self) -> int:
-        """How many interactive callers wait for a slot."""
-        return self._queue.count(is_bulk=False)
-
-    @property
-    def queued_bulk(self) -> int:
-        """How many bulk callers wait for a slot."""
-        return self._queue.count(is_bulk=True)
+        return self.queue.size
 
     @property
     def blocked_until(self) -> float:
@@ -96,14 +83,13 @@ class Limiter:
 
     @property
     def paused_s(self) -> float:
-        """Seconds until the current pause ends; 0 if there is none. Needs a running event loop."""
+        """Seconds until the current pause ends, or 0 without a pause. Needs a running event loop."""
         return max(0.0, self._paused_until - _now())
 
     @property
     def rate(self) -> float:
-        """The bound on requests per second, fixed or learned; infinite if there is none. Needs a running event loop."""
-        fixed = 1 / self._min_interval_s if self._min_interval_s else math.inf
-        return min(fixed, self._rate.bound(_now()))
+        """The bound on requests per second, fixed or learned, or infinity. Needs a running event loop."""
+        return self._rate.bound(_now())
 
     # --- slots --------------------------------------------------------------------------------------------------------
 
@@ -111,10 +97,10 @@ class Limiter:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        now = _now()
-        if self._queue.size or now < self._paused_until or now < self._next_start_at:
+        if self.queue.size or self.in_flight >= self._limit_for(is_bulk=is_bulk):
             return None
-        if self.in_flight >= self._limit_for(is_bulk=is_bulk):
+        now = _now()
+        if now < self._next_start_at:
             return None
         breaker = self.breakers[endpoint]
         return self._grant(breaker, now) if breaker.is_calm or breaker.next_start_at <= now else None
@@ -138,16 +124,16 @@ class Limiter:
             return slot
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
-        if self._is_paused_beyond(waiter):
+        if waiter.gives_up_before(self._paused_until):
             raise self._too_late()
         expiry = None if is_bulk or left_s == math.inf else loop.call_at(waiter.since + left_s, self._expire, waiter)
-        self._queue.append(waiter)
+        self.queue.append(waiter)
         self._dispatch()  # sets the timer if nothing but time is missing
         try:
             return await waiter.slot
         except asyncio.CancelledError:
             # A waiter is removed at once: a pause could collect any number of cancelled callers.
-            if not self._queue.remove(waiter) and waiter.slot.exception() is None:
+            if not self.queue.remove(waiter) and waiter.slot.exception() is None:
                 self.release(waiter.slot.result())  # granted just before the cancellation: pass it on
             raise
         finally:
@@ -158,7 +144,7 @@ class Limiter:
         """Give a slot back."""
         self.in_flight -= 1
         slot.breaker.in_flight -= 1
-        if self._queue.size:
+        if self.queue.size:
             self._dispatch()
 
     def close(self) -> None:
@@ -166,7 +152,7 @@ class Limiter:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        self._queue.reject(lambda _: True, lambda: ConfigurationError("the client is closed"))
+        self.queue.reject(lambda _: True, lambda: ConfigurationError("the client is closed"))
 
     # --- outcomes -----------------------------------------------------------------------------------------------------
 
@@ -190,7 +176,7 @@ class Limiter:
             self.pause(retry_after, cause)
             if self.is_adaptive:
                 is_first = slot.breaker.throttled_bursts == 1
-                self._rate.throttled(_now(), self._paused_until, tells_rate=is_first, min_starts=before // 2)
+                self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=is_first, min_starts=before // 2)
         self._dispatch()  # a probe may be due
 
     def failed(self, slot: Slot, cause: str = "") -> None:
@@ -208,23 +194,23 @@ class Limiter:
             self.pauses += 1
             _logger.info("all requests pause for %.1f s, as the server asked: %s", seconds, cause or "throttled")
         self._paused_until = max(self._paused_until, now + seconds)
-        self._queue.reject(self._is_paused_beyond, self._too_late)
+        self.queue.reject(lambda waiter: waiter.gives_up_before(self._paused_until), self._too_late)
 
     # --- inner workings -----------------------------------------------------------------------------------------------
 
     @property
-    def _blocked_until(self) -> float:
-        return max(self._paused_until, self._next_start_at)
+    def _next_start_at(self) -> float:
+        """The time before which no request may start, because of a pause or of the rate."""
+        return max(self._paused_until, self._rate.next_start_at)
 
     def _limit_for(self, *, is_bulk: bool) -> int:
-        limit = self._concurrency.value
-        return limit - 1 if is_bulk and limit >= _MIN_LIMIT_WITH_RESERVE else limit
+        return self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
 
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start
         if is_new_burst and not any(breaker.throttled_bursts for breaker in self.breakers.values()):
             self._concurrency.remember()
-            self._rate.remember()
+            self._rate.estimator.remember()
         is_another_down = self.breakers.is_down
         if slot.breaker.throttled(
             slot.number, _now(), is_new_burst=is_new_burst, is_another_down=is_another_down, cause=cause
@@ -242,18 +228,17 @@ class Limiter:
         self._starts += 1
         slot = Slot(self._starts, breaker, breaker.waits > 0)
         breaker.started(self._starts, now)
-        interval_s = self._rate.started(now, is_filled=self._concurrency.is_filled(self.in_flight))
-        if interval_s := max(self._min_interval_s, interval_s):
-            self._next_start_at = max(self._next_start_at, now - _BURST_S) + interval_s
+        self._rate.started(now, is_filled=self._concurrency.is_filled(self.in_flight))
         return slot
 
     def _dispatch(self) -> None:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
-        while self._queue.size:
-            if self.in_flight >= self._concurrency.value and not self.breakers.has_open:
+        while self.queue.size:
+            limit = self._limit_for(is_bulk=not self.queue.count(is_bulk=False))
+            if self.in_flight >= limit and not self.breakers.has_open:
                 return  # the next release dispatches again
-            now = _now()
-            next_one = self._queue.pop(now, self._start_at) if self._blocked_until <= now else self._blocked_until
+            now, at = _now(), self._next_start_at
+            next_one = self.queue.pop(now, self._start_at) if at <= now else at
             if isinstance(next_one, Waiter):
                 next_one.slot.set_result(self._grant(next_one.breaker, now))
             else:
@@ -271,10 +256,6 @@ class Limiter:
         # Requests that hang keep their slots for as long as their timeout allows. Probes are sent beside them.
         return max(breaker.next_start_at, breaker.next_probe_at)
 
-    def _is_paused_beyond(self, waiter: Waiter) -> bool:
-        """Return whether an interactive caller cannot get a slot in time because of the pause."""
-        return not waiter.is_bulk and self._paused_until > waiter.since + waiter.left_s
-
     def _too_late(self) -> NoSlotError:
         return NoSlotError("all requests pause for longer than max_elapsed allows", retry_after=self.paused_s)
 
@@ -282,27 +263,20 @@ class Limiter:
         """End the wait of an interactive caller whose time is over."""
         if waiter.slot.done():
             return
-        self._queue.remove(waiter)
+        self.queue.remove(waiter)
         if not waiter.breaker.is_closed:
-            waiter.slot.set_exception(self._outage(waiter.breaker))
+            waiter.slot.set_exception(NoSlotError(waiter.breaker.describe_outage(_now()), is_outage=True))
         else:
-            retry_after = max(0.0, self._blocked_until - _now()) or None
+            retry_after = max(0.0, self._next_start_at - _now()) or None
             waiter.slot.set_exception(NoSlotError("no slot was free within max_elapsed", retry_after=retry_after))
 
     def _end_outlasted_waits(self, breaker: CircuitBreaker) -> None:
         """End the waits of bulk callers for which the breaker was open for too long."""
         now = _now()
-
-        def is_over(waiter: Waiter) -> bool:
-            open_s = now - max(waiter.since, breaker.opened_at)
-            return waiter.is_bulk and waiter.breaker is breaker and open_s >= waiter.left_s
-
-        self._queue.reject(is_over, lambda: self._outage(breaker))
-
-    def _outage(self, breaker: CircuitBreaker) -> NoSlotError:
-        open_s = _now() - breaker.opened_at
-        cause = f", the last with {breaker.last_cause}" if breaker.last_cause else ""
-        return NoSlotError(f"all requests have failed for {open_s:.1f} s{cause}", is_outage=True)
+        message = breaker.describe_outage(now)
+        self.queue.reject(
+            lambda waiter: waiter.has_outlasted(breaker, now), lambda: NoSlotError(message, is_outage=True)
+        )
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

@@ -51,6 +51,14 @@ class Waiter:
     number: int = 0
     """Its place in the order of arrival."""
 
+    def gives_up_before(self, time: float) -> bool:
+        """Return whether this is an interactive caller whose time ends before another one."""
+        return not self.is_bulk and self.since + self.left_s < time
+
+    def has_outlasted(self, breaker: CircuitBreaker, now: float) -> bool:
+        """Return whether this is a bulk caller for which its breaker, the one given, has been open for too long."""
+        return self.is_bulk and self.breaker is breaker and now - max(self.since, breaker.opened_at) >= self.left_s
+
 
 class SlotQueue:
     """Callers in two classes. Within a class the order is that of arrival, except that held endpoints are passed over.
@@ -86,7 +94,7 @@ class SlotQueue:
         self.size += 1
 
     def remove(self, waiter: Waiter) -> bool:
-        """Remove a caller; return False if it is no longer queued."""
+        """Remove a caller. Return whether it was still queued."""
         try:
             self._callers[waiter.is_bulk][waiter.breaker].remove(waiter)
         except ValueError:

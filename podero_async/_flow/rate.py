@@ -1,4 +1,4 @@
-"""The rate estimator: how many requests a second a server accepts, learned from its throttling responses.
+"""How many requests start per second: at most a fixed rate, and a rate that is learned from throttling responses.
 
 Arithmetic on times in seconds. The limiter reports each start, and asks when the next one may be.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 import math
 
-__all__ = ["RateEstimator"]
+__all__ = ["RateEstimator", "RateLimit"]
 
 _logger = logging.getLogger("podero_async")
+
+_BURST_S = 0.01  # the delay of a late timer that a fixed or learned rate may make up for
 
 # Empirical: with these values the simulated servers of tests/flow/test_rate.py that limit a rate are used to over 90 %.
 _MIN_CUT = 0.04  # the part of an exact rate that is given up: the request that was throttled was one too many
@@ -122,3 +124,28 @@ class RateEstimator:
         span_s = max(0.0, now - self._grows_since)
         late_s = max(0.0, span_s - _HOLD_S)
         return self._rate * (math.exp(min(_MAX_EXPONENT, self._growth * span_s)) + _PROBE_GROWTH * (late_s / 5) ** 2)
+
+
+class RateLimit:
+    """Space the starts evenly, by a fixed rate or by that of an estimator, whichever is lower.
+
+    Args:
+        requests_per_second: The fixed rate; None for no such bound.
+        estimator: Learns the other rate.
+    """
+
+    def __init__(self, requests_per_second: float | None, estimator: RateEstimator) -> None:
+        self._min_interval_s = 1 / requests_per_second if requests_per_second else 0.0
+        self.estimator = estimator
+        self.next_start_at = -math.inf
+        """The time before which no request may start."""
+
+    def bound(self, now: float) -> float:
+        """Return the bound on starts per second, fixed or learned, or infinity without any."""
+        fixed = 1 / self._min_interval_s if self._min_interval_s else math.inf
+        return min(fixed, self.estimator.bound(now))
+
+    def started(self, now: float, *, is_filled: bool) -> None:
+        """Count a start, made while the concurrency limit was in use (`is_filled`) or not."""
+        if interval_s := max(self._min_interval_s, self.estimator.started(now, is_filled=is_filled)):
+            self.next_start_at = max(self.next_start_at, now - _BURST_S) + interval_s
