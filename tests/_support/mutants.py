@@ -116,6 +116,7 @@ def _run_tests(name: str, path: Path, text: str, test_timeout_s: float) -> int:
     )
     sys.meta_path.insert(0, _MutantFinder(f"podero_async.{name}", path, text))
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    os.environ.pop("PYTEST_ADDOPTS", None)
     plugins = ["-p", "pytest_asyncio.plugin", "-p", "_hypothesis_pytestplugin", "-p", "no:cacheprovider"]
     options = [
         "-o",

@@ -95,7 +95,9 @@ async def _call_repeatedly(cache: TokenCache, server: ExpiringEndpoint, *, every
             else:
                 refused += 1
                 assert await refuse(cache, token)
-                assert server.is_valid(await cache.get()), "the replayed call would fail"
+                replayed = await cache.get()
+                assert server.is_valid(replayed), "the replayed call would fail"
+                cache.served(replayed)
             await asyncio.sleep(every_s - latency_s)
 
     await asyncio.gather(*(call_three_times(2 + number % 3) for number in range(10_000)))
