@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from podero_async._http.timeouts import AttemptTimeout
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
+    DecodeError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
@@ -38,6 +39,7 @@ __all__ = [
     "body_error",
     "read_request_id",
     "read_response",
+    "reading_body",
 ]
 
 T = TypeVar("T")
@@ -234,6 +236,22 @@ class BodyDecoder:
         # 3. A larger body is decoded in a thread, one at a time, so that few are in memory inflated.
         async with self._thread_lock:
             return await asyncio.to_thread(lambda: decode(response.body()))
+
+
+@contextmanager
+def reading_body(response: Response, method: str, path: str) -> Iterator[None]:
+    """Add method, path and request id to the errors of a body, and release the body at the end."""
+    try:
+        yield
+    except DecodeError as error:
+        error.method, error.path, error.request_id = method, path, response.request_id
+        raise
+    except (CorruptBodyError, OversizedBodyError) as error:
+        fault = body_error(error, method, path)
+        fault.request_id = response.request_id
+        raise fault from None
+    finally:
+        response.release()
 
 
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
