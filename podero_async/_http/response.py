@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from types import MappingProxyType
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from types import MappingProxyType, TracebackType
 from typing import TypeVar
 
 import aiohttp
@@ -238,20 +238,27 @@ class BodyDecoder:
             return await asyncio.to_thread(lambda: decode(response.body()))
 
 
-@contextmanager
-def reading_body(response: Response, method: str, path: str) -> Iterator[None]:
+class reading_body:  # noqa: N801  # used like a function; a generator would take 1 us longer
     """Add method, path and request id to the errors of a body, and release the body at the end."""
-    try:
-        yield
-    except DecodeError as error:
-        error.method, error.path, error.request_id = method, path, response.request_id
-        raise
-    except (CorruptBodyError, OversizedBodyError) as error:
-        fault = body_error(error, method, path)
-        fault.request_id = response.request_id
-        raise fault from None
-    finally:
-        response.release()
+
+    __slots__ = ("_method", "_path", "_response")
+
+    def __init__(self, response: Response, method: str, path: str) -> None:
+        self._response, self._method, self._path = response, method, path
+
+    def __enter__(self) -> None:
+        """Do nothing: the response has arrived."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._response.release()
+        if isinstance(error, DecodeError):
+            error.method, error.path, error.request_id = self._method, self._path, self._response.request_id
+        elif isinstance(error, CorruptBodyError | OversizedBodyError):
+            fault = body_error(error, self._method, self._path)
+            fault.request_id = self._response.request_id
+            raise fault from None
 
 
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
