@@ -1,7 +1,8 @@
 """One HTTP request and its response as bytes: authorized, throttled, retried, bounded in time and size.
 
-`endpoints` imports `transport`; `transport` and `probe` import `session`; `session` imports `response` and
-`faults`; `response` imports `timeouts`, `gzip` and `retry_after`. Only this package uses aiohttp's client.
+`endpoints` imports `transport`, which imports `request` and `token_request`; these import `pauses` and `session`, and
+`probe` imports `session`; `session` imports `response` and `faults`; `response` imports `timeouts`, `gzip` and
+`retry_after`. Only this package uses aiohttp's client.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import date
 from functools import lru_cache
 from typing import TypeVar
@@ -28,7 +28,10 @@ T = TypeVar("T")
 
 
 class Endpoints:
-    """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones."""
+    """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones.
+
+    Each method returns the coroutine of the transport's call, since one of its own would only await that one.
+    """
 
     def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:
         self._transport = transport
@@ -37,7 +40,7 @@ class Endpoints:
         self.is_fatal = transport.is_fatal
         self._root = f"/api/partners/v2.0/org/{org_id}/users"
 
-    async def sessions(
+    def sessions(
         self,
         vehicle: VehicleRef,
         from_date: date,
@@ -48,30 +51,32 @@ class Endpoints:
         offset: int,
         decode: Callable[[bytes], T],
         stats: RequestStats,
-    ) -> T:
+    ) -> Awaitable[T]:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, read by `decode`."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self.sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
-        return await self._get(path, decode, stats, endpoint="sessions")
+        return self._get(path, decode, stats, endpoint="sessions")
 
-    async def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> ChargingSession | None:
+    def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> Awaitable[ChargingSession | None]:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
         path = f"{self.sessions_path(vehicle)}/current"
-        return await self._get(path, decode_current_session, stats, endpoint="current")
+        return self._get(path, decode_current_session, stats, endpoint="current")
 
-    async def users(self, *, offset: int, include_deleted: bool, stats: RequestStats) -> tuple[int | None, list[User]]:
+    def users(
+        self, *, offset: int, include_deleted: bool, stats: RequestStats
+    ) -> Awaitable[tuple[int | None, list[User]]]:
         """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
         path = self._root + query
-        return await self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
+        return self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
-    async def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> User:
+    def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> Awaitable[User]:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self._root}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
-        return await self._get(
+        return self._get(
             path + quote(external_id, safe="") + query,
             decode_user,
             stats,
@@ -80,12 +85,12 @@ class Endpoints:
             private=external_id,
         )
 
-    async def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
+    def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> Awaitable[list[ElectricVehicle]]:
         """GET .../users/{user_id}/electric-vehicles."""
         path = f"{self._root}/{user_id}/electric-vehicles"
-        return await self._get(path, decode_vehicles, stats, endpoint="vehicles")
+        return self._get(path, decode_vehicles, stats, endpoint="vehicles")
 
-    async def _get(
+    def _get(
         self,
         path: str,
         decode: Callable[[bytes], T],
@@ -93,11 +98,11 @@ class Endpoints:
         *,
         max_bytes: int | None = None,
         **options: str,
-    ) -> T:
+    ) -> Awaitable[T]:
         if self._is_first_call:
             self._is_first_call = False
             preload_converter()  # while the first request is on its way
-        return await self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
+        return self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
 
     def sessions_path(self, vehicle: VehicleRef) -> str:
         """Return the path of a vehicle's sessions, without query."""

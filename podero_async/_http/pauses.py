@@ -1,0 +1,56 @@
+"""Long pauses: a `Retry-After` above the maximum pause fails all requests of its method until it has passed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+
+from podero_async._failures import asks_for_long_pause
+from podero_async._flow.retry import NotRetriedError
+from podero_async.errors import ApiError, RateLimitError
+
+__all__ = ["TOO_MANY_REQUESTS", "LongPauses"]
+
+TOO_MANY_REQUESTS = 429
+_logger = logging.getLogger("podero_async")
+
+
+class LongPauses:
+    """Record the long pauses that the server asks for, one per HTTP method: token requests are POST, all others GET.
+
+    Attributes:
+        max_pause_s: The longest `Retry-After` that the limiter waits for.
+    """
+
+    def __init__(self, max_pause_s: float) -> None:
+        self.max_pause_s = max_pause_s
+        self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
+
+    def blocked_until(self, method: str) -> float:
+        """Return the time before which no request of a method is sent, on the clock of the event loop."""
+        return self._blocked_until[method]
+
+    def record(self, error: ApiError) -> None:
+        """Record the pause that a response asks for, if it exceeds the maximum."""
+        if asks_for_long_pause(error, self.max_pause_s):
+            wait_s = error.retry_after or 0.0
+            until = asyncio.get_running_loop().time() + wait_s
+            self._blocked_until[error.method] = max(self._blocked_until[error.method], until)
+            message = "HTTP %s: no %s request is sent for %.0f s, as the server asked"
+            _logger.warning(message, error.status, error.method, wait_s)
+
+    def check(self, method: str, path: str) -> None:
+        """Raise if a recorded pause has not passed yet.
+
+        Raises:
+            NotRetriedError: It wraps a `RateLimitError` with the seconds that are left.
+        """
+        if self._blocked_until[method] == -math.inf:
+            return
+        left_s = self._blocked_until[method] - asyncio.get_running_loop().time()
+        if left_s > 0:
+            detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
+            error = RateLimitError(TOO_MANY_REQUESTS, detail, method, path, None, left_s)
+            error.attempts = 0
+            raise NotRetriedError(error)

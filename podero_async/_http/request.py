@@ -1,0 +1,245 @@
+"""Send one request of a call: in a slot, with a token, and again with another token if the server refuses it (401)."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from contextlib import suppress
+
+import attrs
+from multidict import CIMultiDict
+from yarl import URL
+
+from podero_async._auth.cache import Refusals, TokenCache
+from podero_async._failures import is_retryable_status, is_server_fault, is_throttling
+from podero_async._flow.limiter import Limiter
+from podero_async._flow.queue import NoSlotError, Slot
+from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
+from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses
+from podero_async._http.response import Response, api_error
+from podero_async._http.session import USER_AGENT, HttpSession
+from podero_async._redaction import Secret
+from podero_async.errors import (
+    ApiError,
+    AuthenticationError,
+    PoderoError,
+    RateLimitError,
+    RequestTimeoutError,
+    TransportError,
+)
+
+__all__ = ["Request", "RequestSender"]
+
+_OK, _UNAUTHORIZED = 200, 401
+
+
+@attrs.define(eq=False, repr=False)  # not frozen: one is made for each call, and that would take 3 us longer
+class Request:
+    """A GET request."""
+
+    url: URL
+    path: str
+    """The path that errors name."""
+    endpoint: str
+    is_bulk: bool
+    private: str
+    max_bytes: int
+
+
+class RequestSender:
+    """Send the GET requests of all calls, one attempt at a time, and report each response to the limiter.
+
+    Attributes:
+        counts: The requests and retries so far.
+    """
+
+    def __init__(
+        self, session: HttpSession, retrier: Retrier, limiter: Limiter, tokens: TokenCache, pauses: LongPauses
+    ) -> None:
+        self._session = session
+        self._retrier = retrier
+        self._limiter = limiter
+        self._tokens = tokens
+        self._pauses = pauses
+        self.counts = RequestStats()
+        self._last_served: Request | None = None  # the last request that succeeded
+        self._last_good: dict[str, Request] = {}  # for each endpoint
+        self._headers = CIMultiDict[str]()
+        self._headers_token = ""
+
+    def derive(self, session: HttpSession, retrier: Retrier) -> RequestSender:
+        """Return a sender with another session and retrier, whose counts and endpoints are those of this one."""
+        derived = copy.copy(self)
+        derived._session, derived._retrier = session, retrier  # noqa: SLF001
+        return derived
+
+    async def send(self, request: Request, call: Call) -> Response:
+        """Send one attempt, and send it again with another token if the server refuses its token (401)."""
+        refusals = None
+        while True:
+            response, token = await self._send_in_slot(request, call)
+            if response.status == _OK:
+                self._tokens.served(token)
+                self._last_served = request
+                return response
+            if response.status == _UNAUTHORIZED:
+                refusals = refusals or Refusals()
+                if await self._is_replayed(token, refusals, request, call):
+                    continue
+            error = api_error(response, "GET", request.path)
+            if isinstance(error, AuthenticationError):
+                error.affects_all_calls = refusals is not None and refusals.affects_all_calls
+            self._pauses.record(error)
+            raise error
+
+    async def _is_replayed(self, token: str, refusals: Refusals, request: Request, call: Call) -> bool:
+        """Decide within the time of the call whether it is sent again after a 401."""
+
+        async def is_accepted(token: str) -> bool | None:
+            served = self._last_served
+            if served is None or served.url == request.url:
+                return None
+            self._pauses.check("GET", served.path)
+            call.stats.requests += 1
+            self.counts.requests += 1
+            with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
+                response = await self._session.send("GET", served.url, served.path, self._headers_for(token))
+                response.release()
+                if not is_server_fault(response.status) and not is_retryable_status(response.status):
+                    return response.status != _UNAUTHORIZED
+            return None
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._retrier.left_s(call)):
+                return await self._tokens.refused(token, refusals, is_accepted)
+        return False
+
+    async def _send_in_slot(self, request: Request, call: Call) -> tuple[Response, str]:
+        """Send one request, and return its response and the token that it carried."""
+        # 1. Fail if the server asked for no requests until later.
+        self._pauses.check("GET", request.path)
+        # 2. Wait for a slot.
+        slot = self._limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
+        if slot is None or slot.is_probe:
+            slot = await self._wait_for_slot(slot, request, call)
+        try:
+            # 3. Check again: the server may have asked for it while this request was queued.
+            self._pauses.check("GET", request.path)
+            # 4. Send the request, read the whole response, and tell the limiter how it ended.
+            return await self._send_reported(request, call, slot)
+        finally:
+            # 5. Release the slot, before any sleep.
+            self._limiter.release(slot)
+
+    async def _send_reported(self, request: Request, call: Call, slot: Slot) -> tuple[Response, str]:
+        try:
+            token = self._tokens.current() or await self._new_token(call, request.path)
+            call.stats.requests += 1
+            self.counts.requests += 1
+            response = await self._session.send(
+                "GET",
+                request.url,
+                request.path,
+                self._headers_for(token),
+                secrets=(token, request.private) if request.private else (token,),
+                max_bytes=request.max_bytes,
+            )
+        except TransportError as error:
+            self._limiter.failed(slot, error.reason)
+            raise
+        except NotRetriedError as wrapped:
+            if isinstance(wrapped.error, TransportError):
+                self._limiter.failed(slot, wrapped.error.reason)
+            raise
+        if response.status == _OK:
+            self._last_good[request.endpoint] = request
+            self._limiter.succeeded(slot)
+        else:
+            self._report(response, slot, api_error(response, "GET", request.path))
+        return response, token
+
+    async def _wait_for_slot(self, slot: Slot | None, request: Request, call: Call) -> Slot:
+        """Wait for a slot; if a probe is due, send it first."""
+        loop = asyncio.get_running_loop()
+        since = loop.time()
+        while True:
+            try:
+                slot = slot or await self._limiter.acquire(
+                    request.endpoint, is_bulk=request.is_bulk, left_s=self._retrier.left_s(call)
+                )
+            except NoSlotError as error:
+                raise self._not_sent(error, request, call) from None
+            if not slot.is_probe or not await self._probe(slot, call):
+                break
+            slot = None
+        if request.is_bulk and slot.breaker.is_closed:  # waiting for the API to come back does count
+            call.waited_s += loop.time() - since
+        return slot
+
+    async def _probe(self, slot: Slot, call: Call) -> bool:
+        """Repeat the endpoint's last request that succeeded, and release the slot; return False if there is none.
+
+        That tells an outage from the faults of some vehicles, which a request for one of these vehicles cannot do. Some
+        probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the
+        call has not failed yet, and each eighth one otherwise, so that an outage does not use up the call's attempts.
+        """
+        request = self._last_good.get(slot.breaker.endpoint)
+        if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:
+            return False
+        call.stats.retries += 1
+        self.counts.retries += 1
+        try:
+            with suppress(TransportError):  # it was reported to the limiter
+                response, _ = await self._send_reported(request, call, slot)
+                response.release()
+        finally:
+            self._limiter.release(slot)
+        return True
+
+    def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
+        """Return the error of a call that got no slot: that of its last attempt, unless a time is known."""
+        call.attempts -= 1  # this one was not sent
+        if call.last_error is not None and error.retry_after is None:
+            call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
+            return NotRetriedError(call.last_error)
+        if error.is_outage:
+            reason = f"the API is unavailable: {error.reason}"
+            return TransportError(reason, "GET", request.path, retryable=False)
+        detail = f"the request was not sent: {error.reason}"
+        limited = RateLimitError(TOO_MANY_REQUESTS, detail, "GET", request.path, None, error.retry_after)
+        limited.attempts = call.attempts
+        return NotRetriedError(limited)
+
+    async def _new_token(self, call: Call, path: str) -> str:
+        try:
+            async with asyncio.timeout(self._retrier.left_s(call)):
+                return await self._tokens.get()
+        except PoderoError as error:  # the token request was already repeated
+            raise NotRetriedError(error) from None
+        except TimeoutError:  # the token request goes on for other calls
+            reason = "no access token in time: the token request or the token store took longer than max_elapsed"
+            raise NotRetriedError(RequestTimeoutError(reason, "GET", path)) from None
+
+    def _report(self, response: Response, slot: Slot, error: ApiError) -> None:
+        wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
+        if is_throttling(response.status, has_retry_after=wait_s is not None):
+            if wait_s is not None and wait_s > self._pauses.max_pause_s:
+                wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
+            self._limiter.throttled(slot, wait_s, cause)
+        elif is_server_fault(response.status):
+            self._limiter.failed(slot, cause)
+        else:
+            self._limiter.succeeded(slot)
+
+    def _headers_for(self, token: str) -> CIMultiDict[str]:
+        if token != self._headers_token:  # they are built once for each token
+            self._headers_token = token
+            self._headers = CIMultiDict(
+                {
+                    "Authorization": Secret(f"Bearer {token}"),
+                    "Accept": "application/json",
+                    "Accept-Encoding": "gzip",
+                    "User-Agent": USER_AGENT,
+                }
+            )
+        return self._headers

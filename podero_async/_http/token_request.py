@@ -1,0 +1,66 @@
+"""Send token requests: repeated like calls, but without a slot, a circuit breaker or a token of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from yarl import URL
+
+from podero_async._auth.grants import TokenRequest
+from podero_async._decode import decode_json
+from podero_async._failures import is_retryable_status, is_server_fault
+from podero_async._flow.retry import Call, RequestStats, Retrier
+from podero_async._http.pauses import LongPauses
+from podero_async._http.response import api_error, reading_body
+from podero_async._http.session import USER_AGENT, HttpSession
+
+__all__ = ["TokenRequestSender"]
+
+_MAX_BYTES = 256 << 10
+_OK = 200
+
+
+class TokenRequestSender:
+    """Send the requests of the token cache.
+
+    Attributes:
+        counts: The token requests so far.
+    """
+
+    def __init__(
+        self, session: HttpSession, retrier: Retrier, pauses: LongPauses, url_of: Callable[[str], URL]
+    ) -> None:
+        self._session = session
+        self._retrier = retrier
+        self._pauses = pauses
+        self._url_of = url_of
+        self.counts = RequestStats()
+
+    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
+        """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
+
+        Returns:
+            The status and the body, unless the request is worth another attempt.
+        """
+        path = request.path
+        url = self._url_of(path)
+        headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
+
+        async def attempt(_: Call) -> tuple[int, bytes]:
+            self._pauses.check("POST", path)
+            self.counts.requests += 1
+            response = await self._session.send(
+                "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_BYTES
+            )
+            if is_server_fault(response.status) or is_retryable_status(response.status):
+                error = api_error(response, "POST", path)
+                self._pauses.record(error)
+                raise error
+            if response.status != _OK:
+                return response.status, response.error_body()
+            with reading_body(response, "POST", path):
+                body = response.body()
+                decode_json(body)  # invalid JSON is retryable, as in every other call
+            return _OK, body
+
+        return await self._retrier.run(attempt, RequestStats())
