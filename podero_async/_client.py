@@ -80,7 +80,8 @@ class PoderoClient:
             token_store: Keeps the token across restarts and shares it between processes, such as `FileTokenStore`.
         """
         settings.check_kinds(credentials=credentials, retry=retry, throttle=throttle, timeouts=timeouts)
-        arguments.instance("session", session, aiohttp.ClientSession | None, "an aiohttp.ClientSession")
+        if session is not None:
+            arguments.instance("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
         with strip_traceback():  # the URL may contain a password
