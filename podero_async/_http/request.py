@@ -177,7 +177,7 @@ class RequestSender:
         return slot
 
     async def _probe(self, slot: Slot, call: Call) -> bool:
-        """Repeat the endpoint's last request that succeeded, and release the slot; return False if there is none.
+        """Repeat the endpoint's last request that succeeded, and release the slot; return False if none has succeeded yet.
 
         That tells an outage from the faults of some vehicles, which a request for one of these vehicles cannot do. Some
         probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the

@@ -212,7 +212,7 @@ async def test_a_body_that_is_not_json_is_retried_and_then_a_decode_error(body: 
 @pytest.mark.parametrize("offset", [0, 195])
 @pytest.mark.parametrize("damage", [b'"opt\xffimized"', b'"opt\\qimized"', b'"opt\x00imized"', b"optimized"])
 async def test_bytes_that_are_spoilt_once_are_requested_again(offset: int, damage: bytes) -> None:
-    """A page that is no longer JSON costs one retry, the first page as well as a later one."""
+    """A page with invalid JSON costs one retry, the first page as well as a later one."""
     rows = [wire_row(number) for number in range(400, 0, -1)]
     spoilt: list[int] = []
 
