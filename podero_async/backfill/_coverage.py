@@ -12,7 +12,7 @@ from typing import Self
 
 import attrs
 
-__all__ = ["Days", "DayCounts", "KnownDays", "Need", "asks_current", "count_days", "final_day", "needs_of", "settle_to"]
+__all__ = ["DayCounts", "Days", "KnownDays", "Need", "asks_current", "count_days", "final_day", "needs_of", "settle_to"]
 
 Days = tuple[date, date]
 """The first and the last day, both inclusive."""
@@ -31,6 +31,11 @@ class KnownDays:
     """Provisional days that were read longer ago."""
     suspect: list[Days]
     """Days of stored sessions that a proven read did not return."""
+
+    @property
+    def first(self) -> date | None:
+        """The first day that is not missing."""
+        return min((start for start, _ in (*self.settled, *self.fresh, *self.stale)), default=None)
 
     @classmethod
     def parse(cls, text: str) -> Self:

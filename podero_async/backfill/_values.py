@@ -78,14 +78,10 @@ class RunSettings:
     """What a run reads."""
 
     window: Window
-    """Asked days, none after the day of the run."""
-    scope: str
-    """The discovered fleet or a list of vehicles; then the shard. For the record only."""
+    """The days of the call, up to the day of the run."""
     settle_days: int
     fresh_for: timedelta
     started: datetime
-    is_discovered: bool
-    """Whether the roster is the organization's fleet, completely listed."""
 
 
 @attrs.frozen

@@ -12,8 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from podero_async._paging.window import Window
+from podero_async.backfill._alarms import FailureCounts, Vanished
 from podero_async.backfill._coverage import DayCounts
-from podero_async.backfill._report import BackfillPlan, BackfillReport, FailureCounts, Vanished, Written
+from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
@@ -76,16 +77,25 @@ class StoreBackend(Protocol):
     async def draft_run(self, settings: RunSettings) -> BackfillPlan:
         """Return the plan of a run over the roster. Nothing is stored."""
 
-    async def start_run(self, settings: RunSettings) -> Run:
-        """Store the record of a run over the roster, and plan its work items."""
-
-    async def record_fleet(self, shard: Shard | None, now: datetime, max_vanished: float) -> Vanished:
+    async def record_fleet(
+        self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
+    ) -> Vanished:
         """Record the listed vehicles and, unless too many are no longer listed, those that have gone.
 
         Args:
             shard: The shard of the roster.
             now: The time of the discovery.
             max_vanished: The largest share of known vehicles that is recorded as gone.
+            is_complete: Whether all users were listed; if not, no vehicle counts as gone.
+        """
+
+    async def start_run(self, settings: RunSettings, scope: str, *, is_of_fleet: bool) -> Run:
+        """Store the record of a run over the roster, and plan its work items.
+
+        Args:
+            settings: What the run reads.
+            scope: A description of its vehicles, for the record.
+            is_of_fleet: Whether the vehicles were discovered, so that failures to list users are replaced.
         """
 
     def work_items(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
@@ -112,17 +122,14 @@ class StoreBackend(Protocol):
     async def withdraw_absent(self, run_id: int, done: set[int], now: datetime) -> int:
         """Mark the absent sessions as withdrawn whose confirming work items are done; return their number."""
 
-    async def failures_of(self, run_id: int, now: datetime) -> FailureCounts:
-        """Count the vehicles that failed in a run."""
+    async def count_failures(self, run_id: int, now: datetime) -> FailureCounts:
+        """Count the vehicles that failed or were not proven complete in a run."""
 
     async def count_days(self, settings: RunSettings) -> DayCounts:
         """Count the vehicle-days of the roster in the run's window by state."""
 
-    async def update_run(self, run_id: int, report: BackfillReport) -> None:
-        """Store the counts and the alarms of a run."""
-
-    async def finish_run(self, run_id: int, now: datetime) -> None:
-        """Close a run after every vehicle was tried, and delete records past their retention."""
+    async def end_run(self, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:
+        """Store the counts and the alarms of a run; if it is finished, delete the records past their retention."""
 
     async def status(self, now: datetime) -> StoreStatus:
         """Return a summary of the store."""
