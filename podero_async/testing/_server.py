@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from functools import partial
 from math import inf
 
@@ -44,7 +45,7 @@ class Server:
         self._closing = asyncio.get_running_loop().create_future()
         self._sleep = sleep_unless(self._closing)
         app = web.Application(middlewares=[self._serve_unrouted])
-        app.on_response_prepare.append(_add_request_id)
+        app.on_response_prepare.append(self._add_headers)
         for name, path, endpoint in self.endpoints.routes():
             app.router.add_get(path, partial(self._serve, name, self._authorized(endpoint)), allow_head=False)
         for path in (TOKEN_PATH, BASIC_TOKEN_PATH):
@@ -114,9 +115,9 @@ class Server:
             self.counts.responses[response.status] += 1
             return await send(request, response, None, self._sleep)
 
-
-async def _add_request_id(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["X-Request-ID"] = str(uuid.uuid4())
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Request-ID"] = str(uuid.uuid4())
+        response.headers.setdefault("Date", formatdate(self.clock(), usegmt=True))
 
 
 def _bearer(request: web.Request) -> str:

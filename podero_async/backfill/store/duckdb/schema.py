@@ -4,12 +4,23 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import duckdb
 
 from podero_async.backfill._values import StoreOwner
 from podero_async.backfill.errors import NotAStoreError, StoreTooNewError
 
-__all__ = ["SCHEMA_VERSION", "SESSION_COLUMNS", "check_version", "claim", "create_tables", "owner_of"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "SESSION_COLUMNS",
+    "add_store_id",
+    "check_version",
+    "claim",
+    "create_data_tables",
+    "create_tables",
+    "owner_of",
+]
 
 SCHEMA_VERSION = 3
 
@@ -43,9 +54,11 @@ _FORMAT = "podero_async sessions"
 
 # The tables have no index, since the cost of an index over random ids grows with every row. Batches arrive in the order of
 # vehicle ids instead, so that DuckDB can skip most groups of rows by their minimum and maximum.
-_TABLES = f"""
+_META = f"""
 CREATE TABLE meta (key VARCHAR NOT NULL, value VARCHAR NOT NULL);
 INSERT INTO meta VALUES ('format', '{_FORMAT}'), ('schema_version', '{SCHEMA_VERSION}');
+"""
+_TABLES = f"""
 CREATE TABLE sessions (
     user_id UUID NOT NULL,
     vehicle_id UUID NOT NULL,
@@ -141,7 +154,19 @@ CREATE TABLE forgotten (
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create the tables of a store in an empty database."""
+    con.execute(_META)
+    add_store_id(con)
+    create_data_tables(con)
+
+
+def create_data_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Create all tables but `meta`."""
     con.execute(_TABLES)
+
+
+def add_store_id(con: duckdb.DuckDBPyConnection) -> None:
+    """Give the store a random id of its own."""
+    con.execute("INSERT INTO meta VALUES ('store_id', ?)", [uuid4().hex])
 
 
 def check_version(con: duckdb.DuckDBPyConnection, path: str) -> int:
