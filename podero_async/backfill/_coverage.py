@@ -29,6 +29,7 @@ Days = tuple[date, date]
 """The first and the last day, both inclusive."""
 
 _WEEK = 7
+_OLD_FRESHNESS = 13
 _MAX_GAP = 30
 """Days that are read in vain rather than with one more request: nearly every vehicle has fewer sessions than a page."""
 
@@ -123,14 +124,10 @@ def asks_current(oldest_unsettled: date | None, final: date, today: date, group:
 def stale_limits(started: datetime, fresh_for: timedelta, final: date) -> tuple[datetime, datetime, date]:
     """Return the times up to which a read is stale, of days in general and of old ones; and the last old day.
 
-    A session may never show an end, so that its day stays provisional: without this, it would be read every night.
+    Old days are overdue by over a week. A session may never show an end, so that its day stays provisional: with a
+    `fresh_for` of 12 hours, such a day is read once a week.
     """
-    fresh_since = started - fresh_for
-    return (
-        fresh_since,
-        min(fresh_since, started - timedelta(days=_WEEK) + timedelta(hours=12)),
-        final - timedelta(days=_WEEK),
-    )
+    return started - fresh_for, started - _OLD_FRESHNESS * fresh_for, final - timedelta(days=_WEEK)
 
 
 def needs_of(known: KnownDays, window: Days, *, today: date, final: date, group: int) -> list[Need]:

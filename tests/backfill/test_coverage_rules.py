@@ -143,13 +143,13 @@ def test_a_vehicle_with_settled_days_does_not_ask() -> None:
     assert sum(asks_current(day(50), day(50), day(80), group) for group in range(7)) == 1
 
 
-@pytest.mark.parametrize("fresh_for", [timedelta(), timedelta(hours=12), timedelta(days=30)])
-def test_old_days_are_stale_after_a_week(fresh_for: timedelta) -> None:
-    """A day that is overdue by over a week is read again after a week, or after `fresh_for` if that is longer."""
+@pytest.mark.parametrize("hours", [0, 12, 24])
+def test_old_days_are_stale_after_a_week(hours: int) -> None:
+    """A day that is overdue by over a week is read again after 13 times as long as others: by default, once a week."""
     now = datetime(2026, 3, 1, 2, tzinfo=UTC)
-    fresh_since, old_since, old_day = stale_limits(now, fresh_for, date(2026, 1, 29))
-    assert fresh_since == now - fresh_for
-    assert old_since == min(now - timedelta(days=6, hours=12), fresh_since)
+    fresh_since, old_since, old_day = stale_limits(now, timedelta(hours=hours), date(2026, 1, 29))
+    assert fresh_since == now - timedelta(hours=hours)
+    assert old_since == now - timedelta(hours=13 * hours)
     assert old_day == date(2026, 1, 22)
 
 
