@@ -13,6 +13,9 @@ from podero_async import PoderoClient
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of
 
+AGAIN = timedelta()
+"""The `fresh_for` of a run that reads provisional days again at once."""
+
 
 @attrs.define
 class Clock:
@@ -35,9 +38,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def sim() -> AsyncIterator[PoderoSimulator]:
-    """Serve 6 users, 12 vehicles, 30 sessions each."""
-    async with PoderoSimulator(users=6, vehicles=12, sessions_per_vehicle=30, seed=3) as running:
+async def sim(clock: Clock) -> AsyncIterator[PoderoSimulator]:
+    """Serve 6 users, 12 vehicles, 30 sessions each; the server has the time of the clock."""
+    async with PoderoSimulator(
+        users=6,
+        vehicles=12,
+        sessions_per_vehicle=30,
+        seed=3,
+        clock=lambda: clock.at.timestamp(),
+        token_lifetime_s=10**9,
+    ) as running:
         yield running
 
 

@@ -134,8 +134,8 @@ class DuckDBBackend:
     async def write_batch(self, batch: Batch, at: datetime) -> Written:
         return await self.call(upsert.write_batch, batch, at)
 
-    async def absent_share(self) -> tuple[int, int]:
-        return await self.call(absence.absent_share)
+    async def absent_share(self, run_id: int) -> tuple[int, int]:
+        return await self.call(absence.absent_share, run_id)
 
     async def confirming_items(self, include_hidden: bool, first_number: int) -> list[WorkItem]:
         return await self.call(absence.confirming_items, include_hidden, first_number)
