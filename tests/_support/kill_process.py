@@ -50,8 +50,8 @@ def replaced(operation: Operation, replacement: Operation) -> Iterator[None]:
     """Let open DuckDB stores run `replacement(connection, ...)` in place of an operation."""
     call = DuckDBBackend.call
 
-    async def calling(self: DuckDBBackend, work: Operation, *arguments: Any) -> Any:
-        return await call(self, replacement if work is operation else work, *arguments)
+    async def calling(self: DuckDBBackend, work: Operation, *arguments: Any, **options: Any) -> Any:
+        return await call(self, replacement if work is operation else work, *arguments, **options)
 
     with patch.object(DuckDBBackend, "call", calling):
         yield

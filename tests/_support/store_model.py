@@ -77,9 +77,9 @@ class Outcome:
         if (user, vehicle) != window[:2] or (window[4] and not include_hidden):
             return False
         if within_days is None:
-            return first <= window[2] and last >= window[3]
+            return bool(first <= window[2] and last >= window[3])
         near = timedelta(days=within_days)
-        return window[2] <= last + near and window[3] >= first - near
+        return bool(window[2] <= last + near and window[3] >= first - near)
 
 
 @attrs.define
@@ -161,7 +161,7 @@ class StoreModel:
         A row that could not be read is still listed. Without an id, it may be any row of the read.
         """
         maybe = {id_ for read in reads for id_ in read.rejected if id_}
-        absent = set()
+        absent: set[UUID] = set()
         for read in reads:
             for id_, stored in self.sessions.items():
                 is_due = stored.user_id == read.item.vehicle.user_id or stored.pair not in self.roster

@@ -35,7 +35,7 @@ def test_a_read_without_a_row_marks_it_absent_but_not_withdrawn(store: WrittenSt
 
 
 def test_a_row_that_returns_is_no_longer_absent(store: WrittenStore) -> None:
-    """Any read that returns an absent row clears `absent_at`, which is no change."""
+    """Any read that returns an absent row clears `absent_at`, and leaves `changed_at`."""
     store.write(Read(1, [_row(1), _row(2)]))
     store.write(Read(1, []))
     assert store.numbers(ABSENT) == [1, 2]
@@ -83,7 +83,7 @@ def test_the_row_of_a_user_who_left_is_absent_if_another_user_of_the_vehicle_lac
 
 
 def test_a_rejected_row_is_not_absent(store: WrittenStore) -> None:
-    """If an absent row returns in a form that cannot be read, also by another vehicle, it is no longer absent."""
+    """If an absent row returns in a form that cannot be read, also from another vehicle, it is not absent any more."""
     for rejected in (_row(1, is_at_home="perhaps"), _row(9, id=None)):
         store.write(Read(1, [_row(1)]))
         store.write(Read(1, []))
@@ -144,7 +144,7 @@ def test_the_user_of_the_row_is_asked_too(store: WrittenStore) -> None:
 
 
 def test_vehicles_outside_of_the_roster_are_not_confirmed(store: WrittenStore) -> None:
-    """Rows of a vehicle that nobody lists stay as they are."""
+    """Absent rows of a vehicle without a user in the roster stay as they are."""
     store.roster((1, 1), (1, 2))
     store.write(Read(1, [_row(1)]), Read(2, []))
     store.write(Read(1, []))

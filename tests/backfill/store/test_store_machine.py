@@ -214,7 +214,7 @@ class StoreMachine(Machine):
 
     @rule()
     def follow(self) -> None:
-        """The consumer takes what has changed."""
+        """Let the consumer take the rows that have changed."""
         self._call(self.follower.pull)
 
     # --- absence ---

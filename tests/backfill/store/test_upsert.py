@@ -82,7 +82,7 @@ def test_a_vehicle_that_moves_to_another_user_takes_its_rows_along(store: Writte
 # --- the time of a change ----------------------------------------------------------------------------------------------
 
 
-def test_changes_are_ordered_whatever_the_clock_does(tmp_path: Path) -> None:
+def test_changes_are_ordered_even_if_the_clock_is_set_back(tmp_path: Path) -> None:
     """Each commit's `changed_at` is later than all earlier ones, also if the clock was set back and the store reopened."""
     path = str(tmp_path / "fleet.duckdb")
     changes = []
@@ -123,7 +123,7 @@ def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
     digests = [_digest(store, row, other)]
     assert _digest(store, other, row) == digests[0]
     for name, kind in SESSION_COLUMNS.items():
-        value = not getattr(row, name) if kind == "BOOLEAN" else _OTHER_VALUES[kind]
+        value: Any = not getattr(row, name) if kind == "BOOLEAN" else _OTHER_VALUES[kind]
         digests.append(_digest(store, attrs.evolve(row, **{name: value}), other))
     digests.append(_digest(store))
     assert len(set(digests)) == len(SESSION_COLUMNS) + 2
@@ -183,7 +183,7 @@ def test_a_rejected_row_that_is_no_object_leaves_all_days_unsettled() -> None:
     """If a rejected row has no fields, every day of its read is unsettled."""
     batch, read = Batch(1), Read(1, [])
     for raw in ("text", [1], None, 5):
-        rejected = [RejectedItem(index=0, path="$", reason="-", raw=raw)]  # type: ignore[arg-type]
+        rejected = [RejectedItem(index=0, path="$", reason="-", raw=raw)]
         outcome = attrs.evolve(read.outcome(), rejected=rejected)
         batch.add(WorkItem(7, read.ref, read.window), outcome, datetime(2026, 2, 2, tzinfo=UTC), None)
     assert batch.tables()["arrow_unsettled"].to_pylist() == 4 * [{"task": 7, "day": None}]

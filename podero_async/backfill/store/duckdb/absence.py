@@ -142,8 +142,8 @@ def conclude(con: duckdb.DuckDBPyConnection, run_id: int, done_numbers: Collecti
         done_numbers: The confirming items that were proven, or had no such vehicle to read.
         at: The time.
     """
+    values = {"at": commit_time(con, at), "done": list(done_numbers)}
     with transaction(con):
-        values = {"at": commit_time(con, at), "done": list(done_numbers)}
         ((withdrawn,),) = con.execute(_WITHDRAW, values).fetchall()
         con.execute(_COUNT_INTO_RUN, {"run": run_id, "withdrawn": withdrawn})
     return int(withdrawn)

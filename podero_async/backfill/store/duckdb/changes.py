@@ -13,7 +13,7 @@ _TICK = timedelta(microseconds=1)
 
 
 def commit_time(con: duckdb.DuckDBPyConnection, now: datetime) -> datetime:
-    """Return the time of the next commit: now, but later than every earlier commit of the store, whatever the clock says.
+    """Return the time of the next commit: now, or just after the newest change if the clock is behind it.
 
     The newest time is read from the table once, and then kept in a variable of the connection.
     """
@@ -21,6 +21,6 @@ def commit_time(con: duckdb.DuckDBPyConnection, now: datetime) -> datetime:
     if newest is None:  # the first commit of the connection
         con.execute("CREATE TEMP TABLE IF NOT EXISTS roster (user_id UUID, vehicle_id UUID)")
         ((newest,),) = con.execute("SELECT coalesce(epoch_us(max(changed_at)), 0) FROM sessions").fetchall()
-    at = max(now, _EPOCH + (newest + 1) * _TICK)
+    at: datetime = max(now, _EPOCH + (newest + 1) * _TICK)
     con.execute("SET VARIABLE newest_change = ?", [(at - _EPOCH) // _TICK])
     return at

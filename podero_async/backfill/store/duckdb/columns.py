@@ -1,16 +1,10 @@
-"""Batches of outcomes as Arrow tables.
-
-Sessions are converted in the event loop, at most 255 at a time as they arrive, in 1 to 2 ms. A conversion in the writing
-thread would hold the interpreter's lock and delay each system call of the event loop.
-"""
+"""Batches of outcomes as Arrow tables."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
-from functools import partial
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
@@ -19,9 +13,7 @@ import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-from podero_async.backfill._report import Written
-from podero_async.backfill._values import Limits, StoreOwner, WorkItem
-from podero_async.backfill.store._protocol import CommitBatch
+from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.errors import CompletenessError
 from podero_async.models import (
@@ -34,9 +26,9 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["ArrowBatchBuilder", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
+__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
 
-_ROWS_PER_SLICE = 128
+ROWS_PER_SLICE = 128
 
 _UUID = pa.uuid()
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -108,7 +100,7 @@ class Batch:
         """
         for columns in converted:
             self._take(columns)
-        rest = outcome.sessions[len(converted) * _ROWS_PER_SLICE :]
+        rest = outcome.sessions[len(converted) * ROWS_PER_SLICE :]
         self._pending.extend((item.number, row) for row in rest)
         self._rejected.extend((item.number, rejected) for rejected in outcome.rejected)
         self._reads.append(_read_row(item, outcome, at, settle_to))
@@ -131,7 +123,7 @@ class Batch:
     @property
     def is_slice_pending(self) -> bool:
         """Whether enough sessions for a slice are not converted yet."""
-        return len(self._pending) >= _ROWS_PER_SLICE
+        return len(self._pending) >= ROWS_PER_SLICE
 
     def convert_pending(self) -> None:
         """Convert the sessions that are not converted yet."""
@@ -166,50 +158,6 @@ class Batch:
             return _UNSETTLED.empty_table()
         days = {number: (first, last) for number, _, _, first, last, *_ in self._reads}
         return _table([(number, _day_of(item, *days[number])) for number, item in self._rejected], _UNSETTLED)
-
-
-class ArrowBatchBuilder:
-    """Gathers the outcomes of a run in a batch. When the batch is sealed, a new one starts."""
-
-    def __init__(
-        self,
-        run_id: int,
-        limits: Limits,
-        write: Callable[[Batch, datetime], Awaitable[Written]],
-        owner: StoreOwner | None = None,
-    ) -> None:
-        self._limits = limits
-        self._write = write
-        self._batch = Batch(run_id, owner)
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._batch.outcomes
-
-    @property
-    def is_full(self) -> bool:
-        batch, limits = self._batch, self._limits
-        return batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
-
-    async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime, settle_to: date | None) -> None:
-        if self._batch.is_slice_pending:
-            self._batch.convert_pending()
-            await asyncio.sleep(0)
-        converted = []
-        for start in range(0, len(outcome.sessions) - _ROWS_PER_SLICE, _ROWS_PER_SLICE):
-            rows = outcome.sessions[start : start + _ROWS_PER_SLICE]
-            converted.append(SessionColumns.of([(item.number, row) for row in rows]))
-            await asyncio.sleep(0)
-        # The batch may have been sealed during the conversion: from here on, nothing is awaited.
-        self._batch.add(item, outcome, at, settle_to, converted=converted)
-
-    def add_failure(self, item: WorkItem, error: Exception, at: datetime) -> None:
-        self._batch.add_failure(item, error, at)
-
-    def seal(self) -> CommitBatch:
-        batch, self._batch = self._batch, Batch(self._batch.run_id, self._batch.owner)
-        batch.convert_pending()
-        return partial(self._write, batch)
 
 
 @attrs.frozen
