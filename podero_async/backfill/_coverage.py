@@ -163,7 +163,7 @@ def count_days(known: KnownDays, window: Days) -> DayCounts:
 
 
 def _joined(spans: Iterable[Days], gap: int = 0) -> list[Days]:
-    """Join spans that overlap, or have at most so many days between them; drop empty ones."""
+    """Join spans that overlap, or have at most `gap` days between them; drop empty ones."""
     joined: list[Days] = []
     for start, end in sorted(spans):
         if start > end:

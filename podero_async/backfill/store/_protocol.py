@@ -80,7 +80,7 @@ class StoreBackend(Protocol):
     async def record_fleet(
         self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
     ) -> Vanished:
-        """Record the listed vehicles and, unless too many are no longer listed, those that have gone.
+        """Record the listed vehicles and, unless they are too many, those that have gone.
 
         Args:
             shard: The shard of the roster.
