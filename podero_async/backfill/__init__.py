@@ -79,7 +79,7 @@ hides just these):
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
 
-Import direction: `_backfill`, `_verify` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
+Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
 `_alarms` > `_values`, `_coverage` > `_sharding`, `_vehicle_files`.
 """
 

@@ -18,7 +18,6 @@ from tests._support.clients import client_of
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
 from tests.backfill.conftest import Clock
 
-
 LATER = timedelta(days=60)
 """By then, all days of June are settled."""
 
