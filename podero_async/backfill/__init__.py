@@ -79,18 +79,19 @@ hides just these):
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
 
-Import direction: `_backfill`, `_verify` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
+Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
 `_alarms` > `_values`, `_coverage` > `_sharding`, `_vehicle_files`.
 """
 
 from podero_async.backfill._backfill import backfill
+from podero_async.backfill._comparison import Difference, VerifyReport
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._planner import plan_backfill
 from podero_async.backfill._report import BackfillPlan, BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Bounds
 from podero_async.backfill._vehicle_files import read_vehicle_refs
-from podero_async.backfill._verify import Difference, VerifyReport, verify
+from podero_async.backfill._verify import verify
 from podero_async.backfill.errors import (
     ApiDownError,
     ForeignStoreError,
