@@ -67,7 +67,7 @@ def test_ids_and_contents_are_compared(store: WrittenStore, shown: list[dict[str
 
 
 def test_withdrawn_rows_are_not_stored_ones(store: WrittenStore) -> None:
-    """A row that is marked as withdrawn is missing if the API shows the session, and no difference if it does not."""
+    """A row that is marked as withdrawn is missing if the API shows the session, and equal if it does not."""
     store.write(Read(1, [_row(1), _row(2)]))
     store.con.execute("UPDATE sessions SET withdrawn_at = fetched_at WHERE id = ?", [UUID(int=2)])
     assert _found(store, Read(1, [_row(1)])) == {}
@@ -75,7 +75,7 @@ def test_withdrawn_rows_are_not_stored_ones(store: WrittenStore) -> None:
 
 
 def test_only_compared_days_count(store: WrittenStore) -> None:
-    """Sessions of other days than the drawn ones are no difference, though the read returns them."""
+    """Sessions of other days than the drawn ones do not differ, though the read returns them."""
     days = FIRST, FIRST + 9 * ONE_DAY
     store.write(Read(1, [_row(1)], days=days), Read(2, [_row(2)]), Read(3, [_row(4)]))
     store.con.execute("UPDATE coverage SET is_settled = true WHERE vehicle_id <> ?", [UUID(int=3)])
@@ -90,7 +90,7 @@ def test_only_compared_days_count(store: WrittenStore) -> None:
 
 
 def test_hidden_sessions_count_on_days_that_were_read_with_them(store: WrittenStore) -> None:
-    """A hidden session is compared on the days that were read with hidden sessions, and is no difference on others."""
+    """A hidden session is compared on the days that were read with hidden sessions, and ignored on others."""
     with_hidden = Read(1, [_row(1, is_hidden=True)], include_hidden=True, days=(FIRST, FIRST + 14 * ONE_DAY))
     store.write(with_hidden, Read(1, [_row(2, 20)], days=(FIRST + 15 * ONE_DAY, LAST)))
     (item,) = _draw(store)
@@ -101,7 +101,7 @@ def test_hidden_sessions_count_on_days_that_were_read_with_them(store: WrittenSt
 
 
 def test_a_session_of_another_vehicle_is_changed(store: WrittenStore) -> None:
-    """If the API shows a stored session under another vehicle, its row is changed there, and surplus where it is stored."""
+    """If the API shows a stored session under another vehicle, its row is changed there, and surplus under its stored vehicle."""
     store.write(Read(1, [_row(1)]), Read(2, []))
     assert _found(store, Read(1, []), Read(2, [_row(1)])) == {"changed": [1]}
     assert _found(store, Read(1, [])) == {"surplus": [1]}
