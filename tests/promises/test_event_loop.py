@@ -82,21 +82,22 @@ async def test_the_loop_waits_for_no_disk(simulator: PoderoSimulator, tmp_path: 
         sys.executable, "-c", FIRST_CALL, *map(str, arguments), cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
-    works = [line.split() for line in output.decode().splitlines()]
-    assert [work for work in works if work[0] == "MainThread"] == [["MainThread", "retries", "1", "rejected", "1"]]
-    assert {tuple(work[-2:]) for work in works} >= {("import", "cattrs"), ("fcntl.flock", "-"), ("os.rename", "-")}
+    retries, rejected, works = json.loads(output)
+    assert (retries, rejected) == (1, 1)
+    assert [work for work in works if work[0] == "MainThread"] == []
+    assert {tuple(work[1:]) for work in works} >= {("import", "cattrs"), ("fcntl.flock", "-"), ("os.rename", "-")}
     assert (tmp_path / "token").is_file()
 
 
 FIRST_CALL = """
-import asyncio, sys, threading
+import asyncio, json, sys, threading
 from datetime import date
 from podero_async import ClientCredentials, FileTokenStore, PoderoClient
 
 def report(event, arguments):
     if event.startswith(("import", "open", "os.", "fcntl.", "shutil.", "tempfile.", "time.", "socket.getaddrinfo")):
-        found = str(arguments[0]) if event == "import" else "-"
-        if watching: print(threading.current_thread().name.replace(" ", "_"), event, found)
+        name = str(arguments[0]) if event == "import" else "-"
+        if watching: works.append((threading.current_thread().name, event, name))
 
 async def main(org, url, client_id, secret, path, user, vehicle, first, last):
     global watching
@@ -106,9 +107,9 @@ async def main(org, url, client_id, secret, path, user, vehicle, first, last):
         watching = True
         whole = await client.vehicle_sessions(user, vehicle, *days)
         watching = False
-    print("MainThread retries", whole.retries, "rejected", len(whole.rejected))
+    print(json.dumps([whole.retries, len(whole.rejected), works]))
 
-watching = False
+watching, works = False, []
 sys.addaudithook(report)
 asyncio.run(main(*sys.argv[1:]))
 """
