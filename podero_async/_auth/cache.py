@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from podero_async._auth.credentials import Credentials, StaticToken, TokenEndpoint, store_key
-from podero_async._auth.grants import TokenRequest
+from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
 from podero_async.errors import ConfigurationError, PoderoError
@@ -71,7 +71,7 @@ class TokenCache:
 
     Args:
         credentials: The credentials, or the caller's token.
-        send: Sends a token request; returns the status and the body.
+        send: Sends a token request; returns its response.
         origin: The origin of the token endpoint, as a part of the key in the store.
         store: The token store.
         now: The clock of the tokens' lives, in seconds since the epoch.
@@ -83,7 +83,7 @@ class TokenCache:
     def __init__(
         self,
         credentials: Credentials,
-        send: Callable[[TokenRequest], Awaitable[tuple[int, bytes]]],
+        send: Callable[[TokenRequest], Awaitable[TokenResponse]],
         *,
         origin: str,
         store: TokenStore | None = None,

@@ -28,6 +28,7 @@ from podero_async import (
     VehicleSessions,
 )
 from podero_async._auth.cache import Refusals
+from podero_async._auth.grants import TokenResponse
 from podero_async._auth.renewal import TokenRequester
 from tests._support.clients import ORG, QUICK, USER, VEHICLE, page_body, serving
 from tests._support.tokens import CLIENT, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
@@ -122,14 +123,29 @@ async def test_refused_credentials_are_sent_once_a_minute(credentials: Any) -> N
     assert await cache.get() == "token-1"
 
 
+@pytest.mark.parametrize(("status", "body"), [(401, b'{"error": "invalid_client"}'), (200, b"{}"), (200, b"[")])
+async def test_an_error_of_the_token_endpoint_names_the_request(status: int, body: bytes) -> None:
+    """A refusal, a response without a token and a damaged one carry the response's request id."""
+
+    async def respond(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, headers={"X-Request-ID": "request-1"})
+
+    async with serving(respond) as origin, PoderoClient(ORG, CLIENT, base_url=origin, retry=QUICK) as client:
+        for attempts in (True, False):  # the second call sends nothing if the refusal is remembered
+            with pytest.raises((AuthenticationError, DecodeError)) as caught:
+                await client.current_session(USER, VEHICLE)
+            assert caught.value.request_id == "request-1"
+            assert caught.value.attempts or not attempts
+
+
 async def test_a_response_without_a_token_is_remembered() -> None:
     """A token endpoint whose responses hold no token is asked once a minute, too."""
     requests = 0
 
-    async def send(_: object) -> tuple[int, bytes]:
+    async def send(_: object) -> TokenResponse:
         nonlocal requests
         requests += 1
-        return 200, b"{}"
+        return TokenResponse(200, b"{}")
 
     requester = TokenRequester(CLIENT, send, refusal_memory_s=5.0)
     for _ in range(20):
