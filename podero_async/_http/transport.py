@@ -14,7 +14,7 @@ from yarl import URL
 from podero_async._auth.cache import TokenCache
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._failures import FailureKind, classify
+from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, RequestStats, Retrier
@@ -115,7 +115,7 @@ class Transport:
 
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""
-        return classify(error, retry_after_max=self._retry_after_max_s) is FailureKind.FATAL
+        return is_fatal(error, retry_after_max=self._retry_after_max_s)
 
     async def aclose(self) -> None:
         """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
