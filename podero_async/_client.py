@@ -143,7 +143,7 @@ class PoderoClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice."""
+        """End all calls at once with a `ConfigurationError`, and close the client's own session; may be called twice."""
         if not self._is_derived:
             await self._transport.aclose()
 

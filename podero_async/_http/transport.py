@@ -6,7 +6,8 @@ import asyncio
 import copy
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -34,6 +35,33 @@ __all__ = ["Transport"]
 T = TypeVar("T")
 
 _MAX_STORE_S = 5.0  # for one method of a token store
+
+
+class _OpenCalls:
+    """The calls under way: each is inside this context. `end` ends them at once, each with a `ConfigurationError`."""
+
+    def __init__(self) -> None:
+        self._open: dict[asyncio.Task[Any], int] = {}  # with the number of cancellations that the task had before
+        self._ended: dict[asyncio.Task[Any], int] = {}
+
+    def end(self) -> None:
+        for task in self._open:
+            task.cancel()
+        self._ended, self._open = self._ended | self._open, {}
+
+    def __enter__(self) -> None:
+        if task := asyncio.current_task():
+            self._open[task] = task.cancelling()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        if task is None or self._open.pop(task, None) is not None:
+            return
+        # As with `asyncio.timeout`, a cancellation by anyone else stays one.
+        if task.uncancel() <= self._ended.pop(task) and kind is asyncio.CancelledError:
+            raise ConfigurationError("the client is closed") from None
 
 
 class Transport:
@@ -74,6 +102,7 @@ class Transport:
         )
         self._requests = RequestSender(self.session, self._retrier, self.limiter, self.tokens, self._pauses)
         self._decoder = BodyDecoder()
+        self._calls = _OpenCalls()
         self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
 
     def with_options(self, retry: RetryPolicy | None, timeouts: Timeouts | None) -> Transport:
@@ -118,9 +147,10 @@ class Transport:
         return is_fatal(error, retry_after_max=self._retry_after_max_s)
 
     async def aclose(self) -> None:
-        """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
+        """End all calls with an error, stop token renewal, and close the session unless it is lent."""
         self._check_loop()
         self.limiter.close()
+        self._calls.end()
         try:
             await self.tokens.aclose()
         finally:
@@ -165,7 +195,7 @@ class Transport:
             with reading_body(response, "GET", request.path):
                 return await self._decoder.decode(response, decode)
 
-        with strip_traceback():  # a `try` here would add this frame to the traceback again
+        with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
             return await self._retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
 
     def _check_loop(self) -> None:
