@@ -42,7 +42,7 @@ class PoderoClient:
     """A client of Podero's Partner API for one organization.
 
     Create one client, share it between any number of tasks of one event loop, and close it: use it as `async with`, or
-    call `aclose`. All calls share one token, one connection pool, one concurrency limit and one retry budget. Nothing
+    call `aclose`. All calls share one token, one connection pool and one concurrency limit. Nothing
     is sent before the first call. When a call is cancelled, its requests end at once and leave nothing behind.
 
     Ids are `UUID` values or their text. `from_date` and `to_date` are the first and the last UTC day, both inclusive.
@@ -150,7 +150,7 @@ class PoderoClient:
     def with_options(self, *, retry: RetryPolicy | None = None, timeouts: Timeouts | None = None) -> Self:
         """Return a client with other bounds that shares all else: token, connections, limits, pauses and statistics.
 
-        Create it once and keep it, because its retries have a budget of their own. It works until this client is closed,
+        Create it once and keep it, because its retries have budgets of their own. It works until this client is closed,
         and closing it closes nothing. `retry` and `timeouts` are as in the constructor; if one is not given, this
         client's applies.
         """

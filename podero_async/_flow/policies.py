@@ -29,8 +29,9 @@ class RetryPolicy:
         backoff_max: The largest such bound, in seconds. By default it is reached before the sixth attempt.
         retry_after_max: The longest `Retry-After` to wait for, in seconds. A longer one, or one that exceeds the rest of
             `max_elapsed`, is raised as an error with `retry_after` set.
-        budget: Tokens that all retries of a client share, so that an outage does not multiply the load. A retry takes 5
+        budget: Tokens that the retries of a client share, so that an outage does not multiply the load. A retry takes 5
             and returns them if it succeeds; a request that succeeds at once adds 1. The default pays for 100 retries.
+            Fleets, backfills and discoveries have a budget of their own, which single calls do not share.
     """
 
     max_attempts: int = attrs.field(default=8, validator=count)

@@ -1,4 +1,4 @@
-"""Retries: backoff with full jitter, bounds on attempts and time, and a retry budget that all calls share.
+"""Retries: backoff with full jitter, bounds on attempts and time, and a retry budget that calls share.
 
 It knows errors, not HTTP. The only module that uses tenacity.
 """
@@ -56,7 +56,7 @@ class NotRetriedError(Exception):
 
 
 class Retrier:
-    """Run calls under a policy. All calls of a client share one `Retrier`, and so its budget."""
+    """Run calls under a policy. The single calls of a client share one `Retrier`, and so its budget, bulk calls another."""
 
     def __init__(
         self,

@@ -65,7 +65,7 @@ class _OpenCalls:
 
 
 class Transport:
-    """Make calls to one origin. All calls share a session, a token, a limiter and a retry budget.
+    """Make calls to one origin. All calls share a session, a token and a limiter.
 
     Attributes:
         session: Sends the requests.
@@ -106,7 +106,7 @@ class Transport:
         self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
 
     def with_options(self, retry: RetryPolicy | None, timeouts: Timeouts | None) -> Transport:
-        """Return a transport with other bounds, and a retry budget of its own, that shares all else with this one."""
+        """Return a transport with other bounds, and retry budgets of its own, that shares all else with this one."""
         derived = copy.copy(self)
         if retry is not None:
             derived._set_retry(retry)  # noqa: SLF001
@@ -118,6 +118,9 @@ class Transport:
     def _set_retry(self, retry: RetryPolicy) -> None:
         self._retry_after_max_s = retry.retry_after_max
         self._retrier = Retrier(retry)
+        self._bulk_retrier = Retrier(
+            retry
+        )  # with a budget of its own, so that a fleet's faults leave other calls theirs
 
     def statistics(self) -> ClientStatistics:
         """Return the state and the counts of now."""
@@ -139,8 +142,8 @@ class Transport:
 
     @property
     def is_down(self) -> bool:
-        """Whether the API is unavailable: probes fail or, without circuit breakers, the retry budget is spent."""
-        return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._retrier.is_spent
+        """Whether the API is unavailable: probes fail or, without circuit breakers, bulk calls have spent their budget."""
+        return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._bulk_retrier.is_spent
 
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""
@@ -196,7 +199,8 @@ class Transport:
                 return await self._decoder.decode(response, decode)
 
         with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
-            return await self._retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
+            retrier = self._bulk_retrier if is_bulk else self._retrier
+            return await retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
 
     def _check_loop(self) -> None:
         """Raise if the client was used in another event loop: its connections and timers belong to that one."""

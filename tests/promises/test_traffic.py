@@ -193,6 +193,24 @@ async def test_an_endpoint_that_is_down_does_not_stop_the_others() -> None:
 
 
 @pytest.mark.leaping
+async def test_a_fleet_does_not_spend_the_retries_of_other_calls() -> None:
+    """A fleet whose vehicles all fail spends the budget of its retries; a single call that fails once is still retried."""
+    failed: set[str] = set()
+
+    async def handler(request: web.Request) -> web.Response:
+        is_first, path = request.path not in failed, request.path
+        failed.add(path)
+        return web.Response(status=500) if path.endswith("/sessions") or is_first else await respond(request)
+
+    retry = RetryPolicy(budget=20, backoff_initial=0.01)
+    async with serving(handler) as origin:
+        async with static_client(origin, retry=retry, throttle=ThrottlePolicy(adaptive=False)) as client:
+            outcomes = await fetch(client, refs(40))
+            assert sum(outcome.retries for outcome in outcomes) == 4
+            assert await client.current_session(USER, UUID(int=1)) is None
+
+
+@pytest.mark.leaping
 async def test_a_pause_that_others_caused_is_within_the_bound_of_each_call() -> None:
     """With `max_elapsed=1` and a pause of 6 s all calls fail at once with the remaining seconds; a fleet waits."""
     requests = 0
