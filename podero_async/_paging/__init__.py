@@ -27,7 +27,8 @@ If a condition does not hold, the list is read again, a limited number of times:
 2. If a page leaves a gap, the list is read again from a little further back.
 3. If sessions are missing from the balance, the newest page is read again, then the whole list.
 4. If the overlapping pages still prove nothing, the window is split by days. A window that fits on one page needs no
-   order, because one response shows the list at one moment. The days together have to balance with the whole window.
+   order, because one response shows the list at one moment. The days together have to balance with the whole window. So
+   a list is proven, too, if the server refuses large offsets, or fails or takes too long on them after all attempts.
 5. If the days prove nothing either, the list is paged plainly to its end, so that an unproven read has at least the
    sessions of plain offset paging.
 

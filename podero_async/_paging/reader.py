@@ -12,7 +12,7 @@ from podero_async._paging.balance import Balance
 from podero_async._paging.overlap import MIN_ROWS_TO_SHOW_ORDER, OVERLAP_ROWS, OverlapReader, refusal_of
 from podero_async._paging.page import NewRows, Page
 from podero_async._paging.window import Window
-from podero_async.errors import ApiError, CompletenessError
+from podero_async.errors import ApiError, CompletenessError, RequestTimeoutError
 from podero_async.models import Completeness
 
 __all__ = ["SessionListReader"]
@@ -165,7 +165,7 @@ class SessionListReader:
             try:
                 page = await self._request(part, 0)
             except ApiError as error:
-                self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error)}")
+                self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error, is_later_page=False)}")
                 return
             yield _flatten(self._read_part(part, page, split_from=first))
             if page.is_mostly_outside(part) or self._day_totals > 2 * self.total + _MAX_ROWS_GAINED:
@@ -213,8 +213,8 @@ class SessionListReader:
         while offset <= limit and idle_pages <= _MAX_PAGES_WITHOUT_NEW_ROWS:
             try:
                 page = await self._request(window, offset)
-            except ApiError as error:
-                refusal_of(error)
+            except (ApiError, RequestTimeoutError) as error:
+                refusal_of(error, is_later_page=offset > 0)
                 return
             if not page.count:
                 return
