@@ -11,10 +11,10 @@ from podero_async._paging.page import Page
 from podero_async._paging.proof import Order, fits, is_aligned, order_of, overlaps
 from podero_async.errors import ApiError, RequestTimeoutError, ServerError
 
-__all__ = ["MIN_ROWS_TO_SHOW_ORDER", "OVERLAP_ROWS", "OverlapReader", "refusal_of"]
+__all__ = ["OverlapReader", "refusal_of"]
 
-OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
-MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
+_OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
+_MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
 
 _MIN_OVERLAP_ROWS = 2  # the time of a single shared row may be the time of other rows, too
 _MAX_REREADS_PER_GAP = 8  # a gap that survives them shows that the list changes faster than it can be read
@@ -51,8 +51,8 @@ class OverlapReader:
         first: Page,
         *,
         ahead: int,
-        overlap_rows: int = OVERLAP_ROWS,
-        min_rows_to_show_order: int = MIN_ROWS_TO_SHOW_ORDER,
+        overlap_rows: int = _OVERLAP_ROWS,
+        min_rows_to_show_order: int = _MIN_ROWS_TO_SHOW_ORDER,
     ) -> None:
         self._fetch = fetch
         self._ahead = ahead

@@ -47,10 +47,9 @@ class Page:
     def first(cls, limit: int, body: bytes) -> Page:
         """Read the first page of a list, from the response to a request for `limit` rows.
 
-        The page is decoded at once if it may be the whole list, as most are. So is a page that is not pure ASCII: only
-        decoding shows broken text, and only now would the request be repeated.
+        The page is decoded at once if it may be the whole list, as most are.
         """
-        may_wait = len(body) <= _MAX_OUTLINED_BYTES and stated_total(body) > limit and body.isascii()
+        may_wait = len(body) <= _MAX_OUTLINED_BYTES and stated_total(body) > limit
         return cls.outlined(0, body, limit=limit) if may_wait else cls.decoded(body, limit=limit)
 
     @classmethod

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any
 
 from podero_async._paging.balance import Balance
-from podero_async._paging.overlap import MIN_ROWS_TO_SHOW_ORDER, OVERLAP_ROWS, OverlapReader, refusal_of
+from podero_async._paging.overlap import OverlapReader, refusal_of
 from podero_async._paging.page import NewRows, Page
 from podero_async._paging.window import Window
 from podero_async.errors import ApiError, CompletenessError, RequestTimeoutError
@@ -43,8 +43,7 @@ class SessionListReader:
         window: The days to read.
         first: The window's page at offset 0.
         ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
-        overlap_rows: Number of rows by which a page starts before the previous page ended.
-        min_rows_to_show_order: Minimum number of sorted rows that show that a list is sorted.
+        overlap_reader: Makes the readers of overlapping pages.
     """
 
     def __init__(
@@ -54,15 +53,12 @@ class SessionListReader:
         first: Page,
         *,
         ahead: int,
-        overlap_rows: int = OVERLAP_ROWS,
-        min_rows_to_show_order: int = MIN_ROWS_TO_SHOW_ORDER,
+        overlap_reader: Callable[..., OverlapReader] = OverlapReader,
     ) -> None:
         self._fetch = fetch
         self._window = window
         self._first = first
-        self._overlap_reader = partial(
-            OverlapReader, ahead=ahead, overlap_rows=overlap_rows, min_rows_to_show_order=min_rows_to_show_order
-        )
+        self._overlap_reader = partial(overlap_reader, ahead=ahead)
         self._seen: set[str] = set()
         self._balance = Balance(self._seen)
         self._day_rows: set[str] = set()

@@ -6,20 +6,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import pytest
 
 from podero_async import Completeness
+from podero_async._paging.overlap import OverlapReader
 from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from tests._support.drifting_list import FIRST_DAY, START, ids_of, page_of
 
 PAGE_SIZE = 4
-OVERLAP_ROWS = 2  # so that a page brings two new rows
-MIN_ROWS_TO_SHOW_ORDER = 3
-
+SMALL_OVERLAP_READER = partial(OverlapReader, overlap_rows=2, min_rows_to_show_order=3)  # a page brings two new rows
 ROWS = 6
 WINDOW = Window(FIRST_DAY, FIRST_DAY + timedelta(days=ROWS - 1))
 DAY = timedelta(days=1)
@@ -177,14 +177,8 @@ async def check(kind: Kind) -> Outcomes:
     outcomes, paths = Outcomes(), Paths()
     for _ in paths:
         world = SmallWorld(kind, paths.choose)
-        reader = SessionListReader(
-            world.fetch,
-            WINDOW,
-            await world.fetch(WINDOW, 0),
-            ahead=8 if kind.is_reversed else 1,
-            overlap_rows=OVERLAP_ROWS,
-            min_rows_to_show_order=MIN_ROWS_TO_SHOW_ORDER,
-        )
+        first, ahead = await world.fetch(WINDOW, 0), 8 if kind.is_reversed else 1
+        reader = SessionListReader(world.fetch, WINDOW, first, ahead=ahead, overlap_reader=SMALL_OVERLAP_READER)
         ids = await ids_of(reader)
         assert len(ids) == len(set(ids)), "a session was delivered twice"
         outcomes.paths += 1
