@@ -232,6 +232,20 @@ async def test_a_single_vehicle_that_is_refused_costs_one_token_a_minute() -> No
     assert 2 <= len(server.issued_at) <= 5
 
 
+async def test_a_refused_call_is_checked_by_a_call_of_another_endpoint_and_client() -> None:
+    """The token is checked with any earlier success, also of the client that a client is derived from, so none is requested."""
+    server = Server(refuses=lambda request: request.path.endswith("/current"))
+    async with calling(server) as client:
+        await client.vehicle_sessions(USER, VEHICLE, DAY, DAY)
+        for caller in (client, client.with_options()):
+            assert await call(caller) == "one"
+        server.refuses = lambda _: False
+        assert await call(client) == ""
+        server.refuses = lambda request: request.path.endswith("/current")
+        assert await call(client) == "one"
+    assert len(server.issued_at) == 1
+
+
 async def test_concurrent_refusals_share_one_check() -> None:
     """If a token is revoked under 50 concurrent calls, one check and one token request serve them all."""
     server = Server()
