@@ -16,7 +16,7 @@ import pytest
 import podero_async
 import podero_async.backfill
 import podero_async.testing
-from podero_async import PoderoClient, models
+from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
 
 PACKAGES = [podero_async, podero_async.backfill, podero_async.testing]
@@ -77,13 +77,22 @@ def test_a_call_names_the_path_of_its_endpoint(call: str, path: str) -> None:
 
 @pytest.mark.parametrize(("package", "name"), PUBLIC, ids=public_id)
 def test_a_public_name_shows_its_public_module(package: ModuleType, name: str) -> None:
-    """Reprs, tracebacks and pickles of public names hold the public module, and annotations resolve in it."""
+    """Reprs, tracebacks and pickles of public names hold a public module, and annotations resolve in it."""
     value = getattr(package, name)
-    assert value.__module__ == package.__name__
+    assert value.__module__.startswith(package.__name__)
+    assert "._" not in value.__module__
     assert pickle.loads(pickle.dumps(value)) is value
     get_type_hints(value)
     if inspect.isclass(value):
         get_type_hints(value.__init__)
+
+
+@pytest.mark.parametrize("module", [errors, models, podero_async.backfill.errors], ids=public_id)
+def test_the_source_of_models_and_errors_is_found(module: ModuleType) -> None:
+    """`inspect`, and so a notebook, shows the source of models and errors, which documents their fields."""
+    classes = [value for name in module.__all__ if (value := getattr(module, name)).__module__ == module.__name__]
+    assert len(classes) >= 6
+    assert all(f"class {value.__name__}" in inspect.getsource(value) for value in classes)
 
 
 async def test_the_example_on_the_front_page_runs(
