@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from functools import cached_property, partial
 from itertools import compress
 from math import ceil
@@ -18,6 +18,7 @@ __all__ = ["NewRows", "Page"]
 
 _MAX_CREDIBLE_TOTAL = 1_000_000  # sessions of one vehicle: a plug-in every five minutes for nine years
 _MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
+_DAY = timedelta(days=1)
 _MAX_OUTLINED_BYTES = 256 << 10  # rows are decoded later on the event loop, which a larger body would block
 
 
@@ -111,8 +112,9 @@ class Page:
 
     def is_mostly_outside(self, window: Window) -> bool:
         """Return whether most sessions of the page were plugged in over a day outside the window that was requested."""
-        first, last = window.from_date - window.from_date.resolution, window.to_date + window.to_date.resolution
-        outside = sum(time is not None and not first <= time.astimezone(UTC).date() <= last for time in self.times)
+        # Durations, since the day before `date.min`, or a time of the year 1 in UTC, may not exist.
+        start, end = datetime.combine(window.from_date, time.min, UTC), timedelta(days=window.days + 1)
+        outside = sum(at is not None and not -_DAY <= at - start < end for at in self.times)
         return outside > max(_MAX_ROWS_OUTSIDE, self.count / 2)
 
 

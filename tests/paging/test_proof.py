@@ -180,6 +180,24 @@ def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
     assert caught.value.retryable
 
 
+@pytest.mark.parametrize(
+    ("time", "is_outside"),
+    [
+        ("2026-01-09T00:00:00Z", False),  # a day before the window, and so perhaps a local day within it
+        ("2026-01-08T23:59:59Z", True),
+        ("2026-01-13T00:59:59+01:00", False),
+        ("2026-01-13T00:00:00Z", True),
+        ("0001-01-01T00:00:00+01:00", True),  # years that UTC does not have
+        ("9999-12-31T23:59:59-01:00", True),
+    ],
+)
+def test_a_page_is_outside_its_window_if_most_of_its_rows_are(time: str, is_outside: bool) -> None:
+    """Rows of more than a day before or after the window are outside, whatever their year and offset."""
+    page = Page.outlined(0, page_body(*(wire_row(number, plug_in_time=time) for number in range(1, 20))))
+    assert page.is_mostly_outside(Window(date(2026, 1, 10), date(2026, 1, 11))) is is_outside
+    assert not page.is_mostly_outside(Window(date.min, date.max))
+
+
 def test_a_row_that_is_twice_on_a_page_is_delivered_once() -> None:
     """The first of equal rows is new, and the second is not."""
     page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
