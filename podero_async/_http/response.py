@@ -191,8 +191,11 @@ async def _read(
     while not content.at_eof():
         if size >= enough_bytes:
             return False
-        attempt.progress()
-        chunk = await content.readany()
+        if content.is_eof():  # the rest has arrived
+            chunk = content.read_nowait()
+        else:
+            attempt.progress()
+            chunk = await content.readany()
         if not chunk:  # the end arrived after the last chunk
             break
         size += len(chunk)
