@@ -72,7 +72,9 @@ class Endpoints:
         path = self._root + query
         return self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
-    def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> Coroutine[Any, Any, User]:
+    def user_by_external_id(
+        self, external_id: str, *, include_deleted: bool, stats: RequestStats
+    ) -> Coroutine[Any, Any, User]:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self._root}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"

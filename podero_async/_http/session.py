@@ -130,7 +130,7 @@ class HttpSession:
                 )
                 try:
                     received = response.headers
-                    return await read_response(response, attempt, self._large_bodies, max_bytes, secrets)
+                    return await read_response(response, method, path, attempt, self._large_bodies, max_bytes, secrets)
                 finally:
                     if response.connection is not None:  # the body was not read to its end
                         response.release()
