@@ -55,7 +55,7 @@ class strip_traceback:  # noqa: N801  # used like a function, as `contextlib.sup
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, PoderoError | asyncio.CancelledError):
+        if error is not None and isinstance(error, PoderoError | asyncio.CancelledError):
             # The interpreter re-raises the error as it is left here, without adding the current frame again.
             error.__traceback__ = error.__cause__ = None
             error.__context__ = self._handled

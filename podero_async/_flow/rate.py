@@ -66,7 +66,7 @@ class RateEstimator:
             is_filled: Whether the concurrency limit is in use. If not, the callers set the rate of the starts, so those
                 say nothing about the server.
         """
-        rate = self.bound(now)
+        rate = self._rate if self._rate == math.inf else self._rate_at(now)
         idle_s, self._started_at = now - self._started_at, now
         if idle_s > _IDLE_S or not (is_filled or idle_s * rate < _MAX_GAP):
             self._since, self._starts = now, 0

@@ -105,7 +105,8 @@ class Retrier:
                     raise
                 first_error = error
             else:
-                self.budget = min(self._policy.budget, self.budget + 1)
+                if self.budget < self._policy.budget:
+                    self.budget += 1
                 return value
             return await self._retry(attempt, call, first_error, is_breaker_closed)
         except NotRetriedError as wrapped:

@@ -76,7 +76,15 @@ class RequestSender:
         """Send one attempt, and send it again with another token if the server refuses its token (401)."""
         refusals = None
         while True:
-            response, token = await self._send_in_slot(request, call)
+            # 1. Fail if the server asked for no requests until later.
+            self._pauses.check("GET", request.path)
+            # 2. Wait for a slot.
+            slot = self._limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
+            if slot is None or slot.is_probe:
+                slot = await self._wait_for_slot(slot, request, call)
+            # 3. Send the request, and release the slot, before any sleep.
+            response, token = await self._send_in_slot(request, call, slot)
+            # 4. Return the response, repeat the request with another token, or raise the error.
             if response.status == _OK:
                 self._tokens.served(token)
                 return response
@@ -84,7 +92,7 @@ class RequestSender:
                 refusals = refusals or Refusals()
                 if await self._is_replayed(token, refusals, request, call):
                     continue
-            error = api_error(response, "GET", request.path)
+            error = api_error(response)
             if isinstance(error, AuthenticationError):
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             self._pauses.record(error)
@@ -112,24 +120,12 @@ class RequestSender:
                 return await self._tokens.refused(token, refusals, is_accepted)
         return False
 
-    async def _send_in_slot(self, request: Request, call: Call) -> tuple[Response, str]:
-        """Send one request, and return its response and the token that it carried."""
-        # 1. Fail if the server asked for no requests until later.
-        self._pauses.check("GET", request.path)
-        # 2. Wait for a slot.
-        slot = self._limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
-        if slot is None or slot.is_probe:
-            slot = await self._wait_for_slot(slot, request, call)
-        try:
-            # 3. Check again: the server may have asked for it while this request was queued.
-            self._pauses.check("GET", request.path)
-            # 4. Send the request, read the whole response, and tell the limiter how it ended.
-            return await self._send_reported(request, call, slot)
-        finally:
-            # 5. Release the slot, before any sleep.
-            self._limiter.release(slot)
+    async def _send_in_slot(self, request: Request, call: Call, slot: Slot) -> tuple[Response, str]:
+        """Send one request, tell the limiter how it ended, and release the slot.
 
-    async def _send_reported(self, request: Request, call: Call, slot: Slot) -> tuple[Response, str]:
+        Returns:
+            The response, read whole, and the token that the request carried.
+        """
         try:
             token = self._tokens.current() or await self._new_token(call, request.path)
             call.stats.requests += 1
@@ -149,12 +145,15 @@ class RequestSender:
             if isinstance(wrapped.error, TransportError):
                 self._limiter.failed(slot, wrapped.error.reason)
             raise
-        if response.status == _OK:
-            self._last_good[request.endpoint] = request
-            self._limiter.succeeded(slot)
         else:
-            self._report(response, slot, api_error(response, "GET", request.path))
-        return response, token
+            if response.status == _OK:
+                self._last_good[request.endpoint] = request
+                self._limiter.succeeded(slot)
+            else:
+                self._report(api_error(response), slot)
+            return response, token
+        finally:
+            self._limiter.release(slot)
 
     async def _wait_for_slot(self, slot: Slot | None, request: Request, call: Call) -> Slot:
         """Wait for a slot; if a probe is due, send it first."""
@@ -172,6 +171,11 @@ class RequestSender:
             slot = None
         if request.is_bulk and slot.breaker.is_closed:  # waiting for the API to come back does count
             call.waited_s += loop.time() - since
+        try:
+            self._pauses.check("GET", request.path)  # the server may have asked for it while this request was queued
+        except NotRetriedError:
+            self._limiter.release(slot)
+            raise
         return slot
 
     async def _probe(self, slot: Slot, call: Call) -> bool:
@@ -186,12 +190,9 @@ class RequestSender:
             return False
         call.stats.retries += 1
         self.counts.retries += 1
-        try:
-            with suppress(TransportError):  # it was reported to the limiter
-                response, _ = await self._send_reported(request, call, slot)
-                response.release()
-        finally:
-            self._limiter.release(slot)
+        with suppress(TransportError):  # it was reported to the limiter
+            response, _ = await self._send_in_slot(request, call, slot)
+            response.release()
         return True
 
     def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
@@ -218,13 +219,13 @@ class RequestSender:
             reason = "no access token in time: the token request or the token store took longer than max_elapsed"
             raise NotRetriedError(RequestTimeoutError(reason, "GET", path)) from None
 
-    def _report(self, response: Response, slot: Slot, error: ApiError) -> None:
+    def _report(self, error: ApiError, slot: Slot) -> None:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
-        if is_throttling(response.status, has_retry_after=wait_s is not None):
+        if is_throttling(error.status, has_retry_after=wait_s is not None):
             if wait_s is not None and wait_s > self._pauses.max_pause_s:
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
             self._limiter.throttled(slot, wait_s, cause)
-        elif is_server_fault(response.status):
+        elif is_server_fault(error.status):
             self._limiter.failed(slot, cause)
         else:
             self._limiter.succeeded(slot)

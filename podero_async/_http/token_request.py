@@ -11,7 +11,7 @@ from podero_async._decode import decode_json
 from podero_async._failures import is_retryable_status, is_server_fault
 from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.pauses import LongPauses
-from podero_async._http.response import api_error, reading_body
+from podero_async._http.response import api_error
 from podero_async._http.session import USER_AGENT, HttpSession
 
 __all__ = ["TokenRequestSender"]
@@ -53,12 +53,12 @@ class TokenRequestSender:
                 "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_BYTES
             )
             if is_server_fault(response.status) or is_retryable_status(response.status):
-                error = api_error(response, "POST", path)
+                error = api_error(response)
                 self._pauses.record(error)
                 raise error
             if response.status != _OK:
                 return TokenResponse(response.status, response.error_body(), response.request_id)
-            with reading_body(response, "POST", path):
+            with response:
                 body = response.body()
                 decode_json(body)  # invalid JSON is retryable, as in every other call
             return TokenResponse(_OK, body, response.request_id)

@@ -22,7 +22,7 @@ from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.origin import checked_origin
 from podero_async._http.pauses import LongPauses
 from podero_async._http.request import Request, RequestSender
-from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, reading_body
+from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder
 from podero_async._http.session import HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._http.token_request import TokenRequestSender
@@ -194,9 +194,8 @@ class Transport:
 
         async def attempt(call: Call) -> T:
             self._requests.counts.retries += call.attempts > 1
-            response = await self._requests.send(request, call)
-            with reading_body(response, "GET", request.path):
-                return await self._decoder.decode(response, decode)
+            with await self._requests.send(request, call) as response:
+                return await self._decoder.decode(response, decode, is_alone=not self.limiter.in_flight)
 
         with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
             retrier = self._bulk_retrier if is_bulk else self._retrier

@@ -126,6 +126,15 @@ async def test_bodies_are_decoded_one_at_a_time_and_let_other_tasks_run() -> Non
     assert events == ["other task", "first", "second"]
 
 
+async def test_a_body_is_decoded_at_once_if_no_other_request_is_under_way() -> None:
+    """A single call does not wait for a turn of the event loop before its page is decoded."""
+    events: list[str] = []
+    asyncio.get_running_loop().call_soon(events.append, "a turn of the event loop")
+    response = Response(200, {}, [b"[]"], "")
+    await BodyDecoder(max_inline_bytes=0).decode(response, lambda _: events.append("decoded"), is_alone=True)
+    assert events == ["decoded"]
+
+
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
 def test_the_declared_size_of_a_body_does_not_depend_on_its_chunks(cut: int) -> None:
     """The gzip trailer, which declares the size, is also read if it arrives in several chunks."""
