@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from itertools import compress
 from math import ceil
@@ -17,6 +17,7 @@ from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 __all__ = ["NewRows", "Page"]
 
 _MAX_CREDIBLE_TOTAL = 1_000_000  # sessions of one vehicle: a plug-in every five minutes for nine years
+_DAY = timedelta(days=1)
 _MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
 _MAX_OUTLINED_BYTES = 256 << 10  # rows are decoded later on the event loop, which a larger body would block
 
@@ -112,8 +113,10 @@ class Page:
 
     def is_mostly_outside(self, window: Window) -> bool:
         """Return whether most sessions of the page were plugged in over a day outside the window that was requested."""
-        first, last = window.from_date - window.from_date.resolution, window.to_date + window.to_date.resolution
-        outside = sum(time is not None and not first <= time.astimezone(UTC).date() <= last for time in self.times)
+        # Differences, because the day before `date.min` does not exist, nor does every time near it in UTC.
+        begin = datetime.combine(window.from_date, datetime.min.time(), UTC)
+        end = (window.days + 1) * _DAY
+        outside = sum(time is not None and not -_DAY <= time - begin < end for time in self.times)
         return outside > max(_MAX_ROWS_OUTSIDE, self.count / 2)
 
 
