@@ -149,8 +149,9 @@ async def test_the_middlewares_of_a_lent_session_are_used(simulator: PoderoSimul
     assert [path.rpartition("/")[2] for path in paths] == ["token", "users"]
 
 
-async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response() -> None:
-    """An unrequested second response closes its connection, and the next call uses another one."""
+@pytest.mark.parametrize("is_lent", [False, True])
+async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response(is_lent: bool) -> None:
+    """An unrequested second response closes its connection, and the next call uses another one, over a lent session, too."""
     bodies = [b"[]", json.dumps([{"id": str(USER)}]).encode(), json.dumps([{"id": str(VEHICLE)}]).encode()]
     connections = []
     is_idle = asyncio.Event()
@@ -165,7 +166,9 @@ async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response() -> N
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await reader.read()
 
-    async with listening(handle) as origin, static_client(origin) as client:
+    async with listening(handle) as origin, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        client = await stack.enter_async_context(static_client(origin, session=session))
         assert await vehicles(client) == 0
         is_idle.set()
         await asyncio.sleep(0.02)

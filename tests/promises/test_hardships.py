@@ -182,12 +182,22 @@ async def test_two_tasks_can_consume_one_fetch(simulator: PoderoSimulator) -> No
     assert sum(counts) == 10
 
 
-async def test_the_first_and_the_last_day_of_the_calendar_are_valid_bounds() -> None:
-    """`date.min` and `date.max` read the whole list."""
-    rows = [wire_row(number * 60) for number in range(1, 500)]
-    async with PoderoSimulator(rows={refs(1)[0]: rows}) as simulator, client_of(simulator) as client:
-        got = await client.vehicle_sessions(UUID(int=1), UUID(int=1), date.min, date.max)
-        assert len(got.sessions) == 499
+@pytest.mark.parametrize("extreme", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00", None])
+async def test_a_list_without_order_is_read_whole_despite_extreme_times(extreme: str | None) -> None:
+    """The window is the whole calendar, and one plug-in time may lie outside it in UTC."""
+    rows = [wire_row(number * 7 % 500 * 60) for number in range(500)]
+    if extreme:
+        rows[250]["plug_in_time"] = extreme
+
+    async def handler(request: web.Request) -> web.Response:
+        first, last = request.query["from"], request.query["to"]
+        listed = [row for row in rows if first <= row["plug_in_time"][:10] <= last]
+        offset = int(request.query["offset"])
+        return web.Response(body=page_body(*listed[offset : offset + 200], total=len(listed)))
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        got = await client.vehicle_sessions(USER, USER, date.min, date.max)
+    assert (got.completeness, len(got.sessions)) == (Completeness.REPAIRED, 500)
 
 
 @pytest.mark.leaping
