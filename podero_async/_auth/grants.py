@@ -14,7 +14,7 @@ from podero_async._redaction import Secret, SecretBytes
 
 __all__ = ["TokenRequest", "grant_parameters", "refresh_parameters", "token_endpoints", "token_request"]
 
-_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API description
+_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API's contract
 _PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)
 _RFC_6749 = TokenEndpoint("/api/partners/v2.0/auth/token")
 

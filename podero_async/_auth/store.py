@@ -68,7 +68,7 @@ class BoundedStore:
 
     Args:
         store: The store.
-        timeout_s: Seconds for one method. A `FileTokenStore` waits for its lock as long as it was told to.
+        timeout_s: Seconds for one method. The lock of a `FileTokenStore` has its own `lock_timeout_s`.
 
     Raises:
         ConfigurationError: The store lacks one of the methods.
@@ -118,7 +118,7 @@ class BoundedStore:
 def _logging_failure(action: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # of code that is not ours
+    except Exception as error:  # noqa: BLE001  # a store may be the caller's own code
         # The message of the error may repeat the token.
         _logger.warning("the token store failed to %s: %s", action, type(error).__name__)
 

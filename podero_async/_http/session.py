@@ -40,7 +40,7 @@ _MAX_HEADERS = 512  # aiohttp's default is 128
 
 
 class HttpSession:
-    """Send requests over a lent aiohttp session, or over an own one that `aclose` closes.
+    """Send requests over a lent aiohttp session, or over one of its own, which `aclose` closes.
 
     Attributes:
         timeouts: The timeouts of each attempt.

@@ -79,7 +79,7 @@ class AttemptTimeout:
         self._deadline = min(self._end, self._loop.time() + self._timeouts.read)
 
     def hold(self) -> None:
-        """Apply only `total` until the next progress, since the client itself does not read."""
+        """Apply only `total` until the next progress, while the client itself does not read."""
         self._deadline = self._end
 
     def _on_timer(self) -> None:
