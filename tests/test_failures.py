@@ -80,7 +80,7 @@ def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = N
     ids=repr,
 )
 def test_every_error_has_one_meaning(error: Any, kind: FailureKind, retryable: bool, outage_sign: bool) -> None:
-    """The table says whether a call is retried, whether others can succeed, and whether it may be an outage."""
+    """Each error says whether its call is retried, whether other calls can succeed, and whether it is a sign of an outage."""
     assert classify(error, retry_after_max=MAX_S) is kind
     assert is_retryable(error) is retryable
     assert is_outage_sign(error) is outage_sign
@@ -88,7 +88,7 @@ def test_every_error_has_one_meaning(error: Any, kind: FailureKind, retryable: b
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError(), TimeoutError(), OSError()], ids=repr)
 def test_exceptions_of_others_are_not_retried(error: BaseException) -> None:
-    """Cancellation and errors from outside the library pass through."""
+    """Cancellation and errors from outside the library are never retried."""
     assert not is_retryable(error)
 
 

@@ -54,7 +54,7 @@ MISCOUNTS: dict[str, Callable[[int, random.Random], int]] = {
     "changing": lambda total, rng: total + rng.randint(-20, 20),
     "zero": lambda _, __: 0,
 }
-"""Wrong totals, by name, from the right ones."""
+"""Functions that make wrong totals from right ones, by name."""
 
 
 @attrs.define

@@ -97,7 +97,7 @@ class StoreModel:
     failures: list[Record] = attrs.field(factory=list)
     rejected: list[Record] = attrs.field(factory=list)
     moves: Counter[UUID] = attrs.field(factory=Counter)
-    """Sessions that moved to another vehicle since the last run was finished. They may be stored twice until the next one is."""
+    """Sessions that moved to another vehicle since the last finished run. They may be stored twice until the next run ends."""
 
     def write(self, run_id: int, outcomes: Iterable[Outcome]) -> Written:
         """Apply a batch and return the expected changes."""

@@ -463,7 +463,7 @@ async def test_one_page_of_a_list(simulator: PoderoSimulator) -> None:
 
 
 async def test_users_vehicles_and_the_current_session(simulator: PoderoSimulator) -> None:
-    """Users, a user by external id, vehicles and the current session are what the server has, and None if it has none."""
+    """Users, a user by external id, vehicles and the current session equal the server's; no current session is None."""
     async with client_of(simulator) as client:
         users = [user async for user in client.users()]
         assert len(users) == 8

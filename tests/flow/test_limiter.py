@@ -185,7 +185,7 @@ async def test_a_fixed_rate_is_kept_and_used() -> None:
 
 
 def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
-    """uvloop counts timers in milliseconds, and still serves a rate of 5,000 a second."""
+    """A rate of 5,000 a second is served on uvloop, whose timers count milliseconds."""
     uvloop = pytest.importorskip("uvloop")
 
     async def requests() -> None:
@@ -201,7 +201,7 @@ def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
 
 
 async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() -> None:
-    """If a server accepts nothing for a minute, it tells no rate: afterwards requests are as fast as before."""
+    """If a server accepts nothing for a minute, no rate is learned from that: afterwards requests are as fast as before."""
     limiter, loop = adaptive(), asyncio.get_running_loop()
     before, began = await successes_within(limiter, 3), loop.time()
     while loop.time() < began + 60:
@@ -211,7 +211,7 @@ async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() ->
 
 
 async def test_throttling_without_and_with_a_time_keeps_a_learned_rate() -> None:
-    """A rate that was learned before survives throttling that tells none."""
+    """A learned rate is kept through throttling responses without a time, and through those after no success."""
     rate = RateEstimator()
     limiter = Limiter(ThrottlePolicy(max_concurrency=2), rate=rate)
     await successes_within(limiter, 5)
@@ -311,7 +311,7 @@ async def test_a_fixed_limit_does_not_adapt_but_pauses() -> None:
 
 
 async def test_single_faults_leave_the_limit() -> None:
-    """One fault in five requests changes nothing."""
+    """If one request in five fails, the limit stays as it is."""
     limiter = adaptive(16)
     for number in range(400):
         slot = await limiter.acquire()
@@ -523,7 +523,7 @@ async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_calle
 
 
 async def test_an_interactive_caller_waits_no_longer_than_its_bound() -> None:
-    """It fails after its own seconds in the queue, and at once if a pause is known to last longer."""
+    """An interactive caller fails after its own seconds in the queue, or at once if a pause is known to last longer."""
     limiter, loop = fixed(1), asyncio.get_running_loop()
     slot = await limiter.acquire()
     began = loop.time()
@@ -546,7 +546,7 @@ async def test_an_interactive_caller_waits_no_longer_than_its_bound() -> None:
 
 
 async def test_a_pause_and_a_learned_rate_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """One line tells how long all requests pause and why, and one the rate."""
+    """One line says for how long all requests pause and why, and one line says the learned rate."""
     limiter = adaptive(4)
     with caplog.at_level(logging.INFO, "podero_async"):
         slots = [await limiter.acquire() for _ in range(4)]

@@ -44,7 +44,7 @@ def test_the_order_of_a_page_follows_from_its_times(page: Page, order: Order | N
 
 
 def test_a_page_of_one_time_fits_any_order() -> None:
-    """A last page of one row fits, and a page sorted the other way does not."""
+    """Pages whose rows have one time fit either order; a page sorted the other way, or with an unreadable time, does not."""
     for order in Order:
         assert fits(at(1), order)
         assert fits(at(1, 1), order)
@@ -174,7 +174,7 @@ def test_a_first_page_is_decoded_later_if_more_pages_follow(body: bytes, is_deco
 
 
 def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
-    """The error is raised when the page arrives, so that the request can be retried."""
+    """A first page whose text is broken raises a retryable error when it arrives, so that its request is repeated."""
     with pytest.raises(DecodeError) as caught:
         Page.first(2, FIRST_OF_SEVERAL.replace(b"optimized", b"\xff"))
     assert caught.value.retryable
@@ -217,7 +217,7 @@ def test_a_window_splits_into_disjoint_windows() -> None:
 
 
 async def test_a_session_listed_in_two_windows_is_delivered_once() -> None:
-    """A server may list a session in the windows of two days."""
+    """If a server lists one session under two days, it is delivered once."""
     days = [date(2026, 1, 1), date(2026, 1, 2)]
     bodies = {
         (days[0], days[1]): page_body(*map(wire_row, (1, 3, 2)), total=4),
