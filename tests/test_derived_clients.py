@@ -50,7 +50,7 @@ async def test_a_derived_client_shares_token_and_connections(simulator: PoderoSi
 
 
 async def test_each_client_has_its_own_bounds() -> None:
-    """Retries and timeouts of a derived client are those given; one that is not given is that of the first client."""
+    """A derived client has the given policy and timeouts, and those of the first client if they are not given."""
     async with serving(responding(500)) as origin, static_client(origin) as client:
         with pytest.raises(ServerError) as caught:
             await client.with_options(retry=ONCE).electric_vehicles(USER)

@@ -50,7 +50,7 @@ class Refusals:
 
 @attrs.define(eq=False)
 class _HeldToken:
-    """A token, and the client's experience with it."""
+    """A token, its origin, and whether the server has accepted it."""
 
     token: Token
     settled_at: float = -math.inf

@@ -22,7 +22,7 @@ _WORD = re.compile(r"[^\s\"'<>]+")
 
 
 def oauth_error_code(body: bytes) -> str | None:
-    """Return the `error` code of a refused token request (RFC 6749, 5.2); None if it is no plain identifier.
+    """Return the `error` code of a refused token request (RFC 6749, 5.2); None if it is not a plain identifier.
 
     Our errors contain nothing else of such a body, because its text may repeat the credentials.
     """

@@ -233,7 +233,7 @@ class BodyDecoder:
                 async with self._lock:
                     await asyncio.sleep(0)
                     return decode(response.body(self._max_loop_bytes))
-        # 3. A larger body is decoded in a thread, one at a time, so that few are in memory inflated.
+        # 3. A larger body is decoded in a thread, one at a time, so that few inflated bodies are in memory.
         async with self._thread_lock:
             return await asyncio.to_thread(lambda: decode(response.body()))
 

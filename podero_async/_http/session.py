@@ -127,7 +127,7 @@ class HttpSession:
                     return await read_response(response, attempt, self._large_bodies, max_bytes, secrets)
         except asyncio.CancelledError:
             # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
-            # unless the task itself is cancelled, too.
+            # unless the task itself is cancelled as well.
             if attempt.is_task_cancelled or not (connections.is_closed or session.closed):
                 raise
             raise ConfigurationError(_CLOSED) from None

@@ -34,7 +34,7 @@ class Page:
     limit: int | None = None
     """Number of rows that were requested, if the page may be the whole list."""
     is_known_distinct: bool = False
-    """True if decoding showed that the page lists no row twice, so that its outline is not needed for that."""
+    """True if decoding has shown that the page lists no row twice; then its ids are not compared again."""
 
     @classmethod
     def outlined(cls, offset: int, body: bytes, *, limit: int | None = None) -> Page:

@@ -110,7 +110,7 @@ def overlaps(before: Page, after: Page, order: Order) -> bool:
 
 
 def is_aligned(before: Page, after: Page) -> bool:
-    """Return whether two pages overlap exactly as their offsets say, as those of a list that does not change do."""
+    """Return whether two pages overlap exactly as their offsets say, as in a list that does not change."""
     rows = before.end - after.offset
     return rows > 0 and before.ids[-rows:] == after.ids[:rows]
 

@@ -70,7 +70,7 @@ class MovingList:
     sorts_pages: bool = False
     """Whether each page is sorted on its own, so that any list looks sorted."""
     resolution_s: int = 1
-    """Times are multiples of it, so a coarse one makes ties."""
+    """Plug-in times are multiples of it, so that a large value makes equal times."""
     miscount: Callable[[int, random.Random], int] | None = None
     adds_newest: bool = False
     """Whether a session that is added during the read is the newest, as in a fleet. Else its time is random."""

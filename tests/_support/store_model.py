@@ -67,7 +67,7 @@ class Outcome:
         return (vehicle.user_id, vehicle.vehicle_id, window.from_date, window.to_date, window.include_hidden)
 
     def covers(self, window: Record) -> bool:
-        """Return whether its window has the same vehicle as another window and covers all of its days."""
+        """Return whether this window has the vehicle of the given one and covers all days of the given one."""
         user, vehicle, first, last, _ = self.window
         return (user, vehicle) == window[:2] and first <= window[2] and last >= window[3]
 

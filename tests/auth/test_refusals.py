@@ -123,7 +123,7 @@ async def test_refused_credentials_are_sent_once_a_minute(credentials: Any) -> N
 
 
 async def test_a_response_without_a_token_is_remembered() -> None:
-    """A token endpoint whose responses hold no token is asked once a minute, too."""
+    """A token endpoint whose responses hold no token gets one request a minute."""
     requests = 0
 
     async def send(_: object) -> tuple[int, bytes]:
@@ -371,7 +371,7 @@ async def test_a_revoked_token_of_the_store_is_replaced_at_once() -> None:
 
 
 async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
-    """If the token takes longer than `max_elapsed`, the call says so, and the token request goes on for the next one."""
+    """If the token takes longer than `max_elapsed`, the error of the call says so, and the token request goes on for the next call."""
     server = Server(token_takes_s=3.0)
     async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
         started = asyncio.get_running_loop().time()

@@ -271,7 +271,7 @@ async def test_a_store_that_fails_costs_no_call(
 
 @pytest.mark.leaping
 async def test_a_store_that_hangs_costs_a_bot_no_call() -> None:
-    """The time of a store is a share of `max_elapsed`, so that a call of one second succeeds without it."""
+    """If a store hangs, a call with `max_elapsed=1.0` still succeeds, since the store may take only a part of that time."""
     async with PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=1) as simulator:
         for action in ("lock", "load", "save"):
             options = {"token_store": FailingStore(action, hang), "retry": RetryPolicy(max_elapsed=1.0)}

@@ -114,7 +114,7 @@ async def test_vehicles_come_from_any_kind_of_iterable(simulator: PoderoSimulato
 
 
 async def test_an_error_of_the_callers_iterable_is_raised(simulator: PoderoSimulator) -> None:
-    """If the caller's own iterable raises an error, it comes out of the iteration."""
+    """If the caller's own iterable raises an error, the iteration raises it."""
 
     def broken() -> Iterator[VehicleRef]:
         yield simulator.vehicles[0]
@@ -183,7 +183,7 @@ async def test_lists_that_change_while_they_are_read_lose_nothing() -> None:
     ids=["unordered", "short pages"],
 )
 async def test_unusual_lists_are_complete(fault: Fault, verdict: Completeness) -> None:
-    """A list in another order on each request is read by days, and pages shorter than requested are read on."""
+    """A list that has another order at each request is REPAIRED, and one with pages shorter than requested is complete."""
     async with PoderoSimulator(users=1, vehicles=2, sessions_per_vehicle=900, faults=[fault]) as simulator:
         async with client_of(simulator) as client:
             outcomes = await outcomes_of(simulator, client)

@@ -246,7 +246,7 @@ async def test_the_limit_grows_only_if_half_of_it_is_in_use(in_flight: int, limi
 
 
 async def test_after_a_cut_the_limit_grows_slowly_at_first_and_then_by_one_a_round() -> None:
-    """An early step takes several rounds of successes, a late one takes one round, and none takes less."""
+    """After a cut, the limit's first increments take several rounds of successes, later ones one round, and none less."""
     limiter = adaptive(128)
     slots = [await limiter.acquire() for _ in range(16)]
     await throttle(limiter)
@@ -358,7 +358,7 @@ async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
 
 
 async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
-    """A bulk caller's bound counts from the opening and is checked at probes; an interactive caller's counts in all."""
+    """A bulk caller's bound counts from the opening of the breaker, and ends at a probe; an interactive one's counts in all."""
     loop, limiter = asyncio.get_running_loop(), adaptive(1)
     slot = await limiter.acquire()
     bulk = [asyncio.create_task(limiter.acquire(is_bulk=True, left_s=left_s)) for left_s in (7.0, 30.0, math.inf)]
@@ -402,7 +402,7 @@ async def test_endpoints_fail_by_themselves() -> None:
 
 
 async def test_callers_wait_for_the_next_probe() -> None:
-    """A slot is granted 0.25 s, then 0.5 s after the last request has failed at once."""
+    """If all requests fail at once, the next slot is granted after 0.25 s, and the one after that 0.5 s later."""
     limiter, loop = adaptive(12), asyncio.get_running_loop()
     slots = [await limiter.acquire() for _ in range(12)]
     for slot in slots:
@@ -415,7 +415,7 @@ async def test_callers_wait_for_the_next_probe() -> None:
 
 
 async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
-    """While probes hang, another is sent every five seconds, and one success frees the limit beside them."""
+    """While probes hang, another is sent every five seconds; after one success, slots are granted although others hang."""
     limiter, loop = adaptive(64), asyncio.get_running_loop()
     await fail(limiter, 64)
     began = loop.time()

@@ -117,7 +117,7 @@ def test_pages_with_an_unreadable_time_at_the_edge_do_not_overlap() -> None:
 def test_an_impossible_total_is_inconsistent(
     offset: int, count: int, total: int, is_inconsistent: bool, is_whole: bool
 ) -> None:
-    """A total is impossible if it is less than the rows shown, more than an empty page allows, or beyond belief."""
+    """A total is inconsistent if it is less than the rows shown, more than an empty page allows, or over a million."""
     page = at(*range(count), offset=offset, total=total)
     assert (page.is_inconsistent, page.is_whole) == (is_inconsistent, is_whole)
 
