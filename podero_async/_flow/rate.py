@@ -17,7 +17,7 @@ _BURST_S = 0.01  # the delay of a late timer that a fixed or learned rate may ma
 # Empirical: with these values, over 90 % of the rate limits of the servers in tests/flow/test_rate.py are used.
 _MIN_CUT = 0.04  # the part of an exact rate that is given up: the request that was throttled was one too many
 _TRUSTED_AFTER = 3.5  # times the pause: a burst that lasted longer shows the rate by itself
-_GROWTH = 0.5  # growth per second of a rate whose error may be 100 %; it falls with the square of the error
+_GROWTH = 0.5  # growth per second of a rate whose error may be 100 %; proportional to the square of the error
 _HOLD_S = 25.0  # for this long a rate grows by its error alone, since one step too far costs a pause ...
 _PROBE_GROWTH = 0.02  # ... then by this part times (seconds / 5)^2, since the server may accept more by now
 _DROP_AT = 4.0  # times the learned rate: then the bound is dropped
