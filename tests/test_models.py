@@ -10,7 +10,7 @@ import uuid
 import attrs
 import pytest
 
-from podero_async import ChargingSession, HiddenReason, SessionOutcome, User, VehicleRef
+from podero_async import HiddenReason, SessionOutcome, User, VehicleRef
 from podero_async._decode import decode_page
 from tests._support.clients import page_body, wire_row
 
@@ -18,7 +18,6 @@ from tests._support.clients import page_body, wire_row
 def test_known_outcomes_are_named_members() -> None:
     """A known text gives the named member, which equals the text."""
     assert SessionOutcome("optimized") is SessionOutcome.OPTIMIZED
-    assert len(SessionOutcome) == 18
     assert SessionOutcome.OPTIMIZED == "optimized"
 
 
@@ -71,10 +70,9 @@ def test_models_are_frozen_slotted_and_keyword_only() -> None:
 
 
 def test_sessions_pickle_and_compare_by_value() -> None:
-    """An unpickled session equals the original, in all 22 fields."""
+    """An unpickled session equals the original."""
     session = decode_page(page_body(wire_row())).items[0]
     assert pickle.loads(pickle.dumps(session)) == session
-    assert len(attrs.fields(ChargingSession)) == 22
 
 
 def test_a_vehicle_ref_takes_ids_as_text() -> None:

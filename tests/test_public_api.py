@@ -43,14 +43,6 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
             yield name, plain
 
 
-@pytest.mark.parametrize("package", PACKAGES, ids=public_id)
-def test_all_is_sorted(package: ModuleType) -> None:
-    """`__all__` has constants first, then classes, then functions, each in alphabetical order."""
-    assert package.__all__ == sorted(
-        package.__all__, key=lambda name: (not name.isupper(), name.startswith("_"), name[0].islower(), name)
-    )
-
-
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
     modules = {"errors", "models", "cli", "testing", "backfill"}

@@ -145,3 +145,9 @@ def test_a_wrong_setting_is_named(make: Callable[..., object], settings: dict[st
     """Policies and timeouts accept finite numbers above 0, and a client accepts only these classes."""
     with pytest.raises(ConfigurationError, match=[*settings][-1]):
         make(**settings)
+
+
+def test_the_smallest_bounds_are_accepted() -> None:
+    """One request at a time, one in two seconds, and a single attempt are valid."""
+    assert ThrottlePolicy(max_concurrency=1, requests_per_second=0.5).requests_per_second == 0.5
+    assert RetryPolicy(max_attempts=1, budget=1).max_attempts == 1

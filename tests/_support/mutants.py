@@ -31,8 +31,8 @@ TESTS = {
     "_auth": ["auth", "http/test_transport.py"],
     "_decode": ["decode", "test_validation.py", "fleet/test_fetch.py"],
     "_fleet": ["fleet", "promises/test_hardships.py"],
-    "_flow": ["flow", "http/test_transport.py"],
-    "_http": ["http"],
+    "_flow": ["flow", "http/test_transport.py", "test_validation.py"],
+    "_http": ["http", "auth/test_refusals.py"],
     "_paging": ["paging", "promises/test_hardships.py"],
     "backfill.store.duckdb": ["backfill/store", "backfill/test_verify.py", "backfill/test_backfill.py"],
 }

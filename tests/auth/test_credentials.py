@@ -22,10 +22,12 @@ from podero_async._auth.credentials import store_key
         (StaticToken, ("",), "token"),
         (StaticToken, ("two\r\nlines",), "token"),
         (StaticToken, ("two words",), "token"),
+        (ClientCredentials, ("client-1", "s3cret\udcff"), "client_secret"),
+        (StaticToken, ("s3cret\udcff",), "token"),
     ],
 )
 def test_an_unusable_credential_is_named(kind: Any, arguments: tuple[Any, ...], name: str) -> None:
-    """An empty or unprintable credential is a `ConfigurationError` that names the argument."""
+    """A credential that is empty, unprintable or not Unicode is a `ConfigurationError` that names the argument."""
     with pytest.raises(ConfigurationError, match=name) as caught:
         kind(*arguments)
     assert "s3cret" not in str(caught.value)

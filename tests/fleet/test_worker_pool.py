@@ -223,16 +223,19 @@ async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers:
 
     async def consume(pool: WorkerPool[int]) -> NotFoundError | None:
         try:
-            async for _ in pool:
+            async for item, _ in pool:
+                consumed.append(item)
                 await asyncio.sleep(0)
         except NotFoundError as caught:
             return caught
         return None
 
+    consumed: list[int] = []
     async with WorkerPool(items(), read_at_once, slots=2) as pool:
         ends = await asyncio.gather(*(consume(pool) for _ in range(consumers)))
         ends.append(await consume(pool))
     ends.append(await consume(pool))
+    assert sorted(consumed) == list(range(20)), "each outcome goes to one consumer"
     if not has_failed:
         assert ends == [None] * (consumers + 2)
         return

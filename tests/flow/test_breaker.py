@@ -121,10 +121,3 @@ def test_opening_and_closing_are_logged_once_with_the_last_cause(caplog: pytest.
         ),
         ("INFO", "requests to sessions succeed again after 7.5 s"),
     ]
-
-
-def test_a_probe_that_hangs_is_followed_by_another_after_five_seconds() -> None:
-    """If a probe gets no response, the next one does not wait for it."""
-    breaker = opened()
-    breaker.started(2, 200.0)
-    assert breaker.next_probe_at == 205

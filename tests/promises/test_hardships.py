@@ -16,7 +16,6 @@ import pytest
 from aiohttp import web
 
 from podero_async import (
-    AuthenticationError,
     ClientCredentials,
     Completeness,
     ConfigurationError,
@@ -28,7 +27,6 @@ from podero_async import (
     RateLimitError,
     RetryPolicy,
     ServerError,
-    StaticToken,
     ThrottlePolicy,
     Token,
     TransportError,
@@ -101,15 +99,6 @@ async def test_invalid_utf8_on_a_later_page_is_a_failure_of_its_vehicle() -> Non
             await anext(stream)
 
 
-def test_invalid_optional_fields_do_not_stop_discovery() -> None:
-    """Fields that discovery does not need become None if they cannot be read."""
-    body = b'[{"id": "%s", "last_login": "soon", "num_electric_vehicles": 2, "email": 5}]' % str(UUID(int=7)).encode()
-    _, (user,) = decode_users(body)
-    assert (user.num_electric_vehicles, user.last_login, user.email) == (2, None, None)
-    body = b'[{"id": "%s", "device_model": {"year": "2021"}}]' % str(UUID(int=7)).encode()
-    assert decode_vehicles(body)[0].device_model is None
-
-
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
@@ -168,18 +157,6 @@ async def test_a_source_of_vehicles_that_is_cancelled_cancels_the_fetch(simulato
     async with client_of(simulator) as client:
         with pytest.raises(asyncio.CancelledError):
             await fleet_of(client, source())
-
-
-async def test_two_tasks_can_consume_one_fetch(simulator: PoderoSimulator) -> None:
-    """Two tasks that iterate over one fetch both end, and each outcome goes to one of them."""
-
-    async def consume(fleet: Any) -> int:
-        return len([outcome async for outcome in fleet])
-
-    async with client_of(simulator) as client, client.fetch_fleet(*DAYS, vehicles=simulator.vehicles) as fleet:
-        async with asyncio.timeout(10):
-            counts = await asyncio.gather(consume(fleet), consume(fleet))
-    assert sum(counts) == 10
 
 
 async def test_the_first_and_the_last_day_of_the_calendar_are_valid_bounds() -> None:
@@ -421,20 +398,6 @@ async def test_an_unordered_list_of_a_server_that_ignores_the_days_is_read_a_few
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_revoked_token_in_a_shared_store_is_replaced(tmp_path: Path) -> None:
-    """If a client's token and the stored one are both revoked, the client asks for a new one."""
-    async with PoderoSimulator(users=2, vehicles=2, sessions_per_vehicle=2) as simulator:
-        options = {"token_store": FileTokenStore(tmp_path / "t")}
-        user = simulator.vehicles[0].user_id
-        async with client_of(simulator, **options) as one, client_of(simulator, **options) as other:
-            await one.electric_vehicles(user)
-            await other.electric_vehicles(user)
-            simulator.revoke_tokens()
-            await other.electric_vehicles(user)
-            simulator.revoke_tokens()
-            await one.electric_vehicles(user)
-
-
 @pytest.mark.parametrize(
     "responses",
     [
@@ -456,15 +419,6 @@ async def test_a_token_is_found_despite_invalid_optional_fields_and_passing_faul
         assert await client.electric_vehicles(USER) == []
 
 
-def test_a_secret_that_is_not_unicode_is_refused_by_the_name_of_its_argument() -> None:
-    """The error of a secret that is not Unicode names its argument and does not repeat the secret."""
-    with pytest.raises(ConfigurationError, match="client_secret") as caught:
-        ClientCredentials("a", "s3cr3t\udcff")
-    assert "s3cr3t" not in str(caught.value)
-    with pytest.raises(ConfigurationError, match="token"):
-        StaticToken("t\udcff")
-
-
 async def test_a_token_store_replaces_neither_a_folder_nor_a_link(tmp_path: Path) -> None:
     """If the path of a token store is a directory, it stays; if it is a symbolic link, its target is replaced."""
     (tmp_path / "folder").mkdir()
@@ -476,10 +430,3 @@ async def test_a_token_store_replaces_neither_a_folder_nor_a_link(tmp_path: Path
     await store.save("a", Token(value="t"))
     assert (tmp_path / "link").is_symlink()
     assert await store.load("a") == Token(value="t")
-
-
-async def test_the_error_of_refused_credentials_keeps_the_oauth_error_code(simulator: PoderoSimulator) -> None:
-    """The error of refused credentials contains the error code `invalid_client`, which is not masked."""
-    async with client_of(simulator, credentials=ClientCredentials(simulator.client_id, "wrong")) as client:
-        with pytest.raises(AuthenticationError, match="invalid_client"):
-            await fleet_of(client, simulator.vehicles)

@@ -11,16 +11,8 @@ import aiohttp
 import pytest
 import trustme
 
-import podero_async.testing
 from podero_async.testing import Fault, PoderoSimulator
 from tests.simulator.conftest import Caller, Running
-
-
-def test_public_names_are_sorted_and_exist() -> None:
-    """`__all__` is sorted, and each of its names exists."""
-    names = podero_async.testing.__all__
-    assert names == sorted(names)
-    assert all(hasattr(podero_async.testing, name) for name in names)
 
 
 async def test_repr_shows_the_live_state(running: Running) -> None:
