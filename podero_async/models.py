@@ -95,7 +95,7 @@ class RejectedItem:
     path: str
     """JSON path of the unreadable value in the row (`$.plug_in_time`)."""
     reason: str
-    """The type that was expected there. The value itself is only in `raw`."""
+    """The problem (`expected a number, got a string`). The value itself is only in `raw`."""
     raw: Any = attrs.field(repr=False)
     """The row as the server sent it, parsed from JSON."""
 

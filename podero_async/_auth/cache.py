@@ -201,7 +201,7 @@ class TokenCache:
         is_good = await self._check(held, is_accepted, held.checks)
         if is_settling and is_good:
             return await self._wait(refusals)
-        # 3. The token is refused: replace it, unless it was itself requested because of a refusal.
+        # 3. The token is refused: replace it, unless it replaced a refused one less than a minute ago and never served.
         if self._held is not held or (not is_good and self._replace(held)):
             return True
         # 4. The token is accepted for another request, so the refusal concerns this call alone; or no token helps.

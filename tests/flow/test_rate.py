@@ -259,7 +259,7 @@ def test_a_hidden_rate_is_found_and_used() -> None:
 @pytest.mark.parametrize("rate", [60, 200, 260])
 @pytest.mark.parametrize("tenth", range(10))
 def test_a_rate_that_is_counted_in_windows_is_used_whenever_they_begin(rate: int, tenth: int) -> None:
-    """If a window ends soon, twice as much passes at first, and still over 90 % of the rate are used."""
+    """Over 90 % of a rate is used although the first requests may meet the end of a window and pass in double number."""
     assert_used(lambda: Windows(rate, tenth / 10), rate, used=0.9, throttled=0.02)
 
 
