@@ -127,7 +127,7 @@ class FileTokenStore:
     """Keep tokens in one JSON file of mode 0600, which is replaced atomically and locked between processes.
 
     The file holds access and refresh tokens unencrypted, but not the credentials. The lock file `<name>.lock` is in the
-    same directory. If the file cannot be locked or written, the store logs a warning and goes on without that.
+    same directory. If the file cannot be locked or written, the store logs a warning, and the client goes on.
 
     Args:
         path: The file; `~` is the home directory. Its directory is created if needed.
