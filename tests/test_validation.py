@@ -13,7 +13,6 @@ import pytest
 
 from podero_async import (
     ConfigurationError,
-    FileTokenStore,
     PoderoClient,
     RetryPolicy,
     StaticToken,
@@ -103,15 +102,7 @@ async def test_another_wrong_argument_is_named(
     [
         ({"org_id": "me", "credentials": StaticToken("t")}, "org_id"),
         ({"org_id": ORG, "credentials": "t0ken"}, "credentials"),
-        *(
-            ({"org_id": ORG, "credentials": StaticToken("t"), name: value}, name)
-            for name, value in (
-                ("session", "t0ken"),
-                ("token_store", "t0ken"),
-                ("token_store", object()),
-                ("token_store", FileTokenStore),
-            )
-        ),
+        ({"org_id": ORG, "credentials": StaticToken("t"), "session": "t0ken"}, "session"),
     ],
 )
 def test_a_wrong_argument_of_a_client_is_named(arguments: Any, name: str) -> None:

@@ -28,7 +28,7 @@ PACKAGE = ROOT / "podero_async"
 
 TESTS = {
     "_concurrency": ["test_concurrency.py"],
-    "_auth": ["auth", "http/test_transport.py"],
+    "_auth": ["auth", "http/test_transport.py", "http/test_origin.py"],
     "_decode": ["decode", "test_validation.py", "fleet/test_fetch.py"],
     "_fleet": ["fleet", "promises/test_hardships.py"],
     "_flow": ["flow", "http/test_transport.py", "test_validation.py"],

@@ -33,13 +33,6 @@ def test_an_unusable_credential_is_named(kind: Any, arguments: tuple[Any, ...], 
     assert "s3cret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["https://elsewhere.example/token", "//elsewhere.example/token", "token", 5])
-def test_a_token_endpoint_stays_on_the_origin(path: Any) -> None:
-    """A token endpoint that is not a path on the origin is a `ConfigurationError`."""
-    with pytest.raises(ConfigurationError, match="token_endpoint"):
-        ClientCredentials("client-1", "s3cret", token_endpoint=path)
-
-
 def test_store_keys_differ_by_origin_and_credentials() -> None:
     """Each pair of origin and credentials has its own store key, which does not depend on the secret."""
     keys = {

@@ -309,7 +309,7 @@ async def test_a_stored_value_that_is_no_token_is_ignored() -> None:
     assert await cache_of(ScriptedEndpoint(takes_s=0.0), store=store).get() == "token-1"
 
 
-@pytest.mark.parametrize("store", ["token.json", Path("token.json"), FileTokenStore, 5], ids=repr)
+@pytest.mark.parametrize("store", ["token.json", Path("token.json"), FileTokenStore, object()], ids=repr)
 def test_a_store_without_the_methods_is_a_configuration_error(store: Any) -> None:
     """A path or any other object that is not a `TokenStore` is refused when the client is made."""
     with pytest.raises(ConfigurationError, match="token_store must be a TokenStore"):
