@@ -234,7 +234,7 @@ class Limiter:
     def _dispatch(self) -> None:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
         while self.queue.size:
-            # Bulk calls alone stop at their own limit: a search of their queue without result costs a third more.
+            # If only bulk calls wait, their own limit counts: searching their queue without result costs a third more.
             limit = self._limit_for(is_bulk=not self.queue.count(is_bulk=False))
             if self.in_flight >= limit and not self.breakers.has_open:
                 return  # the next release dispatches again

@@ -102,7 +102,7 @@ class RequestSender:
             self._pauses.check("GET", served.path)
             call.stats.requests += 1
             self.counts.requests += 1
-            # It takes no slot: behind queued requests it would come late, and these would be refused, too.
+            # The check takes no slot: behind queued requests it would come late, and these would be refused, too.
             with suppress(TransportError):
                 response = await self._session.send("GET", served.url, served.path, self._headers_for(token))
                 response.release()

@@ -39,7 +39,7 @@ DAY = date(2026, 1, 1)
 
 @attrs.define
 class Server:
-    """A server that knows which tokens it issued, and refuses those that its fields name."""
+    """A server that issues tokens, and refuses requests with a revoked or too new token, or those that `refuses` picks."""
 
     life_s: float = 3600.0
     lag_s: float = 0.0
