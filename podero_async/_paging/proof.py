@@ -49,9 +49,8 @@ from podero_async._paging.page import Page
 
 __all__ = ["Order", "fits", "is_aligned", "order_of", "overlaps"]
 
-_MAX_SHIFT = (
-    0.1  # fraction of a page by which a list may move between two requests and still be taken for the same list
-)
+# The fraction of a page by which a list may move between two requests and still be taken for the same list.
+_MAX_SHIFT = 0.1
 
 
 class Order(enum.Enum):
