@@ -485,7 +485,7 @@ def test_a_secret_is_masked_in_plain_url_and_html_form(written: str) -> None:
     ],
 )
 def test_a_refused_token_request_gives_only_a_plain_error_code(body: bytes, code: str | None) -> None:
-    """The error code is up to 40 small letters and underscores; any other text is ignored."""
+    """The error code is up to 40 lowercase letters and underscores; any other text is ignored."""
     assert oauth_error_code(body) == code
 
 
