@@ -42,9 +42,10 @@ class PoderoError(Exception):
 
 
 class ConfigurationError(PoderoError, ValueError):
-    """An argument of the client, a credential or an environment variable is missing or wrong.
+    """An argument of the client, a credential or an environment variable is missing or wrong, or the client is unusable.
 
-    Raised before any request is sent. The message names the arguments and variables to correct.
+    The message names the arguments and variables to correct. A client is unusable once it or its aiohttp session is
+    closed, and in any event loop but its first.
     """
 
 

@@ -145,7 +145,7 @@ class TokenCache:
 
         Raises:
             AuthenticationError: The server refused the credentials, now or less than a minute ago.
-            TransportError: The token endpoint could not be reached.
+            TransportError, ServerError, RateLimitError: The token endpoint could not be reached, failed or throttled.
             DecodeError: The response holds no token.
             ConfigurationError: The client was closed.
         """

@@ -21,7 +21,7 @@ Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
 
 _MAX_PASSES = 2  # over the whole list by overlap, and over its days; a list may change during the first one
-_MAX_REPEATS = 10  # requests of pages again because their total contradicts their rows
+_MAX_REPEATS = 10  # requests that are repeated because a page's total contradicts its rows
 _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again

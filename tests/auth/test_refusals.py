@@ -76,7 +76,7 @@ async def calling(server: Server, **options: Any) -> AsyncIterator[PoderoClient]
 
 
 async def call(client: PoderoClient, number: int = 3) -> str:
-    """Call once; return the type of the error, or an empty string."""
+    """Call once; return "all" or "one", the calls that a refusal affects, or an empty string if there is none."""
     try:
         await client.current_session(USER, UUID(int=number))
     except AuthenticationError as error:
@@ -150,7 +150,7 @@ async def test_only_the_request_that_was_sent_is_logged(caplog: pytest.LogCaptur
 
 
 async def test_the_token_of_another_process_ends_the_refusal() -> None:
-    """If another process stores a token, it is used although the own credentials were refused a moment ago."""
+    """If another process stores a token, it is used although the client's own credentials were refused a moment ago."""
     server, store = ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {}), takes_s=0.0), MemoryStore()
     cache = cache_of(server, store=store)
     with pytest.raises(AuthenticationError):

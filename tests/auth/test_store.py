@@ -1,4 +1,4 @@
-"""Token stores: a file that is private, replaced atomically and locked; and stores of the user's, which may fail or hang."""
+"""Token stores: a file that is private, replaced atomically and locked; and the caller's own stores, which may fail or hang."""
 
 from __future__ import annotations
 

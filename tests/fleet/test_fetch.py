@@ -183,7 +183,7 @@ async def test_lists_that_change_while_they_are_read_lose_nothing() -> None:
     ids=["unordered", "short pages"],
 )
 async def test_unusual_lists_are_complete(fault: Fault, verdict: Completeness) -> None:
-    """A list that has another order at each request is REPAIRED, and one with pages shorter than requested is complete."""
+    """A list that has another order at each request is REPAIRED, and one with pages shorter than requested is VERIFIED."""
     async with PoderoSimulator(users=1, vehicles=2, sessions_per_vehicle=900, faults=[fault]) as simulator:
         async with client_of(simulator) as client:
             outcomes = await outcomes_of(simulator, client)

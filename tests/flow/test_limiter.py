@@ -358,7 +358,7 @@ async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
 
 
 async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
-    """A bulk caller's bound counts from the opening of the breaker, and ends at a probe; an interactive one's counts in all."""
+    """A bulk caller's bound counts from the opening of the breaker until a probe fails; an interactive one's counts in all."""
     loop, limiter = asyncio.get_running_loop(), adaptive(1)
     slot = await limiter.acquire()
     bulk = [asyncio.create_task(limiter.acquire(is_bulk=True, left_s=left_s)) for left_s in (7.0, 30.0, math.inf)]
@@ -402,7 +402,7 @@ async def test_endpoints_fail_by_themselves() -> None:
 
 
 async def test_callers_wait_for_the_next_probe() -> None:
-    """If all requests fail at once, the next slot is granted after 0.25 s, and the one after that 0.5 s later."""
+    """After twelve faults in a row the next slot is granted 0.25 s later, and the one after that 0.5 s later."""
     limiter, loop = adaptive(12), asyncio.get_running_loop()
     slots = [await limiter.acquire() for _ in range(12)]
     for slot in slots:

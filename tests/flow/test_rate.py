@@ -251,7 +251,7 @@ def assert_used(make: Callable[[], Server], possible: float, *, used: float, thr
 
 
 def test_a_hidden_rate_is_found_and_used() -> None:
-    """Over 90 % of 200 requests a second succeed, and under 2 % are throttled."""
+    """Over 90 % of a limit of 200 requests a second is used, and under 2 % of the requests are throttled."""
     assert_used(lambda: Bucket(200), 200, used=0.9, throttled=0.02)
 
 

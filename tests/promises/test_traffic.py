@@ -272,7 +272,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 def test_a_client_in_a_second_event_loop_says_so(runner: asyncio.Runner) -> None:
-    """Each call, a fleet fetch and `aclose` raise one `ConfigurationError`, even if the first loop left a timer."""
+    """Each call, a fleet fetch and `aclose` raise a `ConfigurationError`, even if the first loop left a timer."""
 
     async def first_loop() -> PoderoClient:
         async with serving(respond) as origin:

@@ -43,7 +43,7 @@ async def test_counts_and_records_of_requests(running: Running) -> None:
 
 
 async def test_peak_of_concurrent_requests(running: Running) -> None:
-    """`peak_concurrent` is the number of requests that were in flight at once."""
+    """`peak_concurrent` is the largest number of requests that were in flight at once."""
     async with running(vehicles=1) as call:
         call.sim.latency_s = 3600
         requests = [asyncio.create_task(call.sessions()) for _ in range(7)]
