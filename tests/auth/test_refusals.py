@@ -76,7 +76,7 @@ async def calling(server: Server, **options: Any) -> AsyncIterator[PoderoClient]
 
 
 async def call(client: PoderoClient, number: int = 3) -> str:
-    """Call once; return "all" or "one", the calls that a refusal affects, or an empty string if there is none."""
+    """Call once; return "all" or "one", the calls that a refusal affects, or an empty string after a success."""
     try:
         await client.current_session(USER, UUID(int=number))
     except AuthenticationError as error:
