@@ -49,9 +49,10 @@ class PoderoClient:
     `include_hidden` includes the sessions that the server hides, such as very short plug-ins.
 
     An invalid argument is a `ValueError` before anything is sent; an invalid setting is its subclass
-    `ConfigurationError`. After as many attempts as the `RetryPolicy` allows, each call and stream below may raise an
-    `AuthenticationError` (401), `PermissionDeniedError` (403), `NotFoundError` (404), `InvalidRequestError` (400, 422),
-    `RateLimitError` (429), `ServerError` (5xx), `TransportError`, `RequestTimeoutError` or `DecodeError`.
+    `ConfigurationError`. Each call and stream below may raise an `AuthenticationError` (401), `PermissionDeniedError`
+    (403), `NotFoundError` (404), `InvalidRequestError` (400, 422), `RateLimitError` (429), `ServerError` (5xx),
+    `TransportError`, `RequestTimeoutError` or `DecodeError`. If another attempt may succeed, the call first makes as
+    many as the `RetryPolicy` allows.
     """
 
     def __init__(
@@ -160,7 +161,7 @@ class PoderoClient:
         return derived
 
     def statistics(self) -> ClientStatistics:
-        """Return how many requests are in flight and may be, whether the client pauses, and the counts so far."""
+        """Return the client's state (requests in flight, limit, pause) and its counts so far."""
         return self._transport.statistics()
 
     async def list_sessions(
@@ -177,7 +178,8 @@ class PoderoClient:
     ) -> SessionsPage:
         """Fetch one page of a vehicle's completed charging sessions, in the server's order.
 
-        The list may change between two calls; `vehicle_sessions` and `sessions` read all of it and verify that.
+        The list may change between two calls; `vehicle_sessions` and `sessions` read the whole list and
+        verify that nothing is missing.
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`
 
         Args:

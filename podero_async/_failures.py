@@ -48,7 +48,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_retryable_status(status: int) -> bool:
-    """Return whether a later response to the same request may have another status: 408, 425, 429, 5xx but 501 and 505."""
+    """Return whether a later response to the same request may have another status: 408, 425, 429, 5xx except 501 and 505."""
     return status in _RETRYABLE_CLIENT_ERRORS or (is_server_fault(status) and status not in _FINAL_SERVER_ERRORS)
 
 

@@ -77,7 +77,7 @@ def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = N
     ids=repr,
 )
 def test_every_error_has_one_meaning(error: Any, fatal: bool, retryable: bool, outage_sign: bool) -> None:
-    """The table says whether every other call would fail, too, whether a call is retried, and whether it may be an outage."""
+    """Each error says whether its call is retried, whether other calls can succeed, and whether it is a sign of an outage."""
     assert is_fatal(error, retry_after_max=MAX_S) is fatal
     assert is_retryable(error) is retryable
     assert is_outage_sign(error) is outage_sign
@@ -85,7 +85,7 @@ def test_every_error_has_one_meaning(error: Any, fatal: bool, retryable: bool, o
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError(), TimeoutError(), OSError()], ids=repr)
 def test_exceptions_of_others_are_not_retried(error: BaseException) -> None:
-    """Cancellation and errors from outside the library pass through."""
+    """Cancellation and errors from outside the library are never retried."""
     assert not is_retryable(error)
 
 

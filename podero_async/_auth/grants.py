@@ -21,7 +21,7 @@ __all__ = [
     "token_request",
 ]
 
-_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API description
+_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API's contract
 _PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)
 _RFC_6749 = TokenEndpoint("/api/partners/v2.0/auth/token")
 

@@ -77,7 +77,7 @@ class TokenRequester:
         Raises:
             AuthenticationError: The server refused the credentials, now or less than a minute ago. In the second case
                 nothing is sent, and `attempts` is 0.
-            TransportError, ServerError, RateLimitError: No token endpoint could be asked.
+            TransportError, ServerError, RateLimitError: The token endpoint could not be reached, failed or throttled.
             DecodeError: The response holds no token. This is remembered like a refusal.
         """
         clock = asyncio.get_running_loop().time

@@ -77,7 +77,7 @@ class BoundedStore:
 
     Args:
         store: The store.
-        timeout_s: Seconds for one method. A `FileTokenStore` waits for its lock as long as it was told to.
+        timeout_s: Seconds for one method. The lock of a `FileTokenStore` has its own `lock_timeout_s`.
 
     Raises:
         ConfigurationError: The store lacks one of the methods.
@@ -127,7 +127,7 @@ class BoundedStore:
 def _logging_failure(action: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # of code that is not ours
+    except Exception as error:  # noqa: BLE001  # a store may be the caller's own code
         # The message of the error may repeat the token.
         _logger.warning("the token store failed to %s: %s", action, type(error).__name__)
 
@@ -136,7 +136,7 @@ class FileTokenStore:
     """Keep tokens in one JSON file of mode 0600, which is replaced atomically and locked between processes.
 
     The file holds access and refresh tokens unencrypted, but not the credentials. The lock file `<name>.lock` is in the
-    same directory. If the file cannot be locked or written, the store logs a warning and goes on without it.
+    same directory. If the file cannot be locked or written, the store logs a warning, and the client goes on.
 
     All disk work is done in one thread. If a caller is cancelled, a save that it began still runs to its end, and a lock
     that it waited for is not kept.

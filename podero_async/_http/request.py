@@ -108,7 +108,8 @@ class RequestSender:
             self._pauses.check("GET", good.path)
             call.stats.requests += 1
             self.counts.requests += 1
-            with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
+            # The check takes no slot: behind queued requests it would come late, and these would be refused, too.
+            with suppress(TransportError):
                 response = await self._session.send("GET", good.url, good.path, self._headers_for(token))
                 response.release()
                 if not is_server_fault(response.status) and not is_retryable_status(response.status):
@@ -196,7 +197,7 @@ class RequestSender:
         return True
 
     def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
-        """Return the error of a call that got no slot: that of its last attempt, unless a time is known."""
+        """Return the error of a call that got no slot: that of its last attempt, unless it is known when to call again."""
         call.attempts -= 1  # this one was not sent
         if call.last_error is not None and error.retry_after is None:
             call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error

@@ -43,7 +43,7 @@ _MAX_UNUSABLE_CONNECTIONS = 10  # of a pool, for one attempt
 
 
 class HttpSession:
-    """Send requests over a lent aiohttp session, or over an own one that `aclose` closes.
+    """Send requests over a lent aiohttp session, or over one of its own, which `aclose` closes.
 
     Attributes:
         timeouts: The timeouts of each attempt.
@@ -138,7 +138,7 @@ class HttpSession:
                         response.release()
         except asyncio.CancelledError:
             # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
-            # unless the task itself is cancelled, too.
+            # unless the task itself is cancelled as well.
             if attempt.is_task_cancelled or not (connections.is_closed or session.closed):
                 raise
             raise ConfigurationError(_CLOSED) from None
@@ -252,7 +252,7 @@ async def _send_over_usable_connection(
             raise _UnusableConnectionError  # aiohttp then closes it
         return await send(connection)
 
-    request.send = send_if_usable  # type: ignore[method-assign]  # aiohttp shows the connection nowhere else
+    request.send = send_if_usable  # type: ignore[method-assign,assignment]  # aiohttp shows the connection nowhere else
     for _ in range(_MAX_UNUSABLE_CONNECTIONS):
         with suppress(_UnusableConnectionError):
             return await handler(request)

@@ -118,7 +118,7 @@ class AttemptTimeout:
             self._timer.watch(self)
 
     def hold(self) -> None:
-        """Apply only `total` until the next progress, since the client itself does not read."""
+        """Apply only `total` until the next progress, while the client itself does not read."""
         self.deadline = self._end
 
     def expire(self) -> None:

@@ -40,7 +40,7 @@ class TokenRequestSender:
         """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
 
         Returns:
-            The response, unless the request is worth another attempt.
+            The response. One that is worth another attempt is raised as an error instead.
         """
         path = request.path
         url = self._url_of(path)

@@ -178,10 +178,11 @@ class Transport:
             decode: Makes a value of the body. If it raises a `DecodeError` that is `retryable`, the request is repeated.
             stats: Counts the requests.
             endpoint: The kind of request. Each has a circuit breaker of its own.
-            is_bulk: Whether the call is one of many: it goes behind other calls, and its wait for a slot is not bounded.
+            is_bulk: Whether the call is one of many: it goes behind other calls, and its wait for a slot is bounded only
+                while the circuit breaker is open.
             shown_path: The path that errors name, if the real one names a person.
             private: A text that is masked if the server repeats it in an error.
-            max_bytes: The largest body, if it may be larger or must be smaller than the transport's maximum.
+            max_bytes: The largest body, inflated; if None, that of the transport.
 
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.

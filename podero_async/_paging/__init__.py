@@ -22,8 +22,8 @@ for pages that were read in any order, so they are requested concurrently.
 
 If a condition does not hold, the list is read again, a limited number of times:
 
-1. If a page's `total` contradicts its rows, the page is requested again, since a session may have been removed before the server
-   counted.
+1. If a page's `total` contradicts its rows, the page is requested again, since a session may have been removed before
+   the server counted.
 2. If a page leaves a gap, the list is read again from a little further back.
 3. If sessions are missing from the balance, the newest page is read again, then the whole list.
 4. If the overlapping pages still prove nothing, the window is split by days. A window that fits on one page needs no

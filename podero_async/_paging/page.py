@@ -17,7 +17,7 @@ from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 __all__ = ["NewRows", "Page"]
 
 _MAX_CREDIBLE_TOTAL = 1_000_000  # sessions of one vehicle: a plug-in every five minutes for nine years
-_MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
+_MAX_ROWS_OUTSIDE = 10  # outside the window; the server may select long sessions by the time of the unplug
 _DAY = timedelta(days=1)
 _MAX_OUTLINED_BYTES = 256 << 10  # rows are decoded later on the event loop, which a larger body would block
 
@@ -35,7 +35,7 @@ class Page:
     limit: int | None = None
     """Number of rows that were requested, if the page may be the whole list."""
     is_known_distinct: bool = False
-    """True if decoding showed that the page lists no row twice, so that its outline is not needed for that."""
+    """True if decoding has shown that the page lists no row twice; then its ids are not compared again."""
 
     @classmethod
     def outlined(cls, offset: int, body: bytes, *, limit: int | None = None) -> Page:
@@ -91,7 +91,7 @@ class Page:
         """True if the page is the whole list. One response shows one moment, so it needs no further proof.
 
         A page as long as requested may be cut off although its `total` says otherwise: the server may count its own
-        page, or count after a session was removed. The rows of a page that lists a row twice hide as many others.
+        page, or count after a session was removed. A page that lists rows twice may lack as many others.
         """
         is_all = self.offset == 0 and self.count == self.total and self.count != self.limit
         return is_all and self.has_distinct_rows

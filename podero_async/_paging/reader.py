@@ -21,12 +21,12 @@ Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
 
 _MAX_PASSES = 2  # over the whole list by overlap, and over its days; a list may change during the first one
-_MAX_REPEATS = 10  # of requests, because a total contradicts its page
+_MAX_REPEATS = 10  # requests that are repeated because a page's total contradicts its rows
 _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
-_MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
-_MAX_UNPROVEN_PARTS = 8  # of a window; more come from a server that miscounts
+_MAX_ROWS_GAINED = 1000  # if the days count twice the total and this many more, the server ignores the days
+_MAX_UNPROVEN_PARTS = 8  # per window; more come from a server that miscounts
 _MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
 _MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
 _MAX_PAGES_WITHOUT_NEW_ROWS = 50  # in a row; more come from a server that repeats itself
@@ -242,7 +242,7 @@ class SessionListReader:
             page = again
         return page
 
-    # These two note the rows of pages on their way.
+    # The next two methods note the rows of the pages that they pass on.
 
     async def _balanced(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
         async with aclosing(pages):

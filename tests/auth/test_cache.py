@@ -202,7 +202,7 @@ async def test_the_old_token_is_used_while_its_renewal_fails() -> None:
 
 
 async def test_a_failed_renewal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A failed token request is one warning with its reason."""
+    """A failed token request is logged as one warning with its reason."""
     with caplog.at_level(logging.WARNING, "podero_async"), pytest.raises(TransportError):
         await cache_of(ScriptedEndpoint(failure=TransportError("lost", "POST", CONTRACT))).get()
     (record,) = caplog.records

@@ -40,7 +40,7 @@ DAY = date(2026, 1, 1)
 
 @attrs.define
 class Server:
-    """A server that knows which tokens it issued, and refuses those that its fields name."""
+    """A server that issues tokens, and refuses requests with a revoked or too new token, or those that `refuses` picks."""
 
     life_s: float = 3600.0
     lag_s: float = 0.0
@@ -77,7 +77,7 @@ async def calling(server: Server, **options: Any) -> AsyncIterator[PoderoClient]
 
 
 async def call(client: PoderoClient, number: int = 3) -> str:
-    """Call once; return the type of the error, or an empty string."""
+    """Call once; return "all" or "one", the calls that a refusal affects, or an empty string after a success."""
     try:
         await client.current_session(USER, UUID(int=number))
     except AuthenticationError as error:
@@ -139,7 +139,7 @@ async def test_an_error_of_the_token_endpoint_names_the_request(status: int, bod
 
 
 async def test_a_response_without_a_token_is_remembered() -> None:
-    """A token endpoint whose responses hold no token is asked once a minute, too."""
+    """A token endpoint whose responses hold no token gets one request a minute."""
     requests = 0
 
     async def send(_: object) -> TokenResponse:
@@ -166,7 +166,7 @@ async def test_only_the_request_that_was_sent_is_logged(caplog: pytest.LogCaptur
 
 
 async def test_the_token_of_another_process_ends_the_refusal() -> None:
-    """If another process stores a token, it is used although the own credentials were refused a moment ago."""
+    """If another process stores a token, it is used although the client's own credentials were refused a moment ago."""
     server, store = ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {}), takes_s=0.0), MemoryStore()
     cache = cache_of(server, store=store)
     with pytest.raises(AuthenticationError):
@@ -401,7 +401,7 @@ async def test_a_revoked_token_of_the_store_is_replaced_at_once() -> None:
 
 
 async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
-    """If the token takes longer than `max_elapsed`, the call says so, and the token request goes on for the next one."""
+    """If the token takes longer than `max_elapsed`, the error of the call says so, and the token request goes on for the next call."""
     server = Server(token_takes_s=3.0)
     async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
         started = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""Token stores: a file that is private, replaced atomically and locked; and stores of the user's, which may fail or hang."""
+"""Token stores: a file that is private, replaced atomically and locked; and the caller's own stores, which may fail or hang."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ async def test_a_store_that_fails_costs_no_call(
 
 @pytest.mark.leaping
 async def test_a_store_that_hangs_costs_a_bot_no_call() -> None:
-    """The time of a store is a share of `max_elapsed`, so that a call of one second succeeds without it."""
+    """If a store hangs, a call with `max_elapsed=1.0` still succeeds, since the store may take only a part of that time."""
     async with PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=1) as simulator:
         for action in ("lock", "load", "save"):
             options = {"token_store": FailingStore(action, hang), "retry": RetryPolicy(max_elapsed=1.0)}
@@ -387,7 +387,7 @@ async def test_a_stored_value_that_is_no_token_is_ignored() -> None:
     assert await cache_of(ScriptedEndpoint(takes_s=0.0), store=store).get() == "token-1"
 
 
-@pytest.mark.parametrize("store", ["token.json", Path("token.json"), FileTokenStore, 5], ids=repr)
+@pytest.mark.parametrize("store", ["token.json", Path("token.json"), FileTokenStore, 7], ids=repr)
 def test_a_store_without_the_methods_is_a_configuration_error(store: Any) -> None:
     """A path or any other object that is not a `TokenStore` is refused when the client is made."""
     with pytest.raises(ConfigurationError, match="token_store must be a TokenStore"):

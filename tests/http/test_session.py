@@ -70,7 +70,7 @@ async def test_large_bodies_are_held_one_after_another() -> None:
 
 @pytest.mark.leaping
 async def test_a_wait_for_other_large_bodies_ends_with_the_total_timeout() -> None:
-    """Only `Timeouts.total` bounds the wait for other large bodies, since the server is not the one that waits."""
+    """Only `Timeouts.total` bounds the wait for other large bodies, because then the client is the one that waits."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(body=bytes(3_000_000))

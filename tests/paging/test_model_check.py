@@ -234,7 +234,7 @@ async def test_two_changes_of_a_shorter_list_lead_to_no_false_verdict(order: str
 async def test_no_two_events_lead_to_a_false_verdict(
     kind: Kind, record_property: Callable[[str, object], None]
 ) -> None:
-    """Only a session that no response listed, since each one lags or another event hides its total, can be lost."""
+    """Two events lead to a false verdict only if they hide the newest session: no response lists it or counts it."""
     outcomes = await check(kind)
     report(outcomes, record_property)
     assert outcomes.false.keys() <= HIDDEN_BY_LAG
@@ -259,7 +259,7 @@ OLDEST, ANYWHERE = (1,), (1, ROWS, 2 * ROWS - 1)
 async def test_three_changes_lead_to_a_false_verdict_only_if_they_are_of_three_kinds(
     order: str, move: str, places: tuple[int, ...], false: set[str], record_property: Callable[[str, object], None]
 ) -> None:
-    """A moved session can be lost only if another one is added and a third one removed in the same read, and then it is."""
+    """A moved session can be lost only if another one is added and a third one removed in the same read."""
     outcomes = await check(Kind(order, f"insert, remove, {move}", limit=3, rows=5, places=places))
     report(outcomes, record_property)
     assert outcomes.false.keys() == false
