@@ -119,7 +119,7 @@ class Fleet:
     size: Mapping[str, Any]
     least: Mapping[str, int]
     revoked_at: frozenset[int] = frozenset()
-    """Numbers of the pages that revoke the token. It is checked, and the refused request and the next one are repeated."""
+    """The pages, by number, that revoke the token. Each costs three requests: a refused one, a check, and a replay."""
 
 
 ONE_OF_EACH = Fleet(
