@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import date, datetime
@@ -72,9 +73,9 @@ def flag(name: str, value: bool) -> bool:
 
 
 def callback(name: str, value: Callback) -> Callback:
-    """Return a value if it is a function or None."""
-    if not (value is None or callable(value)):
-        raise ValueError(f"{name} must be a function")
+    """Return a value if it is a function or None. An async function is refused, because nothing would await it."""
+    if not (value is None or callable(value)) or inspect.iscoroutinefunction(value):
+        raise ValueError(f"{name} must be a function, not {'async' if callable(value) else type(value).__name__}")
     return value
 
 

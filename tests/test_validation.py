@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -80,7 +81,8 @@ async def test_a_page_out_of_bounds_is_named(simulator: PoderoSimulator, name: s
         ("user_by_external_id", {"external_id": "john", "include_deleted": "false"}, "include_deleted"),
         ("users", {"include_deleted": "false"}, "include_deleted"),
         ("list_sessions", IDS | DAYS | {"keep_rejected": 1}, "keep_rejected"),
-        ("sessions", IDS | DAYS | {"on_rejected": []}, "on_rejected"),
+        ("sessions", IDS | DAYS | {"on_rejected": []}, "on_rejected must be a function, not list"),
+        ("sessions", IDS | DAYS | {"on_rejected": asyncio.sleep}, "on_rejected must be a function, not async"),
         *(("fetch_fleet", DAYS | {"vehicles": value}, "vehicles") for value in (5, VehicleRef(**REF))),
         *(
             (method, IDS | DAYS | {"include_hidden": value}, "include_hidden")

@@ -17,18 +17,15 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 import attrs
 
 from podero_async._auth.credentials import is_header_safe
 from podero_async._redaction import as_secret
 from podero_async.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 __all__ = ["BoundedStore", "FileTokenStore", "Token", "TokenStore"]
 
@@ -150,18 +147,13 @@ class FileTokenStore:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout_s: float = 30.0) -> None:
-        try:
-            from filelock import FileLock  # noqa: PLC0415  # in an extra
-        except ImportError:
-            raise ConfigurationError(
-                "FileTokenStore needs the extra: pip install 'podero_async[token-store]'"
-            ) from None
+        if find_spec("filelock") is None:
+            raise ConfigurationError("FileTokenStore needs the extra: pip install 'podero_async[token-store]'")
         try:
             self._path = Path(path).expanduser()
         except RuntimeError:
             raise ConfigurationError("the home directory in the token store's path is unknown") from None
         self._lock_timeout_s = lock_timeout_s
-        self._new_lock = partial(FileLock, f"{self._path}.lock", mode=0o600, thread_local=False)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async token store")
 
     def __repr__(self) -> str:
@@ -170,15 +162,15 @@ class FileTokenStore:
     @contextlib.asynccontextmanager
     async def lock(self, key: str) -> AsyncIterator[None]:  # noqa: ARG002  # one lock for the whole file
         """Hold the lock between processes; after `lock_timeout_s`, go on without it."""
-        lock = self._new_lock()
+        held = contextlib.ExitStack()
         is_entered = False
         try:
-            await self._acquire(lock)
+            await self._acquire(held)
             is_entered = True
             yield
         finally:
-            # The thread runs this after an attempt that a cancelled caller has left. It does nothing if the lock is not held.
-            releasing = self._in_thread(lock.release)
+            # The thread runs this after an attempt that a cancelled caller has left.
+            releasing = self._in_thread(held.close)
             if is_entered:
                 await asyncio.shield(releasing)
 
@@ -204,14 +196,14 @@ class FileTokenStore:
         except OSError as error:
             _logger.warning("the token store cannot be written: %s", error.strerror)
 
-    async def _acquire(self, lock: BaseFileLock) -> None:
+    async def _acquire(self, held: contextlib.ExitStack) -> None:
         now = asyncio.get_running_loop().time
         give_up_at = now() + self._lock_timeout_s
         is_locked = False
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lock_timeout_s + _MAX_DISK_S):
-                    while not (is_locked := await self._in_thread(self._try_lock, lock)) and now() < give_up_at:  # noqa: ASYNC110
+                    while not (is_locked := await self._in_thread(self._try_lock, held)) and now() < give_up_at:  # noqa: ASYNC110
                         await asyncio.sleep(_LOCK_POLL_S)
         except (OSError, NotImplementedError) as error:  # the latter if the file system has no locks
             _logger.warning("the token store cannot be locked: %s", getattr(error, "strerror", None) or error)
@@ -225,10 +217,12 @@ class FileTokenStore:
 
     # These run in the thread.
 
-    def _try_lock(self, lock: BaseFileLock) -> bool:
+    def _try_lock(self, held: contextlib.ExitStack) -> bool:
+        from filelock import FileLock  # noqa: PLC0415  # in an extra, and its import takes 20 ms
+
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            lock.acquire(blocking=False)
+            held.enter_context(FileLock(f"{self._path}.lock", mode=0o600, blocking=False, thread_local=False))
         except TimeoutError:
             return False
         return True

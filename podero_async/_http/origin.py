@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # `str.encode` would import it in the event loop in which the first client is made
 import ipaddress
 
 from yarl import URL

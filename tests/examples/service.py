@@ -20,12 +20,12 @@ async def live(request: web.Request) -> web.Response:
     user_id, vehicle_id = request.match_info["user_id"], request.match_info["vehicle_id"]
     try:
         session = await request.app[CLIENT].current_session(user_id, vehicle_id)
-    except ValueError:
-        raise web.HTTPUnprocessableEntity(text="an id is not a uuid") from None
     except NotFoundError:
         raise web.HTTPNotFound from None
     except PoderoError:  # its text names ids and paths, which an end user must not see
         raise web.HTTPServiceUnavailable from None
+    except ValueError:
+        raise web.HTTPUnprocessableEntity(text="an id is not a uuid") from None
     return web.json_response({"charging": session is not None})
 
 
