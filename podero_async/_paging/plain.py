@@ -23,7 +23,7 @@ async def read_plainly(
 ) -> AsyncGenerator[Page, None]:
     """Yield pages from offset 0 on, until one is refused, or none lists a new row.
 
-    The offset steps by the rows that a page lists, since a server may return fewer than requested. Where that leads no
+    The offset steps by the rows that a page lists, since a server may return fewer than requested. If that leads no
     further, it steps by the rows that were requested: a server may drop rows from a page after it was cut from the list.
 
     Args:
