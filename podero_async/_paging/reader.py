@@ -13,7 +13,7 @@ from podero_async._paging.overlap import OverlapReader, refusal_of
 from podero_async._paging.page import NewRows, Page
 from podero_async._paging.plain import read_plainly
 from podero_async._paging.window import Window
-from podero_async.errors import ApiError, RequestTimeoutError
+from podero_async.errors import ApiError
 from podero_async.models import Completeness
 
 __all__ = ["SessionListReader"]
