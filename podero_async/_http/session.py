@@ -252,7 +252,7 @@ async def _send_over_usable_connection(
             raise _UnusableConnectionError  # aiohttp then closes it
         return await send(conn)
 
-    request.send = send_if_usable  # type: ignore[method-assign,assignment]  # aiohttp shows the connection nowhere else
+    request.send = send_if_usable  # type: ignore[method-assign]  # aiohttp shows the connection nowhere else
     for _ in range(_MAX_UNUSABLE_CONNECTIONS):
         with suppress(_UnusableConnectionError):
             return await handler(request)
