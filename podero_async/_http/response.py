@@ -232,7 +232,7 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
     if isinstance(error, _UnexpectedEncodingError):
         reason = "the response has a content encoding other than gzip"
         return TransportError(reason, method, path, retryable=False)
-    return TransportError("the response body was cut short", method, path)
+    return TransportError("the response body was cut short, or is not gzip although its header says so", method, path)
 
 
 def api_error(response: Response) -> ApiError:

@@ -111,7 +111,7 @@ async def test_a_large_body_is_inflated_and_decoded_in_a_thread(body: bytes) -> 
 
 
 async def test_a_large_body_is_decoded_although_the_threads_of_the_event_loop_are_busy() -> None:
-    """A thread of the client decodes one body at a time, even if the first caller is cancelled meanwhile."""
+    """The client has its own thread, which decodes one body at a time, even after a cancellation."""
     loop, free, running, most = asyncio.get_running_loop(), threading.Event(), 0, 0
     loop.set_default_executor(ThreadPoolExecutor(1))
     busy = loop.run_in_executor(None, free.wait)
@@ -214,7 +214,7 @@ async def test_each_error_status_has_its_error(status: int, kind: type[ApiError]
         (b"nonsense\r\n\r\n", "the response is not valid HTTP"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\n[]",
-            "the response body was cut short",
+            "the response body was cut short, or is not gzip although its header says so",
         ),
     ],
     ids=["silence", "short", "short chunk", "nonsense", "no gzip"],
