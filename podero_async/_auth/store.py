@@ -39,14 +39,33 @@ _LOCK_POLL_S = 0.02
 _MAX_DISK_S = 5.0  # beyond the wait for the lock, for a disk that hangs
 
 
+def _check_token(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str) or not is_header_safe(value):
+        raise ConfigurationError(f"{attribute.name} must be printable ASCII without spaces")
+
+
+def _check_time(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not isinstance(value, int | float) or math.isnan(value):
+        raise ConfigurationError(f"{attribute.name} must be a number of seconds")
+
+
 @attrs.frozen(kw_only=True)
 class Token:
-    """An access token and the times at which it is renewed and expires, in seconds since the epoch."""
+    """An access token and the times at which it is renewed and expires, in seconds since the epoch.
 
-    value: str = attrs.field(repr=False, converter=as_secret)
-    refresh_token: str | None = attrs.field(default=None, repr=False, converter=attrs.converters.optional(as_secret))
-    renew_at: float = math.inf
-    usable_until: float = math.inf
+    Raises:
+        ConfigurationError: No header can carry a token, such as one with a line break, or a time is not a number.
+    """
+
+    value: str = attrs.field(repr=False, converter=as_secret, validator=_check_token)
+    refresh_token: str | None = attrs.field(
+        default=None,
+        repr=False,
+        converter=attrs.converters.optional(as_secret),
+        validator=attrs.validators.optional(_check_token),
+    )
+    renew_at: float = attrs.field(default=math.inf, validator=_check_time)
+    usable_until: float = attrs.field(default=math.inf, validator=_check_time)
 
 
 class TokenStore(Protocol):
@@ -124,7 +143,10 @@ class BoundedStore:
 def _logging_failure(action: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # a store may be the caller's own code
+    except (Exception, asyncio.CancelledError) as error:  # a store may be the caller's own code
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # else the store awaited something that was cancelled
         # The message of the error may repeat the token.
         _logger.warning("the token store failed to %s: %s", action, type(error).__name__)
 
@@ -179,8 +201,8 @@ class FileTokenStore:
         fields: Any = (await self._in_thread(self._read)).get(key)
         try:
             return Token(
-                value=_checked_token(fields["value"]),
-                refresh_token=fields["refresh_token"] and _checked_token(fields["refresh_token"]),
+                value=fields["value"],
+                refresh_token=fields["refresh_token"] or None,
                 renew_at=_as_time(fields["renew_at"]),
                 usable_until=_as_time(fields["usable_until"]),
             )
@@ -253,12 +275,6 @@ class FileTokenStore:
         except (OSError, ValueError, RecursionError):
             return {}
         return content if isinstance(content, dict) else {}
-
-
-def _checked_token(value: Any) -> str:
-    if not isinstance(value, str) or not is_header_safe(value):
-        raise TypeError
-    return value
 
 
 def _as_time(value: Any) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
@@ -19,6 +21,11 @@ class _PageWire(msgspec.Struct, gc=False):
     items: list[ChargingSession]
 
 
+class _RawPageWire(msgspec.Struct, gc=False):
+    total: Any
+    items: list[msgspec.Raw]
+
+
 class _CurrentWire(msgspec.Struct):
     session: ChargingSession | None
 
@@ -26,6 +33,7 @@ class _CurrentWire(msgspec.Struct):
 _MAX_STRUCTURED_ROWS = 2000  # ten times the largest page that is requested
 
 _page = build_decoder(_PageWire, ChargingSession)
+_raw_page = msgspec.json.Decoder(_RawPageWire)
 _current = build_decoder(_CurrentWire, ChargingSession)
 _vehicles = build_decoder(list[ElectricVehicle], ElectricVehicle)
 
@@ -67,10 +75,19 @@ def decode_vehicles(body: bytes) -> list[ElectricVehicle]:
 
 
 def _structure_page(body: bytes, first_index: int) -> SessionsPage:
-    page = expect(decode_json(body), dict, "$")
+    page = _plain_page(body)
     rows = expect(required(page, "items"), list, "$.items")
     if len(rows) > _MAX_STRUCTURED_ROWS:
         raise DecodeError(f"expected at most {_MAX_STRUCTURED_ROWS} rows, because some are unreadable", "$.items")
     unknown_fields.log(rows)
     items, rejected = structure_or_reject(rows, ChargingSession, first_index)
     return SessionsPage(total=total_of(page), items=items, rejected=rejected)
+
+
+def _plain_page(body: bytes) -> dict[str, Any]:
+    """Decode a page to plain values, row by row if possible: `json.loads` holds the interpreter lock until it ends."""
+    try:
+        page = _raw_page.decode(body)
+    except MSGSPEC_ERRORS:
+        return expect(decode_json(body), dict, "$")
+    return {"total": page.total, "items": [decode_json(bytes(row)) for row in page.items]}

@@ -17,8 +17,9 @@ from podero_async._concurrency import map_as_completed
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
+from podero_async._paging.overlap import refusal_of
 from podero_async._validation import MAX_PAGE_SIZE
-from podero_async.errors import CompletenessError, PoderoError
+from podero_async.errors import ApiError, CompletenessError, PoderoError
 from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = ["all_users", "all_vehicles", "discover"]
@@ -36,7 +37,8 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
 
     Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
     that the list is ordered. A page without new users is requested once more. If the list still ends before its total,
-    or goes on after it, a warning with both numbers is logged.
+    or goes on after it, a warning with both numbers is logged. An array of a round number of users, up to 200, may be a
+    page without a total, so a next page is requested.
 
     Raises:
         CompletenessError: The server counts more users than it lists; raised after the last user.
@@ -44,7 +46,13 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     seen: set[int] = set()  # a UUID takes twice the memory of its int
     position = _Position()
     while not position.is_at_end:
-        total, users = await endpoints.users(offset=position.begin, include_deleted=include_deleted, stats=stats)
+        try:
+            total, users = await endpoints.users(offset=position.begin, include_deleted=include_deleted, stats=stats)
+        except ApiError as error:
+            if not position.is_array:
+                raise
+            refusal_of(error, is_later_page=False)  # the array was the whole list
+            return
         if users and position.goes_back(is_first_known=users[0].id.int in seen):
             continue
         count, seen_before = len(users), len(seen)
@@ -56,8 +64,6 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
             if user.id.int not in seen:
                 seen.add(user.id.int)
                 yield user
-        if total is None:
-            return
         position.advance(count, total, has_new=len(seen) > seen_before)
     position.balance(len(seen))
 
@@ -71,6 +77,8 @@ class _Position:
     """
 
     is_at_end: bool = False
+    is_array: bool = False
+    """Whether the last response was an array without a total."""
     _offset: int = 0
     _page_size: int = 0
     _pages_without_new: int = 0
@@ -92,8 +100,10 @@ class _Position:
         self._offset = max(0, self.begin - self._page_size)
         return True
 
-    def advance(self, count: int, total: int, *, has_new: bool) -> None:
-        """Go on after a page."""
+    def advance(self, count: int, total: int | None, *, has_new: bool) -> None:
+        """Go on after a page, or after an array without a total, which may be a page, too."""
+        self.is_array = total is None
+        total = self.begin + count if total is None else total
         self._totals.append(total)
         if count:
             self._offset = self.begin + count

@@ -120,6 +120,8 @@ class Limiter:
             NoSlotError: No slot was granted in that time, or none can be granted because the pause lasts longer.
             ConfigurationError: The limiter is closed.
         """
+        if left_s <= 0 and not is_bulk:
+            raise self._out_of_time(self.breakers[endpoint])
         if slot := self.try_acquire(endpoint, is_bulk=is_bulk):
             return slot
         loop = asyncio.get_running_loop()
@@ -260,16 +262,17 @@ class Limiter:
     def _too_late(self) -> NoSlotError:
         return NoSlotError("all requests pause for longer than max_elapsed allows", retry_after=self.paused_s)
 
+    def _out_of_time(self, breaker: CircuitBreaker) -> NoSlotError:
+        if not breaker.is_closed:
+            return NoSlotError(breaker.describe_outage(_now()), is_outage=True)
+        retry_after = max(0.0, self._next_start_at - _now()) or None
+        return NoSlotError("no slot was free within max_elapsed", retry_after=retry_after)
+
     def _expire(self, waiter: Waiter) -> None:
         """End the wait of an interactive caller whose time is over."""
-        if waiter.slot.done():
-            return
-        self.queue.remove(waiter)
-        if not waiter.breaker.is_closed:
-            waiter.slot.set_exception(NoSlotError(waiter.breaker.describe_outage(_now()), is_outage=True))
-        else:
-            retry_after = max(0.0, self._next_start_at - _now()) or None
-            waiter.slot.set_exception(NoSlotError("no slot was free within max_elapsed", retry_after=retry_after))
+        if not waiter.slot.done():
+            self.queue.remove(waiter)
+            waiter.slot.set_exception(self._out_of_time(waiter.breaker))
 
     def _end_outlasted_waits(self, breaker: CircuitBreaker) -> None:
         """End the waits of bulk callers for which the breaker was open for too long."""

@@ -23,7 +23,8 @@ __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
 T = TypeVar("T")
 _logger = logging.getLogger("podero_async")
 
-_RETRY_COST = 5  # of the budget, for each retry; a success at the first attempt gives 1 back
+_RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt gives 1 back
+_FIRST_RETRY_COST = 1
 
 
 @attrs.define
@@ -127,7 +128,7 @@ class Retrier:
                 state.attempt_number >= self._policy.max_attempts
                 or state.upcoming_sleep > self.left_s(call)
                 or (_retry_after(state) or 0.0) > self._policy.retry_after_max
-                or (is_breaker_closed() and not self._pay())
+                or (is_breaker_closed() and not self._pay(call.attempts))
             )
 
         async def next_attempt() -> T:
@@ -140,7 +141,7 @@ class Retrier:
             except PoderoError as error:
                 call.last_error = error
                 raise
-            self.budget = min(self._policy.budget, self.budget + _RETRY_COST)
+            self.budget = min(self._policy.budget, self.budget + _cost(call.attempts - 1))
             return value
 
         call.last_error = first_error
@@ -161,12 +162,21 @@ class Retrier:
         # Callers that were told the same Retry-After must not return together, so the jitter is added to it.
         return (_retry_after(state) or 0.0) + self._random_between(0.0, ceiling)
 
-    def _pay(self) -> bool:
-        """Take the cost of a retry from the budget, if the budget covers it."""
-        if self.is_spent:
+    def _pay(self, retry: int) -> bool:
+        """Take the cost of a call's next retry from the budget, if the budget covers it.
+
+        Later retries leave a rest for the first ones of other calls, because some vehicles fail in all their attempts.
+        """
+        cost = _cost(retry)
+        rest = 0 if retry == 1 else _RETRY_COST
+        if self.budget < cost + rest:
             return False
-        self.budget -= _RETRY_COST
+        self.budget -= cost
         return True
+
+
+def _cost(retry: int) -> int:
+    return _FIRST_RETRY_COST if retry == 1 else _RETRY_COST
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:

@@ -32,7 +32,6 @@ from podero_async.errors import (
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_USERS_BYTES",
-    "BodyDecoder",
     "LargeBodies",
     "Response",
     "api_error",
@@ -49,8 +48,6 @@ MAX_USERS_BYTES = 64 << 20
 """The same for a list of users, which is one response: 100,000 users fit."""
 
 _MAX_ERROR_BYTES = 64 << 10
-_MAX_INLINE_BYTES = 16 << 10  # decoded in less time than a turn of the event loop takes
-_MAX_LOOP_BYTES = 256 << 10  # decoded in 15 ms even if each row is faulty; a page of 200 sessions has 136 kB
 _MIN_LARGE_BYTES = 1 << 20
 _MAX_LARGE_BODIES = 4
 _OK = 200
@@ -227,50 +224,6 @@ async def _read(
     return True
 
 
-class BodyDecoder:
-    """Decode bodies without blocking the event loop for long.
-
-    Args:
-        max_inline_bytes: The largest body that is decoded without a pause for other tasks.
-        max_loop_bytes: The largest body that is decoded on the event loop.
-    """
-
-    def __init__(self, *, max_inline_bytes: int = _MAX_INLINE_BYTES, max_loop_bytes: int = _MAX_LOOP_BYTES) -> None:
-        self._max_inline_bytes = max_inline_bytes
-        self._max_loop_bytes = max_loop_bytes
-        self._lock = asyncio.Lock()
-        self._thread_lock = asyncio.Lock()
-
-    async def decode(self, response: Response, decode: Callable[[bytes], T], *, is_alone: bool = False) -> T:
-        """Inflate a body, and return the value that `decode` makes of it.
-
-        Args:
-            response: The response.
-            decode: Makes a value of the inflated body.
-            is_alone: Whether no other request is under way, so that nothing is gained by letting other tasks run first.
-
-        Raises:
-            CorruptBodyError, OversizedBodyError: See `Response.body`.
-        """
-        size = response.declared_bytes
-        try:
-            # 1. A small body is decoded at once.
-            if size <= self._max_inline_bytes:
-                return decode(response.body(self._max_loop_bytes))
-            # 2. A page is decoded on the event loop, one at a time, and other tasks run in between: they send their next
-            #    requests, so the server is not idle, and use the last value while it is in the CPU cache.
-            if size <= self._max_loop_bytes:
-                async with self._lock:
-                    if not is_alone:
-                        await asyncio.sleep(0)
-                    return decode(response.body(self._max_loop_bytes))
-        except OversizedBodyError:
-            pass  # the body is larger than its gzip trailer declares
-        # 3. A larger body is decoded in a thread, one at a time, so that few inflated bodies are in memory.
-        async with self._thread_lock:
-            return await asyncio.to_thread(lambda: decode(response.body()))
-
-
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
     """Return the error of a call if the body of its response is not readable."""
     if isinstance(error, OversizedBodyError):
@@ -279,7 +232,7 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
     if isinstance(error, _UnexpectedEncodingError):
         reason = "the response has a content encoding other than gzip"
         return TransportError(reason, method, path, retryable=False)
-    return TransportError("the response body was cut short", method, path)
+    return TransportError("the response body was cut short, or is not gzip although its header says so", method, path)
 
 
 def api_error(response: Response) -> ApiError:

@@ -247,12 +247,12 @@ async def _send_over_usable_connection(
     """Send a request over another connection if bytes arrived on the one from the pool while it was idle."""
     send = request.send
 
-    async def send_if_usable(connection: Connection) -> aiohttp.ClientResponse:
-        if connection.protocol is not None and connection.protocol.should_close:
+    async def send_if_usable(conn: Connection) -> aiohttp.ClientResponse:
+        if conn.protocol is not None and conn.protocol.should_close:
             raise _UnusableConnectionError  # aiohttp then closes it
-        return await send(connection)
+        return await send(conn)
 
-    request.send = send_if_usable  # type: ignore[method-assign,assignment]  # aiohttp shows the connection nowhere else
+    request.send = send_if_usable  # type: ignore[method-assign]  # aiohttp shows the connection nowhere else
     for _ in range(_MAX_UNUSABLE_CONNECTIONS):
         with suppress(_UnusableConnectionError):
             return await handler(request)

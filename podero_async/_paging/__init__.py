@@ -1,7 +1,7 @@
 """Read a list that may change during the read, and prove that nothing is missing from the result.
 
-Import direction: `reader` > `overlap` > `proof` > `page` > `window`; `reader` > `balance` > `page`. No module here knows
-HTTP: each page comes from a function that the caller passes in.
+Import direction: `reader` > `plain` > `overlap` > `proof` > `page` > `window`; `reader` > `balance` > `page`. No module here
+knows HTTP: each page comes from a function that the caller passes in.
 
 # How completeness is proven
 

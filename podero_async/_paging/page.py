@@ -39,9 +39,10 @@ class Page:
 
     @classmethod
     def outlined(cls, offset: int, body: bytes, *, limit: int | None = None) -> Page:
-        """Read the ids and times of a page, and leave its rows undecoded."""
+        """Read the ids and times of a page, and leave its rows undecoded unless the body is large."""
         outline = outline_page(body)
-        decode = partial(decode_page, body, first_index=offset)
+        page = decode_page(body, first_index=offset) if len(body) > _MAX_OUTLINED_BYTES else None
+        decode = partial(decode_page, body, first_index=offset) if page is None else lambda: page
         return cls(offset, outline.total, len(outline.ids), decode, lambda: outline, limit)
 
     @classmethod

@@ -11,8 +11,9 @@ from typing import Any
 from podero_async._paging.balance import Balance
 from podero_async._paging.overlap import OverlapReader, refusal_of
 from podero_async._paging.page import NewRows, Page
+from podero_async._paging.plain import read_plainly
 from podero_async._paging.window import Window
-from podero_async.errors import ApiError, CompletenessError, RequestTimeoutError
+from podero_async.errors import ApiError
 from podero_async.models import Completeness
 
 __all__ = ["SessionListReader"]
@@ -29,7 +30,6 @@ _MAX_ROWS_GAINED = 1000  # if the days count twice the total and this many more,
 _MAX_UNPROVEN_PARTS = 8  # per window; more come from a server that miscounts
 _MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
 _MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
-_MAX_PAGES_WITHOUT_NEW_ROWS = 50  # in a row; more come from a server that repeats itself
 
 
 class SessionListReader:
@@ -201,28 +201,9 @@ class SessionListReader:
                 return
         yield _flatten(self._split(part, first))
 
-    async def _read_plainly(self, window: Window) -> AsyncGenerator[Page, None]:
-        """Read a window by plain offset paging, as far as the server returns rows. It proves nothing."""
-        known: set[str] = set()
-        offset = idle_pages = 0
-        limit = max(self.total, _MIN_ROWS_READ_PLAINLY, window.days * _MAX_ROWS_PER_DAY)
-        while offset <= limit and idle_pages <= _MAX_PAGES_WITHOUT_NEW_ROWS:
-            try:
-                page = await self._request(window, offset)
-            except (ApiError, RequestTimeoutError) as error:
-                refusal_of(error, is_later_page=offset > 0)
-                return
-            if not page.count:
-                return
-            yield page
-            idle_pages = idle_pages + 1 if known.issuperset(page.ids) else 0
-            if idle_pages == _MAX_SAME_PAGES and page.ids == self._first.ids and known == set(page.ids):
-                if page.total <= page.count:  # the page claims to be the whole list
-                    return
-                reason = "the list makes no progress: every offset returns its first page"
-                raise CompletenessError(reason, len(self._seen), page.total)
-            known.update(page.ids)
-            offset = page.end
+    def _read_plainly(self, window: Window) -> AsyncGenerator[Page, None]:
+        max_offset = max(self.total, _MIN_ROWS_READ_PLAINLY, window.days * _MAX_ROWS_PER_DAY)
+        return read_plainly(partial(self._request, window), self._first, self._seen, max_offset=max_offset)
 
     async def _request(self, window: Window, offset: int) -> Page:
         page = await self._repeat(window, await self._fetch(window, offset))

@@ -327,9 +327,18 @@ async def hang() -> None:
     await asyncio.sleep(3600)
 
 
+async def await_a_cancelled_task() -> None:
+    task = asyncio.create_task(hang())
+    task.cancel()
+    await task
+
+
 @pytest.mark.leaping
 @pytest.mark.parametrize("action", ["lock", "load", "save", "unlock"])
-@pytest.mark.parametrize(("failure", "error"), [(fail, "ConnectionError"), (hang, "TimeoutError")])
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [(fail, "ConnectionError"), (hang, "TimeoutError"), (await_a_cancelled_task, "CancelledError")],
+)
 async def test_a_store_that_fails_costs_no_call(
     action: str, failure: Callable[[], Awaitable[None]], error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -379,6 +388,29 @@ async def test_closing_cancels_a_store_that_hangs(action: str) -> None:
     await asyncio.wait([waiting])
     assert isinstance(waiting.exception(), ConfigurationError if action in {"lock", "load"} else type(None))
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"value": "t0ken\n"},
+        {"value": None},
+        {"value": "t0ken", "refresh_token": "a b"},
+        {"value": "t0ken", "renew_at": None},
+        {"value": "t0ken", "usable_until": math.nan},
+    ],
+)
+async def test_a_store_cannot_return_an_unusable_token(fields: dict[str, Any]) -> None:
+    """A token that no header can carry, or without times, cannot be made, so another one is requested."""
+
+    async def make() -> None:
+        with pytest.raises(ConfigurationError, match="must be") as caught:
+            Token(**fields)
+        assert "t0ken" not in str(caught.value)
+        raise caught.value
+
+    store = FailingStore("load", make)
+    assert await cache_of(ScriptedEndpoint(takes_s=0.0), store=store).get() == "token-1"
 
 
 async def test_a_stored_value_that_is_no_token_is_ignored() -> None:

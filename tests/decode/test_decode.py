@@ -333,6 +333,24 @@ def test_the_slow_path_reads_at_most_2000_rows() -> None:
     assert len(decode_page(page_body(*[wire_row()] * 2001)).items) == 2001
 
 
+def test_the_slow_path_parses_one_row_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter lock is never held for a whole page, unless it has a value such as NaN, which msgspec refuses."""
+    parsed: list[int] = []
+
+    def parse(body: bytes) -> Any:
+        parsed.append(len(body))
+        return json.loads(body)
+
+    monkeypatch.setattr("podero_async._decode.responses.decode_json", parse)
+    rows = [wire_row(number, curve=[0.125] * 1000) for number in range(50)]
+    rows[7]["target_soc_pct"] = "eighty"
+    assert len(decode_page(page_body(*rows)).items) == 49
+    assert len(parsed) == 50
+    rows[7]["target_soc_pct"] = float("nan")
+    assert len(decode_page(page_body(*rows)).items) == 49
+    assert parsed[50:] == [len(page_body(*rows))]
+
+
 class RecordingBytes(bytes):
     """Bytes that record the sizes of the slices taken from them."""
 

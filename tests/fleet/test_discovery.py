@@ -47,6 +47,27 @@ async def test_every_listed_user_arrives_whatever_the_total(
     assert warnings_of(caplog) == [expected] * (off_by != 0)
 
 
+@pytest.mark.parametrize(
+    ("number_of_users", "serves_pages", "requests"),
+    [(120, True, 3), (50, True, 2), (51, False, 1), (50, False, 2), (2000, False, 1)],
+)
+async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serves_pages: bool, requests: int) -> None:
+    """An array of a round number of users is followed by a request for more, which a server without pages may refuse."""
+    offsets = []
+
+    async def handler(request: web.Request) -> web.Response:
+        users = [{"id": str(UUID(int=number))} for number in range(number_of_users)]
+        offset = int(request.query.get("offset", 0))
+        offsets.append(offset)
+        if offset and not serves_pages:
+            return web.json_response({"detail": "unknown parameter"}, status=422)
+        return web.json_response(users[offset:][: int(request.query.get("limit", 50))] if serves_pages else users)
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert [user.id.int async for user in client.users()] == list(range(number_of_users))
+    assert len(offsets) == requests
+
+
 @pytest.mark.parametrize("page_size", [50, 60, 200])
 async def test_a_correct_list_costs_one_request_per_page(page_size: int) -> None:
     """Each page repeats five users, and only a full last page is followed by another, since the total may be too small."""

@@ -182,7 +182,7 @@ async def test_waiting_for_a_slot_does_not_count_as_elapsed_time() -> None:
 
 
 async def test_all_calls_share_the_retry_budget() -> None:
-    """A budget of 20 pays for four retries in all."""
+    """A budget of 20 pays for three retries of the first call, and for the first retry of nine others."""
     retrier = Retrier(RetryPolicy(budget=20, max_attempts=4))
     attempts = 0
 
@@ -194,8 +194,18 @@ async def test_all_calls_share_the_retry_budget() -> None:
     for _ in range(10):
         with pytest.raises(ServerError):
             await retrier.run(attempt, RequestStats())
-    assert attempts == 10 + 20 // 5
+    assert attempts == 10 + 3 + 9
     assert retrier.is_spent
+
+
+async def test_calls_in_permanent_trouble_leave_the_others_their_first_retry() -> None:
+    """If a third of all calls fail in each attempt, the others still succeed although each fails once."""
+    retrier = Retrier(RetryPolicy(max_attempts=4, backoff_initial=1e-6))
+    for _ in range(500):
+        with pytest.raises(ServerError):
+            await retrier.run(failing(*[unavailable() for _ in range(4)]), RequestStats())
+        for failures in ([], [unavailable()]):
+            assert await retrier.run(failing(*failures), RequestStats()) == "value"
 
 
 async def test_retries_cost_nothing_while_the_breaker_is_not_closed() -> None:
@@ -207,14 +217,14 @@ async def test_retries_cost_nothing_while_the_breaker_is_not_closed() -> None:
 
 
 async def test_successes_refill_the_budget() -> None:
-    """A success at the first attempt pays for a fifth of a retry, and a successful retry returns its cost."""
+    """A success at the first attempt gives 1 back, and a successful retry returns its cost."""
     retrier = Retrier(RetryPolicy(budget=5))
     with pytest.raises(NotFoundError):
         await retrier.run(failing(unavailable(), NotFoundError(404, "x", "GET", "/x")), RequestStats())
     assert retrier.is_spent
     for successes in range(1, 8):
         await retrier.run(failing(), RequestStats())
-        assert retrier.budget == min(successes, 5)
+        assert retrier.budget == min(4 + successes, 5)
     assert await retrier.run(failing(unavailable()), RequestStats()) == "value"
     assert retrier.budget == 5
 

@@ -115,7 +115,7 @@ class RetryMachine(LoopMachine):
     def succeed(self, which: int, count: int) -> None:
         for _ in range(min(count, len(self._attempting()))):
             model = self._attempting()[which % len(self._attempting())]
-            self._gain(1 if model.attempts == 1 else _COST)
+            self._gain(1 if model.attempts <= 2 else _COST)
             self._end(model, "value")
 
     @precondition(lambda self: self._attempting())
@@ -151,10 +151,11 @@ class RetryMachine(LoopMachine):
         ):
             return False
         if self.is_breaker_closed:
-            if self.budget < _COST:
+            cost, least = (1, 1) if model.attempts == 1 else (_COST, 2 * _COST)
+            if self.budget < least:
                 return False
-            self.budget -= _COST
-            self.paid += 1
+            self.budget -= cost
+            self.paid += cost
         return True
 
     @precondition(lambda self: self._attempting())
@@ -224,7 +225,7 @@ class RetryMachine(LoopMachine):
             assert (model.call.attempts, model.stats.retries) == (model.attempts, model.attempts - 1)
         assert 0 <= self.budget == self.retrier.budget <= self.policy.budget
         assert self.retrier.is_spent == (self.budget < _COST)
-        assert self.paid * _COST <= self.gained, "more retries than were paid for"
+        assert self.paid <= self.gained, "more retries than were paid for"
 
     def finish(self) -> None:
         self.wait(self.policy.max_elapsed + _MAX_RETRY_AFTER_S)

@@ -6,6 +6,8 @@ import asyncio
 import gzip
 import pickle
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
@@ -31,7 +33,8 @@ from podero_async import (
     TransportError,
 )
 from podero_async._flow.retry import RequestStats
-from podero_async._http.response import BodyDecoder, Response
+from podero_async._http.body_decoder import BodyDecoder
+from podero_async._http.response import Response
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import (
     ORG,
@@ -105,6 +108,32 @@ async def test_a_large_body_is_inflated_and_decoded_in_a_thread(body: bytes) -> 
     assert await decoder.decode(RecordingResponse(200, {}, [body], "gzip"), decode) == 11
     assert len(threads) == 2
     assert threading.get_ident() not in threads
+
+
+async def test_a_large_body_is_decoded_although_the_threads_of_the_event_loop_are_busy() -> None:
+    """The client has its own thread, which decodes one body at a time, even after a cancellation."""
+    loop, free, running, most = asyncio.get_running_loop(), threading.Event(), 0, 0
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, free.wait)
+
+    def decode(body: bytes) -> int:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+        return len(body)
+
+    decoder = BodyDecoder(max_inline_bytes=5, max_loop_bytes=10)
+    try:
+        calls = [asyncio.create_task(decoder.decode(Response(200, {}, [bytes(11)], ""), decode)) for _ in range(3)]
+        await asyncio.sleep(0.005)
+        calls[0].cancel()
+        assert await asyncio.gather(*calls[1:]) == [11, 11]
+    finally:
+        free.set()
+        await busy
+    assert most == 1
 
 
 async def test_bodies_are_decoded_one_at_a_time_and_let_other_tasks_run() -> None:
@@ -185,7 +214,7 @@ async def test_each_error_status_has_its_error(status: int, kind: type[ApiError]
         (b"nonsense\r\n\r\n", "the response is not valid HTTP"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\n[]",
-            "the response body was cut short",
+            "the response body was cut short, or is not gzip although its header says so",
         ),
     ],
     ids=["silence", "short", "short chunk", "nonsense", "no gzip"],

@@ -173,6 +173,16 @@ def test_a_first_page_is_decoded_later_if_more_pages_follow(body: bytes, is_deco
     assert len(page.decode().items) == page.count
 
 
+@pytest.mark.parametrize("curve", [0, 20_000])
+def test_a_large_later_page_is_decoded_when_it_arrives(curve: int) -> None:
+    """A page of over 256 kB is not decoded later, on the event loop, whether a row is unreadable or not."""
+    rows = [wire_row(number, curve=[0.125] * curve) for number in range(3)]
+    rows[1]["target_soc_pct"] = "eighty"
+    page = Page.outlined(200, page_body(*rows, total=203))
+    assert (page.decode() is page.decode()) is (curve > 0)
+    assert (len(page.decode().items), [item.index for item in page.decode().rejected]) == (2, [201])
+
+
 def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
     """A first page whose text is broken raises a retryable error when it arrives, so that its request is repeated."""
     with pytest.raises(DecodeError) as caught:

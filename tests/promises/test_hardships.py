@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from traceback import walk_tb
@@ -301,6 +302,29 @@ async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
     async with serving(handler) as origin, credentials_client(origin) as client:
         assert await client.electric_vehicles(USER) == []
     assert statuses == []
+
+
+@pytest.mark.leaping
+async def test_no_attempt_begins_after_a_slow_probe() -> None:
+    """If a call with `max_elapsed=1` sends a probe that takes 3 s, it ends with this probe."""
+    clock, sent, mode = asyncio.get_running_loop().time, dict[str, list[float]](), "good"
+
+    async def handler(request: web.Request) -> web.Response:
+        sent.setdefault(request.path.split("/")[-2], []).append(clock())
+        await asyncio.sleep(3 if mode == "slow" else 0)
+        return web.json_response([], status=500 if mode == "down" else 200)
+
+    async def call(user: int) -> None:
+        began = clock()
+        with suppress(PoderoError):
+            await client.electric_vehicles(UUID(int=user))
+        assert all(at <= began + 1 for at in sent.pop(str(UUID(int=user)), []))
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy(max_elapsed=1.0)) as client:
+        await client.electric_vehicles(USER)
+        for mode in ("down", "slow") * 4:
+            await asyncio.gather(*(call(user) for user in range(10, 50 if mode == "down" else 11)))
+            await asyncio.sleep(10)
 
 
 @pytest.mark.leaping
