@@ -46,6 +46,7 @@ class Limiter:
         """The circuit breaker of each endpoint that was used."""
         self.queue = SlotQueue()
         """The callers that wait for a slot."""
+        self._has_open_breaker = False  # as of the last report that may have changed it
         self._starts = 0
         self._cut_at_start = 0  # throttling of this start or an older one belongs to the last burst
         self._closed = False
@@ -97,7 +98,8 @@ class Limiter:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        if self.queue.size or self.in_flight >= self._limit_for(is_bulk=is_bulk):
+        limit = self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
+        if self.queue.size or self.in_flight >= limit:
             return None
         now = _now()
         if now < self._paused_until or now < self._rate.next_start_at:
@@ -160,8 +162,11 @@ class Limiter:
         """Report a success."""
         before = self._concurrency.value
         is_news = not slot.breaker.is_calm
+        if before == self.ceiling and not is_news:
+            return  # as most of the time
         if is_news:
             slot.breaker.succeeded(_now(), limit=before)
+            self._has_open_breaker = self.breakers.has_open
         if before < self.ceiling:  # so `adaptive` is true
             self._concurrency.grow(self.in_flight)
         if is_news or self._concurrency.value > before:
@@ -177,6 +182,7 @@ class Limiter:
             if self.is_adaptive:
                 is_first = slot.breaker.throttled_bursts == 1
                 self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=is_first, min_starts=before // 2)
+        self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
     def failed(self, slot: Slot, cause: str = "") -> None:
@@ -185,6 +191,7 @@ class Limiter:
             now, limit = _now(), self.limit
             if slot.breaker.failed(slot.number, now, limit=limit, is_another_down=self.breakers.is_down, cause=cause):
                 self._end_outlasted_waits(slot.breaker)
+            self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
     def pause(self, seconds: float, cause: str = "") -> None:
@@ -202,9 +209,6 @@ class Limiter:
     def _next_start_at(self) -> float:
         """The time before which no request may start, because of a pause or of the rate."""
         return max(self._paused_until, self._rate.next_start_at)
-
-    def _limit_for(self, *, is_bulk: bool) -> int:
-        return self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
 
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start
@@ -235,11 +239,14 @@ class Limiter:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
         while self.queue.size:
             # Bulk calls alone stop at their own limit: searching their queue in vain costs a third more.
-            limit = self._limit_for(is_bulk=not self.queue.count(is_bulk=False))
-            if self.in_flight >= limit and not self.breakers.has_open:
+            limit = self._concurrency.value if self.queue.counts[False] else self._concurrency.value_for_bulk
+            if self.in_flight >= limit and not self._has_open_breaker:
                 return  # the next release dispatches again
-            now, at = _now(), self._next_start_at
-            next_one = self.queue.pop(now, self._start_at) if at <= now else at
+            now = _now()
+            if now < self._paused_until or now < self._rate.next_start_at:
+                self._set_timer(self._next_start_at)
+                return
+            next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
                 next_one.slot.set_result(self._grant(next_one.breaker, now))
             else:
@@ -250,7 +257,7 @@ class Limiter:
     def _start_at(self, waiter: Waiter) -> float:
         """Return when a caller may start, as far as slots and its circuit breaker are concerned."""
         breaker = waiter.breaker
-        if self.in_flight < self._limit_for(is_bulk=waiter.is_bulk):
+        if self.in_flight < (self._concurrency.value_for_bulk if waiter.is_bulk else self._concurrency.value):
             return breaker.next_start_at
         if breaker.is_closed or self.in_flight >= self.ceiling:
             return math.inf
