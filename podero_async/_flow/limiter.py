@@ -162,8 +162,6 @@ class Limiter:
         """Report a success."""
         before = self._concurrency.value
         is_news = not slot.breaker.is_calm
-        if before == self.ceiling and not is_news:
-            return  # as most of the time
         if is_news:
             slot.breaker.succeeded(_now(), limit=before)
             self._has_open_breaker = self.breakers.has_open
@@ -205,11 +203,6 @@ class Limiter:
 
     # --- inner workings -----------------------------------------------------------------------------------------------
 
-    @property
-    def _next_start_at(self) -> float:
-        """The time before which no request may start, because of a pause or of the rate."""
-        return max(self._paused_until, self._rate.next_start_at)
-
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start
         if is_new_burst and not any(breaker.throttled_bursts for breaker in self.breakers.values()):
@@ -244,7 +237,7 @@ class Limiter:
                 return  # the next release dispatches again
             now = _now()
             if now < self._paused_until or now < self._rate.next_start_at:
-                self._set_timer(self._next_start_at)
+                self._set_timer(max(self._paused_until, self._rate.next_start_at))
                 return
             next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
@@ -275,7 +268,7 @@ class Limiter:
         if not waiter.breaker.is_closed:
             waiter.slot.set_exception(NoSlotError(waiter.breaker.describe_outage(_now()), is_outage=True))
         else:
-            retry_after = max(0.0, self._next_start_at - _now()) or None
+            retry_after = max(0.0, max(self._paused_until, self._rate.next_start_at) - _now()) or None
             waiter.slot.set_exception(NoSlotError("no slot was free within max_elapsed", retry_after=retry_after))
 
     def _end_outlasted_waits(self, breaker: CircuitBreaker) -> None:
