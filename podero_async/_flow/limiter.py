@@ -101,7 +101,7 @@ class Limiter:
         limit = self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
         if self.queue.size or self.in_flight >= limit:
             return None
-        now = _now()
+        now = asyncio.get_running_loop().time()
         if now < self._paused_until or now < self._rate.next_start_at:
             return None
         breaker = self.breakers[endpoint]
@@ -126,9 +126,11 @@ class Limiter:
             return slot
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
-        if waiter.gives_up_before(self._paused_until):
-            raise self._too_late()
-        expiry = None if is_bulk or left_s == math.inf else loop.call_at(waiter.since + left_s, self._expire, waiter)
+        expiry = None
+        if not is_bulk and left_s < math.inf:
+            if waiter.gives_up_before(self._paused_until):
+                raise self._too_late()
+            expiry = loop.call_at(waiter.since + left_s, self._expire, waiter)
         self.queue.append(waiter)
         self._dispatch()  # sets the timer if nothing but time is missing
         try:
@@ -162,6 +164,8 @@ class Limiter:
         """Report a success."""
         before = self._concurrency.value
         is_news = not slot.breaker.is_calm
+        if before == self.ceiling and not is_news:
+            return
         if is_news:
             slot.breaker.succeeded(_now(), limit=before)
             self._has_open_breaker = self.breakers.has_open
@@ -232,10 +236,10 @@ class Limiter:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
         while self.queue.size:
             # Bulk calls alone stop at their own limit: searching their queue in vain costs a third more.
-            limit = self._concurrency.value if self.queue.counts[False] else self._concurrency.value_for_bulk
+            limit = self._concurrency.value if self.queue.interactive else self._concurrency.value_for_bulk
             if self.in_flight >= limit and not self._has_open_breaker:
                 return  # the next release dispatches again
-            now = _now()
+            now = asyncio.get_running_loop().time()
             if now < self._paused_until or now < self._rate.next_start_at:
                 self._set_timer(max(self._paused_until, self._rate.next_start_at))
                 return
@@ -251,7 +255,7 @@ class Limiter:
         """Return when a caller may start, as far as slots and its circuit breaker are concerned."""
         breaker = waiter.breaker
         if self.in_flight < (self._concurrency.value_for_bulk if waiter.is_bulk else self._concurrency.value):
-            return breaker.next_start_at
+            return -math.inf if breaker.is_calm else breaker.next_start_at
         if breaker.is_closed or self.in_flight >= self.ceiling:
             return math.inf
         # Requests that hang keep their slots for as long as their timeout allows. Probes are sent beside them.

@@ -73,10 +73,10 @@ class SlotQueue:
         # For each class the callers by endpoint: False for interactive, True for bulk calls.
         self._callers: dict[bool, defaultdict[CircuitBreaker, deque[Waiter]]]
         self._callers = {False: defaultdict(deque), True: defaultdict(deque)}
-        self.counts = {False: 0, True: 0}
-        """How many callers of each class wait."""
         self.size = 0
         """How many callers wait."""
+        self.interactive = 0
+        """How many of them are interactive."""
 
     def __iter__(self) -> Iterator[Waiter]:
         for by_endpoint in self._callers.values():
@@ -88,8 +88,8 @@ class SlotQueue:
         self._arrivals += 1
         waiter.number = self._arrivals
         self._callers[waiter.is_bulk][waiter.breaker].append(waiter)
-        self.counts[waiter.is_bulk] += 1
         self.size += 1
+        self.interactive += not waiter.is_bulk
 
     def remove(self, waiter: Waiter) -> bool:
         """Remove a caller. Return whether it was still queued."""
@@ -97,8 +97,8 @@ class SlotQueue:
             self._callers[waiter.is_bulk][waiter.breaker].remove(waiter)
         except ValueError:
             return False
-        self.counts[waiter.is_bulk] -= 1
         self.size -= 1
+        self.interactive -= not waiter.is_bulk
         return True
 
     def reject(self, is_rejected: Callable[[Waiter], bool], error: Callable[[], Exception]) -> None:
@@ -118,14 +118,16 @@ class SlotQueue:
         earliest = math.inf
         bulk_goes_first = self._in_a_row >= self._max_in_a_row
         for is_bulk in (bulk_goes_first, not bulk_goes_first):
-            if not self.counts[is_bulk]:
-                continue
+            if self.interactive == (self.size if is_bulk else 0):
+                continue  # no caller of this class waits
             callers, at = self._first(now, start_at, is_bulk=is_bulk)
             if callers is not None:
-                passes_bulk = not is_bulk and self.counts[True] and self._first(now, start_at, is_bulk=True)[0]
+                passes_bulk = (
+                    not is_bulk and self.size > self.interactive and self._first(now, start_at, is_bulk=True)[0]
+                )
                 self._in_a_row = self._in_a_row + 1 if passes_bulk else 0
-                self.counts[is_bulk] -= 1
                 self.size -= 1
+                self.interactive -= not is_bulk
                 return callers.popleft()
             earliest = min(earliest, at)
         return earliest
@@ -139,8 +141,8 @@ class SlotQueue:
         for waiters in self._callers[is_bulk].values():
             while waiters and waiters[0].slot.done():  # cancelled, but its task has not run yet
                 waiters.popleft()
-                self.counts[is_bulk] -= 1
                 self.size -= 1
+                self.interactive -= not is_bulk
             if waiters and (first is None or waiters[0].number < first[0].number):
                 if (at := start_at(waiters[0])) <= now:
                     first = waiters
