@@ -185,7 +185,7 @@ def _raise_rejected(item: RejectedItem, path: str) -> None:
 
 @contextmanager
 def _errors_naming(path: str) -> Iterator[None]:
-    """Add the path of the list to an error of its completeness."""
+    """Add the path of the list to a `CompletenessError`."""
     try:
         yield
     except CompletenessError as error:

@@ -43,7 +43,7 @@ class _Ended:
         return cls(error, error.__traceback__ if error else None)
 
     def exception(self) -> BaseException:
-        """Return the error to raise: itself first, then copies, so that no traceback names another consumer."""
+        """Return the error to raise: the original once, then copies, so that no traceback shows another consumer."""
         if self._error is None:
             return StopAsyncIteration()
         if not self._was_raised:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Endpoints:
     """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones.
 
-    Each method returns the coroutine of the transport's call, since one of its own would only await that one.
+    Each method returns the coroutine of the transport's call: a coroutine of its own would only await it.
     """
 
     def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:

@@ -62,8 +62,7 @@ class RequestSender:
         self._tokens = tokens
         self._pauses = pauses
         self.counts = RequestStats()
-        self._last_served: Request | None = None  # the last request that succeeded
-        self._last_good: dict[str, Request] = {}  # for each endpoint
+        self._last_good: dict[str, Request] = {}  # the last request that succeeded, for each endpoint
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
 
@@ -88,7 +87,6 @@ class RequestSender:
             # 4. Return the response, repeat the request with another token, or raise the error.
             if response.status == _OK:
                 self._tokens.served(token)
-                self._last_served = request
                 return response
             if response.status == _UNAUTHORIZED:
                 refusals = refusals or Refusals()
@@ -104,14 +102,15 @@ class RequestSender:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            served = self._last_served
-            if served is None or served.url == request.url:
+            good = next((good for good in reversed(self._last_good.values()) if good.url != request.url), None)
+            if good is None:
                 return None
-            self._pauses.check("GET", served.path)
+            self._pauses.check("GET", good.path)
             call.stats.requests += 1
             self.counts.requests += 1
-            with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
-                response = await self._session.send("GET", served.url, served.path, self._headers_for(token))
+            # The check takes no slot: behind queued requests it would come late, and these would be refused, too.
+            with suppress(TransportError):
+                response = await self._session.send("GET", good.url, good.path, self._headers_for(token))
                 response.release()
                 if not is_server_fault(response.status) and not is_retryable_status(response.status):
                     return response.status != _UNAUTHORIZED
@@ -198,7 +197,7 @@ class RequestSender:
         return True
 
     def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
-        """Return the error of a call that got no slot: that of its last attempt, unless a time is known."""
+        """Return the error of a call that got no slot: that of its last attempt, unless it is known when to call again."""
         call.attempts -= 1  # this one was not sent
         if call.last_error is not None and error.retry_after is None:
             call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error

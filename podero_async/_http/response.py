@@ -266,7 +266,7 @@ class BodyDecoder:
                     return decode(response.body(self._max_loop_bytes))
         except OversizedBodyError:
             pass  # the body is larger than its gzip trailer declares
-        # 3. A larger body is decoded in a thread, one at a time, so that few are in memory inflated.
+        # 3. A larger body is decoded in a thread, one at a time, so that few inflated bodies are in memory.
         async with self._thread_lock:
             return await asyncio.to_thread(lambda: decode(response.body()))
 

@@ -112,7 +112,7 @@ class AttemptTimeout:
             self._timer.fire_at(self.deadline)
 
     def hold(self) -> None:
-        """Apply only `total` until the next progress, since the client itself does not read."""
+        """Apply only `total` until the next progress, while the client itself does not read."""
         self.deadline = self._end
 
     def expire(self) -> None:

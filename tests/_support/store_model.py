@@ -67,7 +67,7 @@ class Outcome:
         return (vehicle.user_id, vehicle.vehicle_id, window.from_date, window.to_date, window.include_hidden)
 
     def covers(self, window: Record) -> bool:
-        """Return whether its window has the same vehicle as another window and covers all of its days."""
+        """Return whether this window has the vehicle of the given one and covers all days of the given one."""
         user, vehicle, first, last, _ = self.window
         return (user, vehicle) == window[:2] and first <= window[2] and last >= window[3]
 
@@ -97,7 +97,7 @@ class StoreModel:
     failures: list[Record] = attrs.field(factory=list)
     rejected: list[Record] = attrs.field(factory=list)
     moves: Counter[UUID] = attrs.field(factory=Counter)
-    """Sessions that moved to another vehicle since the last run was finished. They may be stored twice until the next one is."""
+    """Sessions that moved to another vehicle since the last finished run. They may be stored twice until the next run ends."""
 
     def write(self, run_id: int, outcomes: Iterable[Outcome]) -> Written:
         """Apply a batch and return the expected changes."""

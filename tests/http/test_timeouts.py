@@ -1,4 +1,4 @@
-"""A request that hangs ends at its moment, and a cancellation by a caller is never reported as a timeout."""
+"""A request that hangs ends at its deadline, and a cancellation by a caller is never reported as a timeout."""
 
 from __future__ import annotations
 
