@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Self
 
@@ -48,7 +48,7 @@ class FleetFetch:
         self._window = window
         self._discovery_stats = RequestStats()
         self._outcomes = WorkerPool(self._items(vehicles), self._read, slots=limiter.ceiling)
-        self._counts: Counter[str] = Counter()  # by the names of the summary's fields
+        self._counts = defaultdict[str, int](int)  # by the names of the summary's fields
         self._pauses_before = limiter.pauses
 
     def __repr__(self) -> str:
@@ -132,7 +132,7 @@ class FleetFetch:
             counts["vehicles"] += 1
             counts["sessions"] += len(outcome.sessions)
             counts["rejected"] += len(outcome.rejected)
-            counts[outcome.completeness.value] += 1
+            counts[outcome.completeness] += 1
         else:
             counts["failures"] += 1
             if outcome.vehicle is None:

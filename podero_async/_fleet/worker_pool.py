@@ -80,7 +80,7 @@ class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
         self.put_nowait(item)
 
     def full(self) -> bool:
-        is_full = self.qsize() >= _MAX_BUFFERED_OUTCOMES or self._sessions >= _MAX_BUFFERED_SESSIONS
+        is_full = self._sessions >= _MAX_BUFFERED_SESSIONS or self.qsize() >= _MAX_BUFFERED_OUTCOMES
         return is_full and not self.has_ended
 
     def _put(self, item: tuple[T, Outcome] | _Ended) -> None:

@@ -46,6 +46,7 @@ class Limiter:
         """The circuit breaker of each endpoint that was used."""
         self.queue = SlotQueue()
         """The callers that wait for a slot."""
+        self._has_open_breaker = False  # as of the last report that may have changed it
         self._starts = 0
         self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
         self._closed = False
@@ -97,9 +98,10 @@ class Limiter:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        if self.queue.size or self.in_flight >= self._limit_for(is_bulk=is_bulk):
+        limit = self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
+        if self.queue.size or self.in_flight >= limit:
             return None
-        now = _now()
+        now = asyncio.get_running_loop().time()
         if now < self._paused_until or now < self._rate.next_start_at:
             return None
         breaker = self.breakers[endpoint]
@@ -126,9 +128,11 @@ class Limiter:
             return slot
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
-        if waiter.gives_up_before(self._paused_until):
-            raise self._too_late()
-        expiry = None if is_bulk or left_s == math.inf else loop.call_at(waiter.since + left_s, self._expire, waiter)
+        expiry = None
+        if not is_bulk and left_s < math.inf:
+            if waiter.gives_up_before(self._paused_until):
+                raise self._too_late()
+            expiry = loop.call_at(waiter.since + left_s, self._expire, waiter)
         self.queue.append(waiter)
         self._dispatch()  # sets the timer if the caller waits only for a time
         try:
@@ -162,8 +166,11 @@ class Limiter:
         """Report a success."""
         before = self._concurrency.value
         is_news = not slot.breaker.is_calm
+        if before == self.ceiling and not is_news:
+            return
         if is_news:
             slot.breaker.succeeded(_now(), limit=before)
+            self._has_open_breaker = self.breakers.has_open
         if before < self.ceiling:  # so `adaptive` is true
             self._concurrency.grow(self.in_flight)
         if is_news or self._concurrency.value > before:
@@ -179,6 +186,7 @@ class Limiter:
             if self.is_adaptive:
                 is_first = slot.breaker.throttled_bursts == 1
                 self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=is_first, min_starts=before // 2)
+        self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
     def failed(self, slot: Slot, cause: str = "") -> None:
@@ -187,6 +195,7 @@ class Limiter:
             now, limit = _now(), self.limit
             if slot.breaker.failed(slot.number, now, limit=limit, is_another_down=self.breakers.is_down, cause=cause):
                 self._end_outlasted_waits(slot.breaker)
+            self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
     def pause(self, seconds: float, cause: str = "") -> None:
@@ -199,14 +208,6 @@ class Limiter:
         self.queue.reject(lambda waiter: waiter.gives_up_before(self._paused_until), self._too_late)
 
     # --- inner workings -----------------------------------------------------------------------------------------------
-
-    @property
-    def _next_start_at(self) -> float:
-        """The time before which no request may start, because of a pause or of the rate."""
-        return max(self._paused_until, self._rate.next_start_at)
-
-    def _limit_for(self, *, is_bulk: bool) -> int:
-        return self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
 
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start
@@ -237,11 +238,14 @@ class Limiter:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
         while self.queue.size:
             # If only bulk calls wait, their own limit counts: searching their queue without result costs a third more.
-            limit = self._limit_for(is_bulk=not self.queue.count(is_bulk=False))
-            if self.in_flight >= limit and not self.breakers.has_open:
+            limit = self._concurrency.value if self.queue.interactive else self._concurrency.value_for_bulk
+            if self.in_flight >= limit and not self._has_open_breaker:
                 return  # the next release dispatches again
-            now, at = _now(), self._next_start_at
-            next_one = self.queue.pop(now, self._start_at) if at <= now else at
+            now = asyncio.get_running_loop().time()
+            if now < self._paused_until or now < self._rate.next_start_at:
+                self._set_timer(max(self._paused_until, self._rate.next_start_at))
+                return
+            next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
                 next_one.slot.set_result(self._grant(next_one.breaker, now))
             else:
@@ -252,8 +256,8 @@ class Limiter:
     def _start_at(self, waiter: Waiter) -> float:
         """Return when a caller may start, as far as slots and its circuit breaker are concerned."""
         breaker = waiter.breaker
-        if self.in_flight < self._limit_for(is_bulk=waiter.is_bulk):
-            return breaker.next_start_at
+        if self.in_flight < (self._concurrency.value_for_bulk if waiter.is_bulk else self._concurrency.value):
+            return -math.inf if breaker.is_calm else breaker.next_start_at
         if breaker.is_closed or self.in_flight >= self.ceiling:
             return math.inf
         # Requests that hang keep their slots for as long as their timeout allows. Probes are sent beside them.
@@ -265,7 +269,7 @@ class Limiter:
     def _out_of_time(self, breaker: CircuitBreaker) -> NoSlotError:
         if not breaker.is_closed:
             return NoSlotError(breaker.describe_outage(_now()), is_outage=True)
-        retry_after = max(0.0, self._next_start_at - _now()) or None
+        retry_after = max(0.0, max(self._paused_until, self._rate.next_start_at) - _now()) or None
         return NoSlotError("no slot was free within max_elapsed", retry_after=retry_after)
 
     def _expire(self, waiter: Waiter) -> None:
@@ -277,10 +281,7 @@ class Limiter:
     def _end_outlasted_waits(self, breaker: CircuitBreaker) -> None:
         """End the waits of bulk callers for which the breaker was open for too long."""
         now = _now()
-        message = breaker.describe_outage(now)
-        self.queue.reject(
-            lambda waiter: waiter.has_outlasted(breaker, now), lambda: NoSlotError(message, is_outage=True)
-        )
+        self.queue.reject(lambda waiter: waiter.has_outlasted(breaker, now), lambda: self._out_of_time(breaker))
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -71,27 +71,25 @@ class SlotQueue:
         self._max_in_a_row = max_in_a_row
         self._in_a_row = self._arrivals = 0
         # For each class the callers by endpoint: False for interactive, True for bulk calls.
-        self._callers: dict[bool, dict[CircuitBreaker, deque[Waiter]]] = {False: {}, True: {}}
-        self._counts = {False: 0, True: 0}
+        self._callers: dict[bool, defaultdict[CircuitBreaker, deque[Waiter]]]
+        self._callers = {False: defaultdict(deque), True: defaultdict(deque)}
         self.size = 0
         """How many callers wait."""
+        self.interactive = 0
+        """How many of them are interactive."""
 
     def __iter__(self) -> Iterator[Waiter]:
         for by_endpoint in self._callers.values():
             for waiters in by_endpoint.values():
                 yield from waiters
 
-    def count(self, *, is_bulk: bool) -> int:
-        """Return how many callers of a class wait."""
-        return self._counts[is_bulk]
-
     def append(self, waiter: Waiter) -> None:
         """Add a caller behind the others of its class."""
         self._arrivals += 1
         waiter.number = self._arrivals
-        self._callers[waiter.is_bulk].setdefault(waiter.breaker, deque()).append(waiter)
-        self._counts[waiter.is_bulk] += 1
+        self._callers[waiter.is_bulk][waiter.breaker].append(waiter)
         self.size += 1
+        self.interactive += not waiter.is_bulk
 
     def remove(self, waiter: Waiter) -> bool:
         """Remove a caller. Return whether it was still queued."""
@@ -99,8 +97,8 @@ class SlotQueue:
             self._callers[waiter.is_bulk][waiter.breaker].remove(waiter)
         except ValueError:
             return False
-        self._counts[waiter.is_bulk] -= 1
         self.size -= 1
+        self.interactive -= not waiter.is_bulk
         return True
 
     def reject(self, is_rejected: Callable[[Waiter], bool], error: Callable[[], Exception]) -> None:
@@ -120,31 +118,34 @@ class SlotQueue:
         earliest = math.inf
         bulk_goes_first = self._in_a_row >= self._max_in_a_row
         for is_bulk in (bulk_goes_first, not bulk_goes_first):
-            if not self._counts[is_bulk]:
-                continue
-            waiter, at = self._first(now, start_at, is_bulk=is_bulk)
-            if waiter is not None:
-                self._callers[is_bulk][waiter.breaker].popleft()
-                self._counts[is_bulk] -= 1
-                self.size -= 1
-                passes_bulk = not is_bulk and self._counts[True] and self._first(now, start_at, is_bulk=True)[0]
+            if self.interactive == (self.size if is_bulk else 0):
+                continue  # no caller of this class waits
+            callers, at = self._first(now, start_at, is_bulk=is_bulk)
+            if callers is not None:
+                passes_bulk = (
+                    not is_bulk and self.size > self.interactive and self._first(now, start_at, is_bulk=True)[0]
+                )
                 self._in_a_row = self._in_a_row + 1 if passes_bulk else 0
-                return waiter
+                self.size -= 1
+                self.interactive -= not is_bulk
+                return callers.popleft()
             earliest = min(earliest, at)
         return earliest
 
-    def _first(self, now: float, start_at: Callable[[Waiter], float], *, is_bulk: bool) -> tuple[Waiter | None, float]:
-        """Return the first caller of a class that may start now, and the earliest time when another may."""
-        first: Waiter | None = None
+    def _first(
+        self, now: float, start_at: Callable[[Waiter], float], *, is_bulk: bool
+    ) -> tuple[deque[Waiter] | None, float]:
+        """Return the endpoint's callers of whom the first goes next, and the earliest time when another may start."""
+        first: deque[Waiter] | None = None
         earliest = math.inf
         for waiters in self._callers[is_bulk].values():
             while waiters and waiters[0].slot.done():  # cancelled, but its task has not run yet
                 waiters.popleft()
-                self._counts[is_bulk] -= 1
                 self.size -= 1
-            if waiters and (first is None or waiters[0].number < first.number):
+                self.interactive -= not is_bulk
+            if waiters and (first is None or waiters[0].number < first[0].number):
                 if (at := start_at(waiters[0])) <= now:
-                    first = waiters[0]
+                    first = waiters
                 else:
                     earliest = min(earliest, at)
         return first, earliest

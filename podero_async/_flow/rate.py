@@ -148,5 +148,6 @@ class RateLimit:
 
     def started(self, now: float, *, is_filled: bool) -> None:
         """Count a start, made while the concurrency limit was in use (`is_filled`) or not."""
-        if interval_s := max(self._min_interval_s, self.estimator.started(now, is_filled=is_filled)):
+        if interval_s := self.estimator.started(now, is_filled=is_filled) or self._min_interval_s:
+            interval_s = max(interval_s, self._min_interval_s)
             self.next_start_at = max(self.next_start_at, now - _BURST_S) + interval_s

@@ -15,6 +15,7 @@ from podero_async._decode import (
     decode_users,
     decode_vehicles,
     preload_converter,
+    uuid_text,
 )
 from podero_async._flow.retry import RequestStats
 from podero_async._http import Transport
@@ -108,7 +109,8 @@ class Endpoints:
 
     def sessions_path(self, vehicle: VehicleRef) -> str:
         """Return the path of a vehicle's sessions, without query."""
-        return f"{self._root}/{vehicle.user_id}/electric-vehicles/{vehicle.vehicle_id}/sessions"
+        user_id, vehicle_id = uuid_text(vehicle.user_id), uuid_text(vehicle.vehicle_id)
+        return f"{self._root}/{user_id}/electric-vehicles/{vehicle_id}/sessions"
 
 
 @lru_cache(maxsize=16)  # all vehicles of a fleet are read for the same days

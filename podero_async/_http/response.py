@@ -203,9 +203,9 @@ async def _read(
     response: aiohttp.ClientResponse, chunks: list[bytes], attempt: AttemptTimeout, max_bytes: int, enough_bytes: int
 ) -> bool:
     """Append to `chunks` until they hold enough, and return whether the body has ended before."""
-    if (response.content_length or 0) > max_bytes:
-        raise OversizedBodyError(max_bytes)
     content = response.content
+    if not content.is_eof() and (response.content_length or 0) > max_bytes:
+        raise OversizedBodyError(max_bytes)
     size = sum(map(len, chunks))
     while not content.at_eof():
         if size >= enough_bytes:

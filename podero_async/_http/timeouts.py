@@ -37,22 +37,14 @@ class AttemptTimer:
     """
 
     def __init__(self) -> None:
+        self.attempts: set[AttemptTimeout] = set()
+        """The attempts that expire at their deadlines."""
         self.at = math.inf
         """The time when the timer fires."""
-        self._attempts: set[AttemptTimeout] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, attempt: AttemptTimeout) -> None:
-        """Expire an attempt at its deadline, unless it is forgotten before."""
-        self._attempts.add(attempt)
-        if attempt.deadline < self.at:
-            self._set(attempt.deadline)
-
-    def forget(self, attempt: AttemptTimeout) -> None:
-        """Stop watching an attempt."""
-        self._attempts.discard(attempt)
-
-    def _set(self, at: float) -> None:
+    def fire_at(self, at: float) -> None:
+        """Fire at a time that is earlier than the one that was set."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self.at = asyncio.get_running_loop().call_at(at, self._on_timer), at
@@ -60,11 +52,11 @@ class AttemptTimer:
     def _on_timer(self) -> None:
         now = max(self.at, asyncio.get_running_loop().time())  # the clock may be coarser than the timer
         self._timer, self.at = None, math.inf
-        for attempt in [attempt for attempt in self._attempts if attempt.deadline <= now]:
-            self.forget(attempt)
+        for attempt in [attempt for attempt in self.attempts if attempt.deadline <= now]:
+            self.attempts.remove(attempt)
             attempt.expire()
-        if self._attempts:
-            self._set(min(attempt.deadline for attempt in self._attempts))
+        if self.attempts:
+            self.fire_at(min(attempt.deadline for attempt in self.attempts))
 
 
 class AttemptTimeout:
@@ -90,13 +82,15 @@ class AttemptTimeout:
         self._reason = ""
 
     def __enter__(self) -> Self:
-        self._timer.watch(self)
+        self._timer.attempts.add(self)
+        if self.deadline < self._timer.at:
+            self._timer.fire_at(self.deadline)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._timer.forget(self)
+        self._timer.attempts.discard(self)
         if self._reason and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from None
 
@@ -115,7 +109,7 @@ class AttemptTimeout:
         """Start `read` anew, since a chunk arrived."""
         self.deadline = min(self._end, self._loop.time() + self._timeouts.read)
         if self.deadline < self._timer.at:  # it was held
-            self._timer.watch(self)
+            self._timer.fire_at(self.deadline)
 
     def hold(self) -> None:
         """Apply only `total` until the next progress, while the client itself does not read."""

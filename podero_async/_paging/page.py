@@ -59,7 +59,8 @@ class Page:
         """Decode a first page. A page that is the whole list needs no outline, so the outline is read on demand."""
         page = decode_page(body)
         count = len(page.items) + len(page.rejected)
-        keys = {row.id.int for row in page.items} | {repr(item.raw) for item in page.rejected}
+        keys: set[int | str] = {row.id.int for row in page.items}
+        keys.update(repr(item.raw) for item in page.rejected)
         is_known_distinct = len(keys) == count
         return cls(0, page.total, count, lambda: page, partial(outline_page, body), limit, is_known_distinct)
 
@@ -130,10 +131,7 @@ class NewRows:
     @classmethod
     def of(cls, page: Page, seen: set[str]) -> NewRows:
         """Mark the rows whose ids are not in `seen`, and add these ids to it."""
-        is_new = []
-        for row_id in page.ids:
-            is_new.append(row_id not in seen)
-            seen.add(row_id)
+        is_new = [row_id not in seen and not seen.add(row_id) for row_id in page.ids]  # type: ignore[func-returns-value]
         return cls(page, None if all(is_new) else is_new)
 
     @property

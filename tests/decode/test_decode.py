@@ -25,6 +25,7 @@ from podero_async._decode import (
     oauth_error_code,
     outline_page,
     stated_total,
+    uuid_text,
 )
 from podero_async._decode.unknown import unknown_fields
 from tests._support.clients import page_body, wire_row
@@ -548,3 +549,13 @@ def test_a_message_that_repeats_a_secret_in_another_form_is_not_reported(secret:
         ("no explanation", "no user ***")
     )
     assert describe_error(json.dumps({"detail": detail}).encode(), ["another"]) == detail
+
+
+class _DriverUuid(uuid.UUID):
+    """As the driver of a database returns it."""
+
+
+@given(st.uuids())
+def test_the_text_of_a_uuid_is_that_of_str(value: uuid.UUID) -> None:
+    """A UUID is written as `str` writes it, even if it is of a class that inherits from `UUID`."""
+    assert uuid_text(value) == uuid_text(_DriverUuid(int=value.int)) == str(value)

@@ -248,8 +248,8 @@ class LimiterMachine(LoopMachine):
         for endpoint in _ENDPOINTS:
             in_flight = sum(slot.breaker.endpoint == endpoint for slot in self.slots)
             assert self.limiter.breakers[endpoint].in_flight == in_flight
-        assert self.limiter.queue.count(is_bulk=True) == sum(caller.is_bulk for caller in self.callers)
-        assert self.limiter.queue.count(is_bulk=False) == sum(not caller.is_bulk for caller in self.callers)
+        assert self.limiter.queue.size == len(self.callers)
+        assert self.limiter.queue.interactive == sum(not caller.is_bulk for caller in self.callers)
         for caller in self.callers:
             assert self._is_blocked() or not self._may_start(caller.endpoint, is_bulk=caller.is_bulk), "forgotten"
             has_time = caller.is_bulk or self.loop.time() < caller.asked_at + caller.left_s + _TOLERANCE_S
