@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
 from typing import Any, TypeVar, cast
 
-__all__ = ["cancel_all", "map_as_completed", "map_in_order", "run_until"]
+__all__ = ["cancel_all", "map_as_completed", "map_in_order", "outlast", "run_until", "wait_for_all"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -86,19 +86,35 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
 
     If the caller is cancelled while it waits, it still waits for the last task before it raises `CancelledError`.
     """
-    cancelled: asyncio.CancelledError | None = None
     pending = [task for task in tasks if not task.done()]
     for task in pending:
         task.cancel()
-    while pending:
+    try:
+        await wait_for_all(pending)
+    finally:
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # retrieved, so that asyncio does not log it as never retrieved
+
+
+async def outlast(future: asyncio.Future[T]) -> T:
+    """Wait for a future and return its result; a cancellation of the caller does not reach the future.
+
+    If the caller is cancelled while it waits, even repeatedly, it still waits for the end before it raises
+    `CancelledError`. So cleanup is complete in a cancelled scope of anyio, which cancels every await again.
+    """
+    await wait_for_all([future])
+    return future.result()
+
+
+async def wait_for_all(futures: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all futures have ended, then raise the last `CancelledError` of the caller, if there was one."""
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [future for future in futures if not future.done()]:
         try:
             await asyncio.wait(pending)
         except asyncio.CancelledError as error:
             cancelled = error
-        pending = [task for task in pending if not task.done()]
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not log it as never retrieved
     if cancelled is not None:
         raise cancelled
 

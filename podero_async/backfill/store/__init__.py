@@ -10,6 +10,7 @@ from podero_async.backfill.store._protocol import (
     StoreBackend,
     SupportsExport,
     SupportsQuery,
+    SupportsSnapshot,
 )
 from podero_async.backfill.store._session_store import SessionStore
 from podero_async.backfill.store._status import Coverage, Exported, RunStatus, StoreStatus
@@ -25,4 +26,5 @@ __all__ = [
     "StoreStatus",
     "SupportsExport",
     "SupportsQuery",
+    "SupportsSnapshot",
 ]

@@ -16,7 +16,7 @@ from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, 
 from podero_async.backfill.store._status import Exported, StoreStatus
 from podero_async.models import VehicleFailure, VehicleRef, VehicleSessions
 
-__all__ = ["BatchBuilder", "CommitBatch", "StoreBackend", "SupportsExport", "SupportsQuery"]
+__all__ = ["BatchBuilder", "CommitBatch", "StoreBackend", "SupportsExport", "SupportsQuery", "SupportsSnapshot"]
 
 CommitBatch = Callable[[], Awaitable[Written]]
 """Commits a sealed batch in one transaction, and returns its effect on the table of sessions."""
@@ -122,5 +122,22 @@ class SupportsQuery(Protocol):
 class SupportsExport(Protocol):
     """A backend that writes the table of sessions to files."""
 
-    async def export(self, target: str, kind: str, *, partition_by: str | None, include_withdrawn: bool) -> Exported:
+    async def export(
+        self,
+        target: str,
+        kind: str,
+        *,
+        partition_by: str | None,
+        include_withdrawn: bool,
+        since: datetime | None,
+        overwrite: bool,
+    ) -> Exported:
         """Write the sessions to a file or directory; replace it only after the new content is complete."""
+
+
+@runtime_checkable
+class SupportsSnapshot(Protocol):
+    """A backend that copies itself to a file."""
+
+    async def snapshot(self, target: str) -> int:
+        """Write a consistent copy of the store, replace an older one with it, and return its size in bytes."""

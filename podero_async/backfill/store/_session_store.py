@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from datetime import datetime
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store._protocol import StoreBackend, SupportsExport, SupportsQuery
+from podero_async.backfill.store._protocol import StoreBackend, SupportsExport, SupportsQuery, SupportsSnapshot
 from podero_async.backfill.store._status import Exported, StoreStatus
 from podero_async.errors import ConfigurationError
 
@@ -117,27 +118,53 @@ class SessionStore:
         *,
         partition_by: Literal["month"] | None = None,
         include_withdrawn: bool = True,
+        since: datetime | None = None,
+        overwrite: bool = False,
     ) -> Exported:
         """Write the table of sessions to a file; an existing file is replaced after the new one is complete.
 
-        If the caller is cancelled, the export ends at once and the target stays as it was.
+        If the caller is cancelled, the export ends at once and the target stays as it was. A pipe gets the rows as they
+        are written.
 
         Args:
             target: The file; with `partition_by`, an empty directory or one that does not exist yet.
-            format: The file format. Times are UTC: timestamps in Parquet, ISO 8601 text in the other formats.
+            format: The file format. Ids are text. Times are UTC: timestamps in Parquet, ISO 8601 text in the other formats.
             partition_by: `month` writes a directory for each month of `plug_in_time`: `month=2026-01/`.
             include_withdrawn: Whether to write sessions that the server no longer returns, too.
+            since: If given, only sessions whose `changed_at` is later are written.
+            overwrite: With `partition_by`, whether to replace the directory of an earlier export, with all its partitions.
 
         Raises:
-            ValueError: The format or the partition is unknown.
-            StoreError: The target cannot be written, or it is the store itself.
+            ValueError: The format or the partition is unknown, or `since` has no time zone.
+            StoreError: The target cannot be written, or it is a database.
         """
         backend = self.backend
         if not isinstance(backend, SupportsExport):
             raise StoreError("this kind of store has no export", self.path)
         return await backend.export(
-            fspath(target), format, partition_by=partition_by, include_withdrawn=include_withdrawn
+            fspath(target),
+            format,
+            partition_by=partition_by,
+            include_withdrawn=include_withdrawn,
+            since=since,
+            overwrite=overwrite,
         )
+
+    async def snapshot(self, target: str | PathLike[str]) -> int:
+        """Write a consistent copy of the store to a file, and return its size in bytes.
+
+        An older snapshot is replaced when the new one is complete; a process that has the older one open keeps reading
+        it. A snapshot is a store: open it with `read_only=True`, or with any tool that reads DuckDB files. Use it instead
+        of a copy of the open store, whose newest rows are in the file `.wal` beside it. If the caller is cancelled, the
+        older snapshot stays.
+
+        Raises:
+            StoreError: The target cannot be written, or it is not a snapshot.
+        """
+        backend = self.backend
+        if not isinstance(backend, SupportsSnapshot):
+            raise StoreError("this kind of store has no snapshots", self.path)
+        return await backend.snapshot(fspath(target))
 
 
 async def _load_backend() -> type[DuckDBBackend]:

@@ -12,6 +12,7 @@ from uuid import UUID
 
 import duckdb
 
+from podero_async._concurrency import outlast
 from podero_async.backfill._report import BackfillPlan, Findings, Written
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.errors import StoreError
@@ -20,14 +21,14 @@ from podero_async.backfill.store.duckdb import queries, roster, runs, schema, up
 from podero_async.backfill.store.duckdb.columns import ArrowBatchBuilder, Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
 from podero_async.backfill.store.duckdb.export import Export
+from podero_async.backfill.store.duckdb.interruptible import run_interruptible
+from podero_async.backfill.store.duckdb.snapshot import Snapshot
 from podero_async.models import VehicleFailure, VehicleRef
 
 __all__ = ["DuckDBBackend"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_INTERRUPT_EVERY_S = 0.05  # a query that is just starting misses an interrupt
 
 
 class DuckDBBackend:
@@ -80,10 +81,8 @@ class DuckDBBackend:
         if thread is not None:
             # The thread runs this after all operations that cancelled callers have left.
             closing = asyncio.get_running_loop().run_in_executor(thread, self._close)
-            try:
-                await asyncio.shield(closing)
-            finally:
-                thread.shutdown(wait=False)
+            thread.shutdown(wait=False)
+            await outlast(closing)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -151,25 +150,8 @@ class DuckDBBackend:
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         return await self.call(queries.read_rows, sql, values)
 
-    async def export(self, target: str, kind: str, *, partition_by: str | None, include_withdrawn: bool) -> Exported:
-        export = Export(
-            target=target,
-            store=self._resolved,
-            kind=kind,
-            partition_by=partition_by,
-            include_withdrawn=include_withdrawn,
-        )
-        writing = asyncio.create_task(self.call(export.write), name="podero_async export")
-        writing.add_done_callback(_retrieve_error)
-        try:
-            return await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            while export.cancel() and not writing.done():
-                await asyncio.wait([writing], timeout=_INTERRUPT_EVERY_S)
-            writing.cancel()  # it is queued behind another operation and will not begin
-            raise
+    async def export(self, target: str, kind: str, **options: Any) -> Exported:
+        return await run_interruptible(self.call, Export(target=target, store=self._resolved, kind=kind, **options))
 
-
-def _retrieve_error(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()  # retrieved, so that asyncio does not log it after a cancellation
+    async def snapshot(self, target: str) -> int:
+        return await run_interruptible(self.call, Snapshot(target=target, store=self._resolved))
