@@ -10,6 +10,7 @@ import attrs
 
 from podero_async import RetryPolicy
 from podero_async.cli._runtime import Exit
+from podero_async.cli._signals import Signals
 
 __all__ = ["Command", "Invocation"]
 
@@ -24,8 +25,7 @@ class Invocation:
     parser: argparse.ArgumentParser
     retry: RetryPolicy | None
     """If given, replaces the retry policy of each command."""
-    shutdown_s: float
-    """Seconds from the first signal to the forced end of the process."""
+    signals: Signals
     line_every_s: float
     """Seconds between two lines of progress, when stderr is not a terminal."""
 

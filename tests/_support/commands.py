@@ -98,6 +98,18 @@ async def start_on_small_disk(kib: int, *argv: str) -> asyncio.subprocess.Proces
     )
 
 
+async def start_in_pipe(reader: str, *argv: str) -> asyncio.subprocess.Process:
+    """Start a command whose stdout another command reads; stderr gets its process id, and its exit code at the end."""
+    command = shlex.join([sys.executable, "-m", "podero_async", *argv])
+    script = f"{{ {command} & echo $! >&2; wait $!; echo $? >&2; }} | {reader} > /dev/null"
+    return await asyncio.create_subprocess_exec(
+        *("bash", "-c", script),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # so that the caller can end all of it
+    )
+
+
 async def end_of(process: asyncio.subprocess.Process) -> Ended:
     """Wait for the end of a command."""
     async with asyncio.timeout(30):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
 
 from podero_async.backfill import SessionStore
-from podero_async.cli._runtime import interruptible_read, stop_on_signals
+from podero_async.cli._runtime import Exit
+from podero_async.cli._signals import Interrupted, Signals
 from podero_async.testing import PoderoSimulator
 from tests._support.commands import end_of, one_vehicle, start
 
@@ -23,23 +25,61 @@ def forced_ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_the_first_signal_requests_a_stop(forced_ends: list[int], number: signal.Signals, code: int) -> None:
     """The first signal sets the event and the exit code; a later SIGTERM changes nothing, and handlers are restored."""
     before = signal.getsignal(number)
-    with stop_on_signals(shutdown_s=60) as stop:
-        os.kill(os.getpid(), number)
-        async with asyncio.timeout(5):
-            await stop.event.wait()
-        stop.receive(signal.SIGTERM)
-    assert (stop.exit, forced_ends) == (code, [])
+    signals = Signals(shutdown_s=60)
+
+    async def wait_for_both() -> Exit:
+        with signals.gracefully() as stop:
+            os.kill(os.getpid(), number)
+            async with asyncio.timeout(5):
+                await stop.event.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0)
+            return stop.exit
+
+    with signals.handled():
+        assert await signals.supervise(wait_for_both()) == code
+    assert forced_ends == []
     assert signal.getsignal(number) == before
+
+
+async def test_a_signal_cancels_a_command_that_does_not_ask_for_it() -> None:
+    """Outside of `gracefully`, the first signal cancels the command, which cleans up."""
+    cleaned: list[bool] = []
+    signals = Signals(shutdown_s=60)
+
+    async def wait() -> Exit:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(5)
+        finally:
+            cleaned.append(True)
+        return Exit.DONE
+
+    with signals.handled(), pytest.raises(Interrupted):
+        await signals.supervise(wait())
+    assert (signals.exit, cleaned) == (Exit.TERMINATED, [True])
+
+
+async def test_a_cancellation_without_a_signal_is_raised() -> None:
+    """If the command is cancelled for another reason, the cancellation is not taken for a signal."""
+
+    async def cancelled() -> Exit:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await Signals(shutdown_s=60).supervise(cancelled())
 
 
 async def test_a_command_that_ends_in_time_is_not_forced(forced_ends: list[int]) -> None:
     """The forced end is cancelled when the block is left."""
-    with stop_on_signals(shutdown_s=0.01) as stop:
-        stop.receive(signal.SIGTERM)
+    signals = Signals(shutdown_s=0.01)
+    with pytest.raises(Interrupted), signals.handled():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
     await asyncio.sleep(0.03)
     assert forced_ends == []
 
@@ -56,29 +96,51 @@ async def test_a_forced_end_shows_the_cursor_again(forced_ends: list[int], monke
             written.append(text)
 
     monkeypatch.setattr("sys.__stderr__", _Terminal())
-    with stop_on_signals(shutdown_s=60) as stop:
-        stop.receive(signal.SIGINT)
-        stop.receive(signal.SIGINT)
+    with Signals(shutdown_s=60).handled():
+        for _ in range(2):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except Interrupted:
+                continue
     assert "\x1b[?25h" in "".join(written)
     assert forced_ends == [130]
 
 
 async def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     """A command runs in a thread, without handlers of its own."""
+    signals = Signals(shutdown_s=60)
 
-    async def stopping() -> bool:
-        with stop_on_signals(shutdown_s=60) as stop, interruptible_read():
-            return stop.event.is_set()
+    async def done() -> Exit:
+        return Exit.DONE
 
-    assert await asyncio.to_thread(asyncio.run, stopping()) is False
+    def run() -> Exit:
+        with signals.handled():
+            return asyncio.run(signals.supervise(done()))
+
+    assert await asyncio.to_thread(run) is Exit.DONE
 
 
-async def test_one_ctrl_c_ends_a_blocking_read() -> None:
-    """During a read, SIGINT has Python's own handler, which raises at once."""
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible_read():
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGINT) is before
+def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
+    """Under `nohup`, the end of the terminal does not end a command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals(shutdown_s=60).handled():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_ends_a_blocked_read() -> None:
+    """During a call that blocks, the first signal raises at once."""
+    reading, writing = os.pipe()
+    signals = Signals(shutdown_s=60)
+    timer = threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM])
+    with signals.handled(), pytest.raises(Interrupted):
+        timer.start()
+        signals.blocked(os.read, reading, 1)
+    assert signals.exit is Exit.TERMINATED
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.slow

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 import attrs
 
+from podero_async.backfill import ApiDownError
+from podero_async.cli._output.text import in_utc
 from podero_async.models import ChargingSession
 
-__all__ = ["print_json", "session_row"]
+__all__ = ["print_error", "print_json", "session_row"]
 
 _NAMES = tuple(field.name for field in attrs.fields(ChargingSession))
 
@@ -27,9 +29,18 @@ def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
     print(json.dumps(fields | more))
 
 
+def print_error(error: BaseException, message: str, exit_code: int) -> None:
+    """Print an error as one JSON object; if it has a report, the fields of the report are in the object, too."""
+    described = {"error": {"kind": type(error).__name__, "message": message, "exit_code": exit_code}}
+    if isinstance(error, ApiDownError):
+        print_json(error.report, is_clean=error.report.is_clean, **described)
+    else:
+        print(json.dumps(described))
+
+
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+        return in_utc(value).isoformat().replace("+00:00", "Z")
     if isinstance(value, date):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value

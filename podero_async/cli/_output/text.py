@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
-__all__ = ["Pair", "pairs_of", "print_pairs"]
+__all__ = ["Pair", "in_utc", "pairs_of", "print_pairs"]
 
 Pair = tuple[str, str]
 """A label and its text."""
@@ -22,3 +23,11 @@ def pairs_of(label: str, texts: Sequence[str], maximum: int = 10) -> Iterator[Pa
     for text in (*texts[:maximum], *more):
         yield label, text
         label = ""
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a time in UTC; a null time such as 0001-01-01T00:00:00+01:00, which UTC does not have, stays as it is."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return moment

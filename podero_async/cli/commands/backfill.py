@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from podero_async import PoderoClient
-from podero_async.backfill import ApiDownError, BackfillReport, Progress, SessionStore, Shard, backfill, plan_backfill
+from podero_async.backfill import ApiDownError, BackfillReport, Progress, Shard, backfill, plan_backfill
 from podero_async.backfill._planner import check_window, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
@@ -21,7 +21,7 @@ from podero_async.cli._output.json import print_json
 from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._output.report import list_failures, list_unproven, plan_pairs, report_pairs
 from podero_async.cli._output.text import print_pairs
-from podero_async.cli._runtime import Exit, UsageError, say, stop_on_signals
+from podero_async.cli._runtime import Exit, UsageError, say
 from podero_async.cli._vehicle_file import vehicles_from
 from podero_async.models import VehicleRef
 
@@ -37,14 +37,13 @@ _Vehicles = Iterator[VehicleRef] | None
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Options(shared.StoreOptions):
     from_date: date
     to_date: date
     vehicles: str | None
     include_hidden: bool
     refresh_days: int
     shard: Shard | None
-    store: str
     max_concurrency: int
     requests_per_second: float | None
     dry_run: bool
@@ -71,12 +70,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Run or plan the backfill, and print its report."""
     _check_days(options)
-    with vehicles_from(options.vehicles) as vehicles:
+    with vehicles_from(options.vehicles, invocation.signals) as vehicles:
         async with shared.client_at_speed(
             options.max_concurrency, options.requests_per_second, invocation.retry
         ) as client:
             if options.dry_run:
-                return await _plan(options, client, vehicles)
+                return await _plan(options, invocation, client, vehicles)
             return await _backfill(options, invocation, client, vehicles)
 
 
@@ -93,8 +92,10 @@ def _check_days(options: Options) -> None:
         raise UsageError(f"--from and --to: {error}") from error
 
 
-async def _plan(options: Options, client: PoderoClient, vehicles: _Vehicles) -> Exit:
-    async with _store_to_plan_with(options.store) as store:
+async def _plan(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
+    is_new = _is_new(options.store)
+    path = ":memory:" if is_new else options.store
+    async with shared.opened(options, invocation.signals.event, read_only=not is_new, path=path) as store:
         plan = await plan_backfill(
             client,
             store,
@@ -114,15 +115,14 @@ async def _plan(options: Options, client: PoderoClient, vehicles: _Vehicles) -> 
     return Exit.INCOMPLETE if plan.failures else Exit.DONE
 
 
-def _store_to_plan_with(path: str) -> SessionStore:
-    """Return the store for reading, or an empty one without a file if the store does not exist yet."""
-    return SessionStore(path, read_only=True) if Path(path).exists() else SessionStore(":memory:")
+def _is_new(path: str) -> bool:
+    return not Path(path).exists()
 
 
 async def _backfill(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
     progress, is_live = Progress(), can_draw(sys.stderr)
-    with stop_on_signals(invocation.shutdown_s) as stop:
-        async with SessionStore(options.store) as store:
+    with invocation.signals.gracefully() as stop:
+        async with shared.opened(options, stop.event) as store:
             gc.freeze()  # a full collection over all imported modules would block the event loop
             try:
                 async with show_progress(progress, sys.stderr, is_live=is_live, line_every_s=invocation.line_every_s):
@@ -139,8 +139,9 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         progress=progress,
                     )
             except ApiDownError as error:
-                _print(options, error.report)
-                _list_failures(options, error.report)
+                if not options.json:  # otherwise the report is part of the error's object
+                    _print(options, error.report)
+                    _list_failures(options, error.report)
                 raise
         _print(options, report)
         if report.finished:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
-from podero_async.backfill import Coverage, RunStatus, SessionStore, StoreStatus
+from podero_async.backfill import Coverage, RunStatus, StoreStatus
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
@@ -29,8 +29,7 @@ _MAX_MINUTES = 120
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    store: str
+class Options(shared.StoreOptions):
     json: bool
 
 
@@ -39,9 +38,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_json(parser.add_argument_group("output").add_argument)
 
 
-async def run(options: Options, _: Invocation) -> Exit:
+async def run(options: Options, invocation: Invocation) -> Exit:
     """Read the status, and print it."""
-    async with SessionStore(options.store, read_only=True) as store:
+    async with shared.opened(options, invocation.signals.event, read_only=True) as store:
         status = await store.status()
     if options.json:
         print_json(status)

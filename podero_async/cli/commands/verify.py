@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from podero_async.backfill import Difference, SessionStore, VerifyReport, verify
+from podero_async.backfill import Difference, VerifyReport, verify
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
@@ -26,9 +26,8 @@ verified; sessions completed since the last backfill count as differences.
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Options(shared.StoreOptions):
     sample: int | None
-    store: str
     max_concurrency: int
     requests_per_second: float | None
     json: bool
@@ -47,7 +46,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     """Compare, and print the report."""
     async with (
         shared.client_at_speed(options.max_concurrency, options.requests_per_second, invocation.retry) as client,
-        SessionStore(options.store, read_only=True) as store,
+        shared.opened(options, invocation.signals.event, read_only=True) as store,
     ):
         report = await verify(client, store, options.sample)
     if options.json:

@@ -23,7 +23,7 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.progress import show_progress
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, print_pairs
-from podero_async.cli._runtime import Exit, say, stop_on_signals
+from podero_async.cli._runtime import Exit, say
 from podero_async.cli.commands.demo.fleet import ListChanges, StopHalfway, TruthCheck, demo_simulator
 from podero_async.cli.commands.demo.summary import summary_of
 from podero_async.testing import Fault, PoderoSimulator
@@ -81,7 +81,7 @@ async def run(
     show = partial(
         show_progress, stream=sys.stdout, is_live=is_live, line_every_s=min(invocation.line_every_s, _MAX_LINE_EVERY_S)
     )
-    with stop_on_signals(invocation.shutdown_s) as stop, TemporaryDirectory(prefix="podero-async-") as folder:
+    with invocation.signals.gracefully() as stop, TemporaryDirectory(prefix="podero-async-") as folder:
         async with SessionStore(Path(folder) / "demo.duckdb") as store:
             simulator = demo_simulator(options.vehicles, options.seed, faults)
             changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)
