@@ -1,16 +1,20 @@
-"""Bounded concurrent maps over async calls, and cancellation that waits until every task has ended.
+"""Bounded concurrent maps over async calls, cancellation that waits until every task has ended, and imports in a thread.
 
-Imports asyncio only. Close a map with `contextlib.aclosing` if its consumer may leave early.
+Close a map with `contextlib.aclosing` if its consumer may leave early.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
 from typing import Any, TypeVar, cast
 
-__all__ = ["cancel_all", "map_as_completed", "map_in_order", "outlast", "run_until", "wait_for_all"]
+__all__ = ["cancel_all", "import_ahead", "map_as_completed", "map_in_order", "outlast", "run_until", "wait_for_all"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -133,3 +137,18 @@ async def run_until(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
         return True
     finally:
         await cancel_all([task, waiting])
+
+
+def import_ahead(name: str) -> None:
+    """Start to import a module that only failures need, in a thread, unless it is imported already.
+
+    The event loop does not wait for it then, and a failure that is a lack of file descriptors need not open files. If the
+    import fails, its first use tries again.
+    """
+    if name not in sys.modules:
+        Thread(target=_import, args=[name], name="podero_async import", daemon=True).start()
+
+
+def _import(name: str) -> None:
+    with suppress(Exception):
+        import_module(name)

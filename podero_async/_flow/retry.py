@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
+from podero_async._concurrency import import_ahead
 from podero_async._failures import is_retryable
 from podero_async._flow.policies import RetryPolicy
 from podero_async.errors import ApiError, DecodeError, PoderoError, TransportError
@@ -70,6 +71,7 @@ class Retrier:
         self._random_between = random_between
         self.budget = policy.budget
         """The rest of the budget."""
+        import_ahead("tenacity")
 
     @property
     def is_spent(self) -> bool:
@@ -124,7 +126,10 @@ class Retrier:
         is_breaker_closed: Callable[[], bool],
     ) -> T:
         # Imported here because only a failure needs it. The first attempt goes without it, too: that saves 25 us.
-        import tenacity  # noqa: PLC0415
+        try:
+            import tenacity  # noqa: PLC0415
+        except OSError:  # out of file descriptors
+            raise first_error from None
 
         def give_up(state: tenacity.RetryCallState) -> bool:
             return (

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
 
 from podero_async import RetryPolicy
@@ -69,6 +70,8 @@ exit codes:
 """
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
+_FAILURE_MODULES = ("tenacity", "podero_async._decode.converter")
+"""Modules that only failures need. If a failure is a lack of file descriptors, they could not be imported any more."""
 # If no handler is set, logging writes the library's warnings to stderr.
 _NO_LOGGING = logging.NullHandler()
 
@@ -134,6 +137,9 @@ def _run(invocation: Invocation) -> Exit:
     try:
         parsed = invocation.parser.parse_args(invocation.argv)
         command: Command[Any] = parsed.command
+        if command.uses_api:
+            for name in _FAILURE_MODULES:
+                import_module(name)
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
                 return run_loop(invocation.signals.supervise(command.start(parsed, invocation)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from podero_async.backfill import SessionStore
 from podero_async.cli._runtime import Exit
 from podero_async.cli._signals import Interrupted, Signals
 from podero_async.testing import PoderoSimulator
-from tests._support.commands import end_of, one_vehicle, start
+from tests._support.commands import child_of, end_of, one_vehicle, start, start_as_process_1
 
 
 @pytest.fixture
@@ -143,17 +144,97 @@ def test_a_signal_ends_a_blocked_read() -> None:
     os.close(writing)
 
 
-@pytest.mark.slow
-async def test_ctrl_c_ends_a_command_without_a_traceback(served: PoderoSimulator) -> None:
-    """A command that does not handle signals ends with one line and exit code 130."""
-    served.latency_s = 60
-    process = await start(*one_vehicle(served))
+def _commands(served: PoderoSimulator, store: Path) -> dict[str, list[str]]:
+    window = [f"--from={served.first_day}", f"--to={served.last_day}"]
+    return {
+        "sessions": one_vehicle(served),
+        "doctor": ["doctor"],
+        "verify": ["verify", f"--store={store}"],
+        "dry run": ["backfill", f"--store={store}.new", *window, "--dry-run"],
+        "backfill": ["backfill", f"--store={store}.new", *window],
+    }
+
+
+async def _until_waiting(served: PoderoSimulator) -> None:
+    """Wait until a command waits for a response."""
+    before = len(served.requests)
     async with asyncio.timeout(20):
-        while not served.requests:
+        while len(served.requests) == before:
             await asyncio.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+
+
+_SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), _SIGNALS, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize("name", ["sessions", "doctor", "verify", "dry run", "backfill"])
+async def test_each_signal_ends_each_command(
+    served: PoderoSimulator, filled: Path, name: str, number: signal.Signals, code: int
+) -> None:
+    """A command that waits for the API ends at a signal with one line, its exit code, and no file but the stores."""
+    served.latency_s = 60
+    waiting = asyncio.create_task(_until_waiting(served))
+    process = await start(*_commands(served, filled)[name])
+    await waiting
+    process.send_signal(number)
     ended = await end_of(process)
-    assert (ended.code, ended.complaint) == (130, "interrupted")
+    assert ended.code == code
+    assert "interrupted" in ended.complaint
+    assert {file.name for file in filled.parent.iterdir()} <= {filled.name, f"{filled.name}.new"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sessions", "doctor", "verify", "dry run", "backfill"])
+async def test_sigterm_ends_each_command_as_process_1(served: PoderoSimulator, filled: Path, name: str) -> None:
+    """As process 1 of a container, which gets handled signals only, a command ends at SIGTERM with exit code 143."""
+    try:
+        subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"PID namespaces are not allowed here: {error}")
+    served.latency_s = 60
+    waiting = asyncio.create_task(_until_waiting(served))
+    process = await start_as_process_1(*_commands(served, filled)[name])
+    await waiting
+    os.kill(child_of(process.pid), signal.SIGTERM)
+    ended = await end_of(process)
+    assert ended.code == 143
+    assert "interrupted" in ended.complaint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), _SIGNALS, ids=lambda value: getattr(value, "name", ""))
+async def test_a_signal_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    """The demo's store is removed, whichever signal ends the demo."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = await start("demo", "--vehicles=300", "--plain")
+    async with asyncio.timeout(20):
+        while not list(tmp_path.glob("podero-async-*/demo.duckdb")):
+            await asyncio.sleep(0.01)
+    process.send_signal(number)
+    ended = await end_of(process)
+    assert (ended.code, ended.complaint) == (code, "interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_a_signal_ends_the_read_of_vehicles_from_a_pipe(served: PoderoSimulator, path: Path, loop: str) -> None:
+    """While a command reads `--vehicles -` from a pipe without end, a signal ends it."""
+    script = "main()" if loop == "uvloop" else "sys.modules.update(uvloop=None)\nmain()"
+    reading, writing = os.pipe()
+    argv = ["backfill", f"--store={path}", f"--from={served.first_day}", f"--to={served.last_day}", "--vehicles=-"]
+    process = await start(*argv, script=script, stdin=reading)
+    os.close(reading)
+    async with asyncio.timeout(20):
+        while "pipe_read" not in Path(f"/proc/{process.pid}/wchan").read_text():
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    ended = await end_of(process)
+    os.close(writing)
+    assert (ended.code, ended.complaint) == (143, "interrupted")
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ class SessionStore:
             StoreTooNewError: A newer release of this library created the store.
             StoreError: The store cannot be opened for another reason.
         """
-        backend_class = await _load_backend()
+        backend_class = await _load_backend(self.path)
         if self._backend is not None:
             raise RuntimeError(f"the store is open already: {self.path}")
         backend = self._backend = backend_class(
@@ -167,18 +167,20 @@ class SessionStore:
         return await backend.snapshot(fspath(target))
 
 
-async def _load_backend() -> type[DuckDBBackend]:
+async def _load_backend(path: str) -> type[DuckDBBackend]:
     """Import the backend in a thread, since the first import of DuckDB and Arrow takes a while."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async import")
     try:
-        return await asyncio.get_running_loop().run_in_executor(thread, _import_backend)
+        return await asyncio.get_running_loop().run_in_executor(thread, _import_backend, path)
     finally:
         thread.shutdown(wait=False)
 
 
-def _import_backend() -> type[DuckDBBackend]:
+def _import_backend(path: str) -> type[DuckDBBackend]:
     try:
         from podero_async.backfill.store.duckdb import DuckDBBackend  # noqa: PLC0415 - the core has no DuckDB
     except ImportError as error:
         raise ConfigurationError(f"a store needs {error.name}: install podero_async[backfill]") from error
+    except OSError as error:
+        raise StoreError(f"the database cannot be loaded: {error.strerror}", path) from error
     return DuckDBBackend
