@@ -29,7 +29,7 @@ from podero_async.cli._runtime import (
     say,
 )
 from podero_async.cli._signals import Interrupted, Signals, StandardOutput
-from podero_async.cli.commands import backfill, completion, doctor, export, sessions, simulate, status, verify
+from podero_async.cli.commands import backfill, completion, doctor, export, runs, sessions, simulate, status, verify
 from podero_async.cli.commands.demo import command as demo
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
@@ -42,6 +42,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     sessions.COMMAND,
     backfill.COMMAND,
     status.COMMAND,
+    runs.COMMAND,
     verify.COMMAND,
     export.COMMAND,
     completion.COMMAND,
@@ -64,6 +65,7 @@ exit codes:
   3    the credentials were refused
   4    the API or the network failed
   5    the store cannot be used
+  6    days are provisional (status --check)
   129  the terminal was closed (SIGHUP)
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)

@@ -38,6 +38,7 @@ class Exit(enum.IntEnum):
     CREDENTIALS = 3
     API = 4
     STORE = 5
+    PROVISIONAL = 6
     HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143

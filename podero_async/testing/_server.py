@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
+from email.utils import formatdate
 from functools import partial
 from math import inf
 
@@ -72,7 +73,7 @@ class Server:
             if fault is not None and fault.kind == "malformed_json":
                 response = attrs.evolve(response, body=response.body[: len(response.body) // 2])
             self.counts.responses[response.status] += 1
-            return await send(request, response, fault, self._sleep)
+            return await send(request, self._dated(response), fault, self._sleep)
 
     def _record(self, request: web.Request, name: str) -> None:
         self.requests.append(
@@ -82,6 +83,10 @@ class Server:
         )
         if header := request.headers.get("Authorization"):
             self.authorization_headers.add(header)
+
+    def _dated(self, response: Response) -> Response:
+        """Add the server's time, which is not that of the machine if a clock was given."""
+        return attrs.evolve(response, headers={"Date": formatdate(self.clock(), usegmt=True), **response.headers})
 
     def _authorized(self, endpoint: Endpoint) -> _AsyncEndpoint:
         async def respond(request: web.Request, plan: FaultPlan) -> Response:
@@ -112,7 +117,7 @@ class Server:
         self._record(request, "other")
         with self.counts.in_flight("other"):
             self.counts.responses[response.status] += 1
-            return await send(request, response, None, self._sleep)
+            return await send(request, self._dated(response), None, self._sleep)
 
 
 async def _add_request_id(_: web.Request, response: web.StreamResponse) -> None:

@@ -53,7 +53,7 @@ class PoderoSimulator:
         json_grants: Grant types of the style "json".
         unsupported_status: Status of the response if a style or a grant type is not supported.
         before_page: Called right before each page of the sessions list is made, for example to change the list.
-        clock: Returns the server's time, in seconds; only differences matter.
+        clock: Returns the server's time, as a Unix time in seconds.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class PoderoSimulator:
         json_grants: Collection[Grant] = GRANTS,
         unsupported_status: UnsupportedStatus = 422,
         before_page: Callable[[PageRequest], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         rng = seeded(seed, "organization")
         self.org_id = new_uuid(rng)

@@ -110,9 +110,7 @@ class Export(Interruptible[Exported]):
             options += ", PARTITION_BY (month)"
         conditions = ["withdrawn_at IS NULL"] * (not self.include_withdrawn)
         if self.since is not None:
-            conditions.append(
-                f"greatest(first_seen_at, changed_at, withdrawn_at) > TIMESTAMPTZ '{self.since.isoformat()}'"
-            )
+            conditions.append(f"changed_at > TIMESTAMPTZ '{self.since.isoformat()}'")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         quoted = str(target).replace("'", "''")
         # The names of the table's columns stand for those, not for the texts that are made of them here.
