@@ -188,10 +188,13 @@ class Planner:
     async def _fill_roster(self, found: AsyncGenerator[VehicleRef | VehicleFailure, None]) -> None:
         backend = self.store.backend
         await backend.clear_roster()
+        forgotten = await backend.forgotten_users()
         vehicles: list[VehicleRef] = []
         failures: list[VehicleFailure] = []
         async with aclosing(found):
             async for each in found:
+                if each.user_id in forgotten:
+                    continue
                 if isinstance(each, VehicleFailure):
                     failures.append(each)
                     self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage_sign(each.error))

@@ -29,7 +29,18 @@ from podero_async.cli._runtime import (
     say,
 )
 from podero_async.cli._signals import Interrupted, Signals, StandardOutput
-from podero_async.cli.commands import backfill, completion, doctor, export, runs, sessions, simulate, status, verify
+from podero_async.cli.commands import (
+    backfill,
+    completion,
+    doctor,
+    export,
+    forget,
+    runs,
+    sessions,
+    simulate,
+    status,
+    verify,
+)
 from podero_async.cli.commands.demo import command as demo
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
@@ -45,6 +56,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     runs.COMMAND,
     verify.COMMAND,
     export.COMMAND,
+    forget.COMMAND,
     completion.COMMAND,
 )
 _ENVIRONMENT = """\

@@ -80,6 +80,7 @@ def test_the_readme_names_each_command(name: str) -> None:
         ["status", "--store=x"],
         ["verify", "--store=x"],
         ["export", "--store=x", "--output=y"],
+        ["forget", "--store=x", f"--user={_ID}"],
         ["completion", "bash"],
     ],
     ids=lambda argv: argv[0],

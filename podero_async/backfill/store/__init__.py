@@ -9,6 +9,7 @@ from podero_async.backfill.store._protocol import (
     CommitBatch,
     StoreBackend,
     SupportsExport,
+    SupportsForget,
     SupportsQuery,
     SupportsSnapshot,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "StoreBackend",
     "StoreStatus",
     "SupportsExport",
+    "SupportsForget",
     "SupportsQuery",
     "SupportsSnapshot",
 ]

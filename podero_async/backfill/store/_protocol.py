@@ -14,13 +14,22 @@ from uuid import UUID
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
 from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.models import VehicleFailure, VehicleRef, VehicleSessions
 
-__all__ = ["BatchBuilder", "CommitBatch", "StoreBackend", "SupportsExport", "SupportsQuery", "SupportsSnapshot"]
+__all__ = [
+    "BatchBuilder",
+    "CommitBatch",
+    "StoreBackend",
+    "SupportsExport",
+    "SupportsForget",
+    "SupportsQuery",
+    "SupportsSnapshot",
+]
 
 CommitBatch = Callable[[datetime], Awaitable[Written]]
 """Commits a sealed batch in one transaction at a time, and returns its effect on the table of sessions."""
@@ -67,6 +76,9 @@ class StoreBackend(Protocol):
 
     async def owner(self) -> StoreOwner | None:
         """Return the owner of the store; None if no backfill has claimed it yet."""
+
+    async def forgotten_users(self) -> ForgottenUsers:
+        """Return the users that runs leave out."""
 
     async def clear_roster(self) -> None:
         """Empty the roster: the vehicles of the next run. A roster is not persistent."""
@@ -178,3 +190,11 @@ class SupportsSnapshot(Protocol):
 
     async def snapshot(self, target: str) -> int:
         """Write a consistent copy of the store, replace an older one with it, and return its size in bytes."""
+
+
+@runtime_checkable
+class SupportsForget(Protocol):
+    """A backend that erases a user."""
+
+    async def forget(self, user_id: UUID) -> int:
+        """Erase a user, remember a hash of the id, and return the number of erased sessions."""

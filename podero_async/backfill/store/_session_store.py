@@ -10,11 +10,19 @@ from datetime import UTC, date, datetime
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import UUID
 
+from podero_async import _validation as arguments
 from podero_async._paging.window import Window
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store._protocol import StoreBackend, SupportsExport, SupportsQuery, SupportsSnapshot
+from podero_async.backfill.store._protocol import (
+    StoreBackend,
+    SupportsExport,
+    SupportsForget,
+    SupportsQuery,
+    SupportsSnapshot,
+)
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.errors import ConfigurationError
 
@@ -198,6 +206,22 @@ class SessionStore:
         if not isinstance(backend, SupportsSnapshot):
             raise StoreError("this kind of store has no snapshots", self.path)
         return await backend.snapshot(fspath(target))
+
+    async def forget(self, user_id: UUID | str) -> int:
+        """Erase a user from the store, and return the number of erased sessions.
+
+        The file is written anew without the user's rows, so it must fit twice on the disk for a while. Later runs leave the
+        user out: the store keeps only a hash of the id. If the caller is cancelled, the store is unchanged. Exports and
+        snapshots that were made before still have the user. Call it while no backfill writes to the store.
+
+        Raises:
+            ValueError: The id is not a uuid.
+            StoreError: The store is in memory or open for reading, or the file cannot be written.
+        """
+        backend, user = self.backend, arguments.uuid("user_id", user_id)
+        if not isinstance(backend, SupportsForget):
+            raise StoreError("this kind of store cannot forget a user", self.path)
+        return await backend.forget(user)
 
 
 async def _load_backend(path: str) -> type[DuckDBBackend]:

@@ -1,4 +1,4 @@
-"""The file of a store: its names, its format, who else may have it open, and what is left of it when it is dropped."""
+"""The file of a store: its names, its format, other connections to it, and stores that are dropped or cancelled."""
 
 from __future__ import annotations
 

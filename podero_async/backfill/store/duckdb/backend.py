@@ -16,6 +16,7 @@ from podero_async._concurrency import outlast
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
 from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
@@ -26,6 +27,7 @@ from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
 from podero_async.backfill.store.duckdb.export import Export
+from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
 from podero_async.backfill.store.duckdb.snapshot import Snapshot
 from podero_async.models import VehicleFailure, VehicleRef
@@ -176,3 +178,9 @@ class DuckDBBackend:
 
     async def snapshot(self, target: str) -> int:
         return await run_interruptible(self.call, Snapshot(target=target, store=self._resolved))
+
+    async def forget(self, user_id: UUID) -> int:
+        return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, user_id=user_id))
+
+    async def forgotten_users(self) -> ForgottenUsers:
+        return await self.call(forgotten_users)

@@ -16,7 +16,7 @@ __all__ = ["check_name", "check_replaceable", "is_database", "remove_leftovers",
 
 _MARK = ".podero_async-unfinished-"
 _LEFTOVER_AGE_S = 12 * 3600
-"""What a killed process left is older than this at the next night's run; what is being written is younger."""
+"""Files that a killed process left are older than this at the next night's run; files in use are younger."""
 _MAGIC = slice(8, 12)
 
 
@@ -58,7 +58,7 @@ def check_replaceable(path: Path, store: Path, shown: str) -> None:
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Yield a path beside the target for content that is not complete yet; what is left there at the end is removed.
+    """Yield a path beside the target for content that is not complete yet; at the end, a file there is removed.
 
     The name is random, since processes of two containers may have the same id.
     """
@@ -71,12 +71,13 @@ def unfinished(path: Path) -> Iterator[Path]:
             _remove(leftover)
 
 
-def remove_leftovers(path: Path, *, older_than_s: float) -> None:
-    """Remove what killed processes left beside a target."""
+def remove_leftovers(path: Path, *, older_than_s: float, but: Path | None = None) -> None:
+    """Remove what killed processes left beside a target, but not the file that is in use."""
     latest = time() - older_than_s
     with suppress(OSError):
         for leftover in path.parent.iterdir():
-            if leftover.name.startswith(f"{path.name}{_MARK}") and leftover.stat().st_mtime <= latest:
+            is_left = leftover.name.startswith(f"{path.name}{_MARK}") and leftover.stat().st_mtime <= latest
+            if is_left and leftover != but:
                 _remove(leftover)
 
 

@@ -1,4 +1,4 @@
-"""Copies of a store that DuckDB itself makes: snapshots for readers, and the file without a user's rows."""
+"""Snapshots: copies of a store for readers, which DuckDB itself makes."""
 
 # ruff: noqa: S608 - the SQL is composed of constants and quoted names
 
@@ -17,7 +17,7 @@ from podero_async.backfill.store.duckdb.connection import STORAGE_VERSION, is_wr
 from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, replace, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "attached", "quoted_name", "quoted_text"]
 
 _COPY = "podero_async_copy"
 """The name under which the new file is attached; the store's own name is that of its file."""
@@ -40,27 +40,15 @@ class Snapshot(Interruptible[int]):
             self._check_target(path)
             ((name,),) = self.execute(con, "SELECT current_database()")
             with unfinished(path) as made:
-                with self._attached(con, made):
-                    self.execute(con, f"COPY FROM DATABASE {quoted_name(name)} TO {_COPY}")
-                    self.execute(con, f"DELETE FROM {_COPY}.meta WHERE key = 'snapshot_at'")
+                with attached(self, con, made) as copy:
+                    self.execute(con, f"COPY FROM DATABASE {quoted_name(name)} TO {copy}")
+                    self.execute(con, f"DELETE FROM {copy}.meta WHERE key = 'snapshot_at'")
                     at = datetime.now(UTC).isoformat()
-                    self.execute(con, f"INSERT INTO {_COPY}.meta VALUES ('snapshot_at', ?)", [at])
+                    self.execute(con, f"INSERT INTO {copy}.meta VALUES ('snapshot_at', ?)", [at])
                 self.check()
                 size = made.stat().st_size
                 replace(made, path)
             return size
-
-    @contextmanager
-    def _attached(self, con: duckdb.DuckDBPyConnection, made: Path) -> Iterator[None]:
-        """Attach a new database file, and write all of it to the disk at the end of the block."""
-        version = f"STORAGE_VERSION '{STORAGE_VERSION}'"
-        self.execute(con, f"ATTACH {quoted_text(made)} AS {_COPY} (READ_WRITE, {version})")
-        try:
-            yield
-            self.execute(con, f"CHECKPOINT {_COPY}")
-        finally:
-            with suppress(duckdb.Error):
-                con.execute(f"DETACH {_COPY}")
 
     def _check_target(self, path: Path) -> None:
         """Check that nothing but an older snapshot is replaced."""
@@ -69,6 +57,19 @@ class Snapshot(Interruptible[int]):
         check_replaceable(path, self.store, self.target)
         if path.exists() and not _is_snapshot(path, self.target):
             raise StoreError("the file in the way of the snapshot is not a snapshot", self.target)
+
+
+@contextmanager
+def attached(operation: Interruptible[int], con: duckdb.DuckDBPyConnection, made: Path) -> Iterator[str]:
+    """Attach a new database file, and yield its name; at the end of the block, all of it is written to the disk."""
+    version = f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    operation.execute(con, f"ATTACH {quoted_text(made)} AS {_COPY} (READ_WRITE, {version})")
+    try:
+        yield _COPY
+        operation.execute(con, f"CHECKPOINT {_COPY}")
+    finally:
+        with suppress(duckdb.Error):
+            con.execute(f"DETACH {_COPY}")
 
 
 def _is_snapshot(path: Path, shown: str) -> bool:
@@ -85,8 +86,10 @@ def _is_snapshot(path: Path, shown: str) -> bool:
 
 
 def quoted_text(path: Path) -> str:
+    """Return a path as a text of SQL."""
     return "'" + str(path).replace("'", "''") + "'"
 
 
 def quoted_name(name: str) -> str:
+    """Return a name of SQL, which may have any characters."""
     return '"' + name.replace('"', '""') + '"'
