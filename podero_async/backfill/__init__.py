@@ -21,8 +21,8 @@ A day settles when it is read `settle_days` (30) after its end, if the API was a
 and that one was plugged in later, or does not exist. This question costs a seventh of a request for each vehicle and
 night. The day of a session that shows no end, or that could not be read, stays provisional.
 
-**Runs.** These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window
-and the provisional days up to its end, with one request for nearly every vehicle. A day that was read less than
+**Runs.** These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window,
+and the provisional days and those of failed reads up to its end, with one request for nearly every vehicle. A day that was read less than
 `fresh_for` (12 hours) ago is not read again, so the same call, made again after a crash, a signal or an outage, reads the
 rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses. Vehicles that were never read come
 first, then those that were read longest ago. Each call lists the organization's users and their vehicles.
@@ -79,18 +79,19 @@ hides just these):
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
 
-Import direction: `_backfill`, `_verify` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
+Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
 `_alarms` > `_values`, `_coverage` > `_sharding`, `_vehicle_files`.
 """
 
 from podero_async.backfill._backfill import backfill
+from podero_async.backfill._comparison import Difference, VerifyReport
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._planner import plan_backfill
 from podero_async.backfill._report import BackfillPlan, BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Bounds
 from podero_async.backfill._vehicle_files import read_vehicle_refs
-from podero_async.backfill._verify import Difference, VerifyReport, verify
+from podero_async.backfill._verify import verify
 from podero_async.backfill.errors import (
     ApiDownError,
     ForeignStoreError,

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
@@ -152,11 +153,40 @@ class StoreBackend(Protocol):
     async def runs(self, limit: int | None) -> list[RunStatus]:
         """Return the newest runs, the newest first."""
 
-    async def sample_windows(self, sample: int | None) -> list[WorkItem]:
-        """Return the stored days of each vehicle; of at most `sample` vehicles, drawn at random."""
+    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
+        """Choose vehicles to compare with the API, at random if it is a sample, and their settled days.
 
-    async def stored_ids(self, item: WorkItem) -> set[UUID]:
-        """Return the ids of the stored sessions of a window, without withdrawn ones."""
+        Args:
+            sample: The largest number of vehicles; None chooses all.
+            include_provisional: Whether to choose provisional days, too.
+
+        Returns:
+            The number of vehicles, and that of the vehicles that were not chosen since they have gone.
+        """
+
+    async def draw_differing(self) -> None:
+        """Choose the vehicles that differed in the comparison, and the same days again."""
+
+    def compared_items(self, slice_size: int) -> AsyncGenerator[WorkItem, None]:
+        """Yield a work item for each chosen vehicle, loaded `slice_size` at a time."""
+
+    def new_comparison(self, limits: Limits, on_compared: Callable[[Compared], None]) -> BatchBuilder:
+        """Return a builder of batches of proven reads that are compared with the store instead of written.
+
+        Args:
+            limits: The size of a full batch.
+            on_compared: Is called with the result of each batch.
+        """
+
+    async def unsettle_differing(self) -> list[tuple[bool, date]]:
+        """Make the days of the vehicles that differed provisional, and due to be read.
+
+        Returns:
+            For hidden sessions and without them, the last day to read.
+        """
+
+    def differing_vehicles(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[VehicleRef, None]:
+        """Yield the vehicles that differed, as all of their users, loaded `slice_size` at a time."""
 
 
 @runtime_checkable
