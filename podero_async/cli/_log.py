@@ -18,10 +18,11 @@ _LIBRARY = logging.getLogger("podero_async")
 
 
 def add_log(parser: ArgumentParser) -> None:
-    """Add `--verbose` and `--log-file`."""
+    """Add `--verbose`, `--quiet` and `--log-file`."""
     add = parser.add_argument_group("log").add_argument
     verbose = "write the log to stderr: token requests, retries, pauses and outages"
     add("-v", "--verbose", action="store_true", help=verbose)
+    add("-q", "--quiet", action="store_true", help="show no progress")
     file = "append the log, and all messages of this command, to a file"
     completes_files(add("--log-file", metavar="FILE", help=file))
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, NoReturn
 
+import attrs
+
 from podero_async import RetryPolicy
 from podero_async._version import __version__
 from podero_async.backfill import StoreError
@@ -156,7 +158,8 @@ def _run(invocation: Invocation) -> Exit:
                 import_module(name)
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
-                return run_loop(invocation.signals.supervise(command.start(parsed, invocation)))
+                running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))
+                return run_loop(invocation.signals.supervise(running))
             except (PoderoError, UsageError, OSError, Interrupted, KeyboardInterrupt, ModuleNotFoundError) as error:
                 return _explain(error, invocation)
     except SystemExit:  # argparse has printed the help or the version

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic
 from types import FrameType
 from typing import Any, ParamSpec, TextIO, TypeVar
 
@@ -47,9 +49,16 @@ class Signals:
     _is_blocked: bool = attrs.field(default=False, init=False)
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
     _task: asyncio.Task[Any] | None = attrs.field(default=None, init=False)
+    _end: float = attrs.field(default=math.inf, init=False)
+    """When the process is ended by force, in seconds of the monotonic clock."""
     _timer: threading.Timer | None = attrs.field(default=None, init=False)
     _before: dict[int, Any] = attrs.field(factory=dict, init=False)
     """The handlers before, of the signals that are handled."""
+
+    @property
+    def left_s(self) -> float:
+        """How many seconds are left until the forced end; infinite before the first signal."""
+        return self._end - monotonic()
 
     @contextmanager
     def handled(self) -> Iterator[None]:
@@ -128,7 +137,7 @@ class Signals:
             if number == signal.SIGINT:
                 self._leave("stopped at once; committed data is safe", Exit.INTERRUPTED)
             return
-        self.exit = _EXIT_OF[number]
+        self.exit, self._end = _EXIT_OF[number], monotonic() + self.shutdown_s
         # A thread of its own ends the process even if the event loop is blocked.
         self._timer = threading.Timer(self.shutdown_s, self._time_out)
         self._timer.daemon = True

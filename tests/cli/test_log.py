@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from podero_async import RetryPolicy
 from podero_async.cli._command import Command
 from podero_async.cli._main import COMMANDS
 from podero_async.testing import Fault, PoderoSimulator
@@ -93,8 +94,9 @@ async def test_each_failure_is_one_object(
 
 async def test_an_outage_is_one_object_with_the_report(call: Call, served: PoderoSimulator, path: Path) -> None:
     """If the API is down, the object has the report of what was read and the error."""
-    served.add_fault(Fault(kind="status", status=500, rate=1.0, endpoint="sessions"))
-    ended = await call(*whole_fleet(served, path), "--json")
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10)
+    served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
+    ended = await call(*whole_fleet(served, path), "--json", retry=retry)
     found = json.loads(ended.out)
     assert ended.code == found["error"]["exit_code"] == 4
     assert found["error"]["kind"] == "ApiDownError"
@@ -107,3 +109,12 @@ async def test_helps_fit_a_narrow_terminal(call: Call, monkeypatch: pytest.Monke
     for command in COMMANDS:
         text = await call(command.name, "--help")
         assert max(map(len, text.out.splitlines())) <= 80
+
+
+async def test_quiet_shows_no_progress(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """With `--quiet`, stderr has no lines of progress; without it, there are some."""
+    served.latency_s = 0.01
+    loud = await call(*whole_fleet(served, path), line_every_s=0.001)
+    assert "vehicles" in loud.err
+    quiet = await call(*whole_fleet(served, path), "--fresh-for=0", "--quiet", line_every_s=0.001)
+    assert (quiet.code, quiet.err) == (0, "")

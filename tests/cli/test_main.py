@@ -90,7 +90,7 @@ def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
     parsed = vars(make_parser().parse_args(argv))
     command = parsed.pop("command")
     assert command.name == argv[0]
-    assert (parsed.pop("verbose"), parsed.pop("log_file")) == (False, None)
+    assert [parsed.pop(name) for name in ("verbose", "quiet", "log_file")] == [False, False, None]
     assert parsed.keys() == {field.name for field in attrs.fields(command.options)}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shlex
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -18,10 +17,10 @@ from podero_async.backfill._planner import settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
-from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._output.report import list_failures, list_unproven, plan_pairs, report_pairs
 from podero_async.cli._output.text import print_pairs
 from podero_async.cli._runtime import Exit, UsageError, say
+from podero_async.cli._snapshot import write_snapshot
 from podero_async.cli._vehicle_file import vehicles_from
 from podero_async.models import VehicleRef
 
@@ -52,6 +51,7 @@ class Options(shared.StoreOptions):
     max_failed: float
     max_concurrency: int
     requests_per_second: float | None
+    snapshot: str | None
     dry_run: bool
     json: bool
 
@@ -80,6 +80,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_store(parser)
     shared.add_speed(parser)
     add = parser.add_argument_group("output").add_argument
+    snapshot = "at the end, replace FILE by a consistent copy, which readers may hold open while the next run writes"
+    shared.completes_files(add("--snapshot", metavar="FILE", help=snapshot))
     add("--dry-run", action="store_true", help="print what would be read, and change nothing")
     shared.add_json(add)
 
@@ -139,12 +141,12 @@ def _is_new(path: str) -> bool:
 
 
 async def _backfill(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
-    progress, is_live = Progress(), can_draw(sys.stderr)
+    progress = Progress()
     with invocation.signals.gracefully() as stop:
         async with shared.opened(options, stop.event) as store:
             gc.freeze()  # a full collection over all imported modules would block the event loop
             try:
-                async with show_progress(progress, sys.stderr, is_live=is_live, line_every_s=invocation.line_every_s):
+                async with invocation.shown(progress):
                     report = await backfill(
                         client,
                         store,
@@ -164,13 +166,16 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         progress=progress,
                     )
             except ApiDownError as error:
+                await write_snapshot(store, options.snapshot, stop)
                 if not options.json:  # otherwise the report is part of the error's object
                     _print(options, error.report)
                     _list_failures(options, error.report)
                 raise
+            failed = await write_snapshot(store, options.snapshot, stop)
         _print(options, report)
         if report.finished:
-            return _exit_of(options, report)
+            code = _exit_of(options, report)
+            return code if failed is None else failed
         command = shlex.join(["podero-async", *invocation.argv])
         say(
             f"interrupted; the sessions received so far are stored; to read the rest, run the same command again: {command}"

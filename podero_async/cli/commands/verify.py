@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 
@@ -12,7 +11,6 @@ from podero_async.backfill import Bounds, Difference, Progress, VerifyReport, ve
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
-from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, print_pairs
 from podero_async.cli._runtime import Exit, say
@@ -60,12 +58,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Compare, repair if asked for, and print the report."""
-    progress, is_live = Progress(), can_draw(sys.stderr)
+    progress = Progress()
     with invocation.signals.gracefully() as stop:
         async with (
             shared.client_at_speed(options.max_concurrency, options.requests_per_second, invocation.retry) as client,
             shared.opened(options, stop.event, read_only=not options.repair) as store,
-            show_progress(progress, sys.stderr, is_live=is_live, line_every_s=invocation.line_every_s),
+            invocation.shown(progress),
         ):
             report = await verify(
                 client,

@@ -20,7 +20,7 @@ from podero_async._concurrency import run_until
 from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
-from podero_async.cli._output.progress import show_progress
+from podero_async.cli._output.progress import is_terminal, show_progress
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, print_pairs
 from podero_async.cli._runtime import Exit, say
@@ -75,7 +75,7 @@ async def run(
     options: Options, invocation: Invocation, *, faults: Iterable[Fault] = FAULTS, change_rate: float = CHANGE_RATE
 ) -> Exit:
     """Make the fleet, backfill it, and print the report."""
-    is_live = sys.stdout.isatty() and not options.plain
+    is_live = is_terminal(sys.stdout) and not options.plain
     if is_live:
         import rich  # noqa: F401, PLC0415 - a missing extra ends the command before its first output
     show = partial(
