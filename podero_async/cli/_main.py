@@ -86,8 +86,8 @@ exit codes:
 """
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
-_FAILURE_MODULES = ("tenacity", "podero_async._decode.converter")
-"""Modules that only failures need. If a failure is a lack of file descriptors, they could not be imported any more."""
+_FAILURE_MODULE = "podero_async._decode.converter"
+"""A module that only failures need. If a failure is a lack of file descriptors, it could not be imported any more."""
 # If no handler is set, logging writes the library's warnings to stderr.
 _NO_LOGGING = logging.NullHandler()
 
@@ -154,8 +154,7 @@ def _run(invocation: Invocation) -> Exit:
         parsed = invocation.parser.parse_args(invocation.argv)
         command: Command[Any] = parsed.command
         if command.uses_api:
-            for name in _FAILURE_MODULES:
-                import_module(name)
+            import_module(_FAILURE_MODULE)
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
                 running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))

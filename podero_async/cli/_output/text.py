@@ -11,6 +11,14 @@ Pair = tuple[str, str]
 """A label and its text."""
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, or as it is if UTC has no such year: some servers send `0001-01-01T00:00:00+01:00` for null."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return moment
+
+
 def print_pairs(pairs: Iterable[Pair]) -> None:
     """Print each label and text on one line."""
     for label, text in pairs:
@@ -23,11 +31,3 @@ def pairs_of(label: str, texts: Sequence[str], maximum: int = 10) -> Iterator[Pa
     for text in (*texts[:maximum], *more):
         yield label, text
         label = ""
-
-
-def in_utc(moment: datetime) -> datetime:
-    """Return a time in UTC; a null time such as 0001-01-01T00:00:00+01:00, which UTC does not have, stays as it is."""
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        return moment
