@@ -1,16 +1,20 @@
-"""Bounded concurrent maps over async calls, and cancellation that waits until every task has ended.
+"""Bounded concurrent maps over async calls, cancellation that waits until every task has ended, and imports in a thread.
 
-Imports asyncio only. Close a map with `contextlib.aclosing` if its consumer may leave early.
+Close a map with `contextlib.aclosing` if its consumer may leave early.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
 from typing import Any, TypeVar, cast
 
-__all__ = ["cancel_all", "map_as_completed", "map_in_order", "run_until"]
+__all__ = ["cancel_all", "import_ahead", "map_as_completed", "map_in_order", "outlast", "run_until", "wait_for_all"]
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -86,19 +90,35 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
 
     If the caller is cancelled while it waits, it still waits for the last task before it raises `CancelledError`.
     """
-    cancelled: asyncio.CancelledError | None = None
     pending = [task for task in tasks if not task.done()]
     for task in pending:
         task.cancel()
-    while pending:
+    try:
+        await wait_for_all(pending)
+    finally:
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # retrieved, so that asyncio does not log it as never retrieved
+
+
+async def outlast(future: asyncio.Future[T]) -> T:
+    """Wait for a future and return its result; a cancellation of the caller does not reach the future.
+
+    If the caller is cancelled while it waits, even repeatedly, it still waits for the end before it raises
+    `CancelledError`. So cleanup is complete in a cancelled scope of anyio, which cancels every await again.
+    """
+    await wait_for_all([future])
+    return future.result()
+
+
+async def wait_for_all(futures: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all futures have ended, then raise the last `CancelledError` of the caller, if there was one."""
+    cancelled: asyncio.CancelledError | None = None
+    while pending := [future for future in futures if not future.done()]:
         try:
             await asyncio.wait(pending)
         except asyncio.CancelledError as error:
             cancelled = error
-        pending = [task for task in pending if not task.done()]
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # retrieved, so that asyncio does not log it as never retrieved
     if cancelled is not None:
         raise cancelled
 
@@ -117,3 +137,18 @@ async def run_until(event: asyncio.Event, task: asyncio.Task[Any]) -> bool:
         return True
     finally:
         await cancel_all([task, waiting])
+
+
+def import_ahead(name: str) -> None:
+    """Start to import a module that only failures need, in a thread, unless it is imported already.
+
+    The event loop does not wait for it then, and a failure that is a lack of file descriptors need not open files. If the
+    import fails, its first use tries again.
+    """
+    if name not in sys.modules:
+        Thread(target=_import, args=[name], name="podero_async import", daemon=True).start()
+
+
+def _import(name: str) -> None:
+    with suppress(Exception):
+        import_module(name)

@@ -10,7 +10,6 @@ import attrs
 
 from podero_async._client import PoderoClient
 from podero_async._failures import is_outage_sign
-from podero_async._flow.retry import RequestStats
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import vanished_alarm
 from podero_async.backfill._client_access import discover_fleet, owner_of
@@ -166,32 +165,30 @@ class Planner:
     async def _discover(self) -> CompletenessError | None:
         """Fill the roster with all vehicles that are found; return the error if the list of users is incomplete."""
         self.progress.phase = "discovering"
-        stats = RequestStats()
         incomplete: CompletenessError | None = None
 
         async def found() -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
             nonlocal incomplete
             try:
-                async with aclosing(discover_fleet(self.client, stats)) as vehicles:
+                async with aclosing(discover_fleet(self.client, self.progress)) as vehicles:
                     async for vehicle in vehicles:
                         yield vehicle
             except CompletenessError as error:
                 incomplete = error
 
-        try:
-            await self._fill_roster(found())
-            return incomplete
-        finally:
-            self.progress.requests += stats.requests
-            self.progress.retries += stats.retries
+        await self._fill_roster(found())
+        return incomplete
 
     async def _fill_roster(self, found: AsyncGenerator[VehicleRef | VehicleFailure, None]) -> None:
         backend = self.store.backend
         await backend.clear_roster()
+        forgotten = await backend.forgotten_users()
         vehicles: list[VehicleRef] = []
         failures: list[VehicleFailure] = []
         async with aclosing(found):
             async for each in found:
+                if each.user_id in forgotten:
+                    continue
                 if isinstance(each, VehicleFailure):
                     failures.append(each)
                     self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage_sign(each.error))

@@ -6,6 +6,7 @@ from typing import Literal, Self
 import attrs
 
 from podero_async._flow.limiter import Limiter
+from podero_async._flow.retry import RequestStats
 from podero_async._paging.window import Window
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._values import Run
@@ -131,8 +132,11 @@ class BackfillReport:
 
 
 @attrs.define(kw_only=True)
-class Progress:
-    """The live state of a backfill. Pass one to `backfill` and read it at any time from the same event loop."""
+class Progress(RequestStats):
+    """The live state of a backfill. Pass one to `backfill` and read it at any time from the same event loop.
+
+    `requests` and `retries` count those of the discovery as they are made, and those of a window when it has been read.
+    """
 
     phase: Literal["starting", "discovering", "fetching", "ended"] = "starting"
     vehicles: int = 0
@@ -148,8 +152,6 @@ class Progress:
     """Failures of this call that are typical of an outage."""
     answered: int = 0
     """Windows that the API returned or refused."""
-    requests: int = 0
-    retries: int = 0
     verdicts: dict[Completeness, int] = attrs.field(factory=lambda: dict.fromkeys(Completeness, 0))
     committed: Written = Written()
     """Changes that this call has committed."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import date, datetime
 
+from podero_async._concurrency import wait_for_all
 from podero_async._fleet.worker_pool import Outcome
 from podero_async.backfill._report import Progress
 from podero_async.backfill._values import WorkItem
@@ -72,8 +73,10 @@ class BatchWriter:
         """Wait for the batch that is being written, and discard the batch that fills."""
         self._stop_timer()
         if self._writing is not None:
-            await asyncio.wait([self._writing])
-            self._writing.exception()  # retrieved, so that asyncio does not log it
+            try:
+                await wait_for_all([self._writing])
+            finally:
+                self._writing.exception()  # retrieved, so that asyncio does not log it
 
     async def _wait_for_write(self) -> None:
         # Otherwise the timer could start the next write before this coroutine resumes, and its error would be lost.

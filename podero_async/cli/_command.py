@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Generic, TypeVar
 
 import attrs
 
 from podero_async import RetryPolicy
+from podero_async.backfill import Progress
+from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._runtime import Exit
+from podero_async.cli._signals import Signals
 
 __all__ = ["Command", "Invocation"]
 
@@ -24,10 +29,18 @@ class Invocation:
     parser: argparse.ArgumentParser
     retry: RetryPolicy | None
     """If given, replaces the retry policy of each command."""
-    shutdown_s: float
-    """Seconds from the first signal to the forced end of the process."""
+    signals: Signals
     line_every_s: float
     """Seconds between two lines of progress, when stderr is not a terminal."""
+    is_quiet: bool = False
+    """Whether no progress is shown."""
+
+    def shown(self, progress: Progress) -> AbstractAsyncContextManager[None]:
+        """Show a progress on stderr while the block runs."""
+        if self.is_quiet:
+            return nullcontext()
+        is_live = can_draw(sys.stderr)
+        return show_progress(progress, sys.stderr, is_live=is_live, line_every_s=self.line_every_s)
 
 
 @attrs.frozen

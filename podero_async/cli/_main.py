@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
+
+import attrs
 
 from podero_async import RetryPolicy
 from podero_async._version import __version__
 from podero_async.backfill import StoreError
 from podero_async.cli._command import Command, Invocation
-from podero_async.cli._runtime import Exit, UsageError, discard, open_missing_streams, run_loop, say
-from podero_async.cli.commands import backfill, completion, doctor, export, runs, sessions, simulate, status, verify
+from podero_async.cli._log import add_log, logged
+from podero_async.cli._output.json import print_error
+from podero_async.cli._runtime import (
+    Exit,
+    OutputError,
+    UsageError,
+    discard,
+    in_one_line,
+    open_missing_streams,
+    run_loop,
+    say,
+)
+from podero_async.cli._signals import Interrupted, Signals, StandardOutput
+from podero_async.cli.commands import (
+    backfill,
+    completion,
+    doctor,
+    export,
+    forget,
+    runs,
+    sessions,
+    simulate,
+    status,
+    verify,
+)
 from podero_async.cli.commands.demo import command as demo
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
@@ -29,6 +58,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     runs.COMMAND,
     verify.COMMAND,
     export.COMMAND,
+    forget.COMMAND,
     completion.COMMAND,
 )
 _ENVIRONMENT = """\
@@ -45,16 +75,19 @@ _EXIT_CODES = """\
 exit codes:
   0    done
   1    finished, but some data is missing or could not be verified as complete
-  2    usage or configuration
+  2    usage, configuration, or a limit of the system
   3    the credentials were refused
   4    the API or the network failed
   5    the store cannot be used
   6    days are provisional (status --check)
+  129  the terminal was closed (SIGHUP)
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
 """
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
+_FAILURE_MODULE = "podero_async._decode.converter"
+"""A module that only failures need. If a failure is a lack of file descriptors, it could not be imported any more."""
 # If no handler is set, logging writes the library's warnings to stderr.
 _NO_LOGGING = logging.NullHandler()
 
@@ -78,63 +111,108 @@ def main(
     """
     open_missing_streams()
     logging.getLogger("podero_async").addHandler(_NO_LOGGING)
+    signals = Signals(shutdown_s)
     invocation = Invocation(
         argv=tuple(sys.argv[1:] if argv is None else argv),
         parser=make_parser(commands),
         retry=retry,
-        shutdown_s=shutdown_s,
+        signals=signals,
         line_every_s=line_every_s,
     )
-    code = Exit.DONE
+    with signals.handled(), _guarded_stdout(signals):
+        return _end_of(invocation).value
+
+
+@contextmanager
+def _guarded_stdout(signals: Signals) -> Iterator[None]:
+    stdout = sys.stdout
+    sys.stdout = StandardOutput(stdout, signals)
+    try:
+        yield
+    finally:
+        sys.stdout = stdout
+
+
+def _end_of(invocation: Invocation) -> Exit:
+    """Run the command; the end of stdout is its end, too."""
     try:
         code = _run(invocation)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader closed the pipe, as `head` does when it has enough lines
+    except OutputError as error:
         discard(sys.stdout)
-    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader closed the pipe, as `head` does when it has enough lines
+            return Exit.DONE
         say(f"cannot write the output: {error.strerror}")
-        discard(sys.stdout)
-        code = Exit.INCOMPLETE
-    return code.value
+        return Exit.INCOMPLETE
+    except Interrupted:  # while the last output was written
+        return invocation.signals.exit
+    return code
 
 
 def _run(invocation: Invocation) -> Exit:
     try:
         parsed = invocation.parser.parse_args(invocation.argv)
-    except SystemExit as end:  # argparse has printed the help or the error
-        return Exit.USAGE if end.code else Exit.DONE
-    command: Command[Any] = parsed.command
-    try:
-        return run_loop(command.start(parsed, invocation))
-    except (PoderoError, UsageError) as error:
-        say(error)
-        return _code_of(error)
-    except KeyboardInterrupt:
-        say("interrupted")
-        return Exit.INTERRUPTED
-    except ModuleNotFoundError as error:
-        need = _NEEDS.get((error.name or "").partition(".")[0])
-        if need is None:
-            raise
-        say(f"{need}: pip install 'podero_async[cli]'")
-        return Exit.USAGE
+        command: Command[Any] = parsed.command
+        if command.uses_api:
+            import_module(_FAILURE_MODULE)
+        with logged(verbose=parsed.verbose, log_file=parsed.log_file):
+            try:
+                running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))
+                return run_loop(invocation.signals.supervise(running))
+            except (PoderoError, UsageError, OSError, Interrupted, KeyboardInterrupt, ModuleNotFoundError) as error:
+                return _explain(error, invocation)
+    except SystemExit:  # argparse has printed the help or the version
+        return Exit.DONE
+    except UsageError as error:
+        return _explain(error, invocation)
 
 
-def _code_of(error: PoderoError | UsageError) -> Exit:
+def _explain(error: BaseException, invocation: Invocation) -> Exit:
+    """Write one line about an error and, with `--json`, one object; return the exit code.
+
+    Raises:
+        OutputError: Stdout cannot be written to, either because of this object or before.
+    """
+    message: object = error
     match error:
+        case OutputError():
+            raise error
         case UsageError() | ConfigurationError():
-            return Exit.USAGE
+            code = Exit.USAGE
         case AuthenticationError() | PermissionDeniedError():
-            return Exit.CREDENTIALS
+            code = Exit.CREDENTIALS
         case StoreError():
-            return Exit.STORE
-    return Exit.API
+            code = Exit.STORE
+        case PoderoError():
+            code = Exit.API
+        case OSError():
+            message, code = (
+                error.strerror if error.filename is None else f"{error.strerror}: {error.filename}",
+                Exit.USAGE,
+            )
+        case ModuleNotFoundError():
+            need = _NEEDS.get((error.name or "").partition(".")[0])
+            if need is None:
+                raise error
+            message, code = f"{need}: pip install 'podero_async[cli]'", Exit.USAGE
+        case _:
+            message, code = "interrupted", invocation.signals.exit
+    say(message)
+    if "--json" in invocation.argv:
+        print_error(error, in_one_line(message), code)
+    return code
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Exit with one line when the arguments are wrong; argparse prints the usage, too."""
-        self.exit(Exit.USAGE, f"podero-async: {message} (see {self.prog} --help)\n")
+        """Raise an error of one line when the arguments are wrong; argparse prints the usage, too."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Return a formatter of lines of at most 80 characters, on a wider terminal, too."""
+    width = min(80, shutil.get_terminal_size().columns)
+    return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
 
 
 def make_parser(commands: Sequence[Command[Any]] = COMMANDS) -> argparse.ArgumentParser:
@@ -143,7 +221,7 @@ def make_parser(commands: Sequence[Command[Any]] = COMMANDS) -> argparse.Argumen
         prog="podero-async",
         description="Fetches every completed charging session from Podero's Partner API.",
         epilog=_ENVIRONMENT + _EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"podero-async {__version__}")
@@ -154,9 +232,10 @@ def make_parser(commands: Sequence[Command[Any]] = COMMANDS) -> argparse.Argumen
             help=command.description.partition("\n")[0],
             description=command.description,
             epilog=(_ENVIRONMENT if command.uses_api else "") + _EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_formatter,
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
+        add_log(subparser)
         subparser.set_defaults(command=command)
     return parser

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from argparse import Action, ArgumentParser, ArgumentTypeError
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import NoReturn
 from uuid import UUID
 
+import attrs
+
 from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy
-from podero_async.backfill import Shard
+from podero_async.backfill import SessionStore, Shard, StoreInUseError
+from podero_async.cli._runtime import say
+from podero_async.cli._signals import Interrupted
 
 __all__ = [
+    "StoreOptions",
     "add_days",
     "add_include_hidden",
     "add_json",
@@ -21,11 +28,16 @@ __all__ = [
     "client_at_speed",
     "completes_files",
     "hours",
+    "moment",
+    "opened",
     "shard",
     "share",
     "uuid",
     "whole_number",
 ]
+
+_MIN_PAUSE_S = 0.05
+_MAX_PAUSE_S = 1.0
 
 AddArgument = Callable[..., Action]
 """The method `add_argument` of a parser or of a group of arguments."""
@@ -44,9 +56,18 @@ def _day(text: str) -> date:
     if text == "today":
         return datetime.now(UTC).date()
     try:
-        return date.fromisoformat(text)
+        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a day; "2026-W05" would be one in ISO 8601
     except ValueError:
         raise ArgumentTypeError(f"not a day: {text!r}; write YYYY-MM-DD, or today") from None
+
+
+def moment(text: str) -> datetime:
+    """Parse a time such as `2026-01-31T06:00:00+01:00` or `2026-01-31`; without an offset it is UTC."""
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"not a time: {text!r}; write YYYY-MM-DDTHH:MM:SS with an offset, or Z") from None
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
@@ -105,6 +126,10 @@ def _positive_number(text: str) -> float:
     return number
 
 
+def _seconds(text: str) -> float:
+    return 0.0 if text == "0" else _positive_number(text)
+
+
 def _store(text: str) -> str:
     if text in {"", ":memory:"}:
         raise ArgumentTypeError(f"not a file: {text!r}")
@@ -123,10 +148,60 @@ def add_include_hidden(add: AddArgument) -> None:
     add("--include-hidden", action="store_true", help=text)
 
 
+@attrs.frozen(kw_only=True)
+class StoreOptions:
+    """The options of a command that opens a store; `add_store` adds their arguments."""
+
+    store: str
+    wait: float
+    memory_limit: int
+
+
 def add_store(parser: ArgumentParser) -> None:
-    """Add `--store`."""
+    """Add `--store`, `--wait` and `--memory-limit`."""
     add = parser.add_argument_group("store").add_argument
     completes_files(add("--store", type=_store, required=True, metavar="FILE", help="DuckDB file with the sessions"))
+    wait = "how long to wait if another process has the store open (default: not at all)"
+    add("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=wait)
+    memory = "the maximum size of the database's buffers (default: %(default)s)"
+    add("--memory-limit", type=whole_number(16, 10_000_000), default=1024, metavar="MB", help=memory)
+
+
+@asynccontextmanager
+async def opened(
+    options: StoreOptions, stop: asyncio.Event, *, read_only: bool = False, path: str | None = None
+) -> AsyncIterator[SessionStore]:
+    """Open the store of a command; if it is in use, try again until `--wait` is over, or `stop` is set.
+
+    Args:
+        options: The options of the command.
+        stop: The event of the signals; a command that a signal cancels need not be asked.
+        read_only: Whether to open an existing store for reading.
+        path: Takes the place of `--store`.
+
+    Raises:
+        StoreInUseError: The store was in use to the end.
+        Interrupted: A signal has arrived.
+    """
+    store = SessionStore(path or options.store, read_only=read_only, memory_limit_mb=options.memory_limit)
+    async with AsyncExitStack() as opening:
+        clock = asyncio.get_running_loop().time
+        until, pause_s = clock() + options.wait, _MIN_PAUSE_S
+        while True:
+            try:
+                await opening.enter_async_context(store)
+                break
+            except StoreInUseError as error:
+                left_s = until - clock()
+                if left_s <= 0:
+                    raise
+                if pause_s == _MIN_PAUSE_S:
+                    say(f"{error}; waiting for up to {options.wait:g} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), min(pause_s, left_s))
+                raise Interrupted
+            pause_s = min(pause_s * 2, _MAX_PAUSE_S)
+        yield store
 
 
 def add_speed(parser: ArgumentParser) -> None:

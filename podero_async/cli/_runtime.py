@@ -1,31 +1,32 @@
-"""The process around a command: exit codes, error lines, standard streams, the event loop, and signals."""
+"""The process around a command: exit codes, error lines, standard streams, and the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
 import io
+import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
 from typing import Any, TextIO
 
-import attrs
-
 __all__ = [
+    "MESSAGES",
     "Exit",
-    "StopRequest",
+    "OutputError",
     "UsageError",
     "discard",
     "in_one_line",
-    "interruptible_read",
     "open_missing_streams",
     "run_loop",
     "say",
-    "stop_on_signals",
 ]
+
+MESSAGES = logging.getLogger("podero_async_cli")
+"""Gets the lines of `say`, for a log file. Not below the library's logger, since they may quote arguments."""
+MESSAGES.propagate = False
+MESSAGES.addHandler(logging.NullHandler())  # without any, logging would write the lines to stderr
 
 
 class Exit(enum.IntEnum):
@@ -38,6 +39,7 @@ class Exit(enum.IntEnum):
     API = 4
     STORE = 5
     PROVISIONAL = 6
+    HANGUP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -46,10 +48,16 @@ class UsageError(Exception):
     """Raised by a command if its arguments cannot be used."""
 
 
+class OutputError(OSError):
+    """Raised if stdout cannot be written to."""
+
+
 def say(message: object) -> None:
     """Write one line to stderr. If stderr cannot be written to, only the exit code tells of an error."""
+    text = in_one_line(message)
+    MESSAGES.warning("%s", text)
     try:
-        print(f"podero-async: {in_one_line(message)}", file=sys.stderr, flush=True)
+        print(f"podero-async: {text}", file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)
 
@@ -94,77 +102,3 @@ def open_missing_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - as long as the process
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-_EXIT_OF = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
-
-
-@attrs.define
-class StopRequest:
-    """Whether a signal asked the command to stop, and the exit code for that signal."""
-
-    shutdown_s: float
-    event: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
-    exit: Exit = attrs.field(default=Exit.INTERRUPTED, init=False)
-    _timer: asyncio.TimerHandle | None = attrs.field(default=None, init=False)
-
-    def receive(self, number: signal.Signals) -> None:
-        """Set the event when the first signal arrives, and end the process when a SIGINT follows."""
-        if not self.event.is_set():
-            self.event.set()
-            self.exit = _EXIT_OF[number]
-            self._timer = asyncio.get_running_loop().call_later(self.shutdown_s, self._time_out)
-        elif number is signal.SIGINT:
-            _leave("stopped at once; committed data is safe", Exit.INTERRUPTED)
-
-    def close(self) -> None:
-        """Cancel the forced end, when the command has ended."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _time_out(self) -> None:
-        _leave("shutdown timed out; committed data is safe", self.exit)
-
-
-@contextmanager
-def stop_on_signals(shutdown_s: float) -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request to stop while the block runs.
-
-    If the block does not end within `shutdown_s` seconds, or when a second SIGINT arrives, the process ends by force.
-    On Windows, and if this is not the main thread, signals keep their usual effect.
-    """
-    loop, stop, before = asyncio.get_running_loop(), StopRequest(shutdown_s), {}
-    with suppress(NotImplementedError, RuntimeError, ValueError):
-        for number in _EXIT_OF:
-            handler = signal.getsignal(number)
-            loop.add_signal_handler(number, stop.receive, number)
-            before[number] = handler
-    try:
-        yield stop
-    finally:
-        stop.close()
-        for number, handler in before.items():
-            loop.remove_signal_handler(number)
-            signal.signal(number, handler)
-
-
-@contextmanager
-def interruptible_read() -> Iterator[None]:
-    """Let one Ctrl-C end a blocking read in the block; it takes two when asyncio's handler is set."""
-    before = signal.getsignal(signal.SIGINT)
-    with suppress(ValueError):  # outside of the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            signal.signal(signal.SIGINT, before)
-
-
-def _leave(message: str, code: Exit) -> None:
-    """End the process without cleaning up. The store treats this as a crash, and loses nothing committed."""
-    if sys.__stderr__ is not None and sys.__stderr__.isatty():
-        sys.__stderr__.write("\x1b[?25h\n")  # a progress bar hides the cursor
-    say(message)
-    sys.stdout.flush()
-    os._exit(code)

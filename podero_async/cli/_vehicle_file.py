@@ -10,17 +10,18 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from podero_async.backfill import read_vehicle_refs
-from podero_async.cli._runtime import UsageError, interruptible_read
+from podero_async.cli._runtime import UsageError
+from podero_async.cli._signals import Signals
 from podero_async.models import VehicleRef
 
 __all__ = ["vehicles_from"]
 
 
 @contextmanager
-def vehicles_from(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
+def vehicles_from(source: str | None, signals: Signals) -> Iterator[Iterator[VehicleRef] | None]:
     """Read vehicles from a file, or from stdin (`-`); yield None if none is given.
 
-    Memory does not grow with their number: if a source cannot be read twice, it is first copied to a temporary file.
+    A signal ends the read of a pipe that has no end. Memory does not grow with the number of vehicles: if a source cannot be read twice, it is first copied to a temporary file.
 
     Raises:
         UsageError: The file cannot be read, a line is not a vehicle, or the file has no vehicle.
@@ -28,7 +29,7 @@ def vehicles_from(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
     if source is None:
         yield None
         return
-    with _opened(source) as file:
+    with signals.blocked(_opened, source) as file:
         if not sum(1 for _ in _refs(file, source)):
             raise UsageError(f"no vehicle in {_name(source)}")
         file.seek(0)
@@ -37,14 +38,13 @@ def vehicles_from(source: str | None) -> Iterator[Iterator[VehicleRef] | None]:
 
 def _opened(source: str) -> IO[bytes]:
     try:
-        with interruptible_read():
-            if source == "-":
-                return _copied(sys.stdin.buffer)
-            file = open(source, "rb")  # noqa: PTH123, SIM115 - closed by the caller
-            if file.seekable():
-                return file
-            with file:  # a pipe: `--vehicles <(...)`
-                return _copied(file)
+        if source == "-":
+            return _copied(sys.stdin.buffer)
+        file = open(source, "rb")  # noqa: PTH123, SIM115 - closed by the caller
+        if file.seekable():
+            return file
+        with file:  # a pipe: `--vehicles <(...)`
+            return _copied(file)
     except OSError as error:
         raise UsageError(f"cannot read {_name(source)}: {error.strerror}") from error
 

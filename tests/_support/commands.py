@@ -68,13 +68,18 @@ def whole_fleet(simulator: PoderoSimulator, path: Path) -> list[str]:
 
 
 async def start(
-    *argv: str, script: str = "main()", stdout: int = asyncio.subprocess.PIPE, stderr: int = asyncio.subprocess.PIPE
+    *argv: str,
+    script: str = "main()",
+    stdin: int = asyncio.subprocess.DEVNULL,
+    stdout: int = asyncio.subprocess.PIPE,
+    stderr: int = asyncio.subprocess.PIPE,
 ) -> asyncio.subprocess.Process:
     """Start a command as a process.
 
     Args:
         argv: The arguments of the command.
         script: Python that calls `main`; its last expression is the exit code.
+        stdin: Takes the place of an empty input.
         stdout: Takes the place of a pipe.
         stderr: Takes the place of a pipe.
     """
@@ -82,7 +87,7 @@ async def start(
     code = "\n".join(["import sys", "from podero_async.cli import main", *statements, f"sys.exit({call})"])
     program = ("-m", "podero_async") if script == "main()" else ("-c", code)
     return await asyncio.create_subprocess_exec(
-        sys.executable, *program, *argv, stdin=asyncio.subprocess.DEVNULL, stdout=stdout, stderr=stderr
+        sys.executable, *program, *argv, stdin=stdin, stdout=stdout, stderr=stderr
     )
 
 
@@ -95,6 +100,34 @@ async def start_on_small_disk(kib: int, *argv: str) -> asyncio.subprocess.Proces
         stderr=asyncio.subprocess.PIPE,
         # The limit would also apply to coverage's data file.
         env={name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")},
+    )
+
+
+async def start_as_process_1(*argv: str) -> asyncio.subprocess.Process:
+    """Start a command as process 1 of a PID namespace, as in a container; a signal goes to `child_of` the process."""
+    return await asyncio.create_subprocess_exec(
+        *("unshare", "--fork", "--pid", "--mount-proc", sys.executable, "-m", "podero_async", *argv),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+def child_of(pid: int) -> int:
+    """Return the id of the only child of a process."""
+    (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(child)
+
+
+async def start_in_pipe(reader: str, *argv: str) -> asyncio.subprocess.Process:
+    """Start a command whose stdout another command reads; stderr gets its process id, and its exit code at the end."""
+    command = shlex.join([sys.executable, "-m", "podero_async", *argv])
+    script = f"{{ {command} & echo $! >&2; wait $!; echo $? >&2; }} | {reader} > /dev/null"
+    return await asyncio.create_subprocess_exec(
+        *("bash", "-c", script),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # so that the caller can end all of it
     )
 
 

@@ -9,7 +9,7 @@ import attrs
 
 from podero_async.backfill import SessionStore
 from podero_async.cli._command import Command, Invocation
-from podero_async.cli._runtime import Exit, stop_on_signals
+from podero_async.cli._runtime import Exit
 
 __all__ = ["COMMAND"]
 
@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 async def run(options: Options, invocation: Invocation) -> Exit:
-    with stop_on_signals(invocation.shutdown_s) as stop:
+    with invocation.signals.gracefully() as stop:
         async with SessionStore(options.store):
             print("started", flush=True)  # noqa: T201 - the test waits for it
             await stop.event.wait()

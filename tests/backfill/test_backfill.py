@@ -795,3 +795,20 @@ async def test_a_store_that_fails_ends_the_run(
         monkeypatch.undo()
         assert (await backfill(client, store, FIRST, LAST, now=clock)).finished
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
+
+
+async def test_progress_counts_the_requests_of_a_discovery_as_they_are_made(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """While vehicles are discovered, the progress has the requests that were made until then."""
+    progress, counts = Progress(), []
+    sim.latency_s = 0.005
+    async with SessionStore(path) as store:
+        running = asyncio.create_task(backfill(client, store, FIRST, LAST, progress=progress, now=clock))
+        while progress.phase in {"starting", "discovering"}:
+            counts.append((progress.requests, len(sim.requests)))
+            await asyncio.sleep(0.001)
+        report = await running
+    assert any(counted > 0 for counted, _ in counts)
+    assert max(counted for counted, _ in counts) == 1 + len({vehicle.user_id for vehicle in sim.vehicles})
+    assert report.requests == len(sim.requests) - 1  # a token

@@ -27,12 +27,20 @@ def jsonl(ref: VehicleRef) -> str:
         [csv(ONE), csv(TWO)],
         ["user_id,vehicle_id\n", csv(ONE), "\n", csv(TWO)],
         ["\ufeffuser_id, vehicle_id\r\n", csv(ONE), csv(TWO)],
+        ["\n", "USER_ID,VEHICLE_ID\n", csv(ONE), csv(TWO)],
+        [
+            "# my fleet\n",
+            "vehicle_id, user_id\n",
+            f"{ONE.vehicle_id},{ONE.user_id}",
+            "#",
+            f"{TWO.vehicle_id},{TWO.user_id}",
+        ],
         [jsonl(ONE), "", jsonl(TWO)],
         [f'"{ONE.user_id}", "{ONE.vehicle_id}"', jsonl(TWO)],
     ],
 )
 def test_csv_and_json_lines_are_read(lines: list[str]) -> None:
-    """Vehicle lists are read as CSV, with or without a header and a BOM, as JSON lines, or mixed."""
+    """Vehicle lists are read as CSV, with any header, comments and a BOM, as JSON lines, or mixed."""
     assert list(read_vehicle_refs(lines)) == [ONE, TWO]
 
 

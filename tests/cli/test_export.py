@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import duckdb
 import pytest
 
 from podero_async.testing import PoderoSimulator
-from tests._support.commands import Call, end_of, start, start_on_small_disk
+from tests._support.commands import Call, end_of, start, start_in_pipe, start_on_small_disk
 
 
 def _ids(path: Path, kind: str) -> set[str]:
@@ -127,7 +128,7 @@ async def test_a_signal_ends_an_export(
     before = sorted(file.name for file in filled.parent.iterdir())
     process = await start(*argv)
     async with asyncio.timeout(20):
-        while not target.with_name("out.podero_async-unfinished").exists():
+        while not any(filled.parent.glob("out.podero_async-unfinished-*")):
             assert process.returncode is None, await end_of(process)
             await asyncio.sleep(0.01)
     since = time.monotonic()
@@ -136,3 +137,75 @@ async def test_a_signal_ends_an_export(
     record_property("figure", f"{time.monotonic() - since:.2f} s from {number.name} to the end of an export")
     assert (ended.code, ended.out, ended.complaint) == (code, "", "interrupted; nothing was written")
     assert sorted(file.name for file in filled.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+async def test_stdout_gets_the_bytes_of_a_file(filled: Path, call: Call, kind: str) -> None:
+    """`--output -` writes what a file would contain, and nothing else, to stdout."""
+    target = filled.with_name("out")
+    assert (await call("export", f"--store={filled}", f"--output={target}", f"--format={kind}")).code == 0
+    ended = await call("export", f"--store={filled}", "--output=-", f"--format={kind}")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == target.read_text()
+    assert sorted(file.name for file in filled.parent.iterdir()) == ["fleet.duckdb", "out"]
+
+
+@pytest.mark.parametrize("options", [[], ["--format=csv", "--json"], ["--format=csv", "--partition-by=month"]])
+async def test_what_stdout_cannot_take(filled: Path, call: Call, options: list[str]) -> None:
+    """Parquet, partitions and the object of `--json` do not go to stdout together with the rows."""
+    ended = await call("export", f"--store={filled}", "--output=-", *options)
+    assert ended.code == 2
+    assert "--output - needs" in ended.complaint
+
+
+def _wait_until_blocked(pid: int) -> None:
+    """Wait until the main thread of a process waits for the reader of a pipe."""
+    until = time.monotonic() + 20
+    while "pipe_write" not in Path(f"/proc/{pid}/wchan").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reader", "code"), [("head -2", 0), ("sleep 60", 143)])
+async def test_a_reader_that_takes_only_a_part(filled: Path, reader: str, code: int) -> None:
+    """If the reader of stdout goes away, the export ends with exit code 0; if it reads nothing, a signal ends the export."""
+    await _grow(filled, 300)
+    process = await start_in_pipe(reader, "export", f"--store={filled}", "--output=-", "--format=csv")
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(30):
+            pid = int(await process.stderr.readline())
+            if code:
+                await asyncio.to_thread(_wait_until_blocked, pid)
+                os.kill(pid, signal.SIGTERM)
+                assert await process.stderr.readline() == b"podero-async: interrupted\n"
+            assert int(await process.stderr.readline()) == code
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+    assert sorted(file.name for file in filled.parent.iterdir()) == ["fleet.duckdb"]
+
+
+async def test_an_object_about_the_files(filled: Path, call: Call) -> None:
+    """With `--json`, an export prints the number of rows and the files, and an error is an object, too."""
+    target = filled.with_name("out.csv")
+    argv = ["export", f"--store={filled}", f"--output={target}", "--format=csv", "--json"]
+    done = json.loads((await call(*argv)).out)
+    assert done == {"rows": done["rows"], "files": [str(target)]}
+    failed = await call(*argv, "--partition-by=month")
+    assert json.loads(failed.out) == {
+        "error": {"kind": "StoreError", "message": f"a file is in the way of the export: {target}", "exit_code": 5}
+    }
+    assert failed.complaint == f"a file is in the way of the export: {target}"
+    assert failed.code == 5
+
+
+async def test_the_options_of_an_export(filled: Path, call: Call) -> None:
+    """`--since` and `--no-withdrawn` choose the rows, and `--overwrite` repeats an export by month."""
+    argv = ["export", f"--store={filled}", f"--output={filled.with_name('lake')}", "--partition-by=month", "--json"]
+    rows = json.loads((await call(*argv)).out)["rows"]
+    assert rows > 0
+    assert json.loads((await call(*argv, "--overwrite", "--no-withdrawn")).out)["rows"] == rows
+    assert json.loads((await call(*argv, "--overwrite", "--since=9999-12-31")).out)["rows"] == 0
+    assert (await call(*argv, "--overwrite", "--since=yesterday")).code == 2

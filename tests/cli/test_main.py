@@ -80,6 +80,7 @@ def test_the_readme_names_each_command(name: str) -> None:
         ["status", "--store=x"],
         ["verify", "--store=x"],
         ["export", "--store=x", "--output=y"],
+        ["forget", "--store=x", f"--user={_ID}"],
         ["completion", "bash"],
     ],
     ids=lambda argv: argv[0],
@@ -89,6 +90,7 @@ def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
     parsed = vars(make_parser().parse_args(argv))
     command = parsed.pop("command")
     assert command.name == argv[0]
+    assert [parsed.pop(name) for name in ("verbose", "quiet", "log_file")] == [False, False, None]
     assert parsed.keys() == {field.name for field in attrs.fields(command.options)}
 
 
@@ -109,6 +111,7 @@ def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
         (["sessions", "--user", "me", "--vehicle", _ID, *_WEEK], "--user: not a uuid: 'me'"),
         ([*_SESSIONS, "--from", "yesterday", "--to", "today"], "--from: not a day: 'yesterday'; write YYYY-MM-DD"),
         ([*_SESSIONS, "--from", "2026-02-30", "--to", "today"], "not a day: '2026-02-30'"),
+        ([*_SESSIONS, "--from", "2026-W05", "--to", "today"], "not a day: '2026-W05'"),
         ([*_SESSIONS, "--from", "2026-01-02", "--to", "2026-01-01"], "--from must not be after --to"),
         ([*_SESSIONS, *_WEEK, "--client-secret", "x"], "--client-secret"),
     ],
@@ -133,7 +136,7 @@ async def test_refused_credentials_are_exit_code_3(
 ) -> None:
     """If the secret is wrong, each command that sends requests ends with exit code 3."""
     monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret")
-    for argv in (one_vehicle(served), [*whole_fleet(served, filled), "--json"], ["verify", f"--store={filled}"]):
+    for argv in (one_vehicle(served), whole_fleet(served, filled), ["verify", f"--store={filled}"]):
         ended = await call(*argv)
         assert (ended.code, ended.out) == (3, "")
         assert "401" in ended.complaint

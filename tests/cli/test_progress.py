@@ -50,6 +50,23 @@ def test_the_bar_while_vehicles_are_discovered() -> None:
     assert re.search(r"reading +2 of 7 vehicles", _drawn(bar))
 
 
+def test_found_vehicles_do_not_count_as_read_ones() -> None:
+    """The time left is that of the reads, however fast the vehicles before them were found."""
+    now, progress = [0.0], Progress(phase="discovering")
+    bar = BackfillBar(progress, lambda: now[0])
+    for second in range(1, 11):
+        now[0], progress.vehicles = float(second), 100 * second
+        progress.requests += 20
+        bar.update()
+    assert "20 requests/s" in _drawn(bar)
+    progress.phase, progress.tasks = "fetching", 1000
+    for second in range(11, 22):
+        now[0] = float(second)
+        bar.update()
+        progress.received += 10
+    assert re.search(r"reading +100 of 1000 vehicles .* 0:01:30", _drawn(bar))
+
+
 def test_vehicles_are_counted_instead_of_windows() -> None:
     """A vehicle with two windows counts once, and a vehicle that is up to date counts as done."""
     assert vehicles_done(Progress(phase="fetching", vehicles=10, skipped=4, tasks=12, received=6)) == 7
@@ -109,5 +126,8 @@ def test_a_terminal_without_rich_gets_lines(monkeypatch: pytest.MonkeyPatch) -> 
     assert not can_draw(io.StringIO())
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert can_draw(sys.stderr)
+    monkeypatch.setenv("TERM", "dumb")
+    assert not can_draw(sys.stderr)
+    monkeypatch.delenv("TERM")
     monkeypatch.setitem(sys.modules, "rich", None)
     assert not can_draw(sys.stderr)

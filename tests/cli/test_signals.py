@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from podero_async.backfill import SessionStore
-from podero_async.cli._runtime import interruptible_read, stop_on_signals
+from podero_async.cli._runtime import Exit
+from podero_async.cli._signals import Interrupted, Signals
 from podero_async.testing import PoderoSimulator
-from tests._support.commands import end_of, one_vehicle, start
+from tests._support.commands import child_of, end_of, one_vehicle, start, start_as_process_1
 
 
 @pytest.fixture
@@ -23,23 +26,61 @@ def forced_ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return codes
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_the_first_signal_requests_a_stop(forced_ends: list[int], number: signal.Signals, code: int) -> None:
     """The first signal sets the event and the exit code; a later SIGTERM changes nothing, and handlers are restored."""
     before = signal.getsignal(number)
-    with stop_on_signals(shutdown_s=60) as stop:
-        os.kill(os.getpid(), number)
-        async with asyncio.timeout(5):
-            await stop.event.wait()
-        stop.receive(signal.SIGTERM)
-    assert (stop.exit, forced_ends) == (code, [])
+    signals = Signals(shutdown_s=60)
+
+    async def wait_for_both() -> Exit:
+        with signals.gracefully() as stop:
+            os.kill(os.getpid(), number)
+            async with asyncio.timeout(5):
+                await stop.event.wait()
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0)
+            return stop.exit
+
+    with signals.handled():
+        assert await signals.supervise(wait_for_both()) == code
+    assert forced_ends == []
     assert signal.getsignal(number) == before
+
+
+async def test_a_signal_cancels_a_command_that_does_not_ask_for_it() -> None:
+    """Outside of `gracefully`, the first signal cancels the command, which cleans up."""
+    cleaned: list[bool] = []
+    signals = Signals(shutdown_s=60)
+
+    async def wait() -> Exit:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(5)
+        finally:
+            cleaned.append(True)
+        return Exit.DONE
+
+    with signals.handled(), pytest.raises(Interrupted):
+        await signals.supervise(wait())
+    assert (signals.exit, cleaned) == (Exit.TERMINATED, [True])
+
+
+async def test_a_cancellation_without_a_signal_is_raised() -> None:
+    """If the command is cancelled for another reason, the cancellation is not taken for a signal."""
+
+    async def cancelled() -> Exit:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await Signals(shutdown_s=60).supervise(cancelled())
 
 
 async def test_a_command_that_ends_in_time_is_not_forced(forced_ends: list[int]) -> None:
     """The forced end is cancelled when the block is left."""
-    with stop_on_signals(shutdown_s=0.01) as stop:
-        stop.receive(signal.SIGTERM)
+    signals = Signals(shutdown_s=0.01)
+    with pytest.raises(Interrupted), signals.handled():
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(5)
     await asyncio.sleep(0.03)
     assert forced_ends == []
 
@@ -56,42 +97,144 @@ async def test_a_forced_end_shows_the_cursor_again(forced_ends: list[int], monke
             written.append(text)
 
     monkeypatch.setattr("sys.__stderr__", _Terminal())
-    with stop_on_signals(shutdown_s=60) as stop:
-        stop.receive(signal.SIGINT)
-        stop.receive(signal.SIGINT)
+    with Signals(shutdown_s=60).handled():
+        for _ in range(2):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except Interrupted:
+                continue
     assert "\x1b[?25h" in "".join(written)
     assert forced_ends == [130]
 
 
 async def test_outside_of_the_main_thread_signals_are_left_alone() -> None:
     """A command runs in a thread, without handlers of its own."""
+    signals = Signals(shutdown_s=60)
 
-    async def stopping() -> bool:
-        with stop_on_signals(shutdown_s=60) as stop, interruptible_read():
-            return stop.event.is_set()
+    async def done() -> Exit:
+        return Exit.DONE
 
-    assert await asyncio.to_thread(asyncio.run, stopping()) is False
+    def run() -> Exit:
+        with signals.handled():
+            return asyncio.run(signals.supervise(done()))
+
+    assert await asyncio.to_thread(run) is Exit.DONE
 
 
-async def test_one_ctrl_c_ends_a_blocking_read() -> None:
-    """During a read, SIGINT has Python's own handler, which raises at once."""
-    before = signal.getsignal(signal.SIGINT)
-    with interruptible_read():
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGINT) is before
+def test_a_signal_that_the_caller_ignores_stays_ignored() -> None:
+    """Under `nohup`, the end of the terminal does not end a command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals(shutdown_s=60).handled():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_ends_a_blocked_read() -> None:
+    """During a call that blocks, the first signal raises at once."""
+    reading, writing = os.pipe()
+    signals = Signals(shutdown_s=60)
+    timer = threading.Timer(0.02, os.kill, [os.getpid(), signal.SIGTERM])
+    with signals.handled(), pytest.raises(Interrupted):
+        timer.start()
+        signals.blocked(os.read, reading, 1)
+    assert signals.exit is Exit.TERMINATED
+    os.close(reading)
+    os.close(writing)
+
+
+def _commands(served: PoderoSimulator, store: Path) -> dict[str, list[str]]:
+    window = [f"--from={served.first_day}", f"--to={served.last_day}"]
+    return {
+        "sessions": one_vehicle(served),
+        "doctor": ["doctor"],
+        "verify": ["verify", f"--store={store}"],
+        "dry run": ["backfill", f"--store={store}.new", *window, "--dry-run"],
+        "backfill": ["backfill", f"--store={store}.new", *window],
+    }
+
+
+async def _until_waiting(served: PoderoSimulator) -> None:
+    """Wait until a command waits for a response."""
+    before = len(served.requests)
+    async with asyncio.timeout(20):
+        while len(served.requests) == before:
+            await asyncio.sleep(0.01)
+
+
+_SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
 @pytest.mark.slow
-async def test_ctrl_c_ends_a_command_without_a_traceback(served: PoderoSimulator) -> None:
-    """A command that does not handle signals ends with one line and exit code 130."""
+@pytest.mark.parametrize(("number", "code"), _SIGNALS, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize("name", ["sessions", "doctor", "verify", "dry run", "backfill"])
+async def test_each_signal_ends_each_command(
+    served: PoderoSimulator, filled: Path, name: str, number: signal.Signals, code: int
+) -> None:
+    """A command that waits for the API ends at a signal with one line, its exit code, and no file but the stores."""
     served.latency_s = 60
-    process = await start(*one_vehicle(served))
-    async with asyncio.timeout(20):
-        while not served.requests:
-            await asyncio.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    waiting = asyncio.create_task(_until_waiting(served))
+    process = await start(*_commands(served, filled)[name])
+    await waiting
+    process.send_signal(number)
     ended = await end_of(process)
-    assert (ended.code, ended.complaint) == (130, "interrupted")
+    assert ended.code == code
+    assert "interrupted" in ended.complaint
+    assert {file.name for file in filled.parent.iterdir()} <= {filled.name, f"{filled.name}.new"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sessions", "doctor", "verify", "dry run", "backfill"])
+async def test_sigterm_ends_each_command_as_process_1(served: PoderoSimulator, filled: Path, name: str) -> None:
+    """As process 1 of a container, which gets handled signals only, a command ends at SIGTERM with exit code 143."""
+    try:
+        subprocess.run(["unshare", "--fork", "--pid", "--mount-proc", "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"PID namespaces are not allowed here: {error}")
+    served.latency_s = 60
+    waiting = asyncio.create_task(_until_waiting(served))
+    process = await start_as_process_1(*_commands(served, filled)[name])
+    await waiting
+    os.kill(child_of(process.pid), signal.SIGTERM)
+    ended = await end_of(process)
+    assert ended.code == 143
+    assert "interrupted" in ended.complaint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), _SIGNALS, ids=lambda value: getattr(value, "name", ""))
+async def test_a_signal_leaves_no_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    """The demo's store is removed, whichever signal ends the demo."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = await start("demo", "--vehicles=300", "--plain")
+    async with asyncio.timeout(20):
+        while not list(tmp_path.glob("podero-async-*/demo.duckdb")):
+            await asyncio.sleep(0.01)
+    process.send_signal(number)
+    ended = await end_of(process)
+    assert (ended.code, ended.complaint) == (code, "interrupted")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+async def test_a_signal_ends_the_read_of_vehicles_from_a_pipe(served: PoderoSimulator, path: Path, loop: str) -> None:
+    """While a command reads `--vehicles -` from a pipe without end, a signal ends it."""
+    script = "main()" if loop == "uvloop" else "sys.modules.update(uvloop=None)\nmain()"
+    reading, writing = os.pipe()
+    argv = ["backfill", f"--store={path}", f"--from={served.first_day}", f"--to={served.last_day}", "--vehicles=-"]
+    process = await start(*argv, script=script, stdin=reading)
+    os.close(reading)
+    async with asyncio.timeout(20):
+        while "pipe_read" not in Path(f"/proc/{process.pid}/wchan").read_text():
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    ended = await end_of(process)
+    os.close(writing)
+    assert (ended.code, ended.complaint) == (143, "interrupted")
 
 
 @pytest.mark.slow

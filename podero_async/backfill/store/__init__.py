@@ -9,7 +9,9 @@ from podero_async.backfill.store._protocol import (
     CommitBatch,
     StoreBackend,
     SupportsExport,
+    SupportsForget,
     SupportsQuery,
+    SupportsSnapshot,
 )
 from podero_async.backfill.store._session_store import SessionStore
 from podero_async.backfill.store._status import Coverage, Exported, RunStatus, StoreStatus
@@ -24,5 +26,7 @@ __all__ = [
     "StoreBackend",
     "StoreStatus",
     "SupportsExport",
+    "SupportsForget",
     "SupportsQuery",
+    "SupportsSnapshot",
 ]

@@ -9,18 +9,28 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Any, Protocol, runtime_checkable
+from uuid import UUID
 
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
 from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.models import VehicleFailure, VehicleRef, VehicleSessions
 
-__all__ = ["BatchBuilder", "CommitBatch", "StoreBackend", "SupportsExport", "SupportsQuery"]
+__all__ = [
+    "BatchBuilder",
+    "CommitBatch",
+    "StoreBackend",
+    "SupportsExport",
+    "SupportsForget",
+    "SupportsQuery",
+    "SupportsSnapshot",
+]
 
 CommitBatch = Callable[[datetime], Awaitable[Written]]
 """Commits a sealed batch in one transaction at a time, and returns its effect on the table of sessions."""
@@ -67,6 +77,9 @@ class StoreBackend(Protocol):
 
     async def owner(self) -> StoreOwner | None:
         """Return the owner of the store; None if no backfill has claimed it yet."""
+
+    async def forgotten_users(self) -> ForgottenUsers:
+        """Return the users that runs leave out."""
 
     async def clear_roster(self) -> None:
         """Empty the roster: the vehicles of the next run. A roster is not persistent."""
@@ -188,5 +201,30 @@ class SupportsQuery(Protocol):
 class SupportsExport(Protocol):
     """A backend that writes the table of sessions to files."""
 
-    async def export(self, target: str, kind: str, *, partition_by: str | None, include_withdrawn: bool) -> Exported:
+    async def export(
+        self,
+        target: str,
+        kind: str,
+        *,
+        partition_by: str | None,
+        include_withdrawn: bool,
+        since: datetime | None,
+        overwrite: bool,
+    ) -> Exported:
         """Write the sessions to a file or directory; replace it only after the new content is complete."""
+
+
+@runtime_checkable
+class SupportsSnapshot(Protocol):
+    """A backend that copies itself to a file."""
+
+    async def snapshot(self, target: str) -> int:
+        """Write a consistent copy of the store, replace an older one with it, and return its size in bytes."""
+
+
+@runtime_checkable
+class SupportsForget(Protocol):
+    """A backend that erases a user."""
+
+    async def forget(self, user_id: UUID) -> int:
+        """Erase a user, remember a hash of the id, and return the number of erased sessions."""

@@ -10,11 +10,19 @@ from datetime import UTC, date, datetime
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
+from uuid import UUID
 
+from podero_async import _validation as arguments
 from podero_async._paging.window import Window
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store._protocol import StoreBackend, SupportsExport, SupportsQuery
+from podero_async.backfill.store._protocol import (
+    StoreBackend,
+    SupportsExport,
+    SupportsForget,
+    SupportsQuery,
+    SupportsSnapshot,
+)
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.errors import ConfigurationError
 
@@ -61,7 +69,7 @@ class SessionStore:
             StoreTooNewError: A newer release of this library created the store.
             StoreError: The store cannot be opened for another reason.
         """
-        backend_class = await _load_backend()
+        backend_class = await _load_backend(self.path)
         if self._backend is not None:
             raise RuntimeError(f"the store is open already: {self.path}")
         backend = self._backend = backend_class(
@@ -151,41 +159,85 @@ class SessionStore:
         *,
         partition_by: Literal["month"] | None = None,
         include_withdrawn: bool = True,
+        since: datetime | None = None,
+        overwrite: bool = False,
     ) -> Exported:
         """Write the table of sessions to a file; an existing file is replaced after the new one is complete.
 
-        If the caller is cancelled, the export ends at once and the target stays as it was.
+        If the caller is cancelled, the export ends at once and the target stays as it was. A pipe gets the rows as they
+        are written.
 
         Args:
             target: The file; with `partition_by`, an empty directory or one that does not exist yet.
-            format: The file format. Times are UTC: timestamps in Parquet, ISO 8601 text in the other formats.
+            format: The file format. Ids are text. Times are UTC: timestamps in Parquet, ISO 8601 text in the other formats.
             partition_by: `month` writes a directory for each month of `plug_in_time`: `month=2026-01/`.
             include_withdrawn: Whether to write sessions that the server no longer returns, too.
+            since: If given, only sessions whose `changed_at` is later are written.
+            overwrite: With `partition_by`, whether to replace the directory of an earlier export, with all its partitions.
 
         Raises:
-            ValueError: The format or the partition is unknown.
-            StoreError: The target cannot be written, or it is the store itself.
+            ValueError: The format or the partition is unknown, or `since` has no time zone.
+            StoreError: The target cannot be written, or it is a database.
         """
         backend = self.backend
         if not isinstance(backend, SupportsExport):
             raise StoreError("this kind of store has no export", self.path)
         return await backend.export(
-            fspath(target), format, partition_by=partition_by, include_withdrawn=include_withdrawn
+            fspath(target),
+            format,
+            partition_by=partition_by,
+            include_withdrawn=include_withdrawn,
+            since=since,
+            overwrite=overwrite,
         )
 
+    async def snapshot(self, target: str | PathLike[str]) -> int:
+        """Write a consistent copy of the store to a file, and return its size in bytes.
 
-async def _load_backend() -> type[DuckDBBackend]:
+        An older snapshot is replaced when the new one is complete; a process that has the older one open keeps reading
+        it. A snapshot is a store: open it with `read_only=True`, or with any tool that reads DuckDB files. Use it instead
+        of a copy of the open store, whose newest rows are in the file `.wal` beside it. If the caller is cancelled, the
+        older snapshot stays.
+
+        Raises:
+            StoreError: The target cannot be written, or it is not a snapshot.
+        """
+        backend = self.backend
+        if not isinstance(backend, SupportsSnapshot):
+            raise StoreError("this kind of store has no snapshots", self.path)
+        return await backend.snapshot(fspath(target))
+
+    async def forget(self, user_id: UUID | str) -> int:
+        """Erase a user from the store, and return the number of erased sessions.
+
+        The file is written anew without the user's rows, so it must fit twice on the disk for a while. Later runs leave the
+        user out: the store keeps only a hash of the id. If the caller is cancelled, the store is unchanged. Exports and
+        snapshots that were made before still have the user. Call it while no backfill writes to the store.
+
+        Raises:
+            ValueError: The id is not a uuid.
+            StoreError: The store is in memory or open for reading, or the file cannot be written.
+        """
+        backend, user = self.backend, arguments.uuid("user_id", user_id)
+        if not isinstance(backend, SupportsForget):
+            raise StoreError("this kind of store cannot forget a user", self.path)
+        return await backend.forget(user)
+
+
+async def _load_backend(path: str) -> type[DuckDBBackend]:
     """Import the backend in a thread, since the first import of DuckDB and Arrow takes a while."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async import")
     try:
-        return await asyncio.get_running_loop().run_in_executor(thread, _import_backend)
+        return await asyncio.get_running_loop().run_in_executor(thread, _import_backend, path)
     finally:
         thread.shutdown(wait=False)
 
 
-def _import_backend() -> type[DuckDBBackend]:
+def _import_backend(path: str) -> type[DuckDBBackend]:
     try:
         from podero_async.backfill.store.duckdb import DuckDBBackend  # noqa: PLC0415 - the core has no DuckDB
     except ImportError as error:
         raise ConfigurationError(f"a store needs {error.name}: install podero_async[backfill]") from error
+    except OSError as error:
+        raise StoreError(f"the database cannot be loaded: {error.strerror}", path) from error
     return DuckDBBackend

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import attrs
 
+from podero_async.backfill import ApiDownError
 from podero_async.cli._output.text import in_utc
 from podero_async.models import ChargingSession
 
-__all__ = ["print_json", "session_row"]
+__all__ = ["print_error", "print_json", "session_row"]
 
 _NAMES = tuple(field.name for field in attrs.fields(ChargingSession))
 
@@ -26,6 +27,15 @@ def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
     """Print a report as one JSON object on one line."""
     fields = attrs.asdict(report, value_serializer=lambda _, __, value: _json_value(value))
     print(json.dumps(fields | more))
+
+
+def print_error(error: BaseException, message: str, exit_code: int) -> None:
+    """Print an error as one JSON object; if it has a report, the fields of the report are in the object, too."""
+    described = {"error": {"kind": type(error).__name__, "message": message, "exit_code": exit_code}}
+    if isinstance(error, ApiDownError):
+        print_json(error.report, is_clean=error.report.is_clean, **described)
+    else:
+        print(json.dumps(described))
 
 
 def _json_value(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -12,14 +13,27 @@ from typing import TextIO
 
 from podero_async.backfill import Progress
 
-__all__ = ["ProgressLines", "can_draw", "figures_text", "is_discovering", "show_progress", "vehicles_done"]
+__all__ = [
+    "ProgressLines",
+    "can_draw",
+    "figures_text",
+    "is_discovering",
+    "is_terminal",
+    "show_progress",
+    "vehicles_done",
+]
 
 _REDRAW_EVERY_S = 0.2
 
 
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a stream is a terminal on which a bar can be drawn."""
+    return stream.isatty() and os.environ.get("TERM", "").lower() not in {"dumb", "unknown"}
+
+
 def can_draw(stream: TextIO) -> bool:
     """Return whether a stream is a terminal, and rich is installed to draw a bar on it."""
-    return stream.isatty() and find_spec("rich") is not None
+    return is_terminal(stream) and find_spec("rich") is not None
 
 
 @asynccontextmanager

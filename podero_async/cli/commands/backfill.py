@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import shlex
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -13,24 +12,15 @@ from pathlib import Path
 import attrs
 
 from podero_async import PoderoClient
-from podero_async.backfill import (
-    ApiDownError,
-    BackfillReport,
-    Bounds,
-    Progress,
-    SessionStore,
-    Shard,
-    backfill,
-    plan_backfill,
-)
+from podero_async.backfill import ApiDownError, BackfillReport, Bounds, Progress, Shard, backfill, plan_backfill
 from podero_async.backfill._planner import settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
-from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._output.report import list_failures, list_unproven, plan_pairs, report_pairs
 from podero_async.cli._output.text import print_pairs
-from podero_async.cli._runtime import Exit, UsageError, say, stop_on_signals
+from podero_async.cli._runtime import Exit, UsageError, say
+from podero_async.cli._snapshot import write_snapshot
 from podero_async.cli._vehicle_file import vehicles_from
 from podero_async.models import VehicleRef
 
@@ -48,7 +38,7 @@ _BOUNDS = Bounds()
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Options(shared.StoreOptions):
     from_date: date
     to_date: date
     vehicles: str | None
@@ -59,9 +49,9 @@ class Options:
     max_vanished: float
     max_withdrawn: float
     max_failed: float
-    store: str
     max_concurrency: int
     requests_per_second: float | None
+    snapshot: str | None
     dry_run: bool
     json: bool
 
@@ -90,6 +80,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_store(parser)
     shared.add_speed(parser)
     add = parser.add_argument_group("output").add_argument
+    snapshot = "at the end, replace FILE by a consistent copy, which readers may hold open while the next run writes"
+    shared.completes_files(add("--snapshot", metavar="FILE", help=snapshot))
     add("--dry-run", action="store_true", help="print what would be read, and change nothing")
     shared.add_json(add)
 
@@ -97,12 +89,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Run or plan the backfill, and print its report."""
     _check_days(options)
-    with vehicles_from(options.vehicles) as vehicles:
+    with vehicles_from(options.vehicles, invocation.signals) as vehicles:
         async with shared.client_at_speed(
             options.max_concurrency, options.requests_per_second, invocation.retry
         ) as client:
             if options.dry_run:
-                return await _plan(options, client, vehicles)
+                return await _plan(options, invocation, client, vehicles)
             return await _backfill(options, invocation, client, vehicles)
 
 
@@ -120,8 +112,10 @@ def _check_days(options: Options) -> None:
         raise UsageError(f"--from and --to: {error}") from error
 
 
-async def _plan(options: Options, client: PoderoClient, vehicles: _Vehicles) -> Exit:
-    async with _store_to_plan_with(options.store) as store:
+async def _plan(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
+    is_new = _is_new(options.store)
+    path = ":memory:" if is_new else options.store
+    async with shared.opened(options, invocation.signals.event, read_only=not is_new, path=path) as store:
         plan = await plan_backfill(
             client,
             store,
@@ -142,18 +136,17 @@ async def _plan(options: Options, client: PoderoClient, vehicles: _Vehicles) -> 
     return Exit.INCOMPLETE if plan.failures else Exit.DONE
 
 
-def _store_to_plan_with(path: str) -> SessionStore:
-    """Return the store for reading, or an empty one without a file if the store does not exist yet."""
-    return SessionStore(path, read_only=True) if Path(path).exists() else SessionStore(":memory:")
+def _is_new(path: str) -> bool:
+    return not Path(path).exists()
 
 
 async def _backfill(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
-    progress, is_live = Progress(), can_draw(sys.stderr)
-    with stop_on_signals(invocation.shutdown_s) as stop:
-        async with SessionStore(options.store) as store:
+    progress = Progress()
+    with invocation.signals.gracefully() as stop:
+        async with shared.opened(options, stop.event) as store:
             gc.freeze()  # a full collection over all imported modules would block the event loop
             try:
-                async with show_progress(progress, sys.stderr, is_live=is_live, line_every_s=invocation.line_every_s):
+                async with invocation.shown(progress):
                     report = await backfill(
                         client,
                         store,
@@ -173,12 +166,16 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         progress=progress,
                     )
             except ApiDownError as error:
-                _print(options, error.report)
-                _list_failures(options, error.report)
+                await write_snapshot(store, options.snapshot, stop)
+                if not options.json:  # otherwise the report is part of the error's object
+                    _print(options, error.report)
+                    _list_failures(options, error.report)
                 raise
+            failed = await write_snapshot(store, options.snapshot, stop)
         _print(options, report)
         if report.finished:
-            return _exit_of(options, report)
+            code = _exit_of(options, report)
+            return code if failed is None else failed
         command = shlex.join(["podero-async", *invocation.argv])
         say(
             f"interrupted; the sessions received so far are stored; to read the rest, run the same command again: {command}"

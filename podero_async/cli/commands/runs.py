@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from podero_async.backfill import RunStatus, SessionStore
+from podero_async.backfill import RunStatus
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
@@ -25,8 +25,7 @@ request, needs no credentials, changes nothing. Runs are kept for 400 days.
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    store: str
+class Options(shared.StoreOptions):
     limit: int
     json: bool
 
@@ -44,9 +43,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_json(add)
 
 
-async def run(options: Options, _: Invocation) -> Exit:
+async def run(options: Options, invocation: Invocation) -> Exit:
     """Read the records of the runs, and print them."""
-    async with SessionStore(options.store, read_only=True) as store:
+    async with shared.opened(options, invocation.signals.event, read_only=True) as store:
         runs = await store.runs(options.limit)
     if options.json:
         print_json(_History(runs))

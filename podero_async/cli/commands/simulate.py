@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from argparse import ArgumentParser, ArgumentTypeError
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
@@ -20,8 +18,8 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Serve a simulated fleet on loopback until Ctrl-C.
 
-The output sets the environment of a client; a shell can evaluate it. SIGINT
-and SIGTERM end the server with exit code 0.
+The output sets the environment of a client; a shell can evaluate it. A signal
+ends the server with exit code 0.
 """
 _VEHICLES = 10
 _SESSIONS = 120
@@ -62,19 +60,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.completes_files(add("--rows", type=Path, metavar="FILE", help=rows))
 
 
-async def run(options: Options, _: Invocation) -> Exit:
+async def run(options: Options, invocation: Invocation) -> Exit:
     """Serve until a signal arrives."""
-    simulator, stopped = _simulator(options), asyncio.Event()
-    async with AsyncExitStack() as running:
-        try:
-            await running.enter_async_context(simulator)
-        except OSError as error:
-            raise UsageError(f"cannot listen on port {options.port}: {error.strerror}") from error
-        with suppress(NotImplementedError):  # on Windows, Ctrl-C raises KeyboardInterrupt
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        _print_settings(simulator)
-        await stopped.wait()
+    simulator = _simulator(options)
+    with invocation.signals.gracefully() as stop:
+        async with AsyncExitStack() as running:
+            try:
+                await running.enter_async_context(simulator)
+            except OSError as error:
+                raise UsageError(f"cannot listen on port {options.port}: {error.strerror}") from error
+            _print_settings(simulator)
+            await stop.event.wait()
     return Exit.DONE
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import attrs
 
-from podero_async.backfill import Coverage, DayCounts, RunStatus, SessionStore, StoreStatus
+from podero_async.backfill import Coverage, DayCounts, RunStatus, StoreStatus
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
@@ -32,8 +32,7 @@ _MAX_MINUTES = 120
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    store: str
+class Options(shared.StoreOptions):
     from_date: date | None
     to_date: date | None
     include_hidden: bool
@@ -50,14 +49,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_json(parser.add_argument_group("output").add_argument)
 
 
-async def run(options: Options, _: Invocation) -> Exit:
+async def run(options: Options, invocation: Invocation) -> Exit:
     """Read the status, and print it."""
     first, last = options.from_date, options.to_date
     if (first is None) != (last is None):
         raise UsageError("--from and --to go together")
     if options.check and first is None:
         raise UsageError("--check needs --from and --to")
-    async with SessionStore(options.store, read_only=True) as store:
+    async with shared.opened(options, invocation.signals.event, read_only=True) as store:
         status, days = await store.status(), None
         if first is not None and last is not None:
             try:

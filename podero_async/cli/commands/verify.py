@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 
 import attrs
 
-from podero_async.backfill import Bounds, Difference, Progress, SessionStore, VerifyReport, verify
+from podero_async.backfill import Bounds, Difference, Progress, VerifyReport, verify
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
-from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, print_pairs
-from podero_async.cli._runtime import Exit, say, stop_on_signals
+from podero_async.cli._runtime import Exit, say
 
 __all__ = ["COMMAND"]
 
@@ -30,13 +28,12 @@ _MAX_IDS = 3
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class Options(shared.StoreOptions):
     sample: int | None
     all: bool
     repair: bool
     settle_days: int
     max_withdrawn: float
-    store: str
     max_concurrency: int
     requests_per_second: float | None
     json: bool
@@ -61,12 +58,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Compare, repair if asked for, and print the report."""
-    progress, is_live = Progress(), can_draw(sys.stderr)
-    with stop_on_signals(invocation.shutdown_s) as stop:
+    progress = Progress()
+    with invocation.signals.gracefully() as stop:
         async with (
             shared.client_at_speed(options.max_concurrency, options.requests_per_second, invocation.retry) as client,
-            SessionStore(options.store, read_only=not options.repair) as store,
-            show_progress(progress, sys.stderr, is_live=is_live, line_every_s=invocation.line_every_s),
+            shared.opened(options, stop.event, read_only=not options.repair) as store,
+            invocation.shown(progress),
         ):
             report = await verify(
                 client,

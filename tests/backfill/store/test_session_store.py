@@ -186,7 +186,7 @@ async def test_readers_share_a_store_and_cannot_write(
 
 
 @contextmanager
-def _files_of_at_most(size: int) -> Iterator[None]:
+def files_of_at_most(size: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -204,7 +204,7 @@ async def test_a_full_disk_ends_the_run_and_keeps_the_store_consistent(path: Pat
         async with SessionStore(path) as store:
             await backfill(client, store, first, last, vehicles=sim.vehicles[:20], now=clock)
             before = await held_by(store)
-        with _files_of_at_most(path.stat().st_size + 100_000), pytest.raises(StoreFullError):
+        with files_of_at_most(path.stat().st_size + 100_000), pytest.raises(StoreFullError):
             async with SessionStore(path) as store:
                 await backfill(client, store, first, last, vehicles=sim.vehicles, now=clock)
         async with SessionStore(path) as store:
@@ -219,14 +219,16 @@ async def test_a_full_disk_ends_the_run_and_keeps_the_store_consistent(path: Pat
 @pytest.mark.parametrize("most_bytes", [4096, 16_000, 64_000, 256_000])
 async def test_a_disk_too_full_for_a_new_store_leaves_no_file(path: Path, most_bytes: int) -> None:
     """If the disk is full during the creation of a store, no file is left."""
-    with _files_of_at_most(most_bytes), pytest.raises(StoreFullError):
+    with files_of_at_most(most_bytes), pytest.raises(StoreFullError):
         await SessionStore(path).__aenter__()
     assert list(path.parent.iterdir()) == []
 
 
 async def test_an_interrupted_creation_is_repeated(path: Path) -> None:
-    """A file that a killed process left during the creation is replaced."""
-    path.with_name(f"{path.name}.{os.getpid()}.new").write_bytes(b"half a header")
+    """A file that a killed process left during the creation a day ago is removed."""
+    left = path.with_name(f"{path.name}.podero_async-unfinished-left")
+    left.write_bytes(b"half a header")
+    os.utime(left, (0, 0))
     async with SessionStore(path) as store:
         assert (await store.status()).schema_version == 3
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]

@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
+from uuid import UUID
 
 import duckdb
 
+from podero_async._concurrency import outlast
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
 from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
@@ -25,14 +28,15 @@ from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
 from podero_async.backfill.store.duckdb.export import Export
+from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
+from podero_async.backfill.store.duckdb.interruptible import run_interruptible
+from podero_async.backfill.store.duckdb.snapshot import Snapshot
 from podero_async.models import VehicleFailure, VehicleRef
 
 __all__ = ["DuckDBBackend"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_INTERRUPT_EVERY_S = 0.05  # a query that is just starting misses an interrupt
 
 
 class DuckDBBackend:
@@ -85,10 +89,8 @@ class DuckDBBackend:
         if thread is not None:
             # The thread runs this after all operations that cancelled callers have left.
             closing = asyncio.get_running_loop().run_in_executor(thread, self._close)
-            try:
-                await asyncio.shield(closing)
-            finally:
-                thread.shutdown(wait=False)
+            thread.shutdown(wait=False)
+            await outlast(closing)
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -200,25 +202,14 @@ class DuckDBBackend:
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         return await self.call(queries.read_rows, sql, values)
 
-    async def export(self, target: str, kind: str, *, partition_by: str | None, include_withdrawn: bool) -> Exported:
-        export = Export(
-            target=target,
-            store=self._resolved,
-            kind=kind,
-            partition_by=partition_by,
-            include_withdrawn=include_withdrawn,
-        )
-        writing = asyncio.create_task(self.call(export.write), name="podero_async export")
-        writing.add_done_callback(_retrieve_error)
-        try:
-            return await asyncio.shield(writing)
-        except asyncio.CancelledError:
-            while export.cancel() and not writing.done():
-                await asyncio.wait([writing], timeout=_INTERRUPT_EVERY_S)
-            writing.cancel()  # it is queued behind another operation and will not begin
-            raise
+    async def export(self, target: str, kind: str, **options: Any) -> Exported:
+        return await run_interruptible(self.call, Export(target=target, store=self._resolved, kind=kind, **options))
 
+    async def snapshot(self, target: str) -> int:
+        return await run_interruptible(self.call, Snapshot(target=target, store=self._resolved))
 
-def _retrieve_error(task: asyncio.Task[Any]) -> None:
-    if not task.cancelled():
-        task.exception()  # retrieved, so that asyncio does not log it after a cancellation
+    async def forget(self, user_id: UUID) -> int:
+        return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, user_id=user_id))
+
+    async def forgotten_users(self) -> ForgottenUsers:
+        return await self.call(forgotten_users)

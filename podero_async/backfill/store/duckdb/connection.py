@@ -6,17 +6,33 @@ import errno
 import os
 import re
 import threading
+import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import duckdb
+import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.backfill.errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
+from podero_async.backfill.store.duckdb.files import check_name, is_database, unfinished
 from podero_async.backfill.store.duckdb.migrations import migrate
 from podero_async.backfill.store.duckdb.schema import check_version, create_tables
 
-__all__ = ["check_name", "close_store", "open_store", "transaction", "translated"]
+__all__ = [
+    "STORAGE_VERSION",
+    "close_store",
+    "is_open_here",
+    "is_written_here",
+    "open_store",
+    "transaction",
+    "translated",
+]
+
+STORAGE_VERSION = "v1.0.0"
+"""The storage format of stores and snapshots, so that tools with DuckDB 1.0 or later can read them."""
 
 _Options = dict[str, str | bool | int | float | list[str]]
 
@@ -25,16 +41,17 @@ _OPTIONS: _Options = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "threads": 2,
+    "storage_compatibility_version": STORAGE_VERSION,
 }
-_READABLE_SINCE: _Options = {"storage_compatibility_version": "v1.0.0"}
-"""Tools that read stores come with other releases of DuckDB; the format is kept for the life of the file."""
 _MEMORY = ":memory:"
-_MAGIC = slice(8, 12)
 _PID = re.compile(r"\bPID ([1-9]\d*)")  # 0 if the process runs in another container
 
-_open_here: set[Path] = set()
-"""Paths of open stores: DuckDB would open a file twice in one process."""
-_open_here_lock = threading.Lock()
+_Finalizer: TypeAlias = "weakref.finalize[Any, duckdb.DuckDBPyConnection]"
+"""Frees the path of a store that was dropped without being closed."""
+
+_open_here: dict[Path, tuple[bool, _Finalizer | None]] = {}
+"""Whether each open store is read only, by path, since DuckDB would open a file twice in one process."""
+_open_here_lock = threading.RLock()  # the garbage collector may run a finalizer while the lock is held
 
 
 def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.DuckDBPyConnection:
@@ -49,12 +66,14 @@ def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.Du
         con = duckdb.connect(path, config=options)
         create_tables(con)
     else:
-        with _claimed(path), translated(path):
-            if not Path(path).exists():
+        resolved = Path(path).resolve()  # DuckDB takes "fleet:" at the beginning of a name for an extension
+        with _claimed(resolved, path, read_only=read_only), translated(path):
+            if not resolved.exists():
                 if read_only:
                     raise StoreError("no such store", path)
-                _create(path, options)
-            con = _connect(path, options, read_only=read_only)
+                _create(resolved, path, options)
+            con = _connect(resolved, path, options, read_only=read_only)
+            _free_when_dropped(con, resolved, read_only=read_only)
     # Days are UTC days in every local time zone.
     con.execute("SET TimeZone = 'UTC'")
     return con
@@ -68,28 +87,26 @@ def close_store(con: duckdb.DuckDBPyConnection, resolved: Path) -> None:
         _release(resolved)
 
 
-def check_name(path: str) -> None:
-    """Check that DuckDB can open a path.
+def is_open_here(resolved: Path) -> bool:
+    """Return whether this process has a store open."""
+    with _open_here_lock:
+        return resolved in _open_here
 
-    Raises:
-        StoreError: The path is empty or not valid UTF-8.
-    """
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise StoreError("the path is not valid UTF-8", path) from None
-    if not path:
-        raise StoreError("the path is empty", repr(path))
+
+def is_written_here(resolved: Path) -> bool:
+    """Return whether this process has a store open for writing."""
+    with _open_here_lock:
+        is_read_only, _ = _open_here.get(resolved, (True, None))
+    return not is_read_only
 
 
 @contextmanager
-def _claimed(path: str) -> Iterator[None]:
+def _claimed(resolved: Path, path: str, *, read_only: bool) -> Iterator[None]:
     """Reserve the path in this process; if the block fails, release it."""
-    resolved = Path(path).resolve()
     with _open_here_lock:
         if resolved in _open_here:
             raise StoreInUseError("the store is already open in this process", path)
-        _open_here.add(resolved)
+        _open_here[resolved] = read_only, None
     with ExitStack() as undo:
         undo.callback(_release, resolved)
         yield
@@ -98,33 +115,45 @@ def _claimed(path: str) -> Iterator[None]:
 
 def _release(resolved: Path) -> None:
     with _open_here_lock:
-        _open_here.discard(resolved)
+        _, finalizer = _open_here.pop(resolved, (True, None))
+    if finalizer is not None:
+        finalizer.detach()
 
 
-def _create(path: str, options: _Options) -> None:
+def _free_when_dropped(con: duckdb.DuckDBPyConnection, resolved: Path, *, read_only: bool) -> None:
+    finalizer = weakref.finalize(con, _free, resolved)
+    finalizer.atexit = False
+    with _open_here_lock:
+        _open_here[resolved] = read_only, finalizer
+
+
+def _free(resolved: Path) -> None:
+    _release(resolved)
+    warnings.warn(f"a store was not closed: {resolved}", ResourceWarning, stacklevel=2)
+
+
+def _create(resolved: Path, path: str, options: _Options) -> None:
     """Create a store under another name and link it: if the process is killed, no incomplete store is left."""
-    if not Path(path).resolve().parent.is_dir():
+    if not resolved.parent.is_dir():
         raise StoreError("no such directory for the store", path)
-    unfinished = Path(f"{path}.{os.getpid()}.new")
-    unfinished.unlink(missing_ok=True)
-    try:
-        with duckdb.connect(str(unfinished), config=options | _READABLE_SINCE) as con:
+    with unfinished(resolved) as made:
+        with duckdb.connect(str(made), config=options) as con:
             create_tables(con)
             con.execute("CHECKPOINT")  # closing would not report a full disk
         with suppress(FileExistsError):  # another process has created the store
-            os.link(unfinished, path)
-    finally:
-        for leftover in (unfinished, Path(f"{unfinished}.wal")):
-            leftover.unlink(missing_ok=True)
+            os.link(made, resolved)
 
 
-def _connect(path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    if Path(path).is_dir():
-        raise NotAStoreError("a directory, not a store", path)
-    with Path(path).open("rb") as file:
-        if file.read(_MAGIC.stop)[_MAGIC] != b"DUCK":  # DuckDB would open SQLite files and overwrite empty ones
-            raise NotAStoreError("not a store of charging sessions", path)
-    con = duckdb.connect(path, read_only=read_only, config=options)
+def _connect(resolved: Path, path: str, options: _Options, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    if not resolved.is_file():
+        raise NotAStoreError(f"a {'directory' if resolved.is_dir() else 'device or pipe'}, not a store", path)
+    try:
+        con = duckdb.connect(str(resolved), read_only=read_only, config=options)
+    except duckdb.Error as error:
+        problem = _translate(error, path)
+        if isinstance(problem, StoreInUseError) or is_database(resolved):
+            raise problem from error
+        raise NotAStoreError("not a store of charging sessions", path) from error
     with ExitStack() as undo:
         undo.callback(con.close)
         migrate(con, path, check_version(con, path))
@@ -150,21 +179,32 @@ def _roll_back(con: duckdb.DuckDBPyConnection) -> None:
 
 @contextmanager
 def translated(path: str) -> Iterator[None]:
-    """Raise errors of the database and the disk as `StoreError`."""
+    """Raise errors of the database, of Arrow and of the disk as `StoreError`."""
     try:
         yield
     except OSError as error:
-        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-        raise (StoreFullError if is_full else StoreError)(error.strerror or str(error), path) from error
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise StoreFullError(_FULL, path) from error
+        raise StoreError(error.strerror or str(error), path) from error
     except duckdb.Error as error:
         raise _translate(error, path) from error
+    except pa.ArrowException as error:
+        raise StoreError(str(error).partition("\n")[0], path) from error
+
+
+_FULL = "the disk is full"
+_FULL_SIGNS = ("No space left", "File too large", "Disk quota", "disk is full")
+_IN_USE_SIGNS = ("Could not set lock", "being used by another process")
 
 
 def _translate(error: duckdb.Error, path: str) -> StoreError:
     message = str(error)
-    if "Could not set lock" in message or "being used by another process" in message:
+    if any(sign in message for sign in _IN_USE_SIGNS):
         found = _PID.search(message)
         pid = f" (PID {found[1]})" if found else ""
         return StoreInUseError(f"another process{pid} has the store open", path)
-    is_full = any(sign in message for sign in ("No space left", "File too large", "Disk quota", "disk is full"))
-    return (StoreFullError if is_full else StoreError)(message.partition("\n")[0], path)
+    if "different configuration" in message:
+        return StoreInUseError("this process has opened the file itself, such as with duckdb.connect", path)
+    if any(sign in message for sign in _FULL_SIGNS):
+        return StoreFullError(_FULL, path)
+    return StoreError(message.partition("\n")[0], path)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import duckdb
+import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async._paging.window import Window
 from podero_async.backfill._coverage import DayCounts, KnownDays, count_days
@@ -28,8 +29,25 @@ def read_rows(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | 
     found = con.sql(sql, params=list(values or ()))
     if found is None:
         raise duckdb.InvalidInputException("no query: the statement returns no rows")
-    rows: list[dict[str, Any]] = found.to_arrow_table().to_pylist()
+    table = found.to_arrow_table()
+    # Arrow would look for UTC in a time zone database, which Windows and minimal containers do not have.
+    fields = [field.with_type(_at_offset(field.type)) for field in table.schema]
+    try:
+        rows: list[dict[str, Any]] = table.cast(pa.schema(fields)).to_pylist()
+    except (OverflowError, ValueError) as error:  # a year after 9999, for example
+        raise duckdb.ConversionException(f"a value of the query has no counterpart in Python: {error}") from error
     return rows
+
+
+def _at_offset(kind: pa.DataType) -> pa.DataType:
+    """Return a type whose times have the offset +00:00 instead of the name of a time zone."""
+    if pa.types.is_timestamp(kind) and kind.tz:
+        return pa.timestamp(kind.unit, "+00:00")
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_at_offset(kind.value_type)))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_at_offset(field.type)) for field in kind])
+    return kind
 
 
 _COUNTS = """

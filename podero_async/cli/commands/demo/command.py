@@ -20,10 +20,10 @@ from podero_async._concurrency import run_until
 from podero_async.backfill import BackfillReport, Progress, SessionStore, backfill
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
-from podero_async.cli._output.progress import show_progress
+from podero_async.cli._output.progress import is_terminal, show_progress
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, print_pairs
-from podero_async.cli._runtime import Exit, say, stop_on_signals
+from podero_async.cli._runtime import Exit, say
 from podero_async.cli.commands.demo.fleet import ListChanges, StopHalfway, TruthCheck, demo_simulator
 from podero_async.cli.commands.demo.summary import summary_of
 from podero_async.testing import Fault, PoderoSimulator
@@ -75,13 +75,13 @@ async def run(
     options: Options, invocation: Invocation, *, faults: Iterable[Fault] = FAULTS, change_rate: float = CHANGE_RATE
 ) -> Exit:
     """Make the fleet, backfill it, and print the report."""
-    is_live = sys.stdout.isatty() and not options.plain
+    is_live = is_terminal(sys.stdout) and not options.plain
     if is_live:
         import rich  # noqa: F401, PLC0415 - a missing extra ends the command before its first output
     show = partial(
         show_progress, stream=sys.stdout, is_live=is_live, line_every_s=min(invocation.line_every_s, _MAX_LINE_EVERY_S)
     )
-    with stop_on_signals(invocation.shutdown_s) as stop, TemporaryDirectory(prefix="podero-async-") as folder:
+    with invocation.signals.gracefully() as stop, TemporaryDirectory(prefix="podero-async-") as folder:
         async with SessionStore(Path(folder) / "demo.duckdb") as store:
             simulator = demo_simulator(options.vehicles, options.seed, faults)
             changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)

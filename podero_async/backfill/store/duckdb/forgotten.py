@@ -1,0 +1,95 @@
+"""Forgetting a user: the store's file is written anew without the user's rows, so that no byte of them remains."""
+
+# ruff: noqa: S608 - the SQL is composed of constants and quoted names; values are bound
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import attrs
+import duckdb
+
+from podero_async.backfill._forgotten import ForgottenUsers
+from podero_async.backfill.errors import StoreError
+from podero_async.backfill.store.duckdb.connection import translated
+from podero_async.backfill.store.duckdb.files import remove_leftovers, replace, unfinished
+from podero_async.backfill.store.duckdb.interruptible import Interruptible
+from podero_async.backfill.store.duckdb.snapshot import attached, quoted_name, quoted_text
+
+__all__ = ["Forget", "forgotten_users"]
+
+_TABLES = """
+SELECT table_name, bool_or(column_name = 'user_id') FROM duckdb_columns()
+WHERE database_name = current_database() AND table_name IN (
+    SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()
+) GROUP BY table_name ORDER BY table_name
+"""
+_DATABASE = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
+_PARKED = "podero_async_parked"
+
+
+def forgotten_users(con: duckdb.DuckDBPyConnection) -> ForgottenUsers:
+    """Return the users that runs leave out."""
+    ((store_id,),) = con.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchall()
+    return ForgottenUsers(
+        store_id, frozenset(row[0] for row in con.execute("SELECT user_hash FROM forgotten").fetchall())
+    )
+
+
+@attrs.define(kw_only=True)
+class Forget(Interruptible[int]):
+    """Erases a user, and remembers only a hash of the id. If the operation fails or is cancelled, the store is unchanged.
+
+    A DELETE would leave the rows in the file's bytes. So the other rows are copied to a new file, which replaces the old one.
+    """
+
+    store: Path
+    user_id: UUID
+
+    def work(self, con: duckdb.DuckDBPyConnection) -> int:
+        """Write the file anew, and return how many sessions it does not have any more."""
+        with translated(self.target):
+            ((name, is_read_only),) = con.execute(_DATABASE).fetchall()
+            if is_read_only or not self.store.is_file():
+                raise StoreError("a user can be forgotten only in a file that is open for writing", self.target)
+            ((before,),) = con.execute("SELECT count(*) FROM sessions").fetchall()
+            con.execute("FORCE CHECKPOINT")  # the log belongs to the old file
+            with unfinished(self.store) as made:
+                with attached(self, con, made) as copy:
+                    self._copy_others(con, quoted_name(name), copy)
+                self.check()
+                remove_leftovers(self.store, older_than_s=0, but=made)
+                _switch(con, made, self.store, quoted_name(name))
+            ((after,),) = con.execute("SELECT count(*) FROM sessions").fetchall()
+        return int(before - after)
+
+    def _copy_others(self, con: duckdb.DuckDBPyConnection, name: str, copy: str) -> None:
+        forgotten = forgotten_users(con)
+        self.execute(con, f"COPY FROM DATABASE {name} TO {copy} (SCHEMA)")
+        for table, has_user in self.execute(con, _TABLES):
+            rows = f"SELECT * FROM {name}.{quoted_name(table)}"
+            if has_user:
+                rows += " WHERE user_id IS DISTINCT FROM ?"
+            self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", [self.user_id] * has_user)
+        if self.user_id not in forgotten:
+            values = [forgotten.hash_of(self.user_id), datetime.now(UTC)]
+            self.execute(con, f"INSERT INTO {copy}.forgotten VALUES (?, ?)", values)
+
+
+def _switch(con: duckdb.DuckDBPyConnection, made: Path, store: Path, name: str) -> None:
+    """Put the new file in the place of the store's file, and go on with it.
+
+    The old file is locked until it has lost its name, so that no other process writes to it in between.
+    """
+    con.execute(f"ATTACH ':memory:' AS {_PARKED}; USE {_PARKED}")
+    detach = f"DETACH {name}"
+    if os.name == "posix":
+        replace(made, store)
+        con.execute(detach)
+    else:  # an open file cannot be replaced
+        con.execute(detach)
+        replace(made, store)
+    con.execute(f"ATTACH {quoted_text(store)} AS {name}; USE {name}; DETACH {_PARKED}")

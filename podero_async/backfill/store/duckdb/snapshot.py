@@ -1,0 +1,95 @@
+"""Snapshots: copies of a store for readers, which DuckDB itself makes."""
+
+# ruff: noqa: S608 - the SQL is composed of constants and quoted names
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import attrs
+import duckdb
+
+from podero_async.backfill.errors import StoreError, StoreInUseError
+from podero_async.backfill.store.duckdb.connection import STORAGE_VERSION, is_written_here, translated
+from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, replace, unfinished
+from podero_async.backfill.store.duckdb.interruptible import Interruptible
+
+__all__ = ["Snapshot", "attached", "quoted_name", "quoted_text"]
+
+_COPY = "podero_async_copy"
+"""The name under which the new file is attached; the store's own name is that of its file."""
+
+
+@attrs.define(kw_only=True)
+class Snapshot(Interruptible[int]):
+    """A copy of the store as it is now, which replaces the snapshot before; who reads that one keeps reading it.
+
+    The open file is never copied by hand: closing any descriptor of it would drop DuckDB's lock.
+    """
+
+    store: Path
+
+    def work(self, con: duckdb.DuckDBPyConnection) -> int:
+        """Write the snapshot, and return its size in bytes."""
+        with translated(self.target):
+            check_name(self.target)
+            path = Path(self.target).resolve()
+            self._check_target(path)
+            ((name,),) = self.execute(con, "SELECT current_database()")
+            with unfinished(path) as made:
+                with attached(self, con, made) as copy:
+                    self.execute(con, f"COPY FROM DATABASE {quoted_name(name)} TO {copy}")
+                    self.execute(con, f"DELETE FROM {copy}.meta WHERE key = 'snapshot_at'")
+                    at = datetime.now(UTC).isoformat()
+                    self.execute(con, f"INSERT INTO {copy}.meta VALUES ('snapshot_at', ?)", [at])
+                self.check()
+                size = made.stat().st_size
+                replace(made, path)
+            return size
+
+    def _check_target(self, path: Path) -> None:
+        """Check that nothing but an older snapshot is replaced."""
+        if not path.parent.is_dir():
+            raise StoreError("no such directory for the snapshot", self.target)
+        check_replaceable(path, self.store, self.target)
+        if path.exists() and not _is_snapshot(path, self.target):
+            raise StoreError("the file in the way of the snapshot is not a snapshot", self.target)
+
+
+@contextmanager
+def attached(operation: Interruptible[int], con: duckdb.DuckDBPyConnection, made: Path) -> Iterator[str]:
+    """Attach a new database file, and yield its name; at the end of the block, all of it is written to the disk."""
+    version = f"STORAGE_VERSION '{STORAGE_VERSION}'"
+    operation.execute(con, f"ATTACH {quoted_text(made)} AS {_COPY} (READ_WRITE, {version})")
+    try:
+        yield _COPY
+        operation.execute(con, f"CHECKPOINT {_COPY}")
+    finally:
+        with suppress(duckdb.Error):
+            con.execute(f"DETACH {_COPY}")
+
+
+def _is_snapshot(path: Path, shown: str) -> bool:
+    if is_written_here(path) or not path.is_file() or not is_database(path):
+        return False
+    with duckdb.connect() as con:
+        try:
+            con.execute(f"ATTACH {quoted_text(path)} AS before (READ_ONLY)")
+            return bool(con.execute("FROM before.meta WHERE key = 'snapshot_at'").fetchall())
+        except duckdb.Error as error:
+            if "Could not set lock" in str(error):
+                raise StoreInUseError("another process writes to the snapshot", shown) from error
+            return False
+
+
+def quoted_text(path: Path) -> str:
+    """Return a path as a text of SQL."""
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def quoted_name(name: str) -> str:
+    """Return a name of SQL, which may have any characters."""
+    return '"' + name.replace('"', '""') + '"'

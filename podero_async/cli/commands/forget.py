@@ -1,0 +1,69 @@
+"""`podero-async forget`: erases a user from a store."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import ArgumentParser
+from pathlib import Path
+from uuid import UUID
+
+import attrs
+
+from podero_async._concurrency import run_until
+from podero_async.backfill import StoreError
+from podero_async.cli import _options as shared
+from podero_async.cli._command import Command, Invocation
+from podero_async.cli._output.json import print_json
+from podero_async.cli._runtime import Exit, say
+
+__all__ = ["COMMAND"]
+
+_DESCRIPTION = """\
+Erase a user from a store, and keep later runs from fetching the user again.
+
+Writes the file anew without the user's rows, so that no byte of them remains;
+the store keeps a hash of the id. A signal ends it and leaves the store as it
+was. Exports and snapshots that were made before still have the user.
+"""
+
+
+@attrs.frozen(kw_only=True)
+class Options(shared.StoreOptions):
+    user: UUID
+    json: bool
+
+
+@attrs.frozen
+class _Erased:
+    sessions: int
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument_group("what to erase").add_argument
+    add("--user", type=shared.uuid, required=True, metavar="UUID", help="the user")
+    shared.add_store(parser)
+    shared.add_json(parser.add_argument_group("output").add_argument)
+
+
+async def run(options: Options, invocation: Invocation) -> Exit:
+    """Erase the user."""
+    with invocation.signals.gracefully() as stop:
+        _check_exists(options.store)  # it would be created
+        async with shared.opened(options, stop.event) as store:
+            erasing = asyncio.create_task(store.forget(options.user))
+            if not await run_until(stop.event, erasing):
+                say("interrupted; nothing was erased")
+                return stop.exit
+    if options.json:
+        print_json(_Erased(erasing.result()))
+    else:
+        print(f"{erasing.result():,} sessions erased; later runs leave the user out")
+    return Exit.DONE
+
+
+def _check_exists(path: str) -> None:
+    if not Path(path).exists():
+        raise StoreError("no such store", path)
+
+
+COMMAND = Command("forget", _DESCRIPTION, Options, add_arguments, run)

@@ -1,0 +1,34 @@
+"""`podero-async forget`: erases a user."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from uuid import UUID
+
+from podero_async.testing import PoderoSimulator
+from tests._support.commands import Call, whole_fleet
+
+
+async def test_a_user_is_erased(call: Call, served: PoderoSimulator, filled: Path) -> None:
+    """The command erases the user's sessions, and the next backfill does not fetch them again."""
+    user = served.vehicles[0].user_id
+    counts = {True: 0, False: 0}
+    for vehicle in served.vehicles:
+        counts[vehicle.user_id == user] += len(served.truth(vehicle))
+    ended = await call("forget", f"--store={filled}", f"--user={user}")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out == f"{counts[True]} sessions erased; later runs leave the user out\n"
+    assert (await call(*whole_fleet(served, filled), "--fresh-for=0")).code == 0
+    again = await call("forget", f"--store={filled}", f"--user={user}", "--json")
+    assert json.loads(again.out) == {"sessions": 0}
+    status = json.loads((await call("status", f"--store={filled}", "--json")).out)
+    assert status["sessions"] == counts[False]
+
+
+async def test_a_store_that_does_not_exist_is_not_created(call: Call, path: Path) -> None:
+    """A wrong path is an error, and creates no file."""
+    ended = await call("forget", f"--store={path}", f"--user={UUID(int=1)}")
+    assert (ended.code, ended.out) == (5, "")
+    assert ended.complaint == f"no such store: {path}"
+    assert not path.exists()

@@ -1,0 +1,120 @@
+"""What all commands write besides their results: the log, errors as JSON, and helps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from podero_async import RetryPolicy
+from podero_async.cli._command import Command
+from podero_async.cli._main import COMMANDS
+from podero_async.testing import Fault, PoderoSimulator
+from tests._support.commands import Call, one_vehicle, whole_fleet
+
+_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) \S.*")
+
+
+async def test_verbose_shows_retries_on_stderr(call: Call, served: PoderoSimulator) -> None:
+    """With `-v`, a retry is a line with time and level on stderr; stdout has the sessions only."""
+    served.add_fault(Fault(kind="status", status=503, nth=1, endpoint="sessions"))
+    quiet = await call(*one_vehicle(served))
+    served.add_fault(Fault(kind="status", status=503, nth=1, endpoint="sessions"))
+    ended = await call(*one_vehicle(served), "-v")
+    assert (ended.code, ended.out, quiet.err) == (0, quiet.out, "")
+    lines = ended.err.splitlines()
+    assert [line for line in lines if not _LINE.fullmatch(line)] == []
+    assert any("INFO attempt 1 failed" in line for line in lines)
+
+
+async def test_a_log_file_is_appended_to(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A log file gets the library's lines and the messages of each command, without secrets; stderr stays as it was."""
+    log = path.with_name("fleet.log")
+    assert (await call(*whole_fleet(served, path), f"--log-file={log}")).err == ""
+    first = log.read_text()
+    failed = await call("status", "--store=/nowhere/x", f"--log-file={log}")
+    text = log.read_text()
+    assert text.startswith(first)
+    assert [line for line in text.splitlines() if not _LINE.fullmatch(line)] == []
+    assert "INFO token received" in first
+    assert text.splitlines()[-1].endswith(f"WARNING {failed.complaint}")
+    assert served.client_secret not in text
+    assert logging.getLogger("podero_async").level == logging.DEBUG  # that of these tests
+
+
+async def test_a_log_file_that_cannot_be_opened(call: Call) -> None:
+    """If the log file cannot be opened, nothing is done, and one line says so."""
+    ended = await call("status", "--store=x", "--log-file=/nowhere/x.log")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.complaint == "cannot write the log file /nowhere/x.log: No such file or directory"
+
+
+async def test_a_log_on_a_full_disk_does_not_end_the_command(call: Call, served: PoderoSimulator) -> None:
+    """If the log file cannot be written, the command goes on and says so once."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    ended = await call(*one_vehicle(served), "--log-file=/dev/full")
+    assert ended.code == 0
+    assert ended.complaint == "the log file cannot be written: No space left on device"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+async def test_each_command_has_a_log(call: Call, command: Command[Any]) -> None:
+    """Each command takes `-v` and `--log-file`."""
+    text = await call(command.name, "--help")
+    assert "-v, --verbose" in text.out
+    assert "--log-file FILE" in text.out
+
+
+async def test_each_failure_is_one_object(
+    call: Call, served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--json`, a failure is one object on stdout with kind, message and exit code, and one line on stderr."""
+    backfill = [*whole_fleet(served, filled), "--json"]
+    failures = {
+        "UsageError": ["backfill", "--json"],
+        "NotAStoreError": ["status", f"--store={filled.parent}", "--json"],
+        "StoreError": ["verify", f"--store={filled}.none", "--json"],
+        "AuthenticationError": backfill,
+        "ConfigurationError": backfill,
+    }
+    for kind, argv in failures.items():
+        if kind == "AuthenticationError":
+            monkeypatch.setenv("PODERO_CLIENT_SECRET", "a-wrong-secret")
+        if kind == "ConfigurationError":
+            monkeypatch.delenv("PODERO_CLIENT_SECRET")
+        ended = await call(*argv)
+        assert json.loads(ended.out) == {"error": {"kind": kind, "message": ended.complaint, "exit_code": ended.code}}
+        assert ended.code
+
+
+async def test_an_outage_is_one_object_with_the_report(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """If the API is down, the object has the report of what was read and the error."""
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10)
+    served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
+    ended = await call(*whole_fleet(served, path), "--json", retry=retry)
+    found = json.loads(ended.out)
+    assert ended.code == found["error"]["exit_code"] == 4
+    assert found["error"]["kind"] == "ApiDownError"
+    assert (found["vehicles"], found["is_clean"]) == (len(served.vehicles), False)
+
+
+async def test_helps_fit_a_narrow_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal of 200 columns, a help has lines of at most 80 characters, too."""
+    monkeypatch.setenv("COLUMNS", "200")
+    for command in COMMANDS:
+        text = await call(command.name, "--help")
+        assert max(map(len, text.out.splitlines())) <= 80
+
+
+async def test_quiet_shows_no_progress(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """With `--quiet`, stderr has no lines of progress; without it, there are some."""
+    served.latency_s = 0.01
+    loud = await call(*whole_fleet(served, path), line_every_s=0.001)
+    assert "vehicles" in loud.err
+    quiet = await call(*whole_fleet(served, path), "--fresh-for=0", "--quiet", line_every_s=0.001)
+    assert (quiet.code, quiet.err) == (0, "")
