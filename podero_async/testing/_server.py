@@ -6,6 +6,8 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
+from datetime import datetime
+from email.utils import format_datetime
 from functools import partial
 from math import inf
 
@@ -33,6 +35,7 @@ class Server:
     faults: FaultScript
     counts: Counts
     clock: Callable[[], float]
+    date: Callable[[], datetime] | None
     latency_s: float
     requests: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=_MAX_RECORDS), init=False)
     authorization_headers: set[str] = attrs.field(factory=set, init=False)
@@ -44,7 +47,7 @@ class Server:
         self._closing = asyncio.get_running_loop().create_future()
         self._sleep = sleep_unless(self._closing)
         app = web.Application(middlewares=[self._serve_unrouted])
-        app.on_response_prepare.append(_add_request_id)
+        app.on_response_prepare.append(self._add_headers)
         for name, path, endpoint in self.endpoints.routes():
             app.router.add_get(path, partial(self._serve, name, self._authorized(endpoint)), allow_head=False)
         for path in (TOKEN_PATH, BASIC_TOKEN_PATH):
@@ -101,6 +104,11 @@ class Server:
                 return _UNAUTHORIZED
         return None
 
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Request-ID"] = str(uuid.uuid4())
+        if self.date is not None:
+            response.headers["Date"] = format_datetime(self.date(), usegmt=True)
+
     @web.middleware
     async def _serve_unrouted(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Respond in JSON if no route matches: 404 for an unknown path, 405 for an unsupported method."""
@@ -113,10 +121,6 @@ class Server:
         with self.counts.in_flight("other"):
             self.counts.responses[response.status] += 1
             return await send(request, response, None, self._sleep)
-
-
-async def _add_request_id(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["X-Request-ID"] = str(uuid.uuid4())
 
 
 def _bearer(request: web.Request) -> str:

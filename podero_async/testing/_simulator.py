@@ -6,10 +6,9 @@ import asyncio
 import socket
 import ssl
 import time
-import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, Self
@@ -17,6 +16,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from podero_async.models import VehicleRef
+from podero_async.testing._changes import FleetChanges
 from podero_async.testing._endpoints import Endpoints
 from podero_async.testing._fake_data import new_uuid, seeded
 from podero_async.testing._faults import Fault, FaultScript
@@ -30,7 +30,7 @@ _HOST = "127.0.0.1"
 _SHUTDOWN_S = 1.0  # enough for any response, since no request sleeps any longer
 
 
-class PoderoSimulator:
+class PoderoSimulator(FleetChanges):
     """A server of the Podero Partner API on loopback, which runs until its `async with` ends.
 
     `seed` determines everything that it serves, apart from tokens and request ids. It belongs to one event loop. Each
@@ -54,6 +54,7 @@ class PoderoSimulator:
         unsupported_status: Status of the response if a style or a grant type is not supported.
         before_page: Called right before each page of the sessions list is made, for example to change the list.
         clock: Returns the server's time, in seconds; only differences matter.
+        date: Returns the time of the `Date` header; if omitted, it is the system's time.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class PoderoSimulator:
         unsupported_status: UnsupportedStatus = 422,
         before_page: Callable[[PageRequest], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        date: Callable[[], datetime] | None = None,
     ) -> None:
         rng = seeded(seed, "organization")
         self.org_id = new_uuid(rng)
@@ -114,7 +116,12 @@ class PoderoSimulator:
         for fault in faults:
             self._faults.add(fault)
         self._server = Server(
-            endpoints=self._endpoints, faults=self._faults, counts=self.counts, clock=clock, latency_s=latency_s
+            endpoints=self._endpoints,
+            faults=self._faults,
+            counts=self.counts,
+            clock=clock,
+            date=date,
+            latency_s=latency_s,
         )
         _instances.add(self)
 
@@ -208,48 +215,6 @@ class PoderoSimulator:
     def instances() -> list[PoderoSimulator]:
         """Return all simulators of this process, so that a fixture can search the log of any test for their secrets."""
         return list(_instances)
-
-    # Changes of the fleet while the simulator runs. They raise `KeyError` for an unknown vehicle, user or session.
-
-    def insert(
-        self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, *, plug_in_time: datetime | None = None
-    ) -> dict[str, Any]:
-        """Add a completed session to a vehicle, and return its row.
-
-        If `row` is omitted, the session is generated and not hidden. If the time is omitted, too, it is a minute after
-        the newest one.
-        """
-        return self._fleet.insert(vehicle, row, plug_in_time)
-
-    def remove(self, vehicle: VehicleRef, session_id: str) -> None:
-        """Remove a session from a vehicle's list."""
-        self._fleet.sessions(vehicle).remove(session_id)
-
-    def hide(self, vehicle: VehicleRef, session_id: str) -> None:
-        """Mark a session as hidden: it is listed only with `include_hidden` from now on."""
-        self.update(vehicle, session_id, is_hidden=True, hidden_reason="short_duration")
-
-    def update(self, vehicle: VehicleRef, session_id: str, **fields: Any) -> dict[str, Any]:
-        """Change fields of a session, and return its row; a new `plug_in_time` moves it in the list."""
-        return self._fleet.update(vehicle, session_id, fields)
-
-    def add_vehicle(
-        self,
-        user_id: uuid.UUID | None = None,
-        *,
-        sessions: int = 0,
-        rows: Iterable[Mapping[str, Any]] | None = None,
-    ) -> VehicleRef:
-        """Add a vehicle with `rows`, or with generated sessions if they are omitted; without a user, add one, too."""
-        return self._fleet.add_vehicle(user_id, sessions=sessions, rows=rows)
-
-    def delete_user(self, user_id: uuid.UUID) -> None:
-        """Mark a user as deleted: listed only with `include_deleted` from now on. The vehicles remain."""
-        self._fleet.delete_user(user_id)
-
-    def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
-        """Replace the current session of a vehicle; without a row, remove it."""
-        self._fleet.set_current(vehicle, row)
 
     def add_fault(self, fault: Fault) -> None:
         """Add a fault, which counts matching requests from now on."""
