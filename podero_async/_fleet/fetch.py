@@ -145,14 +145,21 @@ class FleetFetch:
 
 
 async def fetch_or_fail(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, budget: MemoryBudget
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, budget: MemoryBudget, stats: RequestStats | None = None
 ) -> UndecodedSessions | Outcome:
     """Fetch one vehicle's whole list; return a `VehicleFailure` if the error concerns this vehicle only.
+
+    Args:
+        endpoints: Send the requests.
+        vehicle: The vehicle.
+        window: Its days.
+        budget: Bounds the pages in memory.
+        stats: The requests that were sent for this outcome before, if any.
 
     Raises:
         PoderoError: The error would fail every other vehicle too.
     """
-    stats = RequestStats()
+    stats = stats or RequestStats()
     try:
         return await fetch_vehicle(endpoints, vehicle, window, stats, budget)
     except PoderoError as error:

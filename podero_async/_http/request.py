@@ -51,6 +51,7 @@ class RequestSender:
 
     Attributes:
         counts: The requests and retries so far.
+        last_date: The header `Date` of the last response.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class RequestSender:
         self._tokens = tokens
         self._pauses = pauses
         self.counts = RequestStats()
+        self.last_date = ""
         self._last_served: Request | None = None  # the last request that succeeded
         self._last_good: dict[str, Request] = {}  # for each endpoint
         self._headers = CIMultiDict[str]()
@@ -151,6 +153,7 @@ class RequestSender:
             if isinstance(wrapped.error, TransportError):
                 self._limiter.failed(slot, wrapped.error.reason)
             raise
+        self.last_date = response.headers.get("Date", "")
         if response.status == _OK:
             self._last_good[request.endpoint] = request
             self._limiter.succeeded(slot)

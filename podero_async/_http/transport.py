@@ -109,6 +109,11 @@ class Transport:
         )
 
     @property
+    def last_date(self) -> str:
+        """The header `Date` of the last response."""
+        return self._requests.last_date
+
+    @property
     def is_down(self) -> bool:
         """Whether the API is unavailable: probes fail or, without circuit breakers, the retry budget is spent."""
         return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._retrier.is_spent

@@ -69,9 +69,11 @@ Import direction: `_backfill`, `_verify` > `_planner` > `_writer` > `_client_acc
 """
 
 from podero_async.backfill._backfill import backfill
+from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._planner import plan_backfill
 from podero_async.backfill._report import BackfillPlan, BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
+from podero_async.backfill._values import Bounds
 from podero_async.backfill._vehicle_files import read_vehicle_refs
 from podero_async.backfill._verify import Difference, VerifyReport, verify
 from podero_async.backfill.errors import (
@@ -89,7 +91,9 @@ __all__ = [
     "ApiDownError",
     "BackfillPlan",
     "BackfillReport",
+    "Bounds",
     "Coverage",
+    "DayCounts",
     "Difference",
     "Exported",
     "FailedVehicle",

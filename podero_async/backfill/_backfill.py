@@ -1,9 +1,9 @@
-"""The backfill: plans a run, reads its vehicles, and commits their sessions in batches."""
+"""The backfill: plans a run, reads its vehicles, commits their sessions in batches, and checks the whole."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import date, datetime, timedelta
 from functools import partial
 
@@ -13,16 +13,19 @@ from podero_async._client import PoderoClient
 from podero_async._concurrency import run_until
 from podero_async._failures import is_outage_sign
 from podero_async._fleet.worker_pool import Outcome
-from podero_async.backfill._client_access import is_down, limiter_of, read_items
-from podero_async.backfill._planner import Planner, Vehicles, check_window, utc_now
-from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress
+from podero_async._paging.window import Window
+from podero_async.backfill._alarms import failed_alarms, withdrawn_alarm
+from podero_async.backfill._client_access import ItemReader, is_down, limiter_of, owner_of
+from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._planner import DEFAULT_BOUNDS, DEFAULT_FRESH_FOR, Planner, Vehicles, settings_of, utc_now
+from podero_async.backfill._report import BackfillReport, FailedVehicle, Progress, Written
 from podero_async.backfill._sharding import Shard
-from podero_async.backfill._values import Limits, Run, WorkItem
+from podero_async.backfill._values import Bounds, Limits, Run, WorkItem
 from podero_async.backfill._writer import BatchWriter
 from podero_async.backfill.errors import ApiDownError, StoreError
 from podero_async.backfill.store import SessionStore
-from podero_async.errors import PoderoError
-from podero_async.models import VehicleFailure
+from podero_async.errors import NotFoundError, PoderoError
+from podero_async.models import Completeness, VehicleFailure
 
 __all__ = ["backfill"]
 
@@ -38,41 +41,46 @@ async def backfill(
     *,
     vehicles: Vehicles = None,
     include_hidden: bool = False,
-    refresh_days: int = 7,
+    settle_days: int = 30,
+    fresh_for: timedelta = DEFAULT_FRESH_FOR,
     shard: Shard | None = None,
+    bounds: Bounds = DEFAULT_BOUNDS,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
     now: Callable[[], datetime] = utc_now,
     limits: Limits = _DEFAULT_LIMITS,
 ) -> BackfillReport:
-    """Write a fleet's charging sessions into a store: the missing days of the window, and the newest stored days again.
+    """Write a fleet's charging sessions into a store: the missing days of the window, and all provisional days up to its end.
+
+    A day is missing until it is read, and provisional until it was read `settle_days` after its end, since the API lists
+    a session once it is completed, under the day of its plug-in. Provisional days of earlier runs are read again, also
+    before `from_date`. Days that were read less than `fresh_for` ago are not: so the same call, made again after a crash,
+    a signal or an outage, reads the rest.
 
     Each batch of vehicles (thousands of sessions, or all that arrived within a second) is one transaction, so the store
     stays consistent if the process is killed. If a vehicle fails, the failure is stored and counted, the other vehicles
     go on, and the next run tries the vehicle again. Memory use does not grow with the fleet. If the caller is cancelled,
-    committed batches stay and the same call resumes the run.
-
-    A run consists of its window, its settings and its vehicles. The same call resumes the run until every vehicle was
-    tried. If the window includes the day of the call, a run is resumed on the same UTC day only. Vehicles with a receipt
-    of the run cost no request. After a run is finished, the same call starts a new one, which re-reads the newest
-    `refresh_days` stored days.
+    committed batches stay.
 
     Args:
         client: Reads the sessions.
         store: An open store.
         from_date: First UTC day, inclusive.
-        to_date: Last UTC day, inclusive. A day counts as stored only if it was read after it had ended (UTC).
+        to_date: Last UTC day, inclusive. Days after today are not read.
         vehicles: The vehicles to read; None discovers the organization's fleet.
         include_hidden: Whether to read sessions that the server hides, too.
-        refresh_days: How many of the newest stored days are read again, to pick up late changes.
+        settle_days: Days after the end of a day until a read settles it. A session that lasts longer is still found if
+            the API shows it as the vehicle's current session.
+        fresh_for: How long a provisional day is not read again.
         shard: Restricts the run to one shard of the vehicles.
+        bounds: Shares of vehicles and sessions beyond which the run ends with an alarm.
         stop: If this event is set, the run commits the received outcomes, cancels the other reads and ends.
         progress: Is updated during the run.
         now: Returns the time; for tests.
         limits: Bounds on batches and slices; for tests.
 
     Raises:
-        ValueError: The window is invalid or lies in the future.
+        ValueError: The window is invalid or lies in the future, or a setting is out of range.
         ApiDownError: The API is unavailable: too many requests failed in a row, or all of them did. Received outcomes
             are committed.
         AuthenticationError: The credentials were refused. Received outcomes are committed.
@@ -80,14 +88,19 @@ async def backfill(
         StoreError: The store could not be written. It contains all batches before the failed one.
         PoderoError: The organization's users could not be listed.
     """
-    started = now()
-    window = check_window(
-        from_date, to_date, include_hidden=include_hidden, refresh_days=refresh_days, today=started.date()
+    settings = settings_of(
+        from_date,
+        to_date,
+        include_hidden=include_hidden,
+        settle_days=settle_days,
+        fresh_for=fresh_for,
+        started=now(),
     )
     progress = progress or Progress()
     progress.watch(limiter_of(client))
-    planner = Planner(client, store, window, refresh_days, shard, progress, started, limits)
-    return await _Backfill(planner, now).run_until_done(vehicles, stop or asyncio.Event())
+    planner = Planner(client, store, settings, shard, progress, bounds, limits)
+    window = Window(from_date, to_date, include_hidden)
+    return await _Backfill(planner, window, now).run_until_done(vehicles, stop or asyncio.Event())
 
 
 @attrs.define
@@ -95,6 +108,7 @@ class _Backfill:
     """One call of `backfill`."""
 
     planner: Planner
+    window: Window
     now: Callable[[], datetime]
     run: Run | None = None
     writer: BatchWriter | None = None
@@ -117,13 +131,10 @@ class _Backfill:
             if self.writer is not None:
                 await self.writer.aclose()
             progress.phase = "ended"
-        is_finished = is_through and not self.is_down
-        if is_finished and self.run is not None:
-            await self.planner.store.backend.finish_run(self.run.run_id, self.now())
-        report = progress.report(self.planner.window, self.run, finished=is_finished, seconds=clock() - began)
+        report = await self._report(finished=is_through and not self.is_down, seconds=clock() - began)
         if self.is_down:
             raise ApiDownError("the API is down: all recent requests failed, and the retry budget is spent", report)
-        if is_finished and progress.met_only_outages:
+        if report.finished and progress.met_only_outages:
             raise ApiDownError("the API is down: every request failed", report)
         return report
 
@@ -131,16 +142,54 @@ class _Backfill:
         planner, progress = self.planner, self.planner.progress
         backend, limits = planner.store.backend, planner.limits
         self.run = run = await planner.plan_run(vehicles)
-        yesterday = planner.started.date() - timedelta(days=1)
-        builder = backend.new_batch(run.run_id, yesterday, limits)
-        self.writer = BatchWriter(builder, progress, max_wait_s=limits.max_wait_s, now=self.now)
+        builder = backend.new_batch(run.run_id, limits, owner_of(planner.client))
+        self.writer = writer = BatchWriter(builder, progress, max_wait_s=limits.max_wait_s, now=self.now)
         progress.phase = "fetching"
-        items = backend.work_items(run.run_id, planner.window.include_hidden, limits.work_slice)
-        async with read_items(planner.client, items) as stream:
+        include_hidden = planner.settings.window.include_hidden
+        await self._read(writer, backend.work_items(include_hidden, limits.work_slice))
+        if not self.is_down:
+            await writer.drain()
+            await self._decide_absent(run, writer)
+
+    async def _read(self, writer: BatchWriter, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> set[int]:
+        """Read work items; return the numbers of the confirming ones that say which sessions exist."""
+        done: set[int] = set()
+        reader = ItemReader(self.planner.client, self.now, self.planner.settings.settle_days)
+        async with reader.read(items) as stream:
             async for item, outcome in stream:
-                await self.writer.put(item, outcome, partial(self._count, item, outcome))
+                if item.is_confirming and await self._says_which_exist(item, outcome):
+                    done.add(item.number)
+                if item.number in done and isinstance(outcome, VehicleFailure):
+                    self.planner.progress.received += 1
+                    self.planner.progress.requests += outcome.requests
+                    continue
+                await writer.put(item, outcome, *reader.time_of(item), partial(self._count, item, outcome))
                 if self.is_down:
-                    return
+                    break
+        return done
+
+    async def _says_which_exist(self, item: WorkItem, outcome: Outcome) -> bool:
+        if not isinstance(outcome, VehicleFailure):
+            return outcome.completeness is not Completeness.UNPROVEN
+        # A vehicle that its user has no longer has no sessions there.
+        is_gone = isinstance(outcome.error, NotFoundError)
+        return is_gone and not await self.planner.store.backend.is_in_roster(item.vehicle)
+
+    async def _decide_absent(self, run: Run, writer: BatchWriter) -> None:
+        """Read the vehicles again whose stored sessions are absent, and withdraw the sessions that stay absent."""
+        planner, progress = self.planner, self.planner.progress
+        backend = planner.store.backend
+        absent, live = await backend.absent_share()
+        if alarm := withdrawn_alarm(absent, live, planner.bounds):
+            progress.alarms += alarm
+        elif absent:
+            items = await backend.confirming_items(planner.settings.window.include_hidden, run.work_items + 1)
+            progress.tasks += len(items)
+            done = await self._read(writer, iter(items))
+            if not self.is_down:
+                await writer.drain()
+                withdrawn = await backend.withdraw_absent(run.run_id, done, self.now())
+                progress.committed += Written(withdrawn=withdrawn)
 
     def _count(self, item: WorkItem, outcome: Outcome) -> None:
         progress = self.planner.progress
@@ -160,3 +209,16 @@ class _Backfill:
     async def _drain(self) -> None:
         if self.writer is not None:
             await self.writer.drain()
+
+    async def _report(self, *, finished: bool, seconds: float) -> BackfillReport:
+        """Return the report of the call, and store it with the run."""
+        planner, progress, run = self.planner, self.planner.progress, self.run
+        backend, days = planner.store.backend, DayCounts()
+        if run is not None:
+            failures = await backend.count_failures(run.run_id, self.now())
+            progress.alarms += failed_alarms(failures, planner.bounds)
+            days = await backend.count_days(planner.settings)
+        report = progress.report(self.window, run, days, finished=finished, seconds=seconds)
+        if run is not None:
+            await backend.end_run(run.run_id, report, self.now() if finished else None)
+        return report

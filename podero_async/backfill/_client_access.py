@@ -5,9 +5,14 @@ This is the only module of the backfill that accesses the client's internals.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterator
+from datetime import UTC, date, datetime
+
+import attrs
 
 from podero_async._client import PoderoClient
+from podero_async._failures import is_outage_sign
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover
 from podero_async._fleet.fetch import fetch_or_fail
@@ -16,10 +21,17 @@ from podero_async._fleet.worker_pool import Outcome, WorkerPool
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.retry import RequestStats
 from podero_async._http.origin import checked_origin
+from podero_async._http.retry_after import http_date
+from podero_async.backfill._coverage import final_day, settle_to
 from podero_async.backfill._values import StoreOwner, WorkItem
+from podero_async.errors import PoderoError
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["discover_fleet", "is_down", "limiter_of", "owner_of", "read_items"]
+__all__ = ["ItemReader", "discover_fleet", "is_down", "limiter_of", "owner_of", "read_windows"]
+
+_MAX_UNANSWERED = 10  # then the run asks no more, since each such request takes as long as its retries
+
+_logger = logging.getLogger("podero_async")
 
 
 def owner_of(client: PoderoClient) -> StoreOwner:
@@ -42,9 +54,17 @@ def discover_fleet(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[
     return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling)  # noqa: SLF001
 
 
-def read_items(
-    client: PoderoClient, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]
-) -> WorkerPool[WorkItem]:
+def server_time(client: PoderoClient) -> datetime | None:
+    """Return the server's time as its last response stated it; None if it stated none."""
+    moment = http_date(client._transport.last_date)  # noqa: SLF001
+    try:
+        # The server's clock is at most a second ahead of the header, which has whole seconds.
+        return None if moment is None else datetime.fromtimestamp(moment + 1, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def read_windows(client: PoderoClient, items: Iterator[WorkItem]) -> WorkerPool[WorkItem]:
     """Read the windows of work items; each item is yielded with its outcome, in order of completion."""
     endpoints = client._bulk_endpoints  # noqa: SLF001
 
@@ -52,3 +72,51 @@ def read_items(
         return await fetch_or_fail(endpoints, item.vehicle, item.window, budget)
 
     return WorkerPool(items, read, slots=limiter_of(client).ceiling)
+
+
+@attrs.define
+class ItemReader:
+    """Reads the work items of a run; knows when each was read, and which days its read settles."""
+
+    client: PoderoClient
+    now: Callable[[], datetime]
+    settle_days: int
+    _times: dict[int, tuple[datetime, date | None]] = attrs.field(factory=dict)
+    _was_warned: bool = False
+    _unanswered: int = 0
+    """Requests in a row for sessions that are going on that failed as in an outage."""
+
+    def read(self, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> WorkerPool[WorkItem]:
+        """Read work items; each item is yielded with its outcome, in order of completion."""
+        return WorkerPool(items, self._read, slots=limiter_of(self.client).ceiling)
+
+    def time_of(self, item: WorkItem) -> tuple[datetime, date | None]:
+        """Return the time of an item's read, and the last day that the read settles. An item is asked for once."""
+        return self._times.pop(item.number)
+
+    async def _read(self, item: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+        endpoints, stats, started = self.client._bulk_endpoints, RequestStats(), self.now()  # noqa: SLF001
+        plugged_in_at, is_asked = None, False
+        if item.asks_current and self._unanswered < _MAX_UNANSWERED:
+            # The session must be asked for before the read: one that ends in between is in the list then.
+            try:
+                session = await endpoints.current_session(item.vehicle, stats)
+            except PoderoError as error:
+                if endpoints.is_fatal(error):
+                    raise
+                self._on_unanswered(error)
+            else:
+                plugged_in_at, is_asked = session and session.plug_in_time, True
+                self._unanswered = 0
+        outcome = await fetch_or_fail(endpoints, item.vehicle, item.window, budget, stats)
+        # Both clocks must agree that time has passed, so that a clock that is ahead settles nothing early.
+        at = min(started, server_time(self.client) or started)
+        final = final_day(at, self.settle_days)
+        self._times[item.number] = (at, settle_to(final, plugged_in_at) if is_asked else None)
+        return outcome
+
+    def _on_unanswered(self, error: PoderoError) -> None:
+        if not self._was_warned:
+            _logger.warning("a session that is going on could not be asked for, so no day was settled: %s", error)
+        self._was_warned = True
+        self._unanswered = self._unanswered + 1 if is_outage_sign(error) else 0

@@ -1,10 +1,10 @@
-"""The planner of a backfill: decides which vehicles, and which of their days, a run reads."""
+"""The planner of a backfill: lists the vehicles of a run. Coverage and the clock say which of their days it reads."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 
 import attrs
 
@@ -12,18 +12,32 @@ from podero_async._client import PoderoClient
 from podero_async._failures import is_outage_sign
 from podero_async._flow.retry import RequestStats
 from podero_async._paging.window import Window
+from podero_async.backfill._alarms import vanished_alarm
 from podero_async.backfill._client_access import discover_fleet, owner_of
 from podero_async.backfill._report import BackfillPlan, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
-from podero_async.backfill._values import FLEET, Limits, Run, RunSettings, StoreOwner
+from podero_async.backfill._values import Bounds, Limits, Run, RunSettings, StoreOwner
 from podero_async.backfill.errors import ForeignStoreError
 from podero_async.backfill.store import SessionStore
 from podero_async.errors import CompletenessError
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["Planner", "Vehicles", "check_owner", "check_window", "plan_backfill", "utc_now"]
+__all__ = [
+    "DEFAULT_BOUNDS",
+    "DEFAULT_FRESH_FOR",
+    "Planner",
+    "Vehicles",
+    "check_owner",
+    "plan_backfill",
+    "settings_of",
+    "utc_now",
+]
 
 Vehicles = Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
+
+DEFAULT_BOUNDS = Bounds()
+DEFAULT_FRESH_FOR = timedelta(hours=12)
+_MAX_SETTLE_DAYS = 36_500
 
 
 def utc_now() -> datetime:
@@ -31,18 +45,30 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def check_window(from_date: date, to_date: date, *, include_hidden: bool, refresh_days: int, today: date) -> Window:
-    """Return the window of a backfill.
+def settings_of(
+    from_date: date,
+    to_date: date,
+    *,
+    include_hidden: bool,
+    settle_days: int,
+    fresh_for: timedelta,
+    started: datetime,
+) -> RunSettings:
+    """Return the settings of a run; its window ends with the day of the run, since the API lists nothing later.
 
     Raises:
-        ValueError: The days are not a window, the window lies in the future, or `refresh_days` is invalid.
+        ValueError: The days are not a window, the window lies in the future, or a setting is out of range.
     """
     window = Window.of(from_date, to_date, include_hidden=include_hidden)
+    today = started.astimezone(UTC).date()
     if window.from_date > today:
         raise ValueError(f"from_date is {from_date}, today is {today} (UTC): nothing of this window has happened yet")
-    if isinstance(refresh_days, bool) or not isinstance(refresh_days, int) or refresh_days < 0:
-        raise ValueError(f"refresh_days must be a whole number of at least 0, not {refresh_days!r}")
-    return window
+    if isinstance(settle_days, bool) or not isinstance(settle_days, int) or not 0 <= settle_days <= _MAX_SETTLE_DAYS:
+        raise ValueError(f"settle_days must be a whole number from 0 to {_MAX_SETTLE_DAYS}, not {settle_days!r}")
+    if not isinstance(fresh_for, timedelta) or fresh_for < timedelta():
+        raise ValueError(f"fresh_for must be a timedelta of at least 0, not {fresh_for!r}")
+    window = attrs.evolve(window, to_date=min(window.to_date, today))
+    return RunSettings(window, settle_days, fresh_for, started)
 
 
 async def check_owner(store: SessionStore, owner: StoreOwner) -> None:
@@ -64,75 +90,78 @@ async def plan_backfill(
     *,
     vehicles: Vehicles = None,
     include_hidden: bool = False,
-    refresh_days: int = 7,
+    settle_days: int = 30,
+    fresh_for: timedelta = DEFAULT_FRESH_FOR,
     shard: Shard | None = None,
     now: Callable[[], datetime] = utc_now,
 ) -> BackfillPlan:
     """Return the work that `backfill` would do with these arguments.
 
-    The organization's vehicles are listed if necessary; no session is read. The store is unchanged.
+    The organization's vehicles are listed if none are given; no session is read. The store is unchanged.
 
     Raises:
         ValueError: As `backfill`.
         ForeignStoreError: The store belongs to another organization.
         PoderoError: The organization's users could not be listed.
     """
-    started = now()
-    window = check_window(
-        from_date, to_date, include_hidden=include_hidden, refresh_days=refresh_days, today=started.date()
+    settings = settings_of(
+        from_date,
+        to_date,
+        include_hidden=include_hidden,
+        settle_days=settle_days,
+        fresh_for=fresh_for,
+        started=now(),
     )
-    planner = Planner(client, store, window, refresh_days, shard, Progress(), started, Limits())
-    settings, unfinished = await planner.find_run(vehicles)
-    plan = await store.backend.draft_run(settings, unfinished)
+    planner = Planner(client, store, settings, shard, Progress(), DEFAULT_BOUNDS, Limits())
+    await planner.list_vehicles(vehicles)
+    plan = await store.backend.draft_run(settings)
     return attrs.evolve(plan, failures=tuple(planner.progress.failures))
 
 
-@attrs.frozen
+@attrs.define
 class Planner:
-    """Finds the run of a call: the unfinished run of the same call, or a new one."""
+    """Lists the vehicles of a call, and plans its run."""
 
     client: PoderoClient
     store: SessionStore
-    window: Window
-    refresh_days: int
+    settings: RunSettings
     shard: Shard | None
     progress: Progress
-    started: datetime
+    bounds: Bounds
     limits: Limits
 
     async def plan_run(self, vehicles: Vehicles) -> Run:
-        """Return the run of the call; a new run is stored first."""
-        settings, run = await self.find_run(vehicles)
-        backend = self.store.backend
-        await backend.claim(owner_of(self.client))
-        if run is None:
-            run = await backend.start_run(settings, self.started)
-        else:
-            self.progress.count_before(await backend.findings_of(run.run_id))
-        self.progress.vehicles, self.progress.tasks, self.progress.skipped = run.vehicles, run.work_items, run.skipped
+        """Store the record of a new run, and plan its work items."""
+        incomplete = await self.list_vehicles(vehicles)
+        backend, progress = self.store.backend, self.progress
+        if vehicles is None:
+            found = await backend.record_fleet(
+                self.shard, self.settings.started, self.bounds.max_vanished, is_complete=incomplete is None
+            )
+            progress.vanished = found.vanished
+            progress.alarms += vanished_alarm(found, self.bounds)
+        if incomplete is not None:
+            progress.alarms.append(f"some users may be missing, and their vehicles with them: {incomplete}")
+        scope = "the fleet" if vehicles is None else "a list of vehicles"
+        if self.shard is not None:
+            scope += f", shard {self.shard}"
+        run = await backend.start_run(self.settings, scope, is_of_fleet=vehicles is None)
+        progress.vehicles, progress.tasks, progress.skipped = run.vehicles, run.work_items, run.skipped
         return run
 
-    async def find_run(self, vehicles: Vehicles) -> tuple[RunSettings, Run | None]:
-        """Return the settings of the call and its unfinished run, or None and a roster with the vehicles of a new run.
-
-        An unfinished run over the discovered fleet is resumed without another discovery.
-        """
+    async def list_vehicles(self, vehicles: Vehicles) -> CompletenessError | None:
+        """Fill the roster with the vehicles of the call; return the error if the list of users is incomplete."""
         await check_owner(self.store, owner_of(self.client))  # before the first request
-        shard = f", share {self.shard}" if self.shard else ""  # stored in `runs.scope`, so the text must not change
-        settings = RunSettings(self.window, self.refresh_days, FLEET + shard)
-        backend = self.store.backend
         if vehicles is not None:
             await self._fill_roster(_as_stream(vehicles))
-            settings = attrs.evolve(settings, scope=await backend.roster_scope() + shard)
-        run = await backend.resume_run(settings, self.started.date())
-        if vehicles is None and run is None and (incomplete := await self._discover()):
-            # The run is not resumed later, since only another discovery can tell whether the list is complete then.
-            settings = attrs.evolve(settings, scope=f"{settings.scope}, incomplete")
+            return None
+        incomplete = await self._discover()
+        if incomplete is not None:
             failed = FailedVehicle(
                 user_id=None, vehicle_id=None, kind=type(incomplete).__name__, message=str(incomplete)
             )
             self.progress.count_failure(failed, is_outage=False)
-        return settings, run
+        return incomplete
 
     async def _discover(self) -> CompletenessError | None:
         """Fill the roster with all vehicles that are found; return the error if the list of users is incomplete."""

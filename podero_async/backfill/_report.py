@@ -7,10 +7,11 @@ import attrs
 
 from podero_async._flow.limiter import Limiter
 from podero_async._paging.window import Window
+from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._values import Run
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
-__all__ = ["BackfillPlan", "BackfillReport", "FailedVehicle", "Findings", "Progress", "Written"]
+__all__ = ["BackfillPlan", "BackfillReport", "FailedVehicle", "Progress", "Written"]
 
 _MAX_LISTED = 100
 
@@ -39,16 +40,6 @@ class FailedVehicle:
 
 
 @attrs.frozen
-class Findings:
-    """The problems that earlier calls of a run found. A resumed run does not read these vehicles again."""
-
-    unlisted: list[FailedVehicle]
-    """Users with a failed vehicle list."""
-    unproven: list[VehicleRef]
-    rejected: int
-
-
-@attrs.frozen
 class Written:
     """The number of sessions that transactions added, changed, confirmed, withdrew and rejected."""
 
@@ -71,7 +62,9 @@ class BackfillPlan:
     skipped: int
     """Vehicles that need no request."""
     least_requests: int
-    """One request for each window of a vehicle; a list of more than 200 sessions needs more."""
+    """One request for each window of a vehicle, and one for each session going on that is asked for.
+
+    A list of more than 200 sessions needs more."""
     windows: tuple[tuple[date, date, int], ...]
     """First day, last day and number of vehicles; the most frequent window comes first."""
     failures: tuple[FailedVehicle, ...] = ()
@@ -91,22 +84,23 @@ class BackfillReport:
     include_hidden: bool
     run_id: int | None
     """None if the call was stopped before its vehicles were known."""
-    resumed: bool
-    """Whether the call continued a run that an earlier call had left unfinished."""
     finished: bool
-    """Whether every vehicle was tried. If not, the same call resumes the run."""
+    """Whether every vehicle was tried. If not, the same call reads the rest."""
+    alarms: tuple[str, ...]
+    """Why the result is not clean: one line for each reason, with the numbers and what to do."""
     vehicles: int
     """Vehicles of the run."""
     done: int
     """Vehicles that were read and committed; a vehicle with two windows counts twice."""
     skipped: int
-    """Vehicles that needed no request: an earlier call of the run read them, or the run reads no day of them."""
+    """Vehicles that needed no request: their days are settled, or were read a short time ago."""
     failed: int
-    """Vehicles that failed; of the whole run, users with a failed vehicle list, and an incomplete list of users."""
+    """Vehicles that failed, users with a failed vehicle list, and an incomplete list of users."""
+    vanished: int
+    """Known vehicles that the API no longer lists. Their sessions stay."""
     verified: int
     repaired: int
     unproven: int
-    """Unproven vehicles of the whole run, since a resumed run does not read them again."""
     failures: tuple[FailedVehicle, ...]
     """At most 100 of the failures."""
     unproven_vehicles: tuple[VehicleRef, ...]
@@ -117,17 +111,23 @@ class BackfillReport:
     changed: int
     unchanged: int
     withdrawn: int
-    """Stored rows that a proven read of their days no longer returned."""
+    """Stored rows that two proven reads of their days no longer returned."""
     rejected: int
-    """Unreadable rows of the whole run; the table `rejected_items` holds them."""
+    """Unreadable rows; the table `rejected_items` holds them."""
+    settled: int
+    """Days of vehicles in the window, up to today, that were read long enough after their end."""
+    provisional: int
+    """Days of vehicles that were read, and for which more may come. Later runs read them again."""
+    missing: int
+    """Days of vehicles that were never read, or not proven complete."""
     requests: int
     retries: int
     seconds: float
 
     @property
     def is_clean(self) -> bool:
-        """Whether the run is finished and every vehicle is proven complete."""
-        return self.finished and not self.failed and not self.unproven
+        """Whether the run is finished and has no alarm. Days may still be provisional."""
+        return self.finished and not self.alarms
 
 
 @attrs.define(kw_only=True)
@@ -155,10 +155,10 @@ class Progress:
     """Changes that this call has committed."""
     failures: list[FailedVehicle] = attrs.field(factory=list)
     unproven_vehicles: list[VehicleRef] = attrs.field(factory=list)
-    unproven_before: int = 0
-    """Vehicles that earlier calls of this run left unproven."""
-    rejected_before: int = 0
-    """Rows that earlier calls of this run could not read."""
+    vanished: int = 0
+    """Known vehicles that are no longer listed."""
+    alarms: list[str] = attrs.field(factory=list)
+    """Why the run is not clean, as far as it is known yet."""
     _limiter: Limiter | None = None
 
     @property
@@ -199,41 +199,35 @@ class Progress:
         self.answered += 1
         self.verdicts[verdict] += 1
         self.received_sessions += sessions
-        if verdict is Completeness.UNPROVEN:
-            self._list_unproven(vehicle)
-
-    def count_before(self, findings: Findings) -> None:
-        """Count the findings of earlier calls of this run."""
-        for failed in findings.unlisted:
-            self.count_failure(failed, is_outage=False)
-        self.unproven_before, self.rejected_before = len(findings.unproven), findings.rejected
-        for vehicle in findings.unproven:
-            self._list_unproven(vehicle)
-
-    def _list_unproven(self, vehicle: VehicleRef) -> None:
-        if len(self.unproven_vehicles) < _MAX_LISTED:
+        if verdict is Completeness.UNPROVEN and len(self.unproven_vehicles) < _MAX_LISTED:
             self.unproven_vehicles.append(vehicle)
 
-    def report(self, window: Window, run: Run | None, *, finished: bool, seconds: float) -> BackfillReport:
+    def report(
+        self, window: Window, run: Run | None, days: DayCounts, *, finished: bool, seconds: float
+    ) -> BackfillReport:
         """Return the report of the call."""
-        written = self.committed + Written(rejected=self.rejected_before)
+        written = self.committed
+        left = self.tasks - self.received
+        unfinished = [] if finished else [f"the run ended early, with {left:,} windows to read: run it again"]
         return BackfillReport(
             **attrs.asdict(window),
             run_id=run.run_id if run else None,
-            resumed=run.resumed if run else False,
             finished=finished,
+            alarms=(*unfinished, *self.alarms),
             seconds=seconds,
             vehicles=self.vehicles,
             done=sum(self.verdicts.values()),
             skipped=self.skipped,
             failed=self.failed,
             failures=tuple(self.failures),
+            vanished=self.vanished,
             unproven_vehicles=tuple(self.unproven_vehicles),
             sessions=written.new + written.changed + written.unchanged,
             requests=self.requests,
             retries=self.retries,
             verified=self.verdicts[Completeness.VERIFIED],
             repaired=self.verdicts[Completeness.REPAIRED],
-            unproven=self.verdicts[Completeness.UNPROVEN] + self.unproven_before,
+            unproven=self.verdicts[Completeness.UNPROVEN],
             **attrs.asdict(written),
+            **attrs.asdict(days),
         )

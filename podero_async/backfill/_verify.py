@@ -1,4 +1,4 @@
-"""The verification of a store: reads the windows of its receipts again and compares."""
+"""The verification of a store: reads its days again and compares the sessions."""
 
 from collections import Counter
 from datetime import date
@@ -9,10 +9,10 @@ import attrs
 
 from podero_async._client import PoderoClient
 from podero_async._fleet.worker_pool import Outcome
-from podero_async.backfill._client_access import owner_of, read_items
+from podero_async.backfill._client_access import owner_of, read_windows
 from podero_async.backfill._planner import check_owner
 from podero_async.backfill._report import FailedVehicle
-from podero_async.backfill._values import WorkItem, digest_of
+from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store import SessionStore
 from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
@@ -37,13 +37,12 @@ class Difference:
 
 @attrs.frozen(kw_only=True)
 class VerifyReport:
-    """The result of comparing receipts with the current state of the API."""
+    """The result of comparing the stored days of vehicles with the current state of the API."""
 
     checked: int
+    """Windows of vehicles."""
     matching: int
-    """The API has the sessions of the receipt."""
-    superseded: int
-    """The API has other sessions, and a later read of the same days has stored them."""
+    """The API and the store have the same sessions."""
     differing: int
     unproven: int
     """The new read could not be proven complete, so it was not compared."""
@@ -55,19 +54,19 @@ class VerifyReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether every checked receipt is matching or superseded."""
-        return self.matching + self.superseded == self.checked
+        """Whether every checked window is matching."""
+        return self.matching == self.checked
 
 
 async def verify(client: PoderoClient, store: SessionStore, sample: int | None = None) -> VerifyReport:
-    """Read the windows of receipts again and compare them with the store, which is unchanged.
+    """Read the days that the store has again and compare the sessions; the store is unchanged.
 
     A difference is not necessarily an error: sessions that ended after the last run are missing until the next run.
 
     Args:
         client: Reads the sessions.
         store: An open store.
-        sample: The number of receipts to check, drawn at random; None checks all of them.
+        sample: The number of vehicles to check, drawn at random; None checks all of them.
 
     Raises:
         ValueError: `sample` is less than 1.
@@ -77,22 +76,22 @@ async def verify(client: PoderoClient, store: SessionStore, sample: int | None =
     if sample is not None and sample < 1:
         raise ValueError(f"sample must be at least 1, not {sample}")
     await check_owner(store, owner_of(client))
-    drawn = await store.backend.sample_receipts(sample)
-    comparison = _Comparison(store, {item.number: digest for item, digest in drawn})
-    async with read_items(client, (item for item, _ in drawn)) as stream:
+    drawn = await store.backend.sample_windows(sample)
+    comparison = _Comparison(store, len(drawn))
+    async with read_windows(client, iter(drawn)) as stream:
         async for item, outcome in stream:
             comparison.requests += outcome.requests
             comparison.verdicts[await comparison.compare(item, outcome)] += 1
     return comparison.report()
 
 
-_Verdict = Literal["matching", "superseded", "differing", "unproven", "failed"]
+_Verdict = Literal["matching", "differing", "unproven", "failed"]
 
 
 @attrs.define
 class _Comparison:
     store: SessionStore
-    digests: dict[int, str]
+    checked: int
     requests: int = 0
     verdicts: Counter[_Verdict] = attrs.field(factory=Counter)
     differences: list[Difference] = attrs.field(factory=list)
@@ -105,18 +104,16 @@ class _Comparison:
         if outcome.completeness is Completeness.UNPROVEN:
             return "unproven"
         shown = {row.id for row in outcome.sessions}
-        if digest_of(shown) == self.digests[item.number]:
-            return "matching"
         stored = await self.store.backend.stored_ids(item)
         if shown == stored:
-            return "superseded"
+            return "matching"
         if len(self.differences) < _MAX_LISTED:
             self.differences.append(_difference(item, missing=shown - stored, surplus=stored - shown))
         return "differing"
 
     def report(self) -> VerifyReport:
         return VerifyReport(
-            checked=len(self.digests),
+            checked=self.checked,
             **{verdict: self.verdicts[verdict] for verdict in get_args(_Verdict)},
             requests=self.requests,
             differences=tuple(self.differences),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import datetime
+from datetime import date, datetime
 
 from podero_async._fleet.worker_pool import Outcome
 from podero_async.backfill._report import Progress
@@ -31,22 +31,30 @@ class BatchWriter:
         self._writing: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def put(self, item: WorkItem, outcome: Outcome, on_added: Callable[[], object] = lambda: None) -> None:
+    async def put(
+        self,
+        item: WorkItem,
+        outcome: Outcome,
+        at: datetime,
+        settle_to: date | None,
+        on_added: Callable[[], object] = lambda: None,
+    ) -> None:
         """Add the outcome of a work item; wait if two batches are full.
 
         Args:
             item: The work item.
             outcome: Its outcome.
+            at: The time of the read.
+            settle_to: The last day that the read settles; None if it settles none.
             on_added: Called once the outcome is in a batch. If the caller is cancelled after that, the outcome stays.
 
         Raises:
             StoreError: A batch could not be written. The writer takes no more outcomes.
         """
-        at = self._now()
         if isinstance(outcome, VehicleFailure):
             self._builder.add_failure(item, outcome.error, at)
         else:
-            await self._builder.add(item, outcome, at)
+            await self._builder.add(item, outcome, at, settle_to)
         on_added()
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._max_wait_s, self._on_timer)
@@ -80,7 +88,7 @@ class BatchWriter:
             self._writing = asyncio.create_task(self._write(self._builder.seal()), name="podero_async batch")
 
     async def _write(self, commit: CommitBatch) -> None:
-        written = await commit()
+        written = await commit(self._now())
         self._progress.committed += written
 
     def _on_timer(self) -> None:

@@ -13,7 +13,7 @@ from podero_async._version import __version__
 from podero_async.backfill import StoreError
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._runtime import Exit, UsageError, discard, open_missing_streams, run_loop, say
-from podero_async.cli.commands import backfill, completion, doctor, export, sessions, simulate, status, verify
+from podero_async.cli.commands import backfill, completion, doctor, export, runs, sessions, simulate, status, verify
 from podero_async.cli.commands.demo import command as demo
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
@@ -26,6 +26,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     sessions.COMMAND,
     backfill.COMMAND,
     status.COMMAND,
+    runs.COMMAND,
     verify.COMMAND,
     export.COMMAND,
     completion.COMMAND,
@@ -48,6 +49,7 @@ exit codes:
   3    the credentials were refused
   4    the API or the network failed
   5    the store cannot be used
+  6    days are provisional (status --check)
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
 """

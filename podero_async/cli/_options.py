@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import NoReturn
 from uuid import UUID
 
 from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy
@@ -19,7 +20,9 @@ __all__ = [
     "add_store",
     "client_at_speed",
     "completes_files",
+    "hours",
     "shard",
+    "share",
     "uuid",
     "whole_number",
 ]
@@ -69,6 +72,29 @@ def shard(text: str) -> Shard:
         raise ArgumentTypeError(str(error)) from None
 
 
+def share(text: str) -> float:
+    """Parse a share, from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ArgumentTypeError(f"not a number from 0 to 1: {text!r}")
+    return number
+
+
+def hours(text: str) -> timedelta:
+    """Parse a duration in hours."""
+    try:
+        return timedelta(hours=float(text)) if float(text) >= 0 else _not_hours(text)
+    except (ValueError, OverflowError):
+        return _not_hours(text)
+
+
+def _not_hours(text: str) -> NoReturn:
+    raise ArgumentTypeError(f"not a number of hours: {text!r}")
+
+
 def _positive_number(text: str) -> float:
     try:
         number = float(text)
@@ -85,10 +111,10 @@ def _store(text: str) -> str:
     return text
 
 
-def add_days(add: AddArgument) -> None:
+def add_days(add: AddArgument, *, required: bool = True) -> None:
     """Add `--from` and `--to`."""
-    add("--from", type=_day, required=True, dest="from_date", metavar="DAY", help="first UTC day, YYYY-MM-DD")
-    add("--to", type=_day, required=True, dest="to_date", metavar="DAY", help="last UTC day, YYYY-MM-DD or today")
+    add("--from", type=_day, required=required, dest="from_date", metavar="DAY", help="first UTC day, YYYY-MM-DD")
+    add("--to", type=_day, required=required, dest="to_date", metavar="DAY", help="last UTC day, YYYY-MM-DD or today")
 
 
 def add_include_hidden(add: AddArgument) -> None:

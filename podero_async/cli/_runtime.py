@@ -37,6 +37,7 @@ class Exit(enum.IntEnum):
     CREDENTIALS = 3
     API = 4
     STORE = 5
+    PROVISIONAL = 6
     INTERRUPTED = 130
     TERMINATED = 143
 

@@ -6,8 +6,7 @@ import asyncio
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from email.utils import format_datetime
+from email.utils import formatdate
 from functools import partial
 from math import inf
 
@@ -35,7 +34,6 @@ class Server:
     faults: FaultScript
     counts: Counts
     clock: Callable[[], float]
-    date: Callable[[], datetime] | None
     latency_s: float
     requests: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=_MAX_RECORDS), init=False)
     authorization_headers: set[str] = attrs.field(factory=set, init=False)
@@ -104,11 +102,6 @@ class Server:
                 return _UNAUTHORIZED
         return None
 
-    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
-        response.headers["X-Request-ID"] = str(uuid.uuid4())
-        if self.date is not None:
-            response.headers["Date"] = format_datetime(self.date(), usegmt=True)
-
     @web.middleware
     async def _serve_unrouted(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Respond in JSON if no route matches: 404 for an unknown path, 405 for an unsupported method."""
@@ -121,6 +114,10 @@ class Server:
         with self.counts.in_flight("other"):
             self.counts.responses[response.status] += 1
             return await send(request, response, None, self._sleep)
+
+    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
+        response.headers["X-Request-ID"] = str(uuid.uuid4())
+        response.headers.setdefault("Date", formatdate(self.clock(), usegmt=True))
 
 
 def _bearer(request: web.Request) -> str:

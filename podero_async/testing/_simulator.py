@@ -53,8 +53,7 @@ class PoderoSimulator(FleetChanges):
         json_grants: Grant types of the style "json".
         unsupported_status: Status of the response if a style or a grant type is not supported.
         before_page: Called right before each page of the sessions list is made, for example to change the list.
-        clock: Returns the server's time, in seconds; only differences matter.
-        date: Returns the time of the `Date` header; if omitted, it is the system's time.
+        clock: Returns the server's time, as a Unix time in seconds.
     """
 
     def __init__(
@@ -75,8 +74,7 @@ class PoderoSimulator(FleetChanges):
         json_grants: Collection[Grant] = GRANTS,
         unsupported_status: UnsupportedStatus = 422,
         before_page: Callable[[PageRequest], None] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        date: Callable[[], datetime] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         rng = seeded(seed, "organization")
         self.org_id = new_uuid(rng)
@@ -116,12 +114,7 @@ class PoderoSimulator(FleetChanges):
         for fault in faults:
             self._faults.add(fault)
         self._server = Server(
-            endpoints=self._endpoints,
-            faults=self._faults,
-            counts=self.counts,
-            clock=clock,
-            date=date,
-            latency_s=latency_s,
+            endpoints=self._endpoints, faults=self._faults, counts=self.counts, clock=clock, latency_s=latency_s
         )
         _instances.add(self)
 

@@ -180,7 +180,7 @@ class Year:
     def _accident(self) -> str:
         if not self.habit.has_accidents or not self._chance(0.25):
             return ""
-        return self.rng.choice(["stop", "cancel", "kill at a response", "kill after an operation"])
+        return self.rng.choice(["stop", "cancel", "kill at a moment", "kill after an operation"])
 
     def _skew(self) -> timedelta:
         if not self.habit.has_accidents or not self._chance(0.08):
@@ -202,7 +202,7 @@ class Year:
             outcome = await run.carry_out()
         finally:
             world.stand_still()
-            world.on_response = None
+            world.on_tick = None
         if self.after_run is not None:
             await self.after_run(self, shop)
         return outcome
@@ -246,8 +246,8 @@ class _Run:
     async def carry_out(self) -> str:
         year, shop = self.year, self.shop
         retry = RetryPolicy(max_elapsed=30.0)
-        self.countdown = year.rng.randrange(1, 20)
-        year.world.on_response = self._on_response
+        self.countdown = year.rng.randrange(1, 60)
+        year.world.on_tick = self._on_tick
         report: BackfillReport | None = None
         call, vehicles = self._call(), self._vehicles()
         async with SessionStore(shop.path) as store, client_of(year.world.sim, retry=retry) as client:
@@ -313,8 +313,8 @@ class _Run:
 
     # --- accidents ---
 
-    def _on_response(self) -> None:
-        if self.accident in {"stop", "cancel", "kill at a response"}:
+    def _on_tick(self) -> None:
+        if self.accident in {"stop", "cancel", "kill at a moment"}:
             self._count_down()
 
     def _count_down(self) -> None:

@@ -92,8 +92,8 @@ class World:
     sessions: dict[str, Session] = attrs.field(factory=dict)
     is_frozen: bool = False
     """Whether no event happens any more."""
-    on_response: Callable[[], None] | None = None
-    """Called right before each response is sent."""
+    on_tick: Callable[[], None] | None = None
+    """Called whenever the server looks at its clock, which it does several times for each request."""
     sim: PoderoSimulator = attrs.field(init=False)
     _events: list[tuple[datetime, int, Event]] = attrs.field(factory=list)
     _numbers: count[int] = attrs.field(factory=count)
@@ -106,8 +106,7 @@ class World:
         self.sim = PoderoSimulator(
             rows={},
             seed=self.rng.getrandbits(32),
-            clock=loop.time,
-            date=self._date,
+            clock=self._clock,
             users_as_pages=self.users_as_pages,
             latency_s=0.05,
         )
@@ -123,10 +122,10 @@ class World:
         """The true time, which is also the server's."""
         return self._epoch + timedelta(seconds=asyncio.get_running_loop().time())
 
-    def _date(self) -> datetime:
-        if self.on_response is not None:
-            self.on_response()
-        return self.now
+    def _clock(self) -> float:
+        if self.on_tick is not None:
+            self.on_tick()
+        return self.now.timestamp()
 
     def pass_until(self, moment: datetime) -> None:
         """Let everything happen that is due until a moment, and move the clock to it."""

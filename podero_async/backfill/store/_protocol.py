@@ -11,15 +11,19 @@ from datetime import date, datetime
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
-from podero_async.backfill._report import BackfillPlan, Findings, Written
+from podero_async._paging.window import Window
+from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
+from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
-from podero_async.backfill.store._status import Exported, StoreStatus
+from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.models import VehicleFailure, VehicleRef, VehicleSessions
 
 __all__ = ["BatchBuilder", "CommitBatch", "StoreBackend", "SupportsExport", "SupportsQuery"]
 
-CommitBatch = Callable[[], Awaitable[Written]]
-"""Commits a sealed batch in one transaction, and returns its effect on the table of sessions."""
+CommitBatch = Callable[[datetime], Awaitable[Written]]
+"""Commits a sealed batch in one transaction at a time, and returns its effect on the table of sessions."""
 
 
 class BatchBuilder(Protocol):
@@ -33,10 +37,16 @@ class BatchBuilder(Protocol):
     def is_full(self) -> bool:
         """Whether the current batch is large enough to be committed."""
 
-    async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime) -> None:
+    async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime, settle_to: date | None) -> None:
         """Add the sessions of a vehicle; long lists are converted a slice at a time, so that the loop is not blocked.
 
         The sessions are added to one batch, all or none: if the caller is cancelled, none of them was added.
+
+        Args:
+            item: The work item.
+            outcome: Its sessions.
+            at: The time of the read.
+            settle_to: The last day that the read settles, if it is proven; None if it settles none.
         """
 
     def add_failure(self, item: WorkItem, error: Exception, at: datetime) -> None:
@@ -47,7 +57,7 @@ class BatchBuilder(Protocol):
 
 
 class StoreBackend(Protocol):
-    """A database that stores sessions, receipts, failures, and runs with their work items."""
+    """A database that stores sessions, coverage, failures, and the records of reads and runs."""
 
     async def open(self) -> None:
         """Open the store; create it if it does not exist."""
@@ -58,53 +68,80 @@ class StoreBackend(Protocol):
     async def owner(self) -> StoreOwner | None:
         """Return the owner of the store; None if no backfill has claimed it yet."""
 
-    async def claim(self, owner: StoreOwner) -> None:
-        """Store the owner, unless the store has one."""
-
     async def clear_roster(self) -> None:
         """Empty the roster: the vehicles of the next run. A roster is not persistent."""
 
     async def add_to_roster(self, vehicles: list[VehicleRef], failures: list[VehicleFailure]) -> None:
-        """Add vehicles; if a user's vehicle list failed, add the user's vehicles that are in the store."""
+        """Add vehicles; if a user's vehicle list failed, add the user's known vehicles."""
 
-    async def roster_scope(self) -> str:
-        """Return the scope of a run over the roster (`scope_of_list`), which does not depend on the order."""
+    async def draft_run(self, settings: RunSettings) -> BackfillPlan:
+        """Return the plan of a run over the roster. Nothing is stored."""
 
-    async def resume_run(self, settings: RunSettings, today: date) -> Run | None:
-        """Return the unfinished run with these settings, if it started today or its window had ended when it started.
+    async def record_fleet(
+        self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
+    ) -> Vanished:
+        """Record the listed vehicles and, unless too many are no longer listed, those that have gone.
 
-        If the window includes the day of the run, another day has more sessions and needs a run of its own.
+        Args:
+            shard: The shard of the roster.
+            now: The time of the discovery.
+            max_vanished: The largest share of known vehicles that is recorded as gone.
+            is_complete: Whether all users were listed; if not, no vehicle counts as gone.
         """
 
-    async def start_run(self, settings: RunSettings, now: datetime) -> Run:
-        """Store a new run over the roster; older unfinished runs of the same scope are discarded."""
+    async def start_run(self, settings: RunSettings, scope: str, *, is_of_fleet: bool) -> Run:
+        """Store the record of a run over the roster, and plan its work items.
 
-    async def draft_run(self, settings: RunSettings, unfinished: Run | None) -> BackfillPlan:
-        """Return the rest of an unfinished run, or the plan of a new run over the roster. Nothing is stored."""
+        Args:
+            settings: What the run reads.
+            scope: A description of its vehicles, for the record.
+            is_of_fleet: Whether the vehicles were discovered, so that failures to list users are replaced.
+        """
 
-    async def findings_of(self, run_id: int) -> Findings:
-        """Return the problems that earlier calls of a run found."""
+    def work_items(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
+        """Yield the work items of the run, loaded `slice_size` at a time: first the vehicles that were never tried."""
 
-    def work_items(self, run_id: int, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
-        """Yield the work items of a run that have no receipt yet, loaded `slice_size` at a time."""
-
-    def new_batch(self, run_id: int, complete_until: date, limits: Limits) -> BatchBuilder:
+    def new_batch(self, run_id: int, limits: Limits, owner: StoreOwner) -> BatchBuilder:
         """Return a builder of batches.
 
         Args:
             run_id: The run of the outcomes.
-            complete_until: The last day that had ended when the run started: later days are not complete yet.
             limits: The size of a full batch.
+            owner: Claims the store with the first read, unless the store has an owner.
         """
 
-    async def finish_run(self, run_id: int, now: datetime) -> None:
-        """Close a run after every vehicle was tried, and keep only the newest row of sessions that changed vehicles."""
+    async def is_in_roster(self, vehicle: VehicleRef) -> bool:
+        """Return whether the run's roster has the vehicle under its user."""
 
-    async def status(self) -> StoreStatus:
+    async def absent_share(self) -> tuple[int, int]:
+        """Return how many stored sessions the run's reads did not return, and how many they had to return."""
+
+    async def confirming_items(self, include_hidden: bool, first_number: int) -> list[WorkItem]:
+        """Return the work items that decide about absent sessions; numbered from `first_number` on."""
+
+    async def withdraw_absent(self, run_id: int, done: set[int], now: datetime) -> int:
+        """Mark the absent sessions as withdrawn whose confirming work items are done; return their number."""
+
+    async def count_failures(self, run_id: int, now: datetime) -> FailureCounts:
+        """Count the vehicles that failed or were not proven complete in a run."""
+
+    async def count_days(self, settings: RunSettings) -> DayCounts:
+        """Count the vehicle-days of the roster in the run's window by state."""
+
+    async def end_run(self, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:
+        """Store the counts and the alarms of a run; if it is finished, delete the records past their retention."""
+
+    async def status(self, now: datetime) -> StoreStatus:
         """Return a summary of the store."""
 
-    async def sample_receipts(self, sample: int | None) -> list[tuple[WorkItem, str]]:
-        """Return the newest receipt of each window with its digest; at most `sample` of them, drawn at random."""
+    async def count_window(self, window: Window, today: date) -> DayCounts:
+        """Count the vehicle-days of a window by state, for all known vehicles that are not gone."""
+
+    async def runs(self, limit: int | None) -> list[RunStatus]:
+        """Return the newest runs, the newest first."""
+
+    async def sample_windows(self, sample: int | None) -> list[WorkItem]:
+        """Return the stored days of each vehicle; of at most `sample` vehicles, drawn at random."""
 
     async def stored_ids(self, item: WorkItem) -> set[UUID]:
         """Return the ids of the stored sessions of a window, without withdrawn ones."""

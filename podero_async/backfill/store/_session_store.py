@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from datetime import UTC, date, datetime
 from os import PathLike, fspath
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from podero_async._paging.window import Window
+from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill.errors import StoreError
 from podero_async.backfill.store._protocol import StoreBackend, SupportsExport, SupportsQuery
-from podero_async.backfill.store._status import Exported, StoreStatus
+from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from podero_async.backfill.store.duckdb import DuckDBBackend
 
 __all__ = ["SessionStore"]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 class SessionStore:
@@ -89,9 +96,36 @@ class SessionStore:
             raise StoreError("the store is not open", self.path)
         return self._backend
 
-    async def status(self) -> StoreStatus:
-        """Return a summary of the store: its coverage, its age and its failures."""
-        return await self.backend.status()
+    async def status(self, now: Callable[[], datetime] = _utc_now) -> StoreStatus:
+        """Return a summary of the store: its coverage, its age and its failures.
+
+        Args:
+            now: Returns the time, since days are counted up to today; for tests.
+        """
+        return await self.backend.status(now())
+
+    async def days(
+        self, from_date: date, to_date: date, *, include_hidden: bool = False, now: Callable[[], datetime] = _utc_now
+    ) -> DayCounts:
+        """Count the days of the known vehicles in a window by state: settled, provisional and missing.
+
+        Days after today and vehicles that are no longer listed are not counted.
+
+        Args:
+            from_date: First UTC day, inclusive.
+            to_date: Last UTC day, inclusive.
+            include_hidden: Whether only reads count that included sessions hidden by the server.
+            now: Returns the time; for tests.
+
+        Raises:
+            ValueError: The days are not a window.
+        """
+        window = Window.of(from_date, to_date, include_hidden=include_hidden)
+        return await self.backend.count_window(window, now().astimezone(UTC).date())
+
+    async def runs(self, limit: int | None = None) -> list[RunStatus]:
+        """Return the records of the newest runs with their counts, the newest first; None returns all of them."""
+        return await self.backend.runs(limit)
 
     async def query(self, sql: str, values: Sequence[Any] | None = None) -> list[dict[str, Any]]:
         """Run one SQL query over the tables and return its rows; times are aware datetimes in UTC, ids are texts.

@@ -11,28 +11,40 @@ __all__ = ["Coverage", "Exported", "RunStatus", "StoreStatus"]
 
 @attrs.frozen(kw_only=True)
 class Coverage:
-    """Stored days, and the number of vehicles for which they are stored."""
+    """A span of days that was read, and the number of vehicles with this span."""
 
     from_date: date
-    held_to: date
-    """The last day that had ended when it was read."""
+    to_date: date
     include_hidden: bool
+    is_settled: bool
+    """Whether the days were read long enough after their end; if not, they are provisional."""
     vehicles: int
 
 
 @attrs.frozen(kw_only=True)
 class RunStatus:
-    """A run of a backfill."""
+    """The record of a run of a backfill."""
 
     run_id: int
     from_date: date
     to_date: date
     include_hidden: bool
+    scope: str
     vehicles: int
     started_at: datetime
     finished_at: datetime | None
-    left: int
-    """Windows of vehicles that are still to be read; 0 for a finished run."""
+    """None if the run was interrupted, or has not ended yet."""
+    done: int
+    failed: int
+    unproven: int
+    sessions_new: int
+    sessions_changed: int
+    sessions_unchanged: int
+    sessions_withdrawn: int
+    rejected: int
+    requests: int
+    retries: int
+    alarms: tuple[str, ...] = attrs.field(converter=tuple)
 
 
 @attrs.frozen(kw_only=True)
@@ -46,25 +58,31 @@ class StoreStatus:
     origin: str | None
     """The API's origin; None if there was no backfill yet."""
     vehicles: int
+    """Vehicles that were listed or read at any time."""
+    gone: int
+    """Vehicles that are no longer listed. Their days are not counted below."""
+    settled: int
+    """Days of vehicles, from a vehicle's first one to today, that were read long enough after their end."""
+    provisional: int
+    """Days of vehicles that were read, and for which more may come."""
+    missing: int
+    """Days of vehicles that were never read, or not proven complete."""
     sessions: int
     """All rows, including withdrawn and hidden sessions."""
     withdrawn: int
+    absent: int
+    """Sessions that a read did not return, and that a second read has to confirm before they are withdrawn."""
     hidden: int
     first_plug_in: datetime | None
     last_plug_in: datetime | None
     fetched_at: datetime | None
-    """The time of the newest receipt."""
-    receipts: int
-    verified: int
-    repaired: int
-    unproven: int
-    """`verified`, `repaired` and `unproven` count the receipts by verdict."""
+    """The time of the newest proven read."""
     rejected: int
     failures: int
     failed_vehicles: tuple[FailedVehicle, ...]
     """At most 100 of the failures."""
     coverage: tuple[Coverage, ...]
-    """The stored days with their number of vehicles; at most 100, the most frequent first."""
+    """The spans of days with their number of vehicles; at most 100, the most frequent first."""
     runs: tuple[RunStatus, ...]
     """The newest ten runs, the newest first."""
 

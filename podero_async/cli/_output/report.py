@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from podero_async.backfill import BackfillPlan, BackfillReport, FailedVehicle
+from podero_async.backfill import BackfillPlan, BackfillReport, DayCounts, FailedVehicle, StoreStatus
 from podero_async.cli._output.text import Pair, pairs_of
 from podero_async.cli._runtime import say
 from podero_async.models import VehicleRef
 
-__all__ = ["list_failures", "list_unproven", "plan_pairs", "report_pairs"]
+__all__ = ["days_text", "list_failures", "list_unproven", "plan_pairs", "report_pairs"]
 
 
 def report_pairs(report: BackfillReport) -> Iterator[Pair]:
     """Describe a finished or interrupted backfill."""
     hidden = ", with hidden sessions" if report.include_hidden else ""
     yield "window", f"{report.from_date} to {report.to_date}{hidden}"
-    yield "vehicles", f"{report.vehicles:,}: {report.skipped:,} up to date, {report.failed:,} failed"
+    gone = f", {report.vanished:,} no longer listed" if report.vanished else ""
+    yield "vehicles", f"{report.vehicles:,}: {report.skipped:,} up to date, {report.failed:,} failed{gone}"
+    yield "days", days_text(report)
     yield (
         "sessions",
         f"{report.sessions:,}: {report.new:,} new, {report.changed:,} changed, {report.unchanged:,} unchanged",
@@ -25,6 +27,13 @@ def report_pairs(report: BackfillReport) -> Iterator[Pair]:
     verdicts = f"{report.verified:,} verified, {report.repaired:,} repaired, {report.unproven:,} unproven"
     yield "windows", f"{report.done:,} read: {verdicts}"
     yield "requests", f"{report.requests:,}, including {report.retries:,} retries, in {report.seconds:,.1f} s"
+
+
+def days_text(counts: BackfillReport | StoreStatus | DayCounts) -> str:
+    """Describe how many days of vehicles are settled, provisional and missing."""
+    return (
+        f"{counts.settled:,} settled, {counts.provisional:,} provisional, {counts.missing:,} missing (days of vehicles)"
+    )
 
 
 def plan_pairs(plan: BackfillPlan, requests_per_second: float | None) -> Iterator[Pair]:

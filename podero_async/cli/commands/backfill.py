@@ -7,14 +7,23 @@ import shlex
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import attrs
 
 from podero_async import PoderoClient
-from podero_async.backfill import ApiDownError, BackfillReport, Progress, SessionStore, Shard, backfill, plan_backfill
-from podero_async.backfill._planner import check_window, utc_now
+from podero_async.backfill import (
+    ApiDownError,
+    BackfillReport,
+    Bounds,
+    Progress,
+    SessionStore,
+    Shard,
+    backfill,
+    plan_backfill,
+)
+from podero_async.backfill._planner import settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
@@ -30,10 +39,12 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Fetch the charging sessions of a fleet into a DuckDB file.
 
-Reads the days that are not in the file yet, and the last days again. If a
-signal, a crash or an outage ends the run, the same command resumes it.
+Reads the days that are missing in the file, and again those that may still
+change: all days until they were read --settle-days after their end. If a
+signal, a crash or an outage ends the run, the same command reads the rest.
 """
 _Vehicles = Iterator[VehicleRef] | None
+_BOUNDS = Bounds()
 
 
 @attrs.frozen(kw_only=True)
@@ -42,8 +53,12 @@ class Options:
     to_date: date
     vehicles: str | None
     include_hidden: bool
-    refresh_days: int
+    settle_days: int
+    fresh_for: timedelta
     shard: Shard | None
+    max_vanished: float
+    max_withdrawn: float
+    max_failed: float
     store: str
     max_concurrency: int
     requests_per_second: float | None
@@ -57,10 +72,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     vehicles = "file of user_id,vehicle_id lines or JSON lines; - is stdin (default: all vehicles of the organization)"
     shared.completes_files(add("--vehicles", metavar="FILE", help=vehicles))
     shared.add_include_hidden(add)
-    refresh = "re-read the last N stored days to pick up late changes (default: %(default)s)"
-    add("--refresh-days", type=shared.whole_number(0, 36_500), default=7, metavar="N", help=refresh)
+    settle = "re-read a day until it was read N days after its end (default: %(default)s)"
+    add("--settle-days", type=shared.whole_number(0, 36_500), default=30, metavar="N", help=settle)
+    fresh = "do not re-read a day that was read less than HOURS ago (default: 12)"
+    add("--fresh-for", type=shared.hours, default=timedelta(hours=12), metavar="HOURS", help=fresh)
     shard = "read only shard I of N, such as 2/5; a vehicle is always in the same shard"
     add("--shard", type=shared.shard, metavar="I/N", help=shard)
+    add = parser.add_argument_group(
+        "checks, as shares from 0 to 1; beyond them, the run ends with exit code 1"
+    ).add_argument
+    vanished = "vehicles of the store that are no longer listed (default: %(default)s)"
+    add("--max-vanished", type=shared.share, default=_BOUNDS.max_vanished, metavar="SHARE", help=vanished)
+    withdrawn = "stored sessions that are no longer listed (default: %(default)s)"
+    add("--max-withdrawn", type=shared.share, default=_BOUNDS.max_withdrawn, metavar="SHARE", help=withdrawn)
+    failed = "vehicles that failed or were not proven complete (default: %(default)s)"
+    add("--max-failed", type=shared.share, default=_BOUNDS.max_failed, metavar="SHARE", help=failed)
     shared.add_store(parser)
     shared.add_speed(parser)
     add = parser.add_argument_group("output").add_argument
@@ -82,12 +108,13 @@ async def run(options: Options, invocation: Invocation) -> Exit:
 
 def _check_days(options: Options) -> None:
     try:
-        check_window(
+        settings_of(
             options.from_date,
             options.to_date,
             include_hidden=options.include_hidden,
-            refresh_days=options.refresh_days,
-            today=utc_now().date(),
+            settle_days=options.settle_days,
+            fresh_for=options.fresh_for,
+            started=utc_now(),
         )
     except ValueError as error:
         raise UsageError(f"--from and --to: {error}") from error
@@ -102,7 +129,8 @@ async def _plan(options: Options, client: PoderoClient, vehicles: _Vehicles) -> 
             options.to_date,
             vehicles=vehicles,
             include_hidden=options.include_hidden,
-            refresh_days=options.refresh_days,
+            settle_days=options.settle_days,
+            fresh_for=options.fresh_for,
             shard=options.shard,
         )
     rate = options.requests_per_second
@@ -133,8 +161,14 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         options.to_date,
                         vehicles=vehicles,
                         include_hidden=options.include_hidden,
-                        refresh_days=options.refresh_days,
+                        settle_days=options.settle_days,
+                        fresh_for=options.fresh_for,
                         shard=options.shard,
+                        bounds=Bounds(
+                            max_vanished=options.max_vanished,
+                            max_withdrawn=options.max_withdrawn,
+                            max_failed=options.max_failed,
+                        ),
                         stop=stop.event,
                         progress=progress,
                     )
@@ -146,7 +180,9 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
         if report.finished:
             return _exit_of(options, report)
         command = shlex.join(["podero-async", *invocation.argv])
-        say(f"interrupted; the sessions received so far are stored; to resume, run the same command again: {command}")
+        say(
+            f"interrupted; the sessions received so far are stored; to read the rest, run the same command again: {command}"
+        )
         return stop.exit
 
 
@@ -156,6 +192,8 @@ def _exit_of(options: Options, report: BackfillReport) -> Exit:
         list_unproven(report.unproven_vehicles, report.unproven)
         if report.rejected:
             say(f"{report.rejected:,} sessions could not be read; the store's table rejected_items lists them")
+        for alarm in report.alarms:
+            say(alarm)
     return Exit.DONE if report.is_clean and not report.rejected else Exit.INCOMPLETE
 
 

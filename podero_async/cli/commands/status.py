@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import attrs
 
-from podero_async.backfill import Coverage, RunStatus, SessionStore, StoreStatus
+from podero_async.backfill import Coverage, DayCounts, RunStatus, SessionStore, StoreStatus
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
-from podero_async.cli._output.report import list_failures
+from podero_async.cli._output.report import days_text, list_failures
 from podero_async.cli._output.text import Pair, pairs_of, print_pairs
-from podero_async.cli._runtime import Exit
+from podero_async.cli._runtime import Exit, UsageError
 
-__all__ = ["COMMAND", "age_text"]
+__all__ = ["COMMAND", "age_text", "run_text"]
 
 _DESCRIPTION = """\
 Print the contents of a store, its age and its failures.
 
-Shows which days of how many vehicles are stored, when they were fetched, and
-which vehicles failed. Sends no request, needs no credentials, changes nothing.
+Shows which days of how many vehicles are settled, provisional (more may come)
+and missing, and which vehicles failed. With --from, --to and --check, the exit
+code is 0 if all days of all vehicles are settled, 6 if some are provisional,
+and 1 if some are missing. Sends no request, needs no credentials, changes
+nothing.
 """
 _MAX_MINUTES = 120
 """If an age is longer, it is given in hours."""
@@ -31,44 +34,75 @@ _MAX_MINUTES = 120
 @attrs.frozen(kw_only=True)
 class Options:
     store: str
+    from_date: date | None
+    to_date: date | None
+    include_hidden: bool
+    check: bool
     json: bool
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     shared.add_store(parser)
+    add = parser.add_argument_group("days").add_argument
+    shared.add_days(add, required=False)
+    shared.add_include_hidden(add)
+    add("--check", action="store_true", help="tell by the exit code whether the days are settled")
     shared.add_json(parser.add_argument_group("output").add_argument)
 
 
 async def run(options: Options, _: Invocation) -> Exit:
     """Read the status, and print it."""
+    first, last = options.from_date, options.to_date
+    if (first is None) != (last is None):
+        raise UsageError("--from and --to go together")
+    if options.check and first is None:
+        raise UsageError("--check needs --from and --to")
     async with SessionStore(options.store, read_only=True) as store:
-        status = await store.status()
+        status, days = await store.status(), None
+        if first is not None and last is not None:
+            try:
+                days = await store.days(first, last, include_hidden=options.include_hidden)
+            except ValueError as error:
+                raise UsageError(f"--from and --to: {error}") from error
     if options.json:
-        print_json(status)
+        print_json(status, **({} if days is None else {"days": attrs.asdict(days)}))
     else:
         print_pairs(_pairs(status, datetime.now(UTC)))
+        if days is not None:
+            print_pairs([("window", f"{first} to {last}: {days_text(days)}")])
         list_failures(status.failed_vehicles, status.failures)
-    return Exit.DONE
+    return _exit_of(days) if options.check and days is not None else Exit.DONE
+
+
+def _exit_of(days: DayCounts) -> Exit:
+    if days.missing or not (days.settled or days.provisional):
+        return Exit.INCOMPLETE
+    return Exit.PROVISIONAL if days.provisional else Exit.DONE
 
 
 def _pairs(status: StoreStatus, now: datetime) -> Iterator[Pair]:
     yield "store", f"{status.path}, schema version {status.schema_version}"
     if status.org_id:
         yield "owner", f"organization {status.org_id} at {status.origin}"
-    yield "vehicles", f"{status.vehicles:,}"
-    yield "sessions", f"{status.sessions:,}, including {status.hidden:,} hidden and {status.withdrawn:,} withdrawn"
+    yield "vehicles", f"{status.vehicles:,}" + (f", {status.gone:,} no longer listed" if status.gone else "")
+    absent = f", and {status.absent:,} that may have been withdrawn" if status.absent else ""
+    yield (
+        "sessions",
+        f"{status.sessions:,}, including {status.hidden:,} hidden and {status.withdrawn:,} withdrawn{absent}",
+    )
     if status.first_plug_in and status.last_plug_in:
         yield "plug-ins", f"{status.first_plug_in:%Y-%m-%d} to {status.last_plug_in:%Y-%m-%d}"
     yield "fetched", age_text(status.fetched_at, now)
-    yield "windows", f"{status.verified:,} verified, {status.repaired:,} repaired, {status.unproven:,} unproven"
-    yield "missing", f"{status.failures:,} failures, {status.rejected:,} unreadable sessions"
+    yield "days", days_text(status)
+    yield "failed", f"{status.failures:,} vehicles, {status.rejected:,} unreadable sessions"
     yield from pairs_of("coverage", [_coverage_text(part) for part in status.coverage])
-    yield from pairs_of("runs", [_run_text(each) for each in status.runs])
+    yield from pairs_of("runs", [run_text(each) for each in status.runs])
 
 
 def _coverage_text(part: Coverage) -> str:
     hidden = ", with hidden sessions" if part.include_hidden else ""
-    return f"{part.from_date} to {part.held_to}{hidden}: {part.vehicles:,} vehicles"
+    state = "settled" if part.is_settled else "provisional"
+    return f"{part.from_date} to {part.to_date}, {state}{hidden}: {part.vehicles:,} vehicles"
 
 
 def age_text(moment: datetime | None, now: datetime) -> str:
@@ -80,11 +114,13 @@ def age_text(moment: datetime | None, now: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC, {age} ago"
 
 
-def _run_text(status: RunStatus) -> str:
-    end = f"finished {status.finished_at.astimezone(UTC):%H:%M}" if status.finished_at else f"{status.left:,} left"
+def run_text(run: RunStatus) -> str:
+    """Return the record of a run in one line."""
+    end = f"finished {run.finished_at.astimezone(UTC):%H:%M}" if run.finished_at else "interrupted"
+    alarms = f", {len(run.alarms)} alarms" if run.alarms else ""
     return (
-        f"#{status.run_id} {status.started_at.astimezone(UTC):%Y-%m-%d %H:%M}: {status.vehicles:,} vehicles,"
-        f" {status.from_date} to {status.to_date}, {end}"
+        f"#{run.run_id} {run.started_at.astimezone(UTC):%Y-%m-%d %H:%M}: {run.vehicles:,} vehicles,"
+        f" {run.from_date} to {run.to_date}, {end}{alarms}"
     )
 
 

@@ -18,7 +18,7 @@ from podero_async.cli._runtime import Exit, say
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Re-read the windows recorded in a store, and compare.
+Re-read the days recorded in a store, and compare the sessions.
 
 Nothing is changed. Exit code 1 if anything differs, failed, or could not be
 verified; sessions completed since the last backfill count as differences.
@@ -37,7 +37,7 @@ class Options:
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("what to read").add_argument
     number = shared.whole_number(1, 1_000_000_000)
-    add("--sample", type=number, metavar="N", help="check N random windows (default: all)")
+    add("--sample", type=number, metavar="N", help="check N random vehicles (default: all)")
     shared.add_store(parser)
     shared.add_speed(parser)
     shared.add_json(parser.add_argument_group("output").add_argument)
@@ -64,7 +64,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
 
 def _pairs(report: VerifyReport) -> Iterator[Pair]:
     yield "windows", f"{report.checked:,} checked, with {report.requests:,} requests"
-    yield "equal", f"{report.matching + report.superseded:,}"
+    yield "equal", f"{report.matching:,}"
     yield "different", f"{report.differing:,}"
     yield "unproven", f"{report.unproven:,}"
     yield "failed", f"{report.failed:,}"

@@ -12,11 +12,15 @@ from uuid import UUID
 
 import duckdb
 
-from podero_async.backfill._report import BackfillPlan, Findings, Written
+from podero_async._paging.window import Window
+from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
+from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store._status import Exported, StoreStatus
-from podero_async.backfill.store.duckdb import queries, roster, runs, schema, upsert
+from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
+from podero_async.backfill.store.duckdb import absence, queries, runs, schema, upsert, vehicles, work
 from podero_async.backfill.store.duckdb.columns import ArrowBatchBuilder, Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
 from podero_async.backfill.store.duckdb.export import Export
@@ -94,56 +98,72 @@ class DuckDBBackend:
     async def owner(self) -> StoreOwner | None:
         return await self.call(schema.owner_of)
 
-    async def claim(self, owner: StoreOwner) -> None:
-        await self.call(schema.claim, owner)
-
     # --- runs ---
 
     async def clear_roster(self) -> None:
-        await self.call(roster.clear_roster)
+        await self.call(vehicles.clear_roster)
 
-    async def add_to_roster(self, vehicles: list[VehicleRef], failures: list[VehicleFailure]) -> None:
-        await self.call(roster.add_to_roster, vehicles, failures)
+    async def add_to_roster(self, found: list[VehicleRef], failures: list[VehicleFailure]) -> None:
+        await self.call(vehicles.add_to_roster, found, failures)
 
-    async def roster_scope(self) -> str:
-        return await self.call(roster.roster_scope)
+    async def is_in_roster(self, vehicle: VehicleRef) -> bool:
+        return await self.call(vehicles.is_in_roster, vehicle)
 
-    async def resume_run(self, settings: RunSettings, today: date) -> Run | None:
-        return await self.call(runs.resume_run, settings, today)
+    async def record_fleet(
+        self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
+    ) -> Vanished:
+        return await self.call(vehicles.record_fleet, shard, now, max_vanished, is_complete=is_complete)
 
-    async def start_run(self, settings: RunSettings, now: datetime) -> Run:
-        return await self.call(runs.start_run, settings, now)
+    async def draft_run(self, settings: RunSettings) -> BackfillPlan:
+        return await self.call(work.draft_run, settings)
 
-    async def draft_run(self, settings: RunSettings, unfinished: Run | None) -> BackfillPlan:
-        return await self.call(runs.draft_run, settings, unfinished)
+    async def start_run(self, settings: RunSettings, scope: str, *, is_of_fleet: bool) -> Run:
+        return await self.call(runs.start_run, settings, scope, is_of_fleet=is_of_fleet)
 
-    async def findings_of(self, run_id: int) -> Findings:
-        return await self.call(runs.findings_of, run_id)
-
-    async def work_items(self, run_id: int, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
-        await self.call(runs.open_work, run_id)
+    async def work_items(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
         position = 0
-        while items := await self.call(runs.next_work, include_hidden, position, slice_size):
+        while items := await self.call(work.next_work, include_hidden, position, slice_size):
             for item in items:
                 yield item
             position += len(items)
 
-    def new_batch(self, run_id: int, complete_until: date, limits: Limits) -> ArrowBatchBuilder:
-        return ArrowBatchBuilder(run_id, complete_until, limits, self.write_batch)
+    def new_batch(self, run_id: int, limits: Limits, owner: StoreOwner) -> ArrowBatchBuilder:
+        return ArrowBatchBuilder(run_id, limits, self.write_batch, owner)
 
-    async def write_batch(self, batch: Batch) -> Written:
-        return await self.call(upsert.write_batch, batch)
+    async def write_batch(self, batch: Batch, at: datetime) -> Written:
+        return await self.call(upsert.write_batch, batch, at)
 
-    async def finish_run(self, run_id: int, now: datetime) -> None:
-        await self.call(runs.finish_run, run_id, now)
+    async def absent_share(self) -> tuple[int, int]:
+        return await self.call(absence.absent_share)
+
+    async def confirming_items(self, include_hidden: bool, first_number: int) -> list[WorkItem]:
+        return await self.call(absence.confirming_items, include_hidden, first_number)
+
+    async def withdraw_absent(self, run_id: int, done: set[int], now: datetime) -> int:
+        return await self.call(absence.conclude, run_id, done, now)
+
+    async def count_failures(self, run_id: int, now: datetime) -> FailureCounts:
+        return await self.call(runs.count_failures, run_id, now)
+
+    async def count_days(self, settings: RunSettings) -> DayCounts:
+        return await self.call(work.count_roster_days, settings)
+
+    async def end_run(self, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:
+        await self.call(runs.end_run, run_id, report, finished_at)
 
     # --- reading ---
 
-    async def status(self) -> StoreStatus:
-        return await self.call(queries.read_status, self._path)
+    async def status(self, now: datetime) -> StoreStatus:
+        return await self.call(queries.read_status, self._path, now)
 
-    async def sample_receipts(self, sample: int | None) -> list[tuple[WorkItem, str]]:
-        return await self.call(queries.sample_receipts, sample)
+    async def count_window(self, window: Window, today: date) -> DayCounts:
+        return await self.call(queries.count_window, window, today)
+
+    async def runs(self, limit: int | None) -> list[RunStatus]:
+        return await self.call(queries.read_runs, limit)
+
+    async def sample_windows(self, sample: int | None) -> list[WorkItem]:
+        return await self.call(queries.sample_windows, sample)
 
     async def stored_ids(self, item: WorkItem) -> set[UUID]:
         return await self.call(queries.stored_ids, item)

@@ -1,18 +1,20 @@
 """The migrations: statements that turn a store of one schema version into one of the next version."""
 
+# ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
+
 from __future__ import annotations
 
 import duckdb
 
-from podero_async.backfill._values import FLEET
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store.duckdb.roster import scope_of_pairs
-from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION
+from podero_async.backfill.store.duckdb import coverage
+from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION, add_store_id, create_data_tables
 
 __all__ = ["migrate"]
 
-_SAME_TABLES_SINCE = 1
+_SAME_TABLES_SINCE = 3
 """The oldest schema version with today's tables and columns. A store that is read only need not be migrated from it."""
+_SETTLE_DAYS = 30
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
@@ -33,6 +35,7 @@ def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
             f"store schema version {version} is older than {SCHEMA_VERSION}: open the store once for writing to migrate it",
             path,
         )
+    con.execute("SET TimeZone = 'UTC'")
     con.execute("BEGIN")
     for step in _STEPS[version:]:
         step(con)
@@ -45,27 +48,85 @@ def _add_withdrawn_at(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("ALTER TABLE sessions ADD COLUMN withdrawn_at TIMESTAMPTZ")
 
 
-def _rewrite_scopes(con: duckdb.DuckDBPyConnection) -> None:
-    """Version 1 stored DuckDB's own hash of a list of vehicles, which may change between releases of DuckDB.
+def _keep(_: duckdb.DuckDBPyConnection) -> None:
+    """Versions 1 and 2 differ in a value that version 3 does not use."""
 
-    If the work items of an unfinished run name all its vehicles, the run gets the new digest and can be resumed. If not,
-    the run is deleted: the next call plans it again, and the receipts say which days were read.
+
+_OLD_TABLES = ("sessions", "receipts", "failures", "rejected_items", "runs")
+# A session that moved to another vehicle in a run that was interrupted may be stored twice.
+_SESSIONS = """
+INSERT INTO sessions BY NAME
+SELECT * REPLACE (greatest(coalesce(changed_at, first_seen_at), withdrawn_at) AS changed_at) FROM old_sessions
+QUALIFY id NOT IN (SELECT id FROM old_sessions GROUP BY id HAVING count(*) > 1)
+    OR row_number() OVER (PARTITION BY id ORDER BY first_seen_at DESC, fetched_at DESC) = 1
+"""
+# Runs that were given up have receipts, but no record.
+_RUNS = """
+INSERT INTO runs BY NAME
+WITH reads AS (
+    SELECT run_id, min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden,
+        min(fetched_at) AS started_at, count(DISTINCT (user_id, vehicle_id)) AS vehicles, count(*) AS done,
+        count(*) FILTER (completeness = 'unproven') AS unproven, sum(requests) AS requests
+    FROM old_receipts GROUP BY run_id
+)
+SELECT run_id, coalesce(o.from_date, r.from_date) AS from_date, coalesce(o.to_date, r.to_date) AS to_date,
+    coalesce(o.include_hidden, r.include_hidden) AS include_hidden, coalesce(o.scope, 'unknown') AS scope,
+    coalesce(o.vehicles, r.vehicles) AS vehicles, coalesce(o.started_at, r.started_at) AS started_at, o.finished_at,
+    coalesce(r.done, 0) AS done, coalesce(r.unproven, 0) AS unproven, coalesce(r.requests, 0) AS requests,
+    (SELECT count(*) FROM old_failures f WHERE f.run_id = run_id) AS failed
+FROM old_runs o FULL JOIN reads r USING (run_id) ORDER BY run_id
+"""
+# The days that receipts say were read, in two layers: all of them, and those that were old enough when they were read.
+# Which receipt read a day last is not kept: the oldest of a span of days is named, so nothing seems newer than it is.
+_FACTS = f"""
+CREATE OR REPLACE TEMP TABLE facts AS
+WITH layers AS (
+    SELECT user_id, vehicle_id, include_hidden, false AS is_settled, from_date, held_to AS to_date, fetched_at
+    FROM old_receipts WHERE held_to IS NOT NULL
+    UNION ALL
+    SELECT user_id, vehicle_id, include_hidden, true, from_date,
+        least(held_to, fetched_at::DATE - {_SETTLE_DAYS + 1}), fetched_at
+    FROM old_receipts WHERE least(held_to, fetched_at::DATE - {_SETTLE_DAYS + 1}) >= from_date AND held_to IS NOT NULL
+), islands AS (
+    SELECT *, sum(CASE WHEN from_date <= before + 1 THEN 0 ELSE 1 END) OVER by_key AS island FROM (
+        SELECT *, max(to_date) OVER (by_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM layers
+        WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden, is_settled ORDER BY from_date, to_date)
+    ) WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden, is_settled ORDER BY from_date, to_date)
+)
+SELECT user_id, vehicle_id, include_hidden, min(from_date) AS from_date, max(to_date) AS to_date, is_settled,
+    min(fetched_at) AS read_at, false AS is_new
+FROM islands GROUP BY user_id, vehicle_id, include_hidden, is_settled, island
+"""
+_UNSETTLED = """
+CREATE OR REPLACE TEMP TABLE unsettled AS
+SELECT DISTINCT user_id, vehicle_id, plug_in_time::DATE AS from_date, plug_in_time::DATE AS to_date FROM sessions
+WHERE (unplug_time IS NULL AND inferred_session_end IS NULL) OR session_outcome = 'in_progress'
+UNION SELECT user_id, vehicle_id, from_date, to_date FROM rejected_items
+"""
+
+
+def _store_coverage(con: duckdb.DuckDBPyConnection) -> None:
+    """Version 2 derived the days that a store holds from all receipts, and called a day held when it was over.
+
+    1. The receipts become coverage: days that were 30 days old when they were read are settled, others provisional.
+    2. Runs become records; their work items go.
+    3. A session without a change gets the time at which it was first seen as `changed_at`.
     """
-    unfinished = con.execute(
-        "SELECT run_id, vehicles, scope FROM runs WHERE finished_at IS NULL AND NOT starts_with(scope, ?)", [FLEET]
-    ).fetchall()
-    for run_id, vehicles, scope in unfinished:
-        ((named,),) = con.execute(
-            "SELECT count(DISTINCT (user_id, vehicle_id)) FROM tasks WHERE run_id = ?", [run_id]
-        ).fetchall()
-        if named == vehicles:
-            _, separator, shard = scope.partition(", share ")
-            new_scope = scope_of_pairs(con, "tasks WHERE run_id = ?", run_id) + separator + shard
-            con.execute("UPDATE runs SET scope = ? WHERE run_id = ?", [new_scope, run_id])
-        else:
-            con.execute("DELETE FROM tasks WHERE run_id = ?", [run_id])
-            con.execute("DELETE FROM runs WHERE run_id = ?", [run_id])
+    for name in _OLD_TABLES:
+        con.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
+    create_data_tables(con)
+    con.execute(_SESSIONS)
+    con.execute("INSERT INTO rejected_items BY NAME FROM old_rejected_items")
+    con.execute("INSERT INTO failures BY NAME SELECT *, failed_at AS first_failed_at FROM old_failures")
+    con.execute(_RUNS)
+    con.execute(_FACTS)
+    con.execute(_UNSETTLED)
+    coverage.fold(con)
+    con.execute("INSERT INTO receipts BY NAME SELECT * EXCLUDE (task, held_to) FROM old_receipts")
+    for name in (*_OLD_TABLES, "tasks"):
+        con.execute(f"DROP TABLE {'tasks' if name == 'tasks' else f'old_{name}'}")
+    add_store_id(con)
 
 
-_STEPS = [_add_withdrawn_at, _rewrite_scopes]
+_STEPS = [_add_withdrawn_at, _keep, _store_coverage]
 """The migration from version `n` to `n + 1` is at index `n`."""

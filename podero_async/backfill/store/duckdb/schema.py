@@ -4,14 +4,25 @@
 
 from __future__ import annotations
 
+from uuid import uuid4
+
 import duckdb
 
 from podero_async.backfill._values import StoreOwner
 from podero_async.backfill.errors import NotAStoreError, StoreTooNewError
 
-__all__ = ["SCHEMA_VERSION", "SESSION_COLUMNS", "check_version", "claim", "create_tables", "owner_of"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "SESSION_COLUMNS",
+    "add_store_id",
+    "check_version",
+    "claim",
+    "create_data_tables",
+    "create_tables",
+    "owner_of",
+]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 SESSION_COLUMNS = {
     "id": "UUID",
@@ -43,21 +54,39 @@ _FORMAT = "podero_async sessions"
 
 # The tables have no index, since the cost of an index over random ids grows with every row. Batches arrive in the order of
 # vehicle ids instead, so that DuckDB can skip most groups of rows by their minimum and maximum.
-_TABLES = f"""
+_META = f"""
 CREATE TABLE meta (key VARCHAR NOT NULL, value VARCHAR NOT NULL);
 INSERT INTO meta VALUES ('format', '{_FORMAT}'), ('schema_version', '{SCHEMA_VERSION}');
+"""
+_TABLES = f"""
 CREATE TABLE sessions (
     user_id UUID NOT NULL,
     vehicle_id UUID NOT NULL,
     {", ".join(f"{name} {kind}" for name, kind in SESSION_COLUMNS.items())},
     fetched_at TIMESTAMPTZ NOT NULL,
     first_seen_at TIMESTAMPTZ NOT NULL,
-    changed_at TIMESTAMPTZ,
+    changed_at TIMESTAMPTZ NOT NULL,
+    absent_at TIMESTAMPTZ,
     withdrawn_at TIMESTAMPTZ
+);
+CREATE TABLE coverage (
+    user_id UUID NOT NULL,
+    vehicle_id UUID NOT NULL,
+    include_hidden BOOLEAN NOT NULL,
+    from_date DATE NOT NULL,
+    to_date DATE NOT NULL,
+    is_settled BOOLEAN NOT NULL,
+    read_at TIMESTAMPTZ NOT NULL
+);
+CREATE TABLE vehicles (
+    user_id UUID NOT NULL,
+    vehicle_id UUID NOT NULL,
+    first_seen_at TIMESTAMPTZ NOT NULL,
+    last_seen_at TIMESTAMPTZ NOT NULL,
+    gone_since TIMESTAMPTZ
 );
 CREATE TABLE receipts (
     run_id INTEGER NOT NULL,
-    task INTEGER NOT NULL,
     user_id UUID NOT NULL,
     vehicle_id UUID NOT NULL,
     from_date DATE NOT NULL,
@@ -68,7 +97,6 @@ CREATE TABLE receipts (
     "count" BIGINT NOT NULL,
     digest VARCHAR NOT NULL,
     requests INTEGER NOT NULL,
-    held_to DATE,
     fetched_at TIMESTAMPTZ NOT NULL
 );
 CREATE TABLE failures (
@@ -80,6 +108,7 @@ CREATE TABLE failures (
     include_hidden BOOLEAN NOT NULL,
     kind VARCHAR NOT NULL,
     message VARCHAR NOT NULL,
+    first_failed_at TIMESTAMPTZ NOT NULL,
     failed_at TIMESTAMPTZ NOT NULL
 );
 CREATE TABLE rejected_items (
@@ -100,26 +129,44 @@ CREATE TABLE runs (
     from_date DATE NOT NULL,
     to_date DATE NOT NULL,
     include_hidden BOOLEAN NOT NULL,
-    refresh_days INTEGER NOT NULL,
     scope VARCHAR NOT NULL,
     vehicles BIGINT NOT NULL,
     started_at TIMESTAMPTZ NOT NULL,
-    finished_at TIMESTAMPTZ
+    finished_at TIMESTAMPTZ,
+    done BIGINT NOT NULL DEFAULT 0,
+    failed BIGINT NOT NULL DEFAULT 0,
+    unproven BIGINT NOT NULL DEFAULT 0,
+    sessions_new BIGINT NOT NULL DEFAULT 0,
+    sessions_changed BIGINT NOT NULL DEFAULT 0,
+    sessions_unchanged BIGINT NOT NULL DEFAULT 0,
+    sessions_withdrawn BIGINT NOT NULL DEFAULT 0,
+    rejected BIGINT NOT NULL DEFAULT 0,
+    requests BIGINT NOT NULL DEFAULT 0,
+    retries BIGINT NOT NULL DEFAULT 0,
+    alarms VARCHAR NOT NULL DEFAULT ''
 );
-CREATE TABLE tasks (
-    run_id INTEGER NOT NULL,
-    task INTEGER NOT NULL,
-    user_id UUID NOT NULL,
-    vehicle_id UUID NOT NULL,
-    from_date DATE NOT NULL,
-    to_date DATE NOT NULL
+CREATE TABLE forgotten (
+    user_hash VARCHAR NOT NULL,
+    forgotten_at TIMESTAMPTZ NOT NULL
 );
 """
 
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create the tables of a store in an empty database."""
+    con.execute(_META)
+    add_store_id(con)
+    create_data_tables(con)
+
+
+def create_data_tables(con: duckdb.DuckDBPyConnection) -> None:
+    """Create all tables but `meta`."""
     con.execute(_TABLES)
+
+
+def add_store_id(con: duckdb.DuckDBPyConnection) -> None:
+    """Give the store a random id of its own."""
+    con.execute("INSERT INTO meta VALUES ('store_id', ?)", [uuid4().hex])
 
 
 def check_version(con: duckdb.DuckDBPyConnection, path: str) -> int:

@@ -1,0 +1,87 @@
+"""The alarms of a run: the reasons why its result is not to be trusted as a whole. No I/O."""
+
+from __future__ import annotations
+
+import attrs
+
+from podero_async.backfill._values import Bounds
+
+__all__ = [
+    "LONG_FAILED_DAYS",
+    "FailureCounts",
+    "Vanished",
+    "failed_alarms",
+    "too_many_absent",
+    "too_many_vanished",
+    "vanished_alarm",
+    "withdrawn_alarm",
+]
+
+LONG_FAILED_DAYS = 3
+"""A vehicle that has failed for this long causes no alarm, as long as such vehicles are few."""
+_MAX_LONG_FAILED = 0.05
+_MIN_ABSENT = 10
+
+
+@attrs.frozen
+class Vanished:
+    """Known vehicles that a complete discovery did not list."""
+
+    known: int = 0
+    vanished: int = 0
+    is_recorded: bool = True
+    """Whether they were recorded as gone."""
+
+
+@attrs.frozen
+class FailureCounts:
+    """The vehicles of a run that could not be read; a user with a failed vehicle list counts as one."""
+
+    vehicles: int
+    failed: int
+    unproven: int
+    long_failed: int
+    """Vehicles, among the failed and the unproven ones, that have failed for days."""
+
+
+def too_many_vanished(vanished: int, known: int, bound: float) -> bool:
+    """Return whether so many vehicles vanished that it looks like a fault of the API."""
+    return vanished > bound * known and (vanished > 1 or vanished == known)
+
+
+def too_many_absent(absent: int, live: int, bound: float) -> bool:
+    """Return whether so many sessions are absent that it looks like a fault of the API."""
+    return absent > bound * live and absent > _MIN_ABSENT
+
+
+def vanished_alarm(found: Vanished, bounds: Bounds) -> list[str]:
+    """Return the alarm about vehicles that vanished, if they were not recorded as gone."""
+    if found.is_recorded:
+        return []
+    count = f"{found.vanished:,} of {found.known:,} known vehicles are no longer listed ({_limit(bounds.max_vanished)})"
+    return [f"{count}; none was recorded as gone: run once with --max-vanished 1 if they have left"]
+
+
+def withdrawn_alarm(absent: int, live: int, bounds: Bounds) -> list[str]:
+    """Return the alarm about absent sessions, if there are too many of them."""
+    if not too_many_absent(absent, live, bounds.max_withdrawn):
+        return []
+    count = f"{absent:,} of {live:,} stored sessions were no longer listed ({_limit(bounds.max_withdrawn)})"
+    return [f"{count}; none was withdrawn: run once with --max-withdrawn 1 if they were removed"]
+
+
+def failed_alarms(counts: FailureCounts, bounds: Bounds) -> list[str]:
+    """Return the alarms about vehicles that failed or were not proven complete, if there are too many of them."""
+    lost = counts.failed + counts.unproven
+    if counts.long_failed <= max(1, _MAX_LONG_FAILED * counts.vehicles):
+        lost -= counts.long_failed
+    if lost <= bounds.max_failed * counts.vehicles:
+        return []
+    of = f"of {counts.vehicles:,} vehicles"
+    parts = [(counts.failed, f"{of} failed"), (counts.unproven, f"{of} were not proven complete")]
+    remedy = "run again later, or pass a larger --max-failed"
+    return [f"{count:,} {text} ({_limit(bounds.max_failed)}): {remedy}" for count, text in parts if count]
+
+
+def _limit(bound: float) -> str:
+    return f"at most {bound:.3g} of them is accepted" if bound else "none is accepted"

@@ -1,0 +1,175 @@
+"""The rules of coverage: which days of a vehicle are known, which must be read, and which a read settles. No I/O.
+
+A day is **missing** until a proven read of it. It is **settled** once it was read long enough after its end, and
+**provisional** before that. What a run reads follows from these states and the clock alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from typing import Self
+
+import attrs
+
+__all__ = ["DayCounts", "Days", "KnownDays", "Need", "asks_current", "count_days", "final_day", "needs_of", "settle_to"]
+
+Days = tuple[date, date]
+"""The first and the last day, both inclusive."""
+
+_WEEK = 7
+
+
+@attrs.frozen
+class KnownDays:
+    """The spans of a vehicle's days in a store by state; spans of different states may overlap."""
+
+    settled: list[Days]
+    fresh: list[Days]
+    """Provisional days that were read a short time ago."""
+    stale: list[Days]
+    """Provisional days that were read longer ago."""
+    suspect: list[Days]
+    """Days of stored sessions that a proven read did not return."""
+
+    @property
+    def first(self) -> date | None:
+        """The first day that is not missing."""
+        return min((start for start, _ in (*self.settled, *self.fresh, *self.stale)), default=None)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the spans of a text such as `s2026-01-01/2026-03-31 p2026-04-01/2026-04-30`; a letter is a state."""
+        spans: dict[str, list[Days]] = {"s": [], "f": [], "p": [], "a": []}
+        for span in text.split():
+            start, _, end = span[1:].partition("/")
+            spans[span[0]].append((date.fromisoformat(start), date.fromisoformat(end)))
+        return cls(spans["s"], spans["f"], spans["p"], spans["a"])
+
+
+@attrs.frozen
+class Need:
+    """Days of a vehicle to read with one work item."""
+
+    from_date: date
+    to_date: date
+    asks_current: bool
+    """Whether to ask for the session that is going on first, so that the read can settle days."""
+
+
+@attrs.frozen
+class DayCounts:
+    """Numbers of days by state."""
+
+    settled: int = 0
+    provisional: int = 0
+    missing: int = 0
+
+    def times(self, vehicles: int) -> DayCounts:
+        """Return the vehicle-days of several vehicles with the same days."""
+        return DayCounts(self.settled * vehicles, self.provisional * vehicles, self.missing * vehicles)
+
+    def __add__(self, other: DayCounts) -> DayCounts:
+        pairs = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
+        return DayCounts(*(one + another for one, another in pairs))
+
+
+def final_day(at: datetime, settle_days: int) -> date:
+    """Return the last day that ended (UTC) at least `settle_days` before a time."""
+    return (at.astimezone(UTC) - timedelta(days=settle_days + 1)).date()
+
+
+def settle_to(final: date, plugged_in_at: datetime | None) -> date | None:
+    """Return the last day that a read settles; None if it settles none.
+
+    Args:
+        final: The last day that is old enough.
+        plugged_in_at: The plug-in of the session that was going on before the read: the API lists the session once it is
+            completed, under this day. None if there was no session.
+    """
+    if plugged_in_at is None:
+        return final
+    try:
+        return min(final, plugged_in_at.astimezone(UTC).date() - timedelta(days=1))
+    except OverflowError:  # a null time such as 0001-01-01T00:00:00+01:00
+        return None
+
+
+def asks_current(oldest_unsettled: date | None, final: date, today: date, group: int) -> bool:
+    """Return whether a work item asks for the session that is going on.
+
+    Days settle a week at a time, so that this costs a seventh of a request for each vehicle and night. A vehicle's
+    group, from 0 to 6, is the day of the week on which it asks; it asks on any day if its days are overdue by a week.
+    """
+    if oldest_unsettled is None:
+        return False
+    overdue = (final - oldest_unsettled).days + 1
+    return overdue >= _WEEK or (overdue >= 1 and (today.toordinal() + group) % _WEEK == 0)
+
+
+def needs_of(known: KnownDays, window: Days, *, today: date, final: date, group: int) -> list[Need]:
+    """Return the days of a vehicle that a run over a window reads; the oldest come first.
+
+    1. The days of the window that are missing, none after today.
+    2. The provisional days up to the end of the window that were not read a short time ago, also before the window.
+    3. The days of sessions that a proven read did not return, and their neighbors.
+    Days that adjoin are one need.
+    """
+    last = min(window[1], today)
+    asked = [(window[0], last), *((start, min(end, last)) for start, end in known.stale)]
+    wanted = _minus(_joined(asked), _joined([*known.settled, *known.fresh]))
+    wanted += [(_shifted(start, -1), min(_shifted(end, 1), today)) for start, end in known.suspect]
+    settled = _joined(known.settled)
+    needs = []
+    for start, end in _joined(wanted):
+        unsettled = _minus([(start, end)], settled)
+        oldest = unsettled[0][0] if unsettled else None
+        needs.append(Need(start, end, asks_current(oldest, final, today, group)))
+    return needs
+
+
+def count_days(known: KnownDays, window: Days) -> DayCounts:
+    """Count the days of a window by state; a day that is settled in one span and provisional in another is settled."""
+    if window[0] > window[1]:
+        return DayCounts()
+    covered = _joined([*known.settled, *known.fresh, *known.stale])
+    unsettled = _length(_minus([window], _joined(known.settled)))
+    missing = _length(_minus([window], covered))
+    whole = _length([window])
+    return DayCounts(whole - unsettled, unsettled - missing, missing)
+
+
+def _joined(spans: Iterable[Days]) -> list[Days]:
+    """Join spans that overlap or adjoin; drop empty ones."""
+    joined: list[Days] = []
+    for start, end in sorted(spans):
+        if joined and start.toordinal() <= joined[-1][1].toordinal() + 1:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        elif start <= end:
+            joined.append((start, end))
+    return joined
+
+
+def _minus(spans: list[Days], others: list[Days]) -> list[Days]:
+    """Return the days of spans that are in no other span; both lists are joined."""
+    day = timedelta(days=1)
+    left: list[Days] = []
+    for start, end in spans:
+        begin: date | None = start
+        for other_start, other_end in others:
+            if other_end < start or other_start > end:
+                continue
+            if begin is not None and begin < other_start:
+                left.append((begin, other_start - day))
+            begin = other_end + day if other_end < end else None
+        if begin is not None:
+            left.append((begin, end))
+    return left
+
+
+def _shifted(day: date, days: int) -> date:
+    return date.fromordinal(min(max(day.toordinal() + days, 1), date.max.toordinal()))
+
+
+def _length(spans: list[Days]) -> int:
+    return sum((end - start).days + 1 for start, end in spans)
