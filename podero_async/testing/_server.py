@@ -117,7 +117,7 @@ class Server:
 
     async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
         response.headers["X-Request-ID"] = str(uuid.uuid4())
-        response.headers.setdefault("Date", formatdate(self.clock(), usegmt=True))
+        response.headers["Date"] = formatdate(self.clock(), usegmt=True)  # aiohttp has set the system's time
 
 
 def _bearer(request: web.Request) -> str:

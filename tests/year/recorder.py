@@ -59,7 +59,8 @@ class Read:
     rejected_days: frozenset[date | None]
     shown: Shown
     """When the read began."""
-    settle_to: date | None
+    at: datetime
+    """The time that the store was given: the earlier of the local and the server's time."""
 
     def covers(self, day: date) -> bool:
         return self.first <= day <= self.last
@@ -78,6 +79,8 @@ class Known:
     candidates: list[tuple[Pair, Content]]
     """As the newest read showed it; several if reads of one transaction differ."""
     batch: int
+    run: int
+    """The transaction and the run that showed it last."""
     users: set[Any]
     """The users under which it was ever shown."""
     absences: list[Read] = attrs.field(factory=list)
@@ -134,7 +137,7 @@ class Recorder:
         make = backend.new_batch
         backend.new_batch = lambda *args: _Watched(make(*args), self)
 
-    def read_of(self, item: WorkItem, outcome: VehicleSessions, settle_to: date | None) -> Read:
+    def read_of(self, item: WorkItem, outcome: VehicleSessions, at: datetime) -> Read:
         window = item.window
         pages: list[tuple[PageRequest, Shown]] = []
         others: list[tuple[PageRequest, Shown]] = []
@@ -160,7 +163,7 @@ class Recorder:
             rejected_days=frozenset(_day_of(each.raw) for each in outcome.rejected),
             # A pair that the API no longer knows (404) has no page, and shows nothing.
             shown=pages[0][1] if pages else Shown(self.world.now, frozenset(), None),
-            settle_to=settle_to,
+            at=at,
         )
         self.verdicts[outcome.completeness.value] += 1
         if whole and read.is_proven and None not in read.rejected:
@@ -185,22 +188,30 @@ class Recorder:
     def _show(self, session_id: str, read: Read, content: Content) -> None:
         known = self.known.get(session_id)
         if known is None:
-            self.known[session_id] = Known([(read.pair, content)], self._batches, {read.pair.user_id})
+            self.known[session_id] = Known([(read.pair, content)], self._batches, self.run, {read.pair.user_id})
             return
         if known.batch != self._batches:
             known.candidates = []
         known.candidates.append((read.pair, content))
         known.users.add(read.pair.user_id)
-        known.batch, known.absences = self._batches, []
+        known.batch, known.run, known.absences = self._batches, self.run, []
 
     def _prove(self, read: Read) -> None:
         days = self.last_proven[read.pair, read.include_hidden]
         for number in range((read.last - read.first).days + 1):
-            days[read.first + timedelta(days=number)] = read
+            day = read.first + timedelta(days=number)
+            if day <= read.at.date():  # nothing can be listed for later days
+                days[day] = read
         if None in read.rejected:
             return
         for session_id, known in self.known.items():
-            if session_id not in read.sessions and session_id not in read.rejected and known.is_on(read):
+            # Another read of the same transaction returned it: there is no order between the two.
+            if (
+                known.batch != self._batches
+                and session_id not in read.sessions
+                and session_id not in read.rejected
+                and known.is_on(read)
+            ):
                 known.absences.append(read)
                 self.doubted.add(read.pair.vehicle_id)
 
@@ -238,13 +249,13 @@ class _Watched:
     ) -> None:
         assert not isinstance(outcome, VehicleFailure)
         await self._inner.add(item, outcome, at, settle_to, *rest)
-        self._reads.append(self._recorder.read_of(item, outcome, settle_to))
+        self._reads.append(self._recorder.read_of(item, outcome, at))
 
-    def seal(self) -> Callable[[], Awaitable[Any]]:
+    def seal(self) -> Callable[..., Awaitable[Any]]:
         commit, reads, self._reads = self._inner.seal(), self._reads, []
 
-        async def commit_and_tell() -> Any:
-            written = await commit()
+        async def commit_and_tell(*args: Any) -> Any:
+            written = await commit(*args)
             self._recorder.commit(reads)
             if self._recorder.on_commit is not None:
                 await self._recorder.on_commit()
