@@ -25,6 +25,7 @@ Pair = VehicleRef
 _ROWS = f"""
 SELECT id, user_id, vehicle_id, {", ".join(CONTENT)}, first_seen_at, changed_at, absent_at, withdrawn_at FROM sessions
 """
+_FAILED = "SELECT user_id, vehicle_id FROM failures WHERE vehicle_id IS NOT NULL"
 _SPANS = "SELECT user_id, vehicle_id, include_hidden, from_date, to_date, is_settled, read_at FROM coverage"
 
 
@@ -84,6 +85,8 @@ class Snapshot:
 
     rows: list[Row]
     spans: list[Span]
+    failed: set[Pair] = attrs.field(factory=set)
+    """Vehicles whose last read failed."""
     by_id: dict[str, Row] = attrs.field(init=False)
     is_settled: dict[Day, bool] = attrs.field(init=False)
     read_at: dict[Day, datetime] = attrs.field(init=False)
@@ -99,9 +102,8 @@ class Snapshot:
 
     @classmethod
     async def of(cls, store: SessionStore) -> Snapshot:
-        return cls(
-            [_row(each) for each in await store.query(_ROWS)], [_span(each) for each in await store.query(_SPANS)]
-        )
+        rows, spans, failed = [await store.query(sql) for sql in (_ROWS, _SPANS, _FAILED)]
+        return cls(list(map(_row, rows)), list(map(_span, spans)), {VehicleRef(**each) for each in failed})
 
 
 def _row(row: dict[str, Any]) -> Row:
@@ -295,7 +297,8 @@ class Checker:
                 flags = {True} if report.include_hidden else {True, False}
                 states = {now.is_settled[pair, flag, day] for flag in flags if (pair, flag, day) in now.is_settled}
                 found["settled" if True in states else "provisional" if states else "missing"] += 1
-                if not states and day <= self.world.now.date():  # a local clock may be ahead
+                # A local clock may be ahead; and a vehicle that has failed for days does not make every run fail.
+                if not states and day <= self.world.now.date() and pair not in now.failed:
                     missing.append((pair, day))
         counts = {name: getattr(report, name) for name in ("settled", "provisional", "missing")}
         assert counts == {name: found[name] for name in counts}, f"the report says {counts}, the coverage {found}"

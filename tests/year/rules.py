@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from math import ceil
@@ -38,8 +39,10 @@ class Call:
         return min(self.to_date, self.today)
 
 
-def most_requests(call: Call, before: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int) -> int:
-    """Return how many requests a run takes at most, apart from repeated ones.
+def most_requests(
+    call: Call, before: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
+) -> Counter[str]:
+    """Return how many requests of each kind a run takes at most, apart from repeated ones.
 
     Args:
         call: The run.
@@ -49,16 +52,18 @@ def most_requests(call: Call, before: Snapshot, recorder: Recorder, pairs: Itera
         users: Users with vehicles, if the run discovers its fleet.
     """
     pairs = set(pairs)
-    first_pages = 0
+    most = Counter({"users": 1, "vehicles": users} if users else {})
     for pair in pairs:
         for first, last in _needs(call, before, pair):
-            first_pages += 1 + _asks_current(call, before, pair, first, last)
+            most["windows"] += 1
+            most["current sessions"] += _asks_current(call, before, pair, first, last)
     doubted = {pair for pair in pairs if pair.vehicle_id in recorder.doubted}
     owners = {(row.user_id, row.vehicle_id) for row in before.rows if row.vehicle_id in recorder.doubted}
-    later_pages = sum(
-        ceil(len(read.sessions) / _NEW_ROWS) + 1 for read in recorder.reads if len(read.sessions) >= _FULL_PAGE
-    )
-    return 1 + users + first_pages + len(doubted) + len(owners) + later_pages
+    most["confirming reads"] = len(doubted) + len(owners)
+    for read in recorder.reads:
+        if len(read.sessions) >= _FULL_PAGE:
+            most["later pages"] += ceil(len(read.sessions) / _NEW_ROWS) + 1
+    return most
 
 
 def _state(call: Call, before: Snapshot, pair: VehicleRef, day: date) -> str:
