@@ -101,7 +101,7 @@ async def stored(client: PoderoClient, vehicles: list[VehicleRef], path: Path) -
     meter, loop = Meter(), LoopProbe()
     async with SessionStore(path) as store:
         with meter.running(), loop.watched():
-            report = await backfill(client, store, FIRST, LAST, vehicles=vehicles, include_hidden=True, refresh_days=7)
+            report = await backfill(client, store, FIRST, LAST, vehicles=vehicles, include_hidden=True)
     return meter, report.new, loop
 
 
@@ -121,14 +121,14 @@ def by_batches(reads: list[VehicleSessions], store_path: Path) -> int:
             _add(batch, number, read)
             is_full = batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
             if is_full or number == len(reads):
-                rows += write_batch(con, batch).new
+                rows += write_batch(con, batch, datetime.now(UTC)).new
                 batch = Batch(1)
     return rows
 
 
 def _add(batch: Batch, number: int, read: VehicleSessions) -> None:
     window = Window(read.from_date, read.to_date, include_hidden=True)
-    batch.add(WorkItem(number, read.vehicle, window), read, date(2026, 6, 29), datetime.now(UTC))
+    batch.add(WorkItem(number, read.vehicle, window), read, datetime.now(UTC), None)
     batch.convert_pending()
 
 
@@ -194,7 +194,7 @@ def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int
                 {"round": str(number)},
             )
             began = time.perf_counter()
-            write_batch(con, batch)
+            write_batch(con, batch, datetime.now(UTC))
             costs.append(time.perf_counter() - began)
     return costs
 

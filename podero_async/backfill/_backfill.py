@@ -179,7 +179,7 @@ class _Backfill:
         """Read the vehicles again whose stored sessions are absent, and withdraw the sessions that stay absent."""
         planner, progress = self.planner, self.planner.progress
         backend = planner.store.backend
-        absent, live = await backend.absent_share()
+        absent, live = await backend.absent_share(run.run_id)
         if alarm := withdrawn_alarm(absent, live, planner.bounds):
             progress.alarms += alarm
         elif absent:

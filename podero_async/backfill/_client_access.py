@@ -106,7 +106,7 @@ class ItemReader:
                     raise
                 self._on_unanswered(error)
             else:
-                plugged_in_at, is_asked = session and session.plug_in_time, True
+                plugged_in_at, is_asked = session.plug_in_time if session else None, True
                 self._unanswered = 0
         outcome = await fetch_or_fail(endpoints, item.vehicle, item.window, budget, stats)
         # Both clocks must agree that time has passed, so that a clock that is ahead settles nothing early.

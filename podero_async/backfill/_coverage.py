@@ -12,12 +12,26 @@ from typing import Self
 
 import attrs
 
-__all__ = ["DayCounts", "Days", "KnownDays", "Need", "asks_current", "count_days", "final_day", "needs_of", "settle_to"]
+__all__ = [
+    "DayCounts",
+    "Days",
+    "KnownDays",
+    "Need",
+    "asks_current",
+    "count_days",
+    "final_day",
+    "needs_of",
+    "settle_to",
+    "stale_limits",
+]
 
 Days = tuple[date, date]
 """The first and the last day, both inclusive."""
 
 _WEEK = 7
+_OLD_FRESHNESS = 13
+_MAX_GAP = 30
+"""Days that are read in vain rather than with one more request: nearly every vehicle has fewer sessions than a page."""
 
 
 @attrs.frozen
@@ -28,7 +42,7 @@ class KnownDays:
     fresh: list[Days]
     """Provisional days that were read a short time ago."""
     stale: list[Days]
-    """Provisional days that were read longer ago."""
+    """Provisional days that were read longer ago; days that are overdue by over a week become stale after a week."""
     suspect: list[Days]
     """Days of stored sessions that a proven read did not return."""
 
@@ -107,13 +121,22 @@ def asks_current(oldest_unsettled: date | None, final: date, today: date, group:
     return overdue >= _WEEK or (overdue >= 1 and (today.toordinal() + group) % _WEEK == 0)
 
 
+def stale_limits(started: datetime, fresh_for: timedelta, final: date) -> tuple[datetime, datetime, date]:
+    """Return the times up to which a read is stale, of days in general and of old ones; and the last old day.
+
+    Old days are overdue by over a week. A session may never show an end, so that its day stays provisional: with a
+    `fresh_for` of 12 hours, such a day is read once a week.
+    """
+    return started - fresh_for, started - _OLD_FRESHNESS * fresh_for, final - timedelta(days=_WEEK)
+
+
 def needs_of(known: KnownDays, window: Days, *, today: date, final: date, group: int) -> list[Need]:
     """Return the days of a vehicle that a run over a window reads; the oldest come first.
 
     1. The days of the window that are missing, none after today.
     2. The provisional days up to the end of the window that were not read a short time ago, also before the window.
     3. The days of sessions that a proven read did not return, and their neighbors.
-    Days that adjoin are one need.
+    Days with a small gap between them are one need.
     """
     last = min(window[1], today)
     asked = [(window[0], last), *((start, min(end, last)) for start, end in known.stale)]
@@ -121,7 +144,7 @@ def needs_of(known: KnownDays, window: Days, *, today: date, final: date, group:
     wanted += [(_shifted(start, -1), min(_shifted(end, 1), today)) for start, end in known.suspect]
     settled = _joined(known.settled)
     needs = []
-    for start, end in _joined(wanted):
+    for start, end in _joined(wanted, gap=_MAX_GAP):
         unsettled = _minus([(start, end)], settled)
         oldest = unsettled[0][0] if unsettled else None
         needs.append(Need(start, end, asks_current(oldest, final, today, group)))
@@ -139,13 +162,15 @@ def count_days(known: KnownDays, window: Days) -> DayCounts:
     return DayCounts(whole - unsettled, unsettled - missing, missing)
 
 
-def _joined(spans: Iterable[Days]) -> list[Days]:
-    """Join spans that overlap or adjoin; drop empty ones."""
+def _joined(spans: Iterable[Days], gap: int = 0) -> list[Days]:
+    """Join spans that overlap, or have at most so many days between them; drop empty ones."""
     joined: list[Days] = []
     for start, end in sorted(spans):
-        if joined and start.toordinal() <= joined[-1][1].toordinal() + 1:
+        if start > end:
+            continue
+        if joined and start.toordinal() <= joined[-1][1].toordinal() + 1 + gap:
             joined[-1] = (joined[-1][0], max(joined[-1][1], end))
-        elif start <= end:
+        else:
             joined.append((start, end))
     return joined
 

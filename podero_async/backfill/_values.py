@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime, timedelta
-from hashlib import sha256
-from uuid import UUID
 
 import attrs
 
 from podero_async._paging.window import Window
 from podero_async.models import VehicleRef
 
-__all__ = ["Bounds", "Limits", "Run", "RunSettings", "StoreOwner", "WorkItem", "digest_of"]
+__all__ = ["Bounds", "Limits", "Run", "RunSettings", "StoreOwner", "WorkItem"]
 
 
 @attrs.frozen(kw_only=True)
@@ -93,8 +90,3 @@ class Run:
     work_items: int
     skipped: int
     """Vehicles that need no request."""
-
-
-def digest_of(ids: Iterable[UUID]) -> str:
-    """Return the digest of a receipt: half of the SHA-256 of the distinct ids in sorted order."""
-    return sha256("".join(sorted(map(str, set(ids)))).encode()).hexdigest()[:32]

@@ -45,7 +45,7 @@ class Server:
         self._closing = asyncio.get_running_loop().create_future()
         self._sleep = sleep_unless(self._closing)
         app = web.Application(middlewares=[self._serve_unrouted])
-        app.on_response_prepare.append(self._add_headers)
+        app.on_response_prepare.append(_add_request_id)
         for name, path, endpoint in self.endpoints.routes():
             app.router.add_get(path, partial(self._serve, name, self._authorized(endpoint)), allow_head=False)
         for path in (TOKEN_PATH, BASIC_TOKEN_PATH):
@@ -73,7 +73,7 @@ class Server:
             if fault is not None and fault.kind == "malformed_json":
                 response = attrs.evolve(response, body=response.body[: len(response.body) // 2])
             self.counts.responses[response.status] += 1
-            return await send(request, response, fault, self._sleep)
+            return await send(request, self._dated(response), fault, self._sleep)
 
     def _record(self, request: web.Request, name: str) -> None:
         self.requests.append(
@@ -83,6 +83,10 @@ class Server:
         )
         if header := request.headers.get("Authorization"):
             self.authorization_headers.add(header)
+
+    def _dated(self, response: Response) -> Response:
+        """Add the server's time, which is not that of the machine if a clock was given."""
+        return attrs.evolve(response, headers={"Date": formatdate(self.clock(), usegmt=True), **response.headers})
 
     def _authorized(self, endpoint: Endpoint) -> _AsyncEndpoint:
         async def respond(request: web.Request, plan: FaultPlan) -> Response:
@@ -113,11 +117,11 @@ class Server:
         self._record(request, "other")
         with self.counts.in_flight("other"):
             self.counts.responses[response.status] += 1
-            return await send(request, response, None, self._sleep)
+            return await send(request, self._dated(response), None, self._sleep)
 
-    async def _add_headers(self, _: web.Request, response: web.StreamResponse) -> None:
-        response.headers["X-Request-ID"] = str(uuid.uuid4())
-        response.headers["Date"] = formatdate(self.clock(), usegmt=True)  # aiohttp has set the system's time
+
+async def _add_request_id(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["X-Request-ID"] = str(uuid.uuid4())
 
 
 def _bearer(request: web.Request) -> str:

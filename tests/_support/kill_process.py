@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any
 from unittest.mock import patch
 
@@ -50,8 +50,8 @@ def replaced(operation: Operation, replacement: Operation) -> Iterator[None]:
     """Let open DuckDB stores run `replacement(connection, ...)` in place of an operation."""
     call = DuckDBBackend.call
 
-    async def calling(self: DuckDBBackend, work: Operation, *arguments: Any) -> Any:
-        return await call(self, replacement if work is operation else work, *arguments)
+    async def calling(self: DuckDBBackend, work: Operation, *arguments: Any, **options: Any) -> Any:
+        return await call(self, replacement if work is operation else work, *arguments, **options)
 
     with patch.object(DuckDBBackend, "call", calling):
         yield
@@ -72,7 +72,7 @@ async def main(
     window, moment = (date.fromisoformat(first), date.fromisoformat(last)), datetime.fromisoformat(now)
     async with PoderoClient(org_id, credentials, base_url=url) as client, SessionStore(path) as store:
         with replaced(write_batch, write_and_die):
-            await backfill(client, store, *window, refresh_days=60, now=lambda: moment)
+            await backfill(client, store, *window, fresh_for=timedelta(), now=lambda: moment)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from podero_async import PoderoClient
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of
 
+AGAIN = timedelta()
+"""The `fresh_for` of a run that reads provisional days again at once."""
+
 
 @attrs.define
 class Clock:
@@ -23,6 +26,10 @@ class Clock:
     def __call__(self) -> datetime:
         self.at += timedelta(milliseconds=1)
         return self.at
+
+    def timestamp(self) -> float:
+        """Return the time for a server, which does not advance the clock."""
+        return self.at.timestamp()
 
     def forward(self, **span: int) -> None:
         self.at += timedelta(**span)
@@ -35,9 +42,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def sim() -> AsyncIterator[PoderoSimulator]:
-    """Serve 6 users, 12 vehicles, 30 sessions each."""
-    async with PoderoSimulator(users=6, vehicles=12, sessions_per_vehicle=30, seed=3) as running:
+async def sim(clock: Clock) -> AsyncIterator[PoderoSimulator]:
+    """Serve 6 users, 12 vehicles, 30 sessions each; the server has the time of the clock."""
+    async with PoderoSimulator(
+        users=6,
+        vehicles=12,
+        sessions_per_vehicle=30,
+        seed=3,
+        clock=clock.timestamp,
+        token_lifetime_s=10**9,
+    ) as running:
         yield running
 
 

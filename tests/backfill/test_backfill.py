@@ -38,7 +38,7 @@ from podero_async.backfill.store.duckdb.columns import Batch, SessionColumns
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests._support.clients import client_of, wire_row
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
-from tests.backfill.conftest import Clock
+from tests.backfill.conftest import AGAIN, Clock
 
 SMALL_BATCHES = Limits(max_batch_outcomes=2)
 
@@ -55,7 +55,7 @@ async def test_a_fleet_is_stored_with_receipts(
         assert (report.sessions, report.new, report.changed, report.withdrawn) == (len(truth), len(truth), 0, 0)
         assert report.finished
         assert report.is_clean
-        assert not report.resumed
+        assert (report.settled, report.provisional, report.missing) == (3, 12 * 30 - 3, 0)
         assert report.requests == sim.counts.total_requests - sim.counts.requests["token"]
         receipts = await store.query("SELECT * FROM receipts")
         assert len(receipts) == 12
@@ -64,35 +64,43 @@ async def test_a_fleet_is_stored_with_receipts(
         assert all(receipt["total"] == receipt["count"] and len(receipt["digest"]) == 32 for receipt in receipts)
         (row,) = await store.query("SELECT * FROM sessions LIMIT 1")
         assert row["first_seen_at"] == row["fetched_at"]
-        assert row["changed_at"] is row["withdrawn_at"] is None
+        assert row["changed_at"] >= row["first_seen_at"]
+        assert row["absent_at"] is row["withdrawn_at"] is None
 
 
-async def test_a_stopped_run_is_resumed(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
-    """Resuming a stopped run requests only the vehicles that were not committed, and does not discover the fleet again."""
+async def test_a_run_after_a_stopped_one_reads_the_rest(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """After a run was stopped, the same call requests only the vehicles that were not committed."""
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
     async with SessionStore(path) as store:
         first = await backfill(client, store, FIRST, LAST, stop=stop, now=clock, limits=SMALL_BATCHES)
         assert not first.finished
+        assert not first.is_clean
         assert 0 < first.done < 12
+        (alarm,) = first.alarms
+        assert "ended early" in alarm
         asked = sim.counts.requests.copy()
         plan = await plan_backfill(client, store, FIRST, LAST, now=clock)
-        assert (plan.vehicles, plan.skipped, plan.least_requests) == (12, first.done, 12 - first.done)
+        assert (plan.vehicles, plan.skipped) == (12, first.done)
         second = await backfill(client, store, FIRST, LAST, now=clock)
-        assert second.finished
-        assert second.resumed
-        assert second.run_id == first.run_id
+        assert second.is_clean
         assert second.skipped == first.done
         assert sim.counts.requests["sessions"] - asked["sessions"] == 12 - first.done
-        assert sim.counts.requests["users"] == asked["users"]
-        assert sim.counts.requests["vehicles"] == asked["vehicles"]
+        assert plan.least_requests == 12 - first.done + sim.counts.requests["current"] - asked["current"]
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
+        runs = await store.runs()
+        assert [(run.run_id, run.done, run.finished_at is None) for run in runs] == [
+            (2, second.done, False),
+            (1, first.done, True),
+        ]
 
 
-async def test_a_resumed_run_keeps_its_failures_and_unproven_vehicles(
+async def test_a_run_after_a_stopped_one_reads_failed_and_unproven_vehicles_again(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A resumed run reports the failures and the unproven vehicles from before the interruption, too."""
+    """After a run was stopped, the same call reads the vehicles that it left unproven, and lists all users again."""
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     stop = asyncio.Event()
@@ -104,45 +112,41 @@ async def test_a_resumed_run_keeps_its_failures_and_unproven_vehicles(
                 one_by_one, store, FIRST, LAST, stop=stop, now=clock, limits=Limits(max_batch_outcomes=1)
             )
         assert not first.finished
+        assert (first.failed, first.unproven > 0) == (1, True)
+        assert (await store.status(clock)).failures == 1 + first.unproven
         sim.clear_faults()
         sim.before_page = None
         second = await backfill(client, store, FIRST, LAST, now=clock)
-        assert (second.finished, second.resumed) == (True, True)
-        assert (second.failed, second.failures[0].vehicle_id) == (1, None)
-        assert 0 < first.unproven == second.unproven < first.vehicles
-        assert set(second.unproven_vehicles) == set(first.unproven_vehicles)
-        assert not second.is_clean
+        assert second.is_clean
+        assert (second.failed, second.unproven) == (0, 0)
+        assert (await store.status(clock)).failures == 0
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
-@pytest.mark.parametrize("discovers", [False, True])
-async def test_a_user_that_was_not_listed_stays_a_failure_after_other_runs(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, discovers: bool
+async def test_a_user_that_was_not_listed_stays_a_failure_until_the_fleet_is_discovered_again(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If a user's vehicles could not be listed, the failure stays until its run has finished and a later run discovers the
-    fleet again. A run over given vehicles does not clear it.
+    """If a user's vehicles cannot be listed, the failure keeps its first time until a discovery lists them.
+
+    A run over given vehicles does not clear it.
     """
-    sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
-    stop = asyncio.Event()
-    sim.before_page = lambda asked: stop.set() if asked.number == 9 else None
     async with SessionStore(path) as store:
-        assert not (await backfill(client, store, FIRST, LAST, stop=stop, now=clock)).finished
-        sim.before_page = None
-        await backfill(
-            client,
-            store,
-            FIRST,
-            LAST,
-            vehicles=None if discovers else sim.vehicles[:1],
-            include_hidden=discovers,
-            now=clock,
-        )
-        fleet = await backfill(client, store, FIRST, LAST, now=clock)
-        assert (fleet.finished, fleet.resumed, fleet.failed) == (True, True, 1)
-        assert not fleet.is_clean
-        await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles[:1], now=clock)
-        assert (await store.status()).failures == 1, "a run over given vehicles lists no users"
+        for nth in range(2):
+            sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
+            report = await backfill(client, store, FIRST, LAST, now=clock)
+            assert (report.finished, report.failed, report.is_clean) == (True, 1, False)
+            await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles[:1], now=clock)
+            (failure,) = await store.query("SELECT * FROM failures WHERE vehicle_id IS NULL")
+            assert failure["first_failed_at"] <= failure["failed_at"]
+            sim.clear_faults()
+            if nth == 0:
+                first = failure["first_failed_at"]
+                user = failure["user_id"]
+            elif failure["user_id"] == user:
+                assert failure["first_failed_at"] == first
+            clock.forward(days=1)
         assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
-        assert (await store.status()).failures == 0
+        assert (await store.status(clock)).failures == 0
 
 
 async def test_a_stop_within_a_long_list_does_not_count_the_vehicle(
@@ -164,7 +168,7 @@ async def test_a_stop_within_a_long_list_does_not_count_the_vehicle(
         monkeypatch.setattr(SessionColumns, "of", stopping)
         report = await backfill(client, store, sim.first_day, sim.last_day, stop=stop, now=clock)
         assert (report.finished, report.done, report.verified) == (False, 0, 0)
-        assert (await store.status()).receipts == 0
+        assert await store.query("SELECT * FROM receipts") == []
 
 
 async def test_a_stop_during_discovery_ends_the_run(client: PoderoClient, path: Path, clock: Clock) -> None:
@@ -200,56 +204,72 @@ async def test_a_cancelled_run_leaves_no_task_and_can_be_resumed(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
-async def test_a_run_after_a_finished_one_re_reads_the_last_days(
+async def test_a_run_after_a_finished_one_reads_provisional_days_again(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """After a finished run, the same call reads only the last `refresh_days`."""
+    """After a finished run, the same call reads all provisional days again, unless they were read a short time ago."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
+        idle = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (idle.done, idle.skipped) == (0, 12)
         windows: set[tuple[date, date]] = set()
         sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
+        clock.forward(hours=13)
         report = await backfill(client, store, FIRST, LAST, now=clock)
-        assert not report.resumed
-        assert windows == {(LAST - timedelta(days=6), LAST)}
-        assert report.unchanged == len(truth_of(sim, LAST - timedelta(days=6), LAST))
-        idle = await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
-        assert (idle.done, idle.skipped) == (0, 12)
+        assert windows == {(FIRST, LAST), (FIRST + timedelta(days=1), LAST)}, "one day of some vehicles is settled"
+        assert report.unchanged == len(truth_of(sim, FIRST, LAST))
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
-async def test_a_wider_window_reads_only_the_missing_days(
+async def test_a_run_over_later_days_reads_provisional_days_before_its_window(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A wider window reads the missing days of known vehicles, the last `refresh_days`, and all days of a new vehicle."""
-    middle = date(2026, 6, 10), date(2026, 6, 20)
+    """A run over yesterday alone also reads the provisional days of earlier runs, in the same request."""
+    clock.at = utc(2026, 6, 29, 2)
     async with SessionStore(path) as store:
-        await backfill(client, store, *middle, vehicles=sim.vehicles[:11], now=clock)
+        await backfill(client, store, FIRST, date(2026, 6, 28), now=clock)
+        windows: set[tuple[date, date]] = set()
+        sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
+        clock.forward(days=1)
+        report = await backfill(client, store, date(2026, 6, 29), date(2026, 6, 29), now=clock)
+        assert windows == {(FIRST, date(2026, 6, 29))}
+        assert report.done == 12
+        assert (report.settled, report.provisional, report.missing) == (0, 12, 0)
+
+
+async def test_a_wider_window_reads_the_missing_days(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A wider window reads missing days; one window has both those before and after the stored ones if few lie between."""
+    wide = sim.first_day, LAST
+    late = date(2026, 6, 10), LAST
+    async with SessionStore(path) as store:
+        await backfill(client, store, *late, vehicles=sim.vehicles[:11], now=clock)
         windows: dict[VehicleRef, set[tuple[date, date]]] = {}
         sim.before_page = lambda asked: windows.setdefault(asked.vehicle, set()).add((asked.from_date, asked.to_date))
-        plan = await plan_backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, refresh_days=3, now=clock)
-        report = await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, refresh_days=3, now=clock)
-        assert windows.pop(sim.vehicles[11]) == {(FIRST, LAST)}
+        plan = await plan_backfill(client, store, *wide, vehicles=sim.vehicles, now=clock)
+        report = await backfill(client, store, *wide, vehicles=sim.vehicles, now=clock)
+        assert windows.pop(sim.vehicles[11]) == {wide}
         assert len(windows) == 11
         for asked in windows.values():
-            assert asked == {(FIRST, date(2026, 6, 9)), (date(2026, 6, 18), LAST)}
-        assert plan.least_requests == report.requests == 23
-        assert plan.windows[0] == (FIRST, date(2026, 6, 9), 11)
-        assert plan.seconds_at(10) == 2.3
-        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+            assert asked == {(sim.first_day, date(2026, 6, 9))}
+        assert plan.windows[0] == (sim.first_day, date(2026, 6, 9), 11)
+        assert plan.least_requests == report.requests == 12
+        assert plan.seconds_at(10) == 1.2
+        assert await held_by(store) == truth_of(sim, *wide)
 
 
 async def test_a_gap_between_stored_days_is_filled(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A run reads the gaps between stored windows, and joins adjacent windows."""
+    """A run reads the gaps between stored windows, with one request if few days lie between them."""
     async with SessionStore(path) as store:
-        await backfill(client, store, date(2026, 6, 1), date(2026, 6, 5), now=clock)
-        await backfill(client, store, date(2026, 6, 6), date(2026, 6, 9), refresh_days=0, now=clock)
-        await backfill(client, store, date(2026, 6, 20), date(2026, 6, 25), refresh_days=0, now=clock)
+        await backfill(client, store, date(2026, 6, 1), date(2026, 6, 9), now=clock)
+        await backfill(client, store, date(2026, 6, 20), date(2026, 6, 25), now=clock)
         windows: set[tuple[date, date]] = set()
         sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
-        await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
-        assert windows == {(date(2026, 6, 10), date(2026, 6, 19)), (date(2026, 6, 26), LAST)}
+        await backfill(client, store, FIRST, LAST, now=clock)
+        assert windows == {(date(2026, 6, 10), LAST)}
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
@@ -262,43 +282,40 @@ async def test_only_rows_of_the_days_read_are_withdrawn(path: Path, clock: Clock
         await backfill(client, store, FIRST, LAST, now=clock)
         for row in rows:
             sim.remove(vehicle, row["id"])
-        report = await backfill(client, store, date(2026, 6, 10), date(2026, 6, 12), refresh_days=3, now=clock)
-        assert report.withdrawn == 2
-        assert {row_id for _, row_id in await held_by(store)} == {rows[0]["id"], rows[3]["id"]}
+        report = await backfill(client, store, date(2026, 6, 10), date(2026, 6, 12), fresh_for=AGAIN, now=clock)
+        assert report.withdrawn == 3, "provisional days before the window are read, too"
+        assert {row_id for _, row_id in await held_by(store)} == {rows[3]["id"]}
 
 
-async def test_a_day_that_was_not_over_is_read_again(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
-) -> None:
-    """A day that had not ended when it was read is read again by the next run."""
+async def test_a_window_ends_with_today(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
+    """Days after today are neither read nor counted as missing; a later run reads them."""
     clock.at = utc(2026, 6, 29, 12)
+    windows: set[tuple[date, date]] = set()
+    sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
     async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, date(2026, 6, 29), refresh_days=0, now=clock)
-        windows: set[tuple[date, date]] = set()
-        sim.before_page = lambda asked: windows.add((asked.from_date, asked.to_date))
+        report = await backfill(client, store, FIRST, date(2027, 1, 1), now=clock)
+        assert windows == {(FIRST, date(2026, 6, 29))}
+        assert (report.provisional, report.missing) == (12 * 29, 0)
         clock.forward(days=1)
-        await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
-        assert windows == {(date(2026, 6, 29), LAST)}
         windows.clear()
-        await backfill(client, store, LAST, LAST, refresh_days=0, now=clock)
-        assert windows == {(LAST, LAST)}, "a window of today alone settles no day"
+        await backfill(client, store, FIRST, date(2027, 1, 1), now=clock)
+        assert windows == {(FIRST, LAST)}
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
-async def test_an_unfinished_run_into_the_future_is_not_resumed_on_a_later_day(
+async def test_a_run_on_a_later_day_reads_all_provisional_days(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If the window of an unfinished run reaches beyond its day, a new run replaces it on a later day."""
+    """After an interrupted run, a run on the next day reads every vehicle, since what was read may have changed."""
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
-    future = date(2027, 1, 1)
     async with SessionStore(path) as store:
-        first = await backfill(client, store, FIRST, future, stop=stop, now=clock, limits=SMALL_BATCHES)
+        first = await backfill(client, store, FIRST, LAST, stop=stop, now=clock, limits=SMALL_BATCHES)
         clock.forward(days=1)
-        second = await backfill(client, store, FIRST, future, now=clock)
-        assert not second.resumed
+        second = await backfill(client, store, FIRST, LAST, now=clock)
         assert second.done == 12
         assert 0 < first.done < 12
-        assert len((await store.status()).runs) == 1, "the replaced run is deleted"
+        assert len(await store.runs()) == 2, "the interrupted run stays as a record"
 
 
 async def test_changed_hidden_removed_and_returning_rows(
@@ -314,24 +331,27 @@ async def test_changed_hidden_removed_and_returning_rows(
         gone = next(row for row in sim.truth(vehicle) if row["id"] == removed)
         sim.remove(vehicle, removed)
         clock.forward(days=1)
+        before = clock.at
         second = await backfill(client, store, FIRST, LAST, now=clock)
         rows = {row["id"]: row for row in await store.query("SELECT * FROM sessions")}
         assert (second.new, second.changed, second.withdrawn) == (0, 1, 2)
         assert rows[changed]["actual_savings_eur"] == 9.75
-        assert rows[changed]["changed_at"] == rows[changed]["fetched_at"] > rows[changed]["first_seen_at"]
-        assert rows[kept]["changed_at"] is rows[kept]["withdrawn_at"] is None
+        assert rows[changed]["changed_at"] > before > rows[changed]["first_seen_at"]
+        assert rows[kept]["changed_at"] < rows[changed]["changed_at"]
+        assert rows[kept]["withdrawn_at"] is None
         assert rows[kept]["fetched_at"] > rows[kept]["first_seen_at"]
         for row_id in (hidden, removed):
             assert rows[row_id]["withdrawn_at"] > rows[row_id]["fetched_at"]
-            assert rows[row_id]["changed_at"] is None
+            assert rows[row_id]["changed_at"] == rows[row_id]["withdrawn_at"]
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
         sim.insert(vehicle, gone)
-        third = await backfill(client, store, FIRST, LAST, now=clock)
+        before = rows[removed]["changed_at"]
+        third = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         rows = {row["id"]: row for row in await store.query("SELECT * FROM sessions")}
-        assert (third.new, third.changed, third.withdrawn) == (0, 0, 0)
+        assert (third.new, third.changed, third.withdrawn) == (0, 1, 0)
         assert rows[removed]["withdrawn_at"] is None
-        assert rows[removed]["changed_at"] is None
+        assert rows[removed]["changed_at"] > before
         assert rows[hidden]["withdrawn_at"] is not None
 
 
@@ -341,11 +361,10 @@ async def test_runs_without_hidden_sessions_keep_stored_hidden_ones(
     """A run without hidden sessions withdraws no hidden one; a run with them reads days that were read without them again."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
-        report = await backfill(client, store, FIRST, LAST, now=clock)
-        assert report.withdrawn == 0
-        assert report.sessions == len(truth_of(sim, date(2026, 6, 24), LAST)), (
-            "days settled with hidden sessions are settled without them"
-        )
+        idle = await backfill(client, store, FIRST, LAST, now=clock)
+        assert idle.skipped == 12, "days read with hidden sessions are read without them"
+        report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
+        assert (report.done, report.withdrawn) == (12, 0)
         assert await held_by(store) == truth_of(sim, FIRST, LAST, include_hidden=True)
     async with SessionStore(":memory:") as store:
         await backfill(client, store, FIRST, LAST, now=clock)
@@ -360,21 +379,18 @@ async def test_an_unproven_read_withdraws_no_row_and_settles_no_day(path: Path, 
     """An unproven read withdraws no row and settles no day; a later proven read does both."""
     async with PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=20) as sim, client_of(sim) as client:
         async with SessionStore(path) as store:
-            await backfill(client, store, FIRST, LAST, refresh_days=40, now=clock)
+            await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
             (vehicle,) = sim.vehicles
             removed = sim.truth(vehicle, FIRST, LAST)[0]["id"]
             sim.remove(vehicle, removed)
             sim.add_fault(Fault(kind="wrong_total", delta=7))
-            report = await backfill(client, store, FIRST, LAST, refresh_days=40, now=clock)
+            report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
             assert (report.unproven, report.withdrawn) == (1, 0)
             assert report.unproven_vehicles == (vehicle,)
             assert not report.is_clean
-            assert (
-                len(await store.query("SELECT * FROM receipts WHERE completeness = 'unproven' AND held_to IS NULL"))
-                == 1
-            )
+            assert len(await store.query("SELECT * FROM receipts WHERE completeness = 'unproven'")) == 1
             sim.clear_faults()
-            report = await backfill(client, store, FIRST, LAST, refresh_days=40, now=clock)
+            report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
             assert (report.unproven, report.withdrawn) == (0, 1)
 
 
@@ -383,11 +399,12 @@ async def test_an_unproven_first_read_is_stored_and_repeated(path: Path, clock: 
     async with PoderoSimulator(users=1, vehicles=2, sessions_per_vehicle=20) as sim, client_of(sim) as client:
         sim.add_fault(Fault(kind="wrong_total", delta=7))
         async with SessionStore(path) as store:
-            await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
+            report = await backfill(client, store, FIRST, LAST, now=clock)
+            assert (report.unproven, report.missing) == (2, 60)
             assert await held_by(store) == truth_of(sim, FIRST, LAST)
             sim.clear_faults()
-            report = await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
-            assert (report.done, report.new) == (2, 0)
+            report = await backfill(client, store, FIRST, LAST, now=clock)
+            assert (report.done, report.new, report.missing) == (2, 0, 0)
             assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
@@ -399,7 +416,7 @@ async def test_failures_are_stored_retried_and_removed(
     sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=bad))
     async with SessionStore(path) as store:
         for _ in range(2):
-            report = await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
+            report = await backfill(client, store, FIRST, LAST, now=clock)
             assert report.finished
             assert not report.is_clean
             assert (report.failed, report.failures[0].vehicle_id) == (1, str(bad.vehicle_id))
@@ -408,7 +425,7 @@ async def test_failures_are_stored_retried_and_removed(
             assert failure["message"].startswith("HTTP 404")
         assert (report.done, report.skipped) == (0, 11)
         sim.clear_faults()
-        report = await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
+        report = await backfill(client, store, FIRST, LAST, now=clock)
         assert (report.done, report.failed) == (1, 0)
         assert await store.query("SELECT * FROM failures") == []
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
@@ -421,8 +438,8 @@ async def test_known_vehicles_of_a_user_that_cannot_be_listed_are_read(
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
-        report = await backfill(client, store, FIRST, LAST, now=clock)
-        assert (report.failed, report.vehicles, report.done) == (1, 12, 12)
+        report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
+        assert (report.failed, report.vehicles, report.done, report.vanished) == (1, 12, 12, 0)
         assert report.failures[0].vehicle_id is None
         assert len(await store.query("SELECT * FROM failures WHERE vehicle_id IS NULL")) == 1
         await backfill(client, store, FIRST, LAST, now=clock)
@@ -431,7 +448,7 @@ async def test_known_vehicles_of_a_user_that_cannot_be_listed_are_read(
 
 @pytest.mark.leaping
 async def test_an_outage_ends_the_run_early(path: Path, clock: Clock) -> None:
-    """An outage ends a run over a large fleet early with `ApiDownError`; the next call resumes it."""
+    """An outage ends a run over a large fleet early with `ApiDownError`; the next call reads the rest."""
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, max_attempts=3, budget=50)
     async with (
         PoderoSimulator(users=5, vehicles=300, sessions_per_vehicle=2) as sim,
@@ -450,7 +467,6 @@ async def test_an_outage_ends_the_run_early(path: Path, clock: Clock) -> None:
             sim.clear_faults()
             sim.before_page = None
             again = await backfill(client, store, FIRST, LAST, now=clock)
-            assert again.resumed
             assert again.finished
             assert again.skipped == report.done
             assert await store.query("SELECT * FROM failures") == []
@@ -505,7 +521,7 @@ async def test_failed_vehicle_lists_beside_a_complete_store_are_not_an_outage(pa
     ):
         await backfill(client, store, FIRST, LAST, now=clock)
         sim.add_fault(Fault(kind="status", status=500, endpoint="vehicles", nth={1, 2, 3, 4}))
-        report = await backfill(client, store, FIRST, LAST, refresh_days=0, now=clock)
+        report = await backfill(client, store, FIRST, LAST, now=clock)
         assert (report.finished, report.skipped, report.done) == (True, 3, 0)
         assert report.failed > 0
 
@@ -525,7 +541,6 @@ async def test_refused_credentials_end_the_run_and_keep_committed_rows(
         assert kept > 0
         sim.before_page = None
         report = await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles, now=clock)
-        assert report.resumed
         assert report.skipped == kept
 
 
@@ -535,19 +550,19 @@ async def test_rejected_rows_are_stored_until_they_are_valid(
     """A rejected row is stored once, is not counted as withdrawn, and is removed as soon as it is valid."""
     vehicle = sim.vehicles[0]
     async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, now=clock)
+        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         victim = sim.truth(vehicle, FIRST, LAST)[0]["id"]
         good = sim.truth(vehicle, FIRST, LAST)[0]["is_at_home"]
         sim.update(vehicle, victim, is_at_home="perhaps")
-        report = await backfill(client, store, FIRST, LAST, now=clock)
+        report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         assert (report.rejected, report.withdrawn) == (1, 0)
         (rejected,) = await store.query("SELECT * FROM rejected_items")
         assert (rejected["session_id"], rejected["path"], rejected["index"]) == (victim, "$.is_at_home", 0)
         assert '"perhaps"' in rejected["raw"]
-        await backfill(client, store, FIRST, LAST, now=clock)
+        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         assert len(await store.query("SELECT * FROM rejected_items")) == 1
         sim.update(vehicle, victim, is_at_home=good)
-        await backfill(client, store, FIRST, LAST, now=clock)
+        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         assert await store.query("SELECT * FROM rejected_items") == []
 
 
@@ -557,12 +572,12 @@ async def test_a_rejected_row_without_an_id_prevents_withdrawals(
     """If a rejected row has no id, no row of its vehicle is withdrawn, since it might be any of them."""
     vehicle = sim.vehicles[0]
     async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, now=clock)
+        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         sim.remove(vehicle, sim.truth(vehicle, FIRST, LAST)[1]["id"])
         sim.add_fault(Fault(kind="malformed_row", endpoint="sessions", vehicle=vehicle, field="id", nth=1))
-        report = await backfill(client, store, FIRST, LAST, now=clock)
+        report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         assert (report.rejected, report.withdrawn) == (1, 0)
-        assert (await backfill(client, store, FIRST, LAST, now=clock)).withdrawn == 1
+        assert (await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)).withdrawn == 1
 
 
 @pytest.mark.parametrize(
@@ -576,7 +591,7 @@ async def test_a_rejected_row_without_an_id_prevents_withdrawals(
 async def test_a_value_out_of_range_of_its_column_is_rejected(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, absurd: dict[str, Any]
 ) -> None:
-    """If a column cannot store a value, its row alone is rejected, and the window is not settled."""
+    """If a column cannot store a value, its row alone is rejected, and its day is not settled."""
     vehicle = sim.vehicles[0]
     victim = sim.truth(vehicle, FIRST, LAST)[0]["id"]
     sim.update(vehicle, victim, **absurd)
@@ -586,10 +601,12 @@ async def test_a_value_out_of_range_of_its_column_is_rejected(
         (rejected,) = await store.query("SELECT * FROM rejected_items")
         assert rejected["session_id"] == victim
         (receipt,) = await store.query(
-            "SELECT total, count, held_to FROM receipts WHERE vehicle_id = ?", [str(vehicle.vehicle_id)]
+            "SELECT total, count FROM receipts WHERE vehicle_id = ?", [str(vehicle.vehicle_id)]
         )
         count = len(sim.truth(vehicle, FIRST, LAST))
-        assert receipt == {"total": count, "count": count - 1, "held_to": None}, "the window is not settled"
+        assert receipt == {"total": count, "count": count - 1}
+        spans = await store.query("SELECT * FROM coverage WHERE vehicle_id = ?", [str(vehicle.vehicle_id)])
+        assert not all(span["is_settled"] for span in spans)
         truth = truth_of(sim, FIRST, LAST)
         del truth[str(vehicle.vehicle_id), victim]
         assert await held_by(store) == truth
@@ -610,7 +627,7 @@ async def test_a_session_that_moved_to_another_vehicle_is_stored_once(
         clock.forward(days=1)
         await backfill(client, store, FIRST, LAST, now=clock)
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
-        moved = await store.query("SELECT * FROM sessions WHERE changed_at IS NOT NULL")
+        moved = await store.query("SELECT * FROM sessions WHERE changed_at > first_seen_at + INTERVAL 1 HOUR")
         assert len(moved) == len([row for row in rows if not row["is_hidden"] and row["plug_in_time"] >= "2026-06-01"])
         assert all(row["first_seen_at"] <= before < row["changed_at"] for row in moved)
 
@@ -658,7 +675,7 @@ def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
         rejected=[item],
     )
     batch = Batch(1)
-    batch.add(task, whole, LAST, datetime.now(UTC))
+    batch.add(task, whole, datetime.now(UTC), None)
     (row,) = batch.tables()["arrow_rejected"].to_pylist()
     assert (row["reason"], row["raw"]) == (item.reason, '"nested too deeply"')
 
@@ -670,7 +687,7 @@ async def test_a_session_listed_by_two_vehicles_is_stored_once(path: Path, clock
     rows = {one: [shared], other: [shared, wire_row(2, plug_in_time="2026-06-11T08:00:00Z")]}
     async with PoderoSimulator(rows=rows) as sim, client_of(sim) as client, SessionStore(path) as store:
         for _ in range(2):
-            await backfill(client, store, FIRST, LAST, refresh_days=30, now=clock)
+            await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
             assert {row_id for _, row_id in await held_by(store)} == {shared["id"], rows[other][1]["id"]}
 
 
@@ -711,16 +728,24 @@ async def test_shards_together_are_the_fleet(sim: PoderoSimulator, client: Poder
 
 
 @pytest.mark.parametrize(
-    ("first", "last", "refresh_days"),
-    [(date(2026, 7, 3), date(2026, 7, 9), 7), (LAST, FIRST, 7), (FIRST, LAST, -1), (FIRST, LAST, True)],
+    ("first", "last", "options"),
+    [
+        (date(2026, 7, 3), date(2026, 7, 9), {}),
+        (LAST, FIRST, {}),
+        (FIRST, LAST, {"settle_days": -1}),
+        (FIRST, LAST, {"settle_days": True}),
+        (FIRST, LAST, {"settle_days": 40_000}),
+        (FIRST, LAST, {"fresh_for": timedelta(hours=-1)}),
+        (FIRST, LAST, {"fresh_for": 12}),
+    ],
 )
 async def test_invalid_arguments_are_refused(
-    sim: PoderoSimulator, client: PoderoClient, clock: Clock, first: date, last: date, refresh_days: int
+    sim: PoderoSimulator, client: PoderoClient, clock: Clock, first: date, last: date, options: dict[str, Any]
 ) -> None:
-    """A future or reversed window, and an invalid `refresh_days`, raise a `ValueError` without a request."""
+    """A future or reversed window, and an invalid setting, raise a `ValueError` without a request."""
     async with SessionStore(":memory:") as store:
-        with pytest.raises(ValueError, match=r"happened|after|refresh_days"):
-            await backfill(client, store, first, last, refresh_days=refresh_days, now=clock)
+        with pytest.raises(ValueError, match=r"happened|after|settle_days|fresh_for"):
+            await backfill(client, store, first, last, **options, now=clock)
         assert sim.counts.total_requests == 0
 
 

@@ -15,7 +15,7 @@ from podero_async.backfill import ForeignStoreError, SessionStore, backfill, pla
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import ORG, QUICK, client_of
 from tests._support.expected_rows import FIRST, LAST
-from tests.backfill.conftest import Clock
+from tests.backfill.conftest import AGAIN, Clock
 
 
 def _client_of_another(sim: PoderoSimulator) -> PoderoClient:
@@ -68,28 +68,40 @@ async def test_the_same_organization_at_another_origin_is_refused(
         assert sandbox.counts.total_requests == 0
 
 
-@pytest.mark.parametrize("is_resumed", [False, True])
+@pytest.mark.parametrize("was_stopped", [False, True])
 async def test_a_store_without_an_owner_is_claimed_by_the_first_backfill(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, is_resumed: bool
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, was_stopped: bool
 ) -> None:
-    """The first backfill, resumed or not, claims a store that an older release left without an owner."""
+    """A backfill that reads a vehicle claims a store that an older release left without an owner."""
     stop = asyncio.Event()
-    sim.before_page = lambda asked: stop.set() if is_resumed and asked.number == 7 else None
+    sim.before_page = lambda asked: stop.set() if was_stopped and asked.number == 7 else None
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, stop=stop, now=clock)
     with duckdb.connect(str(path)) as con:
         con.execute("DELETE FROM meta WHERE key IN ('organization', 'origin')")
     async with SessionStore(path) as store:
         assert (await store.status()).org_id is None
-        report = await backfill(client, store, FIRST, LAST, now=clock)
-        assert (report.is_clean, report.resumed) == (True, is_resumed)
-        await backfill(client, store, FIRST, LAST, now=clock)
-        assert await store.query("SELECT count(*) AS rows FROM meta") == [{"rows": 4}], "the owner is stored once"
+        report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
+        assert report.is_clean
+        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
+        assert await store.query("SELECT count(*) AS rows FROM meta") == [{"rows": 5}], "the owner is stored once"
         status = await store.status()
         assert (status.org_id, status.origin) == (str(sim.org_id), sim.base_url)
         async with _client_of_another(sim) as other:
             with pytest.raises(ForeignStoreError):
                 await backfill(other, store, FIRST, LAST, now=clock)
+
+
+async def test_a_run_without_a_read_claims_no_store(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A run over given vehicles with another organization's client fails, and leaves the store to the right one."""
+    async with _client_of_another(sim) as mistyped, SessionStore(path) as store:
+        report = await backfill(mistyped, store, FIRST, LAST, vehicles=sim.vehicles, now=clock)
+        assert (report.done, report.failed) == (0, 12)
+        assert (await store.status(clock)).org_id is None
+        assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
+        assert (await store.status(clock)).org_id == str(sim.org_id)
 
 
 async def test_an_organization_that_cannot_be_listed_claims_no_store(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from podero_async import PoderoClient
-from podero_async.backfill import SessionStore, backfill, verify
+from podero_async.backfill import DayCounts, SessionStore, backfill, verify
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, truth_of
-from tests.backfill.conftest import Clock
+from tests.backfill.conftest import AGAIN, Clock
 
 
 async def test_a_complete_store_is_clean(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
@@ -39,10 +39,12 @@ async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient,
         assert not report.is_clean
         found = {difference.vehicle: (difference.missing, difference.surplus) for difference in report.differences}
         assert found == {vehicle: ((), (removed,)), sim.vehicles[1]: ((added,), ())}
-        await backfill(client, store, FIRST, LAST, now=clock)
+        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
         report = await verify(client, store)
-        assert (report.checked, report.superseded, report.differing) == (24, 2, 0), "the later read is compared instead"
+        assert (report.checked, report.matching, report.differing) == (12, 12, 0)
         assert report.is_clean
+        await store.query("DELETE FROM sessions RETURNING id")
+        assert (await verify(client, store)).differing == 12, "the table is compared, not a record of it"
 
 
 async def test_failures_and_unproven_reads_are_counted(
@@ -59,57 +61,62 @@ async def test_failures_and_unproven_reads_are_counted(
         assert not report.is_clean
 
 
-async def test_unproven_receipts_are_verified_too(
+async def test_unproven_reads_are_not_verified(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If a read was unproven, its window is verified, too, and is clean if it is proven now."""
+    """Days that were never proven complete are missing, so there is nothing to verify."""
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
-        unproven = await verify(client, store)
-        assert (unproven.checked, unproven.unproven) == (12, 12)
-        assert not unproven.is_clean
         sim.clear_faults()
-        proven = await verify(client, store)
-        assert (proven.matching, proven.is_clean) == (12, True)
+        assert (await verify(client, store)).checked == 0
 
 
 async def test_the_coverage_shows_gaps(client: PoderoClient, path: Path, clock: Clock) -> None:
-    """The coverage joins adjacent windows and leaves out days that were never read."""
+    """The coverage has the days that were read, and the others are missing."""
     async with SessionStore(path) as store:
         for first, last in ((1, 7), (8, 10), (20, 25)):
             window = date(2026, 6, first), date(2026, 6, last)
-            await backfill(client, store, *window, refresh_days=0, now=clock)
-        coverage = (await store.status()).coverage
-    assert [(each.from_date.day, each.held_to.day, each.vehicles) for each in coverage] == [(1, 10, 12), (20, 25, 12)]
+            await backfill(client, store, *window, now=clock)
+        coverage = (await store.status(clock)).coverage
+        days = await store.days(FIRST, LAST, now=clock)
+    found = {(each.from_date.day, each.to_date.day) for each in coverage}
+    assert {first for first, _ in found} >= {2, 8, 20}, "spans of different times are not joined"
+    assert not any(10 < last < 20 or last > 25 for _, last in found)
+    assert days == DayCounts(settled=days.settled, provisional=12 * 16 - days.settled, missing=12 * 14)
 
 
 async def test_the_status_summarizes_the_store(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """The status counts vehicles, sessions, receipts, failures and runs, of an empty store, too."""
+    """The status counts vehicles, days, sessions, failures and runs, of an empty store, too."""
     bad = sim.vehicles[3]
     sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=bad))
     async with SessionStore(path) as store:
-        empty = await store.status()
+        empty = await store.status(clock)
         assert (empty.sessions, empty.fetched_at, empty.runs, empty.coverage) == (0, None, (), ())
         await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
         await backfill(client, store, FIRST, date(2026, 7, 2), include_hidden=True, now=clock)
-        status = await store.status()
+        status = await store.status(clock)
         truth = [
             row
             for (vehicle, _), row in truth_of(sim, FIRST, LAST, include_hidden=True).items()
             if vehicle != str(bad.vehicle_id)
         ]
-        assert (status.vehicles, status.sessions, status.withdrawn) == (11, len(truth), 0)
+        assert (status.vehicles, status.gone, status.sessions, status.withdrawn) == (12, 0, len(truth), 0)
         assert status.hidden == len([row for row in truth if row["is_hidden"]])
         assert status.first_plug_in == min(row["plug_in_time"] for row in truth)
         assert status.last_plug_in == max(row["plug_in_time"] for row in truth)
-        assert (status.receipts, status.verified, status.repaired, status.unproven) == (22, 22, 0, 0)
         assert (status.failures, status.failed_vehicles[0].kind) == (1, "NotFoundError")
-        (coverage,) = status.coverage
-        assert (coverage.from_date, coverage.held_to, coverage.vehicles) == (FIRST, date(2026, 7, 1), 11)
-        assert [(run.run_id, run.left, run.finished_at is None) for run in status.runs] == [
-            (2, 0, False),
-            (1, 0, False),
+        assert (status.missing, status.settled + status.provisional) == (0, 11 * 32), (
+            "a vehicle that failed has no first day"
+        )
+        assert {(part.from_date, part.is_settled, part.vehicles) for part in status.coverage} >= {
+            (date(2026, 7, 1), False, 11)
+        }
+        assert [(run.run_id, run.failed, run.finished_at is None) for run in status.runs] == [
+            (2, 1, False),
+            (1, 1, False),
         ]
+        assert status.runs == tuple(await store.runs())
+        assert await store.runs(1) == [status.runs[0]]

@@ -45,7 +45,7 @@ class GatedBuilder:
         self.is_empty = True
         return self._commit
 
-    async def _commit(self) -> Written:
+    async def _commit(self, _: datetime) -> Written:
         self.commits += 1
         number = self.commits
         await self.gates[number - 1].wait()
@@ -58,10 +58,10 @@ async def test_a_batch_that_becomes_due_at_the_end_of_another_commit_is_awaited(
     """`drain` raises the error of a commit that a timer would have started in the same cycle of the event loop."""
     builder, progress = GatedBuilder(), Progress()
     writer = BatchWriter(builder, progress, max_wait_s=0.0, now=lambda: datetime.now(UTC))
-    await writer.put(ITEM, FAILURE)
+    await writer.put(ITEM, FAILURE, datetime.now(UTC), None)
     while not builder.commits:  # the timer starts the first commit
         await asyncio.sleep(0)
-    await writer.put(ITEM, FAILURE)
+    await writer.put(ITEM, FAILURE, datetime.now(UTC), None)
     draining = asyncio.create_task(writer.drain())
     await asyncio.sleep(0)
     for gate in builder.gates:

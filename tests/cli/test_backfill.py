@@ -17,15 +17,16 @@ import duckdb
 import pytest
 
 from podero_async import ConfigurationError, PoderoClient, RetryPolicy, ThrottlePolicy
-from podero_async.backfill import SessionStore, backfill
+from podero_async.backfill import SessionStore
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.clients import USER, VEHICLE, client_of, wire_row
+from tests._support.clients import USER, VEHICLE, wire_row
 from tests._support.commands import Call, Ended, settings_of, whole_fleet
 
 _REPORT_KEYS = (
-    "from_date to_date include_hidden run_id resumed finished vehicles done skipped failed verified repaired unproven"
-    " failures unproven_vehicles sessions new changed unchanged withdrawn rejected requests retries seconds is_clean"
+    "from_date to_date include_hidden run_id finished alarms vehicles done skipped failed vanished verified repaired"
+    " unproven failures unproven_vehicles sessions new changed unchanged withdrawn rejected settled provisional missing"
+    " requests retries seconds is_clean"
 )
 
 
@@ -63,14 +64,39 @@ async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path)
     assert (again["new"], again["changed"], again["run_id"]) == (0, 0, report["run_id"] + 1)
 
 
-async def test_refresh_days(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """`--refresh-days` re-reads the last stored days, and 0 reads nothing again."""
-    assert (await call(*whole_fleet(served, path))).code == 0
+async def test_days_are_read_until_they_settle(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """Days are read again until they are old enough, unless they were read a short time ago."""
+    young = [*whole_fleet(served, path), "--settle-days=36000", "--json"]
+    first = _report(await call(*young))
+    assert (first["settled"], first["missing"]) == (0, 0)
     asked = served.counts.requests["sessions"]
-    none = _report(await call(*whole_fleet(served, path), "--refresh-days=0", "--json"))
-    assert (none["skipped"], served.counts.requests["sessions"]) == (10, asked)
-    week = _report(await call(*whole_fleet(served, path), "--refresh-days=2", "--json"))
-    assert (week["skipped"], week["done"]) == (0, 10)
+    assert _report(await call(*young))["skipped"] == 10
+    assert served.counts.requests["sessions"] == asked
+    assert _report(await call(*young, "--fresh-for=0"))["done"] == 10
+    old = _report(await call(*whole_fleet(served, path), "--fresh-for=0", "--json"))
+    assert (old["done"], old["settled"] > first["provisional"] * 0.8) == (10, True)
+
+
+async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """The report tells settled, provisional and missing days."""
+    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
+    ended = await call(*whole_fleet(served, path), "--settle-days=36000")
+    days = (served.last_day - served.first_day).days + 1
+    assert f"days      0 settled, {9 * days:,} provisional, {days:,} missing (days of vehicles)" in ended.out
+    assert ended.code == 1
+    assert "1 of 10 vehicles failed (at most 0.02 of them is accepted)" in ended.err
+    accepted = await call(*whole_fleet(served, path), "--max-failed=0.5", "--json")
+    assert (accepted.code, _report(accepted)["alarms"]) == (0, [])
+
+
+async def test_a_fleet_that_vanishes_is_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:
+    """If too many vehicles are no longer listed, the exit code is 1, and one line says what to do."""
+    for user in {vehicle.user_id for vehicle in served.vehicles[:5]}:
+        served.delete_user(user)
+    ended = await call(*whole_fleet(served, filled))
+    assert ended.code == 1
+    assert "known vehicles are no longer listed" in ended.complaint
+    assert (await call(*whole_fleet(served, filled), "--max-vanished=1")).code == 0
 
 
 async def test_shards(call: Call, served: PoderoSimulator, tmp_path: Path) -> None:
@@ -109,8 +135,8 @@ async def test_a_dry_run_reads_no_session_and_leaves_no_file(call: Call, served:
     ended = await call(*whole_fleet(served, path), "--dry-run", "--requests-per-second=50")
     assert (ended.code, ended.err) == (0, "")
     assert "10: 0 up to date" in ended.out
-    assert "at least 10;" in ended.out
-    assert "at least 0.2 s at 50 requests/s" in ended.out
+    assert "at least 20;" in ended.out, "each vehicle asks for its current session"
+    assert "at least 0.4 s at 50 requests/s" in ended.out
     assert f"{served.first_day} to {served.last_day}: 10 vehicles" in ended.out
     assert not served.counts.requests["sessions"]
     assert not list(path.parent.iterdir())
@@ -121,9 +147,10 @@ async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, f
     """`--dry-run` computes its plan from an existing store, and does not change the store."""
     before, asked = filled.read_bytes(), served.counts.requests["sessions"]
     argv = [*whole_fleet(served, filled), "--dry-run", "--json"]
-    plan = _report(await call(*argv, "--refresh-days=3", "--requests-per-second=40"))
-    assert (plan["vehicles"], plan["least_requests"], plan["least_seconds"]) == (10, 10, 0.25)
-    assert plan["windows"] == [[str(served.last_day - timedelta(2)), str(served.last_day), 10]]
+    day_before = served.first_day - timedelta(1)
+    plan = _report(await call(*argv, f"--from={day_before}", "--requests-per-second=40"))
+    assert (plan["vehicles"], plan["least_requests"], plan["least_seconds"]) == (10, 20, 0.5)
+    assert plan["windows"] == [[str(day_before), str(day_before), 10]]
     assert plan.keys() == {"vehicles", "skipped", "least_requests", "windows", "failures", "least_seconds"}
     assert _report(await call(*argv))["least_seconds"] is None
     assert filled.read_bytes() == before
@@ -135,9 +162,10 @@ async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, p
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
-    lines = ended.err.splitlines()
+    *lines, alarm = ended.err.splitlines()
     assert len(lines) == 2
     assert all("podero-async: vehicle " in line and "HTTP 404" in line for line in lines)
+    assert "2 of 10 vehicles failed" in alarm
     assert "2 failed" in ended.out
     assert (await call(*whole_fleet(served, path))).code == 0
 
@@ -159,7 +187,7 @@ async def test_failed_users_are_listed(call: Call, served: PoderoSimulator, path
     for argv in (["--dry-run"], []):
         ended = await call(*whole_fleet(served, path), *argv)
         assert ended.code == 1
-        assert ended.complaint.startswith("the list of vehicles of user ")
+        assert ended.err.startswith("podero-async: the list of vehicles of user ")
 
 
 async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +199,9 @@ async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch:
             monkeypatch.setenv(name, value)
         ended = await call(*whole_fleet(simulator, path))
     assert ended.code == 1
-    assert ended.complaint == f"vehicle {VEHICLE} of user {USER}: not proven complete"
+    line, alarm = ended.err.splitlines()
+    assert line == f"podero-async: vehicle {VEHICLE} of user {USER}: not proven complete"
+    assert "1 of 1 vehicles were not proven complete" in alarm
     assert "1 unproven" in ended.out
 
 
@@ -183,29 +213,13 @@ async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulat
     assert ended.complaint.startswith("1 sessions could not be read")
 
 
-async def test_a_resumed_run_counts_all_unreadable_sessions(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """When a run is resumed, it reports the unreadable sessions of its interrupted call, too; a later run reads them again."""
-    stop, window = asyncio.Event(), (served.first_day, served.last_day)
-    for number, field in ((1, "id"), (3, "plug_in_time"), (5, "id"), (9, "is_at_home")):
-        served.add_fault(Fault(kind="malformed_row", field=field, damage="missing", nth=number))
-    async with client_of(served, throttle=ThrottlePolicy(max_concurrency=1)) as client, SessionStore(path) as store:
-        assert (await backfill(client, store, *window, vehicles=served.vehicles[:1])).rejected == 1  # of another run
-        served.before_page = lambda asked: stop.set() if asked.number == 7 else None
-        first = await backfill(client, store, *window, stop=stop)
-    assert (first.finished, first.rejected) == (False, 2)
-    served.before_page = None
-    ended = await call(*whole_fleet(served, path))
-    assert (ended.code, ended.complaint) == (
-        1,
-        "3 sessions could not be read; the store's table rejected_items lists them",
-    )
-    assert "0 withdrawn by the server, 3 unreadable" in ended.out
-    # The session of the other run was read again.
-    assert await _ask(path, "SELECT count(*) AS n FROM rejected_items") == [{"n": 3}]
-    asked = served.counts.requests["sessions"]
-    assert (await call(*whole_fleet(served, path), "--refresh-days=0")).code == 0
-    assert served.counts.requests["sessions"] - asked == 3, "only what is missing is read again"
-    assert await _ask(path, "SELECT count(*) AS n FROM rejected_items") == [{"n": 0}]
+async def test_days_with_unreadable_sessions_are_read_again(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """A day with an unreadable session is provisional, and read again; as soon as it is readable, the exit code is 0."""
+    served.add_fault(Fault(kind="malformed_row", field="is_at_home", damage="missing", nth=1))
+    assert (await call(*whole_fleet(served, path))).code == 1
+    assert len(await _ask(path, "SELECT * FROM rejected_items")) == 1
+    assert (await call(*whole_fleet(served, path), "--fresh-for=0")).code == 0
+    assert await _ask(path, "SELECT * FROM rejected_items") == []
 
 
 async def test_the_speed_is_limited(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +293,12 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
         (["--requests-per-second=fast"], "not a number above 0"),
         (["--requests-per-second=inf"], "not a number above 0"),
         (["--max-concurrency=0"], "not a whole number from 1"),
-        (["--refresh-days=-1"], "not a whole number from 0"),
+        (["--settle-days=-1"], "not a whole number from 0"),
+        (["--fresh-for=-1"], "not a number of hours"),
+        (["--fresh-for=inf"], "not a number of hours"),
+        (["--fresh-for=soon"], "not a number of hours"),
+        (["--max-failed=2"], "not a number from 0 to 1"),
+        (["--max-vanished=x"], "not a number from 0 to 1"),
         (["--to=2026-01-01"], "--from and --to: "),
         ([f"--from={_TOMORROW}", f"--to={_TOMORROW + timedelta(9)}"], "--from and --to: "),
         (["--store="], "not a file"),

@@ -17,15 +17,15 @@ async def test_bash(call: Call) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert subprocess.run(["bash", "-n"], input=ended.out.encode(), check=False).returncode == 0
     assert [command.name for command in COMMANDS if command.name not in ended.out] == []
-    for option in ("--refresh-days", "--requests-per-second", "--partition-by", "--plain"):
+    for option in ("--settle-days", "--requests-per-second", "--partition-by", "--plain"):
         assert option in ended.out
     assert "backfill___store_COMPGEN=_shtab_compgen_files" in ended.out
 
 
 async def test_bash_completes(call: Call) -> None:
-    """bash completes `back` to `backfill`, and `--refr` to `--refresh-days`."""
+    """bash completes `back` to `backfill`, and `--settl` to `--settle-days`."""
     script = (await call("completion", "bash")).out
-    for words, completed in ((["back"], "backfill"), (["backfill", "--refr"], "--refresh-days")):
+    for words, completed in ((["back"], "backfill"), (["backfill", "--settl"], "--settle-days")):
         line = ["podero-async", *words]
         asked = f"""{script}
 COMP_WORDS=({" ".join(line)}); COMP_CWORD={len(line) - 1}
@@ -41,7 +41,7 @@ async def test_other_shells(call: Call, shell: str) -> None:
     ended = await call("completion", shell)
     assert (ended.code, ended.err) == (0, "")
     assert [command.name for command in COMMANDS if command.name not in ended.out] == []
-    assert "refresh-days" in ended.out
+    assert "settle-days" in ended.out
 
 
 async def test_without_shtab(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,18 +6,18 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 
-from podero_async.backfill import SessionStore
+from podero_async.backfill import RunStatus, SessionStore
 from podero_async.cli.commands.status import age_text
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, whole_fleet
 
 _STATUS_KEYS = (
-    "path schema_version org_id origin vehicles sessions withdrawn hidden first_plug_in last_plug_in"
-    " fetched_at receipts verified repaired unproven rejected failures failed_vehicles coverage runs"
+    "path schema_version org_id origin vehicles gone settled provisional missing sessions withdrawn absent hidden"
+    " first_plug_in last_plug_in fetched_at rejected failures failed_vehicles coverage runs"
 )
-_RUN_KEYS = "run_id from_date to_date include_hidden vehicles started_at finished_at left"
 
 
 async def test_a_filled_store(
@@ -32,13 +32,13 @@ async def test_a_filled_store(
     assert (ended.code, ended.err) == (0, "")
     shown = sum(len(served.truth(vehicle)) for vehicle in served.vehicles)
     for said in (
-        f"store     {filled}, schema version 2",
+        f"store     {filled}, schema version 3",
         "vehicles  10",
         f"sessions  {shown}, including 0 hidden and 0 withdrawn",
         "UTC, 0 minutes ago",
-        "10 verified, 0 repaired, 0 unproven",
-        "0 failures, 0 unreadable sessions",
-        f"coverage  {served.first_day} to {served.last_day}: 10 vehicles",
+        " settled, ",
+        "0 vehicles, 0 unreadable sessions",
+        f"coverage  {served.first_day} to ",
         "runs      #1 ",
         f"10 vehicles, {served.first_day} to {served.last_day}, finished ",
     ):
@@ -53,8 +53,8 @@ async def test_failures(call: Call, served: PoderoSimulator, path: Path) -> None
     assert (await call(*whole_fleet(served, path), "--include-hidden")).code == 1
     ended = await call("status", f"--store={path}")
     assert ended.code == 0
-    assert "1 failures" in ended.out
-    assert "with hidden sessions: 9 vehicles" in ended.out
+    assert "failed    1 vehicles" in ended.out
+    assert "settled, with hidden sessions: " in ended.out
     assert ended.complaint.startswith("vehicle ")
     assert "HTTP 404" in ended.complaint
 
@@ -65,12 +65,50 @@ async def test_json(call: Call, filled: Path) -> None:
     (line,) = ended.out.splitlines()
     status = json.loads(line)
     assert status.keys() == set(_STATUS_KEYS.split())
-    assert status["coverage"][0].keys() == {"from_date", "held_to", "include_hidden", "vehicles"}
-    assert status["runs"][0].keys() == set(_RUN_KEYS.split())
+    assert status["coverage"][0].keys() == {"from_date", "to_date", "include_hidden", "is_settled", "vehicles"}
+    assert status["runs"][0].keys() == {field.name for field in attrs.fields(RunStatus)}
     assert (ended.code, ended.err, status["vehicles"], status["failures"]) == (0, "", 10, 0)
     assert datetime.fromisoformat(status["fetched_at"]).utcoffset() == timedelta(0)
-    assert status["coverage"][0]["vehicles"] == 10
-    assert status["runs"][0]["left"] == 0
+    assert status["runs"][0]["finished_at"]
+
+
+async def test_a_window_is_checked(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """`--check` is exit code 0 if all days of the window are settled, 6 if some are provisional, 1 if some are missing."""
+    first, last = served.first_day, served.last_day
+    check = ["status", f"--store={path}", f"--from={first}", f"--to={last}", "--check"]
+    async with SessionStore(path):
+        pass
+    assert (await call(*check)).code == 1
+    assert (await call(*whole_fleet(served, path), "--settle-days=36000")).code == 0
+    provisional = await call(*check)
+    assert (provisional.code, provisional.err) == (6, "")
+    days = 10 * ((last - first).days + 1)
+    assert f"window    {first} to {last}: 0 settled, {days:,} provisional, 0 missing" in provisional.out
+    report = json.loads((await call(*check, "--json")).out)
+    assert report["days"] == {"settled": 0, "provisional": days, "missing": 0}
+    assert (await call(*check, f"--from={first - timedelta(days=1)}")).code == 1
+    for vehicle in served.vehicles:
+        for row in served.truth(vehicle, include_hidden=True):
+            end = {"unplug_time": row["plug_in_time"], "session_outcome": "optimized"}
+            served.update(vehicle, row["id"], **end)
+        served.set_current(vehicle, None)
+    assert (await call(*whole_fleet(served, path), "--fresh-for=0")).code == 0
+    assert (await call(*check)).code == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (["--check"], "--check needs --from and --to"),
+        (["--from=2026-01-01"], "--from and --to go together"),
+        (["--from=2026-01-02", "--to=2026-01-01"], "after"),
+    ],
+)
+async def test_a_wrong_window_is_exit_code_2(call: Call, filled: Path, argv: list[str], complaint: str) -> None:
+    """A window that is incomplete or reversed is a usage error."""
+    ended = await call("status", f"--store={filled}", *argv)
+    assert ended.code == 2
+    assert complaint in ended.complaint
 
 
 async def test_an_empty_store(call: Call, path: Path) -> None:

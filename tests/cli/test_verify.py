@@ -8,7 +8,7 @@ from pathlib import Path
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call
 
-_REPORT_KEYS = "checked matching superseded differing unproven failed requests differences failures is_clean"
+_REPORT_KEYS = "checked matching differing unproven failed requests differences failures is_clean"
 
 
 async def test_a_store_that_equals_the_api(call: Call, served: PoderoSimulator, filled: Path) -> None:
@@ -22,7 +22,7 @@ async def test_a_store_that_equals_the_api(call: Call, served: PoderoSimulator, 
 
 
 async def test_a_sample(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """`--sample` reads that many windows; the JSON report has fixed keys."""
+    """`--sample` reads that many vehicles; the JSON report has fixed keys."""
     asked = served.counts.requests["sessions"]
     ended = await call("verify", f"--store={filled}", "--sample=3", "--json")
     report = json.loads(ended.out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import assert_never, assert_type
 from uuid import UUID
 
@@ -36,6 +36,8 @@ from podero_async import (
 from podero_async.backfill import (
     BackfillPlan,
     BackfillReport,
+    Bounds,
+    DayCounts,
     SessionStore,
     VerifyReport,
     backfill,
@@ -128,6 +130,9 @@ def clients(org_id: UUID) -> None:
 
 async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSimulator) -> None:
     """A backfill, its plan and its verification return their reports."""
-    assert_type(await backfill(client, store, FIRST, LAST, refresh_days=7), BackfillReport)
+    half_a_day, bounds = timedelta(hours=12), Bounds(max_failed=0.1)
+    report = await backfill(client, store, FIRST, LAST, settle_days=30, fresh_for=half_a_day, bounds=bounds)
+    assert_type(report, BackfillReport)
+    assert_type(await store.days(FIRST, LAST), DayCounts)
     assert_type(await plan_backfill(client, store, FIRST, LAST, vehicles=simulator.vehicles), BackfillPlan)
     assert_type(await verify(client, store, sample=100), VerifyReport)

@@ -113,8 +113,8 @@ class StoreBackend(Protocol):
     async def is_in_roster(self, vehicle: VehicleRef) -> bool:
         """Return whether the run's roster has the vehicle under its user."""
 
-    async def absent_share(self) -> tuple[int, int]:
-        """Return how many stored sessions the run's reads did not return, and how many they had to return."""
+    async def absent_share(self, run_id: int) -> tuple[int, int]:
+        """Return how many stored sessions the run's reads did not return, and how many there are in their windows."""
 
     async def confirming_items(self, include_hidden: bool, first_number: int) -> list[WorkItem]:
         """Return the work items that decide about absent sessions; numbered from `first_number` on."""

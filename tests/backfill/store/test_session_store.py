@@ -22,6 +22,7 @@ from podero_async import ConfigurationError, PoderoClient
 from podero_async._paging.window import Window
 from podero_async.backfill import (
     ApiDownError,
+    DayCounts,
     NotAStoreError,
     Progress,
     SessionStore,
@@ -227,15 +228,16 @@ async def test_an_interrupted_creation_is_repeated(path: Path) -> None:
     """A file that a killed process left during the creation is replaced."""
     path.with_name(f"{path.name}.{os.getpid()}.new").write_bytes(b"half a header")
     async with SessionStore(path) as store:
-        assert (await store.status()).schema_version == 2
+        assert (await store.status()).schema_version == 3
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
 async def test_two_processes_that_create_a_store_get_the_same_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If another process creates the store first, its file is opened instead of replaced."""
     async with SessionStore(path) as store:
-        await store.query("SELECT 1")
-        await store.backend.claim(OWNER)
+        await store.query(
+            "INSERT INTO meta VALUES ('organization', ?), ('origin', ?) RETURNING key", attrs.astuple(OWNER)
+        )
     exists = Path.exists
     monkeypatch.setattr(Path, "exists", lambda self: self != path and exists(self))  # not created yet at this time
     async with SessionStore(path) as store:
@@ -294,7 +296,7 @@ async def test_a_store_closes_after_a_cancelled_query(path: Path) -> None:
 
 def test_errors_pickle() -> None:
     """Errors keep their arguments when they are pickled."""
-    report = Progress().report(Window(FIRST, LAST), None, finished=False, seconds=0.0)
+    report = Progress().report(Window(FIRST, LAST), None, DayCounts(), finished=False, seconds=0.0)
     for error in (StoreFullError("disk full", "/x"), ApiDownError("down", report)):
         copy = pickle.loads(pickle.dumps(error))
         assert (type(copy), str(copy), copy.args) == (type(error), str(error), error.args)

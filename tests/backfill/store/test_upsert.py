@@ -1,130 +1,195 @@
-"""The upsert of a batch: the rules for sessions, receipts, rejected rows and failures."""
+"""The upsert of a batch: the rules for sessions, receipts, rejected rows, failures and counts."""
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import attrs
-import duckdb
 import pytest
 
-from podero_async import Completeness, ServerError, VehicleRef, VehicleSessions
-from podero_async._decode import decode_page
-from podero_async._paging.window import Window
+from podero_async import ChargingSession, Completeness, RejectedItem, SessionOutcome
 from podero_async.backfill._report import Written
-from podero_async.backfill._values import WorkItem, digest_of
+from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
+from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, owner_of
 from podero_async.backfill.store.duckdb.upsert import write_batch
-from tests._support.clients import page_body, wire_row
+from tests._support.clients import wire_row
+from tests._support.written_store import FIRST, LAST, ONE_DAY, START, Read, WrittenStore
 
-FIRST, LAST = date(2026, 1, 1), date(2026, 1, 31)
-START = datetime(2026, 2, 2, tzinfo=UTC)
-ONE_DAY = timedelta(days=1)
-
-
-@attrs.frozen
-class Read:
-    """The outcome of one vehicle."""
-
-    vehicle: int
-    rows: list[dict[str, Any]]
-    user: int = 1
-    days: tuple[date, date] = (FIRST, LAST)
-    include_hidden: bool = False
-    completeness: Completeness = Completeness.VERIFIED
-
-    @property
-    def ref(self) -> VehicleRef:
-        return VehicleRef(user_id=uuid.UUID(int=self.user), vehicle_id=uuid.UUID(int=self.vehicle))
-
-    @property
-    def window(self) -> Window:
-        return Window(*self.days, self.include_hidden)
-
-    def outcome(self) -> VehicleSessions:
-        page = decode_page(page_body(*self.rows))
-        return VehicleSessions(
-            vehicle=self.ref,
-            from_date=self.days[0],
-            to_date=self.days[1],
-            sessions=page.items,
-            completeness=self.completeness,
-            total=page.total,
-            rejected=page.rejected,
-        )
+_TICK = timedelta(microseconds=1)
 
 
-class Store:
-    """A store in memory that gets a batch a day."""
-
-    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
-        self.con = con
-        self.batches = count()
-        self.at = START
-
-    def write(self, *reads: Read, failed: tuple[Read, ...] = ()) -> Written:
-        self.at = START + next(self.batches) * ONE_DAY
-        batch = Batch(1)
-        for number, read in enumerate(reads):
-            batch.add(WorkItem(number, read.ref, read.window), read.outcome(), LAST, self.at)
-        for read in failed:
-            error = ServerError(500, f"down on {self.at:%d}", "GET", "/x")
-            batch.add_failure(WorkItem(99, read.ref, read.window), error, self.at)
-        batch.convert_pending()
-        return write_batch(self.con, batch)
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        return self.con.execute(sql).fetchall()
+def _uuid(number: int) -> UUID:
+    return UUID(int=number)
 
 
-@pytest.fixture
-def store() -> Iterator[Store]:
-    """Open an empty store."""
-    con = open_store(":memory:", read_only=False, memory_limit_mb=256)
-    yield Store(con)
-    close_store(con, Path(":memory:"))
+# --- vehicles and users ------------------------------------------------------------------------------------------------
 
 
-def test_a_withdrawn_row_that_returns_changed_is_restored(store: Store) -> None:
-    """A row that a read lacked is withdrawn; if a later read has it again, it is updated and no longer withdrawn."""
-    store.write(Read(1, [wire_row(1), wire_row(2)]))
-    assert store.write(Read(1, [wire_row(2)])).withdrawn == 1
-    assert store.write(Read(1, [wire_row(1, energy_charged_kwh=99.0), wire_row(2)])) == Written(changed=1, unchanged=1)
-    assert store.query(
-        "SELECT withdrawn_at, first_seen_at, changed_at FROM sessions WHERE energy_charged_kwh = 99"
-    ) == [(None, START, store.at)]
-
-
-def test_an_unreadable_row_prevents_withdrawals_of_its_own_vehicle_only(store: Store) -> None:
-    """If a row has no readable id, no row of its vehicle is withdrawn, but rows of other vehicles are."""
-    store.write(Read(1, [wire_row(1)]), Read(2, [wire_row(2)]))
-    written = store.write(Read(1, [wire_row(3, id=None)]), Read(2, []))
-    assert written == Written(withdrawn=1, rejected=1)
-    assert store.query("SELECT vehicle_id FROM sessions WHERE withdrawn_at IS NOT NULL") == [(uuid.UUID(int=2),)]
-
-
-def test_a_vehicle_without_sessions_has_a_receipt(store: Store) -> None:
-    """A read without rows writes a receipt with the digest of no ids."""
-    store.write(Read(1, []), Read(2, [wire_row(2)]))
-    assert store.query('SELECT vehicle_id, "count", run_id FROM receipts ORDER BY vehicle_id') == [
-        (uuid.UUID(int=1), 0, 1),
-        (uuid.UUID(int=2), 1, 1),
+@pytest.mark.parametrize("is_one_batch", [False, True])
+def test_a_session_that_moves_to_another_vehicle_moves_its_row(store: WrittenStore, is_one_batch: bool) -> None:
+    """A session that another vehicle returns is stored once, under that vehicle, and has changed."""
+    store.write(Read(1, [wire_row(1)]), Read(2, []))
+    reads = [Read(1, []), Read(2, [wire_row(1)])]
+    for part in [reads] if is_one_batch else [[read] for read in reads]:
+        written = store.write(*part)
+    assert written == Written(changed=1)
+    assert store.query("SELECT vehicle_id, first_seen_at, changed_at, absent_at FROM sessions") == [
+        (_uuid(2), START, store.at, None)
     ]
 
 
-def test_the_digest_in_sql_equals_the_digest_in_python(store: Store) -> None:
-    """A receipt's digest, which SQL computes, equals `digest_of` over the ids of its rows."""
-    reads = [Read(1, []), Read(2, [wire_row(2)]), Read(3, [wire_row(number) for number in (12, 3, 254, 30)])]
-    store.write(*reads)
-    expected = [(digest_of(row.id for row in read.outcome().sessions),) for read in reads]
-    assert store.query("SELECT digest FROM receipts ORDER BY vehicle_id") == expected
+def test_two_reads_of_a_batch_that_return_a_session_store_it_once(store: WrittenStore) -> None:
+    """If two vehicles return a session in one batch, it is stored once, as the later read returned it."""
+    assert store.write(Read(1, [wire_row(1)]), Read(2, [wire_row(1)])) == Written(new=1)
+    assert store.query("SELECT vehicle_id FROM sessions") == [(_uuid(2),)]
 
+
+def test_a_vehicle_that_two_users_list_keeps_the_user_of_its_rows(store: WrittenStore) -> None:
+    """While the user of a row lists the vehicle, and the session, another user's read of the vehicle changes nothing."""
+    store.roster((1, 1), (2, 1))
+    store.write(Read(1, [wire_row(1)], user=1))
+    for _ in range(2):
+        for reads in [[Read(1, [wire_row(1)], user=2)], [Read(1, [wire_row(1)], user=user) for user in (1, 2)]]:
+            assert store.write(*reads) == Written(unchanged=1)
+    changed = store.write(Read(1, [wire_row(1, energy_charged_kwh=99.0)], user=2))
+    assert changed == Written(changed=1)
+    assert store.query("SELECT user_id, energy_charged_kwh FROM sessions") == [(_uuid(1), 99.0)]
+
+
+def test_a_session_that_only_another_user_lists_changes_its_user(store: WrittenStore) -> None:
+    """A row whose user's read no longer returned it takes the other user of the vehicle, and is not withdrawn."""
+    store.roster((1, 1), (2, 1))
+    store.write(Read(1, [wire_row(1)], user=1))
+    store.write(Read(1, [], user=1))
+    assert store.write(Read(1, [wire_row(1)], user=2)) == Written(changed=1)
+    assert store.query("SELECT user_id, changed_at, absent_at FROM sessions") == [(_uuid(2), store.at, None)]
+
+
+def test_a_vehicle_that_moves_to_another_user_takes_its_rows_along(store: WrittenStore) -> None:
+    """If the row's user no longer lists the vehicle, the read of another user changes the user of the row."""
+    store.roster((1, 1))
+    store.write(Read(1, [wire_row(1)], user=1))
+    store.roster((2, 1))
+    assert store.write(Read(1, [wire_row(1)], user=2)) == Written(changed=1)
+    assert store.query("SELECT user_id, changed_at FROM sessions") == [(_uuid(2), store.at)]
+
+
+# --- the time of a change ----------------------------------------------------------------------------------------------
+
+
+def test_changes_are_ordered_even_if_the_clock_is_set_back(tmp_path: Path) -> None:
+    """Each commit's `changed_at` is later than all earlier ones, also if the clock was set back and the store reopened."""
+    path = str(tmp_path / "fleet.duckdb")
+    changes = []
+    for number, now in enumerate([START, START - 9 * ONE_DAY, START, START + ONE_DAY]):
+        con = open_store(path, read_only=False, memory_limit_mb=256)
+        store = WrittenStore(con)
+        for energy_kwh in (number, number + 0.5):
+            store.write(Read(1, [wire_row(1, energy_charged_kwh=energy_kwh)]), now=now)
+            changes += store.query("SELECT changed_at FROM sessions")
+        close_store(con, tmp_path / "fleet.duckdb")
+    expected = [START + number * _TICK for number in range(6)] + [START + ONE_DAY, START + ONE_DAY + _TICK]
+    assert changes == [(at,) for at in expected]
+
+
+def test_a_read_without_news_changes_nothing_visible(store: WrittenStore) -> None:
+    """If a session is returned as it is stored, only `fetched_at` moves."""
+    store.write(Read(1, [wire_row(1)]))
+    assert store.write(Read(1, [wire_row(1)])) == Written(unchanged=1)
+    assert store.query("SELECT fetched_at, first_seen_at, changed_at FROM sessions") == [(store.at, START, START)]
+
+
+# --- receipts ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_vehicle_without_sessions_has_a_receipt(store: WrittenStore) -> None:
+    """A read without rows writes a receipt."""
+    store.write(Read(1, []), Read(2, [wire_row(2)]))
+    assert store.query('SELECT vehicle_id, "count", run_id FROM receipts ORDER BY vehicle_id') == [
+        (_uuid(1), 0, 1),
+        (_uuid(2), 1, 1),
+    ]
+
+
+def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
+    """A receipt's digest changes with the id or any field of a session, but not with the order of the sessions."""
+    (row,) = Read(1, [wire_row(1)]).outcome().sessions
+    other = attrs.evolve(row, id=_uuid(2))
+    digests = [_digest(store, row, other)]
+    assert _digest(store, other, row) == digests[0]
+    for name, kind in SESSION_COLUMNS.items():
+        value: Any = not getattr(row, name) if kind == "BOOLEAN" else _OTHER_VALUES[kind]
+        digests.append(_digest(store, attrs.evolve(row, **{name: value}), other))
+    digests.append(_digest(store))
+    assert len(set(digests)) == len(SESSION_COLUMNS) + 2
+    assert {len(digest) for digest in digests} == {32}
+
+
+_OTHER_VALUES = {
+    "UUID": _uuid(9),
+    "TIMESTAMPTZ": START,
+    "DOUBLE": 7.5,
+    "VARCHAR": SessionOutcome.IN_PROGRESS,
+    "INTEGER": 7,
+}
+
+
+def _digest(store: WrittenStore, *sessions: ChargingSession) -> str:
+    batch, read = Batch(1), Read(1, [])
+    outcome = attrs.evolve(read.outcome(), sessions=list(sessions))
+    batch.add(WorkItem(1, read.ref, read.window), outcome, store.at, None)
+    batch.convert_pending()
+    write_batch(store.con, batch, store.at)
+    ((digest,),) = store.query("SELECT digest FROM receipts LIMIT 1 OFFSET (SELECT count(*) - 1 FROM receipts)")
+    return str(digest)
+
+
+# --- days that a read does not settle ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "days"),
+    [
+        ({}, []),
+        ({"unplug_time": None, "inferred_session_end": "2026-01-02T00:00:00Z"}, []),
+        ({"unplug_time": None}, [date(2026, 1, 1)]),
+        ({"session_outcome": "in_progress"}, [date(2026, 1, 1)]),
+        ({"unplug_time": None, "plug_in_time": "2026-01-05T23:30:00-02:00"}, [date(2026, 1, 6)]),
+        ({"is_at_home": "perhaps"}, [date(2026, 1, 1)]),
+        ({"is_at_home": "perhaps", "plug_in_time": "2026-01-05T23:30:00-02:00"}, [date(2026, 1, 6)]),
+        ({"is_at_home": "perhaps", "plug_in_time": "2026-01-05T23:30:00"}, [date(2026, 1, 5)]),
+        ({"is_at_home": "perhaps", "plug_in_time": "2026-02-05T23:30:00Z"}, [None]),
+        ({"plug_in_time": "yesterday"}, [None]),
+        ({"plug_in_time": None}, [None]),
+        ({"plug_in_time": "0001-01-01T00:00:00+01:00"}, [None]),
+    ],
+)
+def test_a_session_that_is_going_on_or_was_rejected_leaves_its_day_unsettled(
+    fields: dict[str, Any], days: list[date | None]
+) -> None:
+    """A day is unsettled if one of its sessions shows no end or was rejected; all days, if the session's day is unknown."""
+    batch, read = Batch(1), Read(1, [wire_row(1, **fields)])
+    batch.add(WorkItem(7, read.ref, read.window), read.outcome(), START, None)
+    batch.convert_pending()
+    assert batch.tables()["arrow_unsettled"].to_pylist() == [{"task": 7, "day": day} for day in days]
+
+
+def test_a_rejected_row_that_is_no_object_leaves_all_days_unsettled() -> None:
+    """If a rejected row has no fields, every day of its read is unsettled."""
+    batch, read = Batch(1), Read(1, [])
+    for raw in ("text", [1], None, 5):
+        rejected = [RejectedItem(index=0, path="$", reason="-", raw=raw)]
+        outcome = attrs.evolve(read.outcome(), rejected=rejected)
+        batch.add(WorkItem(7, read.ref, read.window), outcome, datetime(2026, 2, 2, tzinfo=UTC), None)
+    assert batch.tables()["arrow_unsettled"].to_pylist() == 4 * [{"task": 7, "day": None}]
+
+
+# --- rejected rows and failures ----------------------------------------------------------------------------------------
 
 LATER, EARLIER = (FIRST + ONE_DAY, LAST), (FIRST, LAST - ONE_DAY)
 WIDER = (FIRST - ONE_DAY, LAST + ONE_DAY)
@@ -150,12 +215,12 @@ WIDER = (FIRST - ONE_DAY, LAST + ONE_DAY)
     ],
 )
 def test_a_rejected_row_stays_until_a_proven_read_replaces_it(
-    store: Store, first: dict[str, Any], second: dict[str, Any], stays: bool
+    store: WrittenStore, first: dict[str, Any], second: dict[str, Any], stays: bool
 ) -> None:
     """A rejected row is deleted if a proven read covers its window, or returns its session in readable form."""
     store.write(Read(**{"vehicle": 1, "rows": [wire_row(5, is_at_home=5)], **first}))
     store.write(Read(**{"vehicle": 1, "rows": [], **second}))
-    assert store.query("SELECT session_id FROM rejected_items") == [(uuid.UUID(int=5),)] * stays
+    assert store.query("SELECT session_id FROM rejected_items") == [(_uuid(5),)] * stays
 
 
 @pytest.mark.parametrize(
@@ -165,18 +230,72 @@ def test_a_rejected_row_stays_until_a_proven_read_replaces_it(
         ({"days": WIDER}, False),
         ({"days": LATER}, True),
         ({"days": EARLIER}, True),
-        ({"include_hidden": True}, True),
+        ({"include_hidden": True}, False),
+        ({"completeness": Completeness.UNPROVEN}, True),
         ({"vehicle": 2}, True),
         ({"user": 2}, True),
         ({"vehicle": 2, "user": 2}, True),
     ],
 )
-def test_a_failure_stays_until_its_whole_window_is_tried_again(
-    store: Store, second: dict[str, Any], stays: bool
+def test_a_failure_stays_until_its_whole_window_is_read(
+    store: WrittenStore, second: dict[str, Any], stays: bool
 ) -> None:
-    """A failure is replaced by an attempt at a window that covers its own, with the same vehicle and settings."""
+    """A failure is deleted by a proven read that covers its window, with the same user and vehicle."""
     store.write(failed=(Read(1, []),))
-    store.write(failed=(Read(1, []),))
-    assert store.query("SELECT run_id, message FROM failures") == [(1, "HTTP 500: down on 03 (GET /x)")]
     store.write(Read(**{"vehicle": 1, "rows": [], **second}))
     assert len(store.query("FROM failures")) == stays
+
+
+@pytest.mark.parametrize(
+    ("days", "rows", "is_known"),
+    [
+        ((FIRST, LAST), 1, True),
+        (LATER, 1, True),
+        ((FIRST, FIRST), 1, True),
+        ((LAST + ONE_DAY, LAST + ONE_DAY), 2, True),
+        ((LAST + 2 * ONE_DAY, LAST + 3 * ONE_DAY), 2, False),
+    ],
+)
+def test_a_repeated_failure_keeps_the_time_of_the_first_one(
+    store: WrittenStore, days: tuple[date, date], rows: int, is_known: bool
+) -> None:
+    """A failure replaces those whose days it shares, and keeps the first time of those that it shares or adjoins."""
+    store.write(failed=(Read(1, []), Read(2, [])))
+    first = store.at
+    store.write(failed=(Read(1, [], days=days),))
+    found = store.query(f"SELECT first_failed_at, failed_at, message FROM failures WHERE vehicle_id = '{_uuid(1)}'")
+    assert len(found) == rows
+    assert (first if is_known else store.at, store.at, "HTTP 500: down on 03 (GET /x)") in found
+
+
+def test_an_unproven_read_is_a_failure(store: WrittenStore) -> None:
+    """A read that is not proven complete is stored with its sessions, and with a failure that tells the reason."""
+    assert store.write(Read(1, [wire_row(1)], completeness=Completeness.UNPROVEN)).new == 1
+    assert store.query("SELECT kind, message FROM failures") == [
+        ("CompletenessError", "the list could not be proven complete: the pages share no row")
+    ]
+
+
+def test_a_batch_counts_into_its_run(store: WrittenStore) -> None:
+    """The row of a run has the counts of all batches that were committed."""
+    store.con.execute(
+        "INSERT INTO runs (run_id, from_date, to_date, include_hidden, scope, vehicles, started_at)"
+        " VALUES (1, '2026-01-01', '2026-01-31', false, '', 3, now())"
+    )
+    store.write(Read(1, [wire_row(1), wire_row(2)]), Read(2, [wire_row(3, id=None)]))
+    store.write(Read(1, [wire_row(1), wire_row(2, energy_charged_kwh=1.0)], completeness=Completeness.UNPROVEN))
+    store.write(failed=(Read(3, []),))
+    assert store.query(
+        "SELECT done, failed, unproven, requests, sessions_new, sessions_changed, sessions_unchanged, rejected FROM runs"
+    ) == [(3, 1, 1, 3, 2, 1, 1, 1)]
+
+
+def test_a_store_is_claimed_with_its_first_read(store: WrittenStore) -> None:
+    """A batch of failures alone leaves a store without an owner; the first read gives it one, which stays."""
+    one, other = StoreOwner("one", "https://x"), StoreOwner("other", "https://x")
+    for owner, reads, expected in [(other, [], None), (one, [Read(1, [])], one), (other, [Read(1, [])], one)]:
+        batch = Batch(1, owner)
+        for number, read in enumerate(reads):
+            batch.add(WorkItem(number, read.ref, read.window), read.outcome(), START, None)
+        write_batch(store.con, batch, START)
+        assert owner_of(store.con) == expected

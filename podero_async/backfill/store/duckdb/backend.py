@@ -21,7 +21,8 @@ from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, 
 from podero_async.backfill.errors import StoreError
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
 from podero_async.backfill.store.duckdb import absence, queries, runs, schema, upsert, vehicles, work
-from podero_async.backfill.store.duckdb.columns import ArrowBatchBuilder, Batch
+from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
+from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.models import VehicleFailure, VehicleRef
@@ -133,8 +134,8 @@ class DuckDBBackend:
     async def write_batch(self, batch: Batch, at: datetime) -> Written:
         return await self.call(upsert.write_batch, batch, at)
 
-    async def absent_share(self) -> tuple[int, int]:
-        return await self.call(absence.absent_share)
+    async def absent_share(self, run_id: int) -> tuple[int, int]:
+        return await self.call(absence.absent_share, run_id)
 
     async def confirming_items(self, include_hidden: bool, first_number: int) -> list[WorkItem]:
         return await self.call(absence.confirming_items, include_hidden, first_number)

@@ -1,32 +1,34 @@
-"""Batches of outcomes as Arrow tables.
-
-Sessions are converted in the event loop, at most 255 at a time as they arrive, in 1 to 2 ms. A conversion in the writing
-thread would hold the interpreter's lock and delay each system call of the event loop.
-"""
+"""Batches of outcomes as Arrow tables."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
-from functools import partial
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
 import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-from podero_async.backfill._report import Written
-from podero_async.backfill._values import Limits, WorkItem
-from podero_async.backfill.store._protocol import CommitBatch
+from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
-from podero_async.models import ChargingSession, Completeness, RejectedItem, VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.errors import CompletenessError
+from podero_async.models import (
+    ChargingSession,
+    Completeness,
+    RejectedItem,
+    SessionOutcome,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
 
-__all__ = ["ArrowBatchBuilder", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
+__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
 
-_ROWS_PER_SLICE = 128
+ROWS_PER_SLICE = 128
 
 _UUID = pa.uuid()
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -46,7 +48,9 @@ _ERROR = [("kind", pa.string()), ("message", pa.string())]
 _REASON = [("path", pa.string()), ("reason", pa.string()), ("raw", pa.string())]
 
 _SESSION = pa.schema([_TASK, *((name, _TYPES[kind]) for name, kind in SESSION_COLUMNS.items())])
-_READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("held_to", pa.date32()), ("fetched_at", _MOMENT)])
+_COVERAGE = [("fetched_at", _MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
+_READ = pa.schema([_TASK, *_KEY, *_COUNTS, *_COVERAGE])
+_UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
 _REJECTED = pa.schema([_TASK, ("session_id", _UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", _MOMENT)])
 _UNLISTED = pa.schema([("user_id", _UUID), *_ERROR])
@@ -61,10 +65,17 @@ class Batch:
     """The outcomes of a run that one transaction commits."""
 
     run_id: int
+    owner: StoreOwner | None = None
+    """Claims the store with the first read, unless the store has an owner."""
     outcomes: int = 0
     rows: int = 0
+    done: int = 0
+    failed: int = 0
+    unproven: int = 0
+    requests: int = 0
+    retries: int = 0
     _reads: list[tuple[Any, ...]] = attrs.field(factory=list)
-    _rejected: list[tuple[Any, ...]] = attrs.field(factory=list)
+    _rejected: list[tuple[int, RejectedItem]] = attrs.field(factory=list)
     _failures: list[tuple[Any, ...]] = attrs.field(factory=list)
     _slices: list[pa.RecordBatch] = attrs.field(factory=list)
     _pending: list[tuple[int, ChargingSession]] = attrs.field(factory=list)
@@ -73,30 +84,46 @@ class Batch:
         self,
         item: WorkItem,
         outcome: VehicleSessions,
-        complete_until: date,
         at: datetime,
+        settle_to: date | None,
         *,
         converted: Sequence[SessionColumns] = (),
     ) -> None:
-        """Add the sessions of a vehicle: the first ones already converted, the others as they are."""
+        """Add the sessions of a vehicle: the first ones already converted, the others as they are.
+
+        Args:
+            item: The work item.
+            outcome: Its sessions. If they are not proven complete, a failure is added as well.
+            at: The time of the read.
+            settle_to: The last day that the read may settle; None settles no day.
+            converted: The first sessions as columns.
+        """
         for columns in converted:
             self._take(columns)
-        rest = outcome.sessions[len(converted) * _ROWS_PER_SLICE :]
+        rest = outcome.sessions[len(converted) * ROWS_PER_SLICE :]
         self._pending.extend((item.number, row) for row in rest)
-        self._rejected.extend(_rejected_row(item.number, rejected) for rejected in outcome.rejected)
-        self._reads.append(_read_row(item, outcome, complete_until, at))
+        self._rejected.extend((item.number, rejected) for rejected in outcome.rejected)
+        self._reads.append(_read_row(item, outcome, at, settle_to))
+        if outcome.completeness is Completeness.UNPROVEN:
+            self.unproven += 1
+            message = f"the list could not be proven complete: {outcome.reason}"
+            self._failures.append((*_key(item), CompletenessError.__name__, _clean(message), at))
         self.rows += len(outcome.sessions)
+        self.requests += outcome.requests
+        self.retries += outcome.retries
+        self.done += 1
         self.outcomes += 1
 
     def add_failure(self, item: WorkItem, error: Exception, at: datetime) -> None:
         """Add a vehicle that failed."""
         self._failures.append((*_key(item), type(error).__name__, _clean(str(error)), at))
+        self.failed += 1
         self.outcomes += 1
 
     @property
     def is_slice_pending(self) -> bool:
         """Whether enough sessions for a slice are not converted yet."""
-        return len(self._pending) >= _ROWS_PER_SLICE
+        return len(self._pending) >= ROWS_PER_SLICE
 
     def convert_pending(self) -> None:
         """Convert the sessions that are not converted yet."""
@@ -104,59 +131,33 @@ class Batch:
         if pending:
             self._take(SessionColumns.of(pending))
 
+    @property
+    def has_duplicates(self) -> bool:
+        """Whether two reads return the same session."""
+        ids = pa.chunked_array([each.column("id").storage for each in self._slices], pa.binary(16))
+        return bool(pc.count_distinct(ids).as_py() < len(ids))
+
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables by name. Their rows refer to a read by the number of its work item, `task`."""
+        sessions = pa.Table.from_batches(self._slices, _SESSION)
         return {
-            "arrow_sessions": pa.Table.from_batches(self._slices, _SESSION),
+            "arrow_sessions": sessions,
             "arrow_reads": _table(self._reads, _READ),
-            "arrow_rejected": _table(self._rejected, _REJECTED),
+            "arrow_unsettled": pa.concat_tables([_open_days(sessions), self._rejected_days()]),
+            "arrow_rejected": _table([_rejected_row(*each) for each in self._rejected], _REJECTED),
             "arrow_failures": _table(self._failures, _FAILURE),
         }
 
     def _take(self, columns: SessionColumns) -> None:
         self._slices.extend(columns.stored)
-        self._rejected.extend(_rejected_row(number, item) for number, item in columns.refused)
+        self._rejected.extend(columns.refused)
 
-
-class ArrowBatchBuilder:
-    """Gathers the outcomes of a run in a batch. When the batch is sealed, a new one starts."""
-
-    def __init__(
-        self, run_id: int, complete_until: date, limits: Limits, write: Callable[[Batch], Awaitable[Written]]
-    ) -> None:
-        self._complete_until = complete_until
-        self._limits = limits
-        self._write = write
-        self._batch = Batch(run_id)
-
-    @property
-    def is_empty(self) -> bool:
-        return not self._batch.outcomes
-
-    @property
-    def is_full(self) -> bool:
-        batch, limits = self._batch, self._limits
-        return batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
-
-    async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime) -> None:
-        if self._batch.is_slice_pending:
-            self._batch.convert_pending()
-            await asyncio.sleep(0)
-        converted = []
-        for start in range(0, len(outcome.sessions) - _ROWS_PER_SLICE, _ROWS_PER_SLICE):
-            rows = outcome.sessions[start : start + _ROWS_PER_SLICE]
-            converted.append(SessionColumns.of([(item.number, row) for row in rows]))
-            await asyncio.sleep(0)
-        # The batch may have been sealed during the conversion: from here on, nothing is awaited.
-        self._batch.add(item, outcome, self._complete_until, at, converted=converted)
-
-    def add_failure(self, item: WorkItem, error: Exception, at: datetime) -> None:
-        self._batch.add_failure(item, error, at)
-
-    def seal(self) -> CommitBatch:
-        batch, self._batch = self._batch, Batch(self._batch.run_id)
-        batch.convert_pending()
-        return partial(self._write, batch)
+    def _rejected_days(self) -> pa.Table:
+        """Return the days of the rejected rows; None stands for all days of the read."""
+        if not self._rejected:
+            return _UNSETTLED.empty_table()
+        days = {number: (first, last) for number, _, _, first, last, *_ in self._reads}
+        return _table([(number, _day_of(item, *days[number])) for number, item in self._rejected], _UNSETTLED)
 
 
 @attrs.frozen
@@ -220,12 +221,18 @@ def _key(item: WorkItem) -> tuple[Any, ...]:
     return (item.vehicle.user_id, item.vehicle.vehicle_id, *attrs.astuple(item.window))
 
 
-def _read_row(item: WorkItem, outcome: VehicleSessions, complete_until: date, at: datetime) -> tuple[Any, ...]:
-    total, count = min(outcome.total, 2**63 - 1), len(outcome.sessions)
-    held_to = min(item.window.to_date, complete_until)
-    is_stored = outcome.completeness is not Completeness.UNPROVEN and held_to >= item.window.from_date
-    counts = (outcome.completeness.value, total, count, outcome.requests)
-    return (item.number, *_key(item), *counts, held_to if is_stored else None, at)
+def _read_row(item: WorkItem, outcome: VehicleSessions, at: datetime, settle_to: date | None) -> tuple[Any, ...]:
+    total = min(outcome.total, 2**63 - 1)
+    counts = (outcome.completeness.value, total, len(outcome.sessions), outcome.requests)
+    return (item.number, *_key(item), *counts, at, settle_to, item.is_confirming)
+
+
+def _open_days(sessions: pa.Table) -> pa.Table:
+    """Return the days on which sessions that show no end were plugged in."""
+    shows_no_end = pc.and_(pc.is_null(sessions["unplug_time"]), pc.is_null(sessions["inferred_session_end"]))
+    is_in_progress = pc.equal(sessions["session_outcome"], SessionOutcome.IN_PROGRESS.value)
+    rows = sessions.filter(pc.or_(shows_no_end, pc.fill_null(is_in_progress, False)))
+    return pa.Table.from_arrays([rows["task"], pc.cast(rows["plug_in_time"], pa.date32())], schema=_UNSETTLED)
 
 
 def _rejected_row(number: int, item: RejectedItem) -> tuple[Any, ...]:
@@ -246,6 +253,17 @@ def _id_of(item: RejectedItem) -> UUID | None:
         return UUID(str(item.raw["id"]))
     except (KeyError, TypeError, ValueError, IndexError):
         return None
+
+
+def _day_of(item: RejectedItem, first: date, last: date) -> date | None:
+    """Return the day on which a rejected session was plugged in; None if it is unknown or outside the window."""
+    try:
+        moment = item.raw["plug_in_time"]
+        moment = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
+        day = (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return day if first <= day <= last else None
 
 
 def _clean(text: str) -> str:

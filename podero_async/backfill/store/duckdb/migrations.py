@@ -73,8 +73,9 @@ SELECT run_id, coalesce(o.from_date, r.from_date) AS from_date, coalesce(o.to_da
     coalesce(o.include_hidden, r.include_hidden) AS include_hidden, coalesce(o.scope, 'unknown') AS scope,
     coalesce(o.vehicles, r.vehicles) AS vehicles, coalesce(o.started_at, r.started_at) AS started_at, o.finished_at,
     coalesce(r.done, 0) AS done, coalesce(r.unproven, 0) AS unproven, coalesce(r.requests, 0) AS requests,
-    (SELECT count(*) FROM old_failures f WHERE f.run_id = run_id) AS failed
-FROM old_runs o FULL JOIN reads r USING (run_id) ORDER BY run_id
+    coalesce(f.failed, 0) AS failed
+FROM old_runs o FULL JOIN reads r USING (run_id)
+LEFT JOIN (SELECT run_id, count(*) AS failed FROM old_failures GROUP BY run_id) f USING (run_id) ORDER BY run_id
 """
 # The days that receipts say were read, in two layers: all of them, and those that were old enough when they were read.
 # Which receipt read a day last is not kept: the oldest of a span of days is named, so nothing seems newer than it is.

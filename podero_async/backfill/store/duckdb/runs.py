@@ -48,6 +48,7 @@ _UNPROVEN = "CompletenessError"
 
 def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, scope: str, *, is_of_fleet: bool) -> Run:
     """Store the record of a run over the roster, and plan its work items."""
+    absence.start(con)
     values = attrs.asdict(settings.window) | {"scope": scope, "now": settings.started}
     with transaction(con):
         vehicles, items, skipped = plan_work(con, settings)
@@ -62,7 +63,6 @@ def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, scope: str,
             con.execute("CREATE OR REPLACE TEMP TABLE old_unlisted AS FROM failures WHERE vehicle_id IS NULL")
             con.execute("DELETE FROM failures WHERE vehicle_id IS NULL")
             con.execute(_UNLISTED, {name: values[name] for name in ("run", "include_hidden", "now")})
-    absence.start(con)
     return Run(last + 1, vehicles, items, skipped)
 
 

@@ -1,137 +1,193 @@
-"""The upsert: the transaction that stores a batch as sessions, receipts, failures and rejected rows.
+"""The upsert: the transaction that stores a batch as sessions, receipts, failures, rejected rows and coverage.
 
-A stored row of a vehicle in the batch is updated or withdrawn, a new one is inserted. The cost depends on the size of the
-batch, not of the store: DuckDB skips a group of rows if its vehicle ids lie outside the range of the batch, and
-batches arrive in the order of these ids.
+The ids of the batch are looked up in the whole table, so that no id is stored twice, whichever vehicle returns it. That is
+one scan of the column of ids; everything else reads only the groups of rows that contain a row or a vehicle of the batch.
 """
 
 # ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import duckdb
 
 from podero_async.backfill._report import Written
+from podero_async.backfill.store.duckdb import coverage
+from podero_async.backfill.store.duckdb.absence import find_absent
+from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
-from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
+from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, claim
 
 __all__ = ["write_batch"]
 
-_CONTENT = ["user_id", "vehicle_id", *(name for name in SESSION_COLUMNS if name != "id")]
-_IS_CHANGED = " OR ".join(f"s.{name} IS DISTINCT FROM i.{name}" for name in _CONTENT)
-_SET = ", ".join(f"{name} = i.{name}" for name in _CONTENT)
+_CONTENT = [name for name in SESSION_COLUMNS if name != "id"]
+_DIFFERS = " OR ".join(f"s.{name} IS DISTINCT FROM i.{name}" for name in _CONTENT)
+_SET = ", ".join(f"{name} = i.{name}" for name in ("user_id", "vehicle_id", *_CONTENT, "fetched_at"))
 _COLUMNS = ", ".join(f"i.{name}" for name in SESSION_COLUMNS)
-_NEAR = "s.vehicle_id BETWEEN $low AND $high"
 
-_INCOMING = """
-CREATE OR REPLACE TEMP TABLE incoming AS
-SELECT {distinct} r.user_id, r.vehicle_id, {columns}, r.fetched_at
-FROM arrow_sessions i JOIN arrow_reads r USING (task)
+_FIND = """
+CREATE OR REPLACE TEMP TABLE found AS SELECT s.rowid AS pos, s.id FROM sessions s SEMI JOIN arrow_sessions USING (id)
 """
-_HAS_DUPLICATES = "SELECT count(DISTINCT id) < count(*) FROM arrow_sessions"
-_KNOWN = """
-SELECT count(*), min(vehicle_id), max(vehicle_id) FROM receipts
-WHERE vehicle_id BETWEEN (SELECT min(vehicle_id) FROM arrow_reads) AND (SELECT max(vehicle_id) FROM arrow_reads)
-  AND vehicle_id IN (SELECT vehicle_id FROM arrow_reads)
+# If reads of one batch return the same session, the last read counts.
+_DISTINCT, _LAST = "DISTINCT ON (i.id)", "ORDER BY i.id, r.fetched_at DESC, task DESC"
+_INCOMING = f"""
+SELECT {{distinct}} {_COLUMNS}, r.user_id, r.vehicle_id, r.fetched_at{{flags}}
+FROM arrow_sessions i JOIN arrow_reads r USING (task) {{stored}} {{last}}
 """
-_STORED = f"""
-CREATE OR REPLACE TEMP TABLE stored AS
-SELECT s.id, ({_IS_CHANGED}) AS is_changed FROM sessions s JOIN incoming i USING (id) WHERE {_NEAR}
+_FLAGS = f""", s.pos, s.user_id AS own_user_id, s.absent_at IS NOT NULL AS is_absent,
+    s.user_id <> r.user_id AND s.vehicle_id = r.vehicle_id AND NOT is_absent AND s.withdrawn_at IS NULL AS may_keep_user,
+    (s.vehicle_id <> r.vehicle_id OR s.withdrawn_at IS NOT NULL OR {_DIFFERS}) AS differs,
+    (differs OR s.user_id <> r.user_id) AS is_changed
+"""
+_STORED = "LEFT JOIN (SELECT s.*, pos FROM sessions s JOIN found f ON s.rowid = f.pos) s ON s.id = i.id"
+# If two users list a vehicle, its rows keep their user while the reads of this user return them.
+_KEEP_USER = """
+UPDATE incoming SET user_id = own_user_id, is_changed = differs FROM roster r
+WHERE may_keep_user AND r.user_id = own_user_id AND r.vehicle_id = incoming.vehicle_id
+"""
+_COUNT = """
+SELECT count(*) FILTER (is_changed), count(*) FILTER (NOT is_changed), count(*) FILTER (is_absent AND NOT is_changed)
+FROM incoming WHERE pos IS NOT NULL
 """
 _UPDATE_CHANGED = f"""
-UPDATE sessions s SET {_SET}, fetched_at = i.fetched_at, changed_at = i.fetched_at, withdrawn_at = NULL
-FROM incoming i WHERE s.id = i.id AND {_NEAR} AND i.id IN (SELECT id FROM stored WHERE is_changed)
+UPDATE sessions s SET {_SET}, changed_at = $at, absent_at = NULL, withdrawn_at = NULL
+FROM incoming i WHERE s.rowid = i.pos AND i.is_changed
 """
-_UPDATE_SEEN = f"""
-UPDATE sessions s SET fetched_at = i.fetched_at, withdrawn_at = NULL
-FROM incoming i WHERE s.id = i.id AND {_NEAR} AND i.id IN (SELECT id FROM stored WHERE NOT is_changed)
-"""
-_WITHDRAW = f"""
-UPDATE sessions s SET withdrawn_at = r.fetched_at FROM arrow_reads r
-WHERE {_NEAR} AND s.vehicle_id = r.vehicle_id AND s.user_id = r.user_id AND s.withdrawn_at IS NULL
-  AND s.plug_in_time >= r.from_date AND s.plug_in_time < r.to_date + 1 AND (r.include_hidden OR NOT s.is_hidden)
-  AND r.completeness <> 'unproven' AND NOT EXISTS (FROM incoming i WHERE i.id = s.id)
-  -- The server still has a row that could not be read; without an id, it may be any row of the vehicle.
-  AND NOT EXISTS (FROM arrow_rejected j WHERE j.task = r.task AND j.session_id IS NULL)
-  AND NOT EXISTS (FROM arrow_rejected j WHERE j.session_id = s.id)
-"""
-_INSERT = """
-INSERT INTO sessions BY NAME SELECT *, fetched_at AS first_seen_at FROM incoming i
-"""
-_INSERT_NEW = f"{_INSERT} ANTI JOIN stored USING (id)"
-_RECEIPTS = """
-INSERT INTO receipts BY NAME
-SELECT $run AS run_id, left(sha256(coalesce(ids, '')), 32) AS digest, r.* REPLACE (
-    coalesce(stored, 0) AS count,
-    -- A window with a row that could not be read stays missing, so that the next run reads it again.
-    CASE WHEN task IN (SELECT task FROM arrow_rejected) THEN NULL ELSE held_to END AS held_to
+_UPDATE_SEEN = (
+    "UPDATE sessions s SET fetched_at = i.fetched_at FROM incoming i WHERE s.rowid = i.pos AND NOT i.is_changed"
 )
+_CLEAR_ABSENT = """
+UPDATE sessions SET absent_at = NULL WHERE rowid IN (SELECT pos FROM incoming WHERE is_absent AND NOT is_changed)
+"""
+_INSERT = f"""
+INSERT INTO sessions BY NAME SELECT user_id, vehicle_id, {", ".join(SESSION_COLUMNS)}, fetched_at,
+    fetched_at AS first_seen_at, $at AS changed_at
+FROM {{incoming}}
+"""
+
+# DuckDB's hash of the fields: their texts would double the cost of the transaction.
+_RECEIPTS = f"""
+INSERT INTO receipts BY NAME
+SELECT $run AS run_id, left(sha256(coalesce(contents, '')), 32) AS digest,
+    r.* EXCLUDE (task, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count)
 FROM arrow_reads r LEFT JOIN (
-    SELECT task, count(*) AS stored, string_agg(id::VARCHAR, '' ORDER BY id::VARCHAR) AS ids
-    FROM arrow_sessions GROUP BY task
+    SELECT task, count(*) AS stored, string_agg(concat(id, hash({_COLUMNS})), ' ' ORDER BY id) AS contents
+    FROM arrow_sessions i GROUP BY task
 ) USING (task)
 """
 _DROP_REJECTED = """
 DELETE FROM rejected_items j USING arrow_reads r
 WHERE j.vehicle_id = r.vehicle_id AND j.user_id = r.user_id AND r.completeness <> 'unproven'
   AND ((r.from_date <= j.from_date AND r.to_date >= j.to_date AND (r.include_hidden OR NOT j.include_hidden))
-       OR j.session_id IN (SELECT id FROM incoming))
+       OR j.session_id IN (SELECT id FROM arrow_sessions))
 """
 _REJECTED = """
 INSERT INTO rejected_items BY NAME
 SELECT r.user_id, r.vehicle_id, r.from_date, r.to_date, r.include_hidden, j.* EXCLUDE (task), r.fetched_at
 FROM arrow_rejected j JOIN arrow_reads r USING (task)
 """
-_DROP_FAILURES = """
-DELETE FROM failures f USING {attempts} a
-WHERE f.vehicle_id = a.vehicle_id AND f.user_id = a.user_id AND f.include_hidden = a.include_hidden
-  AND a.from_date <= f.from_date AND a.to_date >= f.to_date
+_SAME_VEHICLE = "f.vehicle_id = a.vehicle_id AND f.user_id = a.user_id AND (a.include_hidden OR NOT f.include_hidden)"
+_DROP_FAILURES = f"""
+DELETE FROM failures f USING arrow_reads a
+WHERE {_SAME_VEHICLE} AND a.from_date <= f.from_date AND a.to_date >= f.to_date AND a.completeness <> 'unproven'
 """
-_FAILURES = "INSERT INTO failures BY NAME SELECT $run AS run_id, * FROM arrow_failures"
+# The window of a nightly run moves, or adjoins the one of the night before.
+_NEW_FAILURES = f"""
+CREATE OR REPLACE TEMP TABLE new_failures AS
+SELECT $run AS run_id, a.*, least(failed_at, (
+    SELECT min(f.first_failed_at) FROM failures f
+    WHERE {_SAME_VEHICLE} AND f.from_date <= a.to_date + 1 AND f.to_date >= a.from_date - 1
+)) AS first_failed_at FROM arrow_failures a
+"""
+_REPLACE_FAILURES = f"""
+DELETE FROM failures f USING new_failures a
+WHERE {_SAME_VEHICLE} AND f.from_date <= a.to_date AND f.to_date >= a.from_date
+"""
+_FAILURES = "INSERT INTO failures BY NAME FROM new_failures"
+_COUNTS = (
+    "done",
+    "failed",
+    "unproven",
+    "requests",
+    "retries",
+    "sessions_new",
+    "sessions_changed",
+    "sessions_unchanged",
+    "rejected",
+)
+_COUNT_INTO_RUN = f"UPDATE runs SET {', '.join(f'{name} = {name} + ${name}' for name in _COUNTS)} WHERE run_id = $run"
 
 
-def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch) -> Written:
-    """Store a batch in one transaction."""
+def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime) -> Written:
+    """Store a batch in one transaction.
+
+    Args:
+        con: The connection. Its temp table `roster` has the vehicles of the run.
+        batch: The batch.
+        at: The time, from which the time of the commit follows.
+    """
     tables = batch.tables()
     for name, table in tables.items():
         con.register(name, table)
+    rejected, failures = tables["arrow_rejected"].num_rows, tables["arrow_failures"].num_rows
+    at = commit_time(con, at)
     with transaction(con):
-        written = _write_sessions(con)
+        has_stored = _count(con, _FIND) > 0
+        find_absent(con, at, has_rejected=rejected > 0)
+        rows = _write_sessions(con, at, has_stored=has_stored, has_duplicates=batch.has_duplicates)
+        written = Written(*rows, rejected=rejected)
         con.execute(_RECEIPTS, {"run": batch.run_id})
         if _any(con, "rejected_items"):
             con.execute(_DROP_REJECTED)
-        con.execute(_REJECTED)
+        if rejected:
+            con.execute(_REJECTED)
         if _any(con, "failures"):
-            con.execute(_DROP_FAILURES.format(attempts="arrow_reads"))
-            con.execute(_DROP_FAILURES.format(attempts="arrow_failures"))
-        con.execute(_FAILURES, {"run": batch.run_id})
-    return Written(*written, tables["arrow_rejected"].num_rows)
+            con.execute(_DROP_FAILURES)
+        if failures:
+            con.execute(_NEW_FAILURES, {"run": batch.run_id})
+            con.execute(_REPLACE_FAILURES)
+            con.execute(_FAILURES)
+        coverage.record(con)
+        _count_into_run(con, batch, written)
+        if batch.owner and batch.done:
+            claim(con, batch.owner)
+    return written
 
 
-def _write_sessions(con: duckdb.DuckDBPyConnection) -> tuple[int, int, int, int]:
-    """Write the sessions of the batch; return how many are new, changed, unchanged and withdrawn.
+def _count_into_run(con: duckdb.DuckDBPyConnection, batch: Batch, written: Written) -> None:
+    """Add the batch to the counts of its run, so that a run that is killed shows them."""
+    rows = (written.new, written.changed, written.unchanged, written.rejected)
+    values = (batch.done, batch.failed, batch.unproven, batch.requests, batch.retries, *rows)
+    con.execute(_COUNT_INTO_RUN, dict(zip(_COUNTS, values, strict=True)) | {"run": batch.run_id})
 
-    1. If the store has a session with other fields, the row is updated and gets `changed_at`.
-    2. If the store has the same session, only `fetched_at` is updated. In both cases `withdrawn_at` is cleared.
-    3. If a proven read lacks a stored session of its window, the row gets `withdrawn_at`.
-    4. If the store does not have a session, a row is inserted.
+
+def _write_sessions(
+    con: duckdb.DuckDBPyConnection, at: datetime, *, has_stored: bool, has_duplicates: bool
+) -> tuple[int, int, int]:
+    """Write the sessions of the batch; return how many are new, changed and unchanged.
+
+    1. If the store does not have a session, a row is inserted.
+    2. If the stored row differs in a field, its vehicle or its user, or is withdrawn, it is updated and gets `changed_at`.
+    3. If the store has the same session, only `fetched_at` is updated.
     """
-    ((has_duplicates,),) = con.execute(_HAS_DUPLICATES).fetchall()
-    # Removing duplicates costs as much as the rest of the transaction, and they are rare.
-    con.execute(_INCOMING.format(distinct="DISTINCT ON (i.id)" if has_duplicates else "", columns=_COLUMNS))
-    # If no vehicle of the batch has a receipt, the store has no sessions of these vehicles: all rows are inserted.
-    known, low, high = con.execute(_KNOWN).fetchall()[0]
-    if not known:
-        return _count(con, _INSERT), 0, 0, 0
-    near = {"low": low, "high": high}
-    con.execute(_STORED, near)
-    changed = _count(con, _UPDATE_CHANGED, near)
-    unchanged = _count(con, _UPDATE_SEEN, near)
-    withdrawn = _count(con, _WITHDRAW, near)
-    return _count(con, _INSERT_NEW), changed, unchanged, withdrawn
+    distinct = {"distinct": _DISTINCT, "last": _LAST} if has_duplicates else {"distinct": "", "last": ""}
+    if not has_stored:
+        incoming = _INCOMING.format(**distinct, flags="", stored="")
+        return _count(con, _INSERT.format(incoming=f"({incoming})"), {"at": at}), 0, 0
+    incoming = _INCOMING.format(**distinct, flags=_FLAGS, stored=_STORED)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE incoming AS {incoming}")
+    con.execute(_KEEP_USER)
+    changed, unchanged, returned = con.execute(_COUNT).fetchall()[0]
+    if changed:
+        con.execute(_UPDATE_CHANGED, {"at": at})
+    if unchanged:
+        con.execute(_UPDATE_SEEN)
+    if returned:
+        con.execute(_CLEAR_ABSENT)
+    return _count(con, _INSERT.format(incoming="incoming WHERE pos IS NULL"), {"at": at}), changed, unchanged
 
 
 def _count(con: duckdb.DuckDBPyConnection, statement: str, values: dict[str, Any] | None = None) -> int:

@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async._paging.window import Window
-from podero_async.backfill._coverage import DayCounts, KnownDays, count_days, final_day, needs_of
+from podero_async.backfill._coverage import DayCounts, KnownDays, count_days, final_day, needs_of, stale_limits
 from podero_async.backfill._report import BackfillPlan
 from podero_async.backfill._values import RunSettings, WorkItem
 from podero_async.models import VehicleRef
@@ -25,7 +25,9 @@ _KNOWN = f"""
 CREATE OR REPLACE TEMP TABLE known AS
 WITH spans AS (
     SELECT {_PAIR}, from_date, to_date, CASE
-        WHEN is_settled THEN 's' WHEN read_at > $fresh_since AND read_at <= $now THEN 'f' ELSE 'p'
+        WHEN is_settled THEN 's'
+        WHEN read_at > CASE WHEN to_date <= $old_day THEN $old_since ELSE $fresh_since END AND read_at <= $now THEN 'f'
+        ELSE 'p'
     END AS state
     FROM coverage SEMI JOIN roster USING ({_PAIR}) WHERE include_hidden OR NOT $include_hidden
     UNION ALL
@@ -54,8 +56,8 @@ _NEEDS = pa.schema(
 _WORK = f"""
 CREATE OR REPLACE TEMP TABLE work AS
 WITH tries AS (
-    SELECT {_PAIR}, date_trunc('hour', max(at)) AS tried_at FROM (
-        SELECT {_PAIR}, read_at AS at FROM coverage
+    SELECT {_PAIR}, date_trunc('hour', max(moment)) AS tried_at FROM (
+        SELECT {_PAIR}, read_at AS moment FROM coverage
         UNION ALL SELECT {_PAIR}, failed_at FROM failures WHERE vehicle_id IS NOT NULL
     ) GROUP BY {_PAIR}
 )
@@ -122,9 +124,7 @@ def count_roster_days(con: duckdb.DuckDBPyConnection, settings: RunSettings) -> 
 
 
 def _find_known(con: duckdb.DuckDBPyConnection, settings: RunSettings) -> None:
-    values = {
-        "include_hidden": settings.window.include_hidden,
-        "fresh_since": settings.started - settings.fresh_for,
-        "now": settings.started,
-    }
-    con.execute(_KNOWN, values)
+    final = final_day(settings.started, settings.settle_days)
+    fresh_since, old_since, old_day = stale_limits(settings.started, settings.fresh_for, final)
+    values = {"include_hidden": settings.window.include_hidden, "now": settings.started}
+    con.execute(_KNOWN, values | {"fresh_since": fresh_since, "old_since": old_since, "old_day": old_day})

@@ -1,0 +1,26 @@
+"""The time of a commit, which `changed_at` takes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import duckdb
+
+__all__ = ["commit_time"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
+
+def commit_time(con: duckdb.DuckDBPyConnection, now: datetime) -> datetime:
+    """Return the time of the next commit: now, or just after the newest change if the clock is behind it.
+
+    The newest time is read from the table once, and then kept in a variable of the connection.
+    """
+    ((newest,),) = con.execute("SELECT getvariable('newest_change')").fetchall()
+    if newest is None:  # the first commit of the connection
+        con.execute("CREATE TEMP TABLE IF NOT EXISTS roster (user_id UUID, vehicle_id UUID)")
+        ((newest,),) = con.execute("SELECT coalesce(epoch_us(max(changed_at)), 0) FROM sessions").fetchall()
+    at: datetime = max(now, _EPOCH + (newest + 1) * _TICK)
+    con.execute("SET VARIABLE newest_change = ?", [(at - _EPOCH) // _TICK])
+    return at

@@ -1,0 +1,99 @@
+"""A store in memory that tests write to a batch at a time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import attrs
+import duckdb
+
+from podero_async import Completeness, ServerError, VehicleRef, VehicleSessions
+from podero_async._decode import decode_page
+from podero_async._paging.window import Window
+from podero_async.backfill._report import Written
+from podero_async.backfill._values import WorkItem
+from podero_async.backfill.store.duckdb import absence
+from podero_async.backfill.store.duckdb.columns import Batch
+from podero_async.backfill.store.duckdb.upsert import write_batch
+from tests._support.clients import page_body
+
+FIRST, LAST = date(2026, 1, 1), date(2026, 1, 31)
+START = datetime(2026, 2, 2, tzinfo=UTC)
+ONE_DAY = timedelta(days=1)
+
+
+@attrs.frozen
+class Read:
+    """The outcome of one vehicle."""
+
+    vehicle: int
+    rows: list[dict[str, Any]]
+    user: int = 1
+    days: tuple[date, date] = (FIRST, LAST)
+    include_hidden: bool = False
+    completeness: Completeness = Completeness.VERIFIED
+
+    @property
+    def ref(self) -> VehicleRef:
+        return VehicleRef(user_id=uuid.UUID(int=self.user), vehicle_id=uuid.UUID(int=self.vehicle))
+
+    @property
+    def window(self) -> Window:
+        return Window(*self.days, self.include_hidden)
+
+    def outcome(self) -> VehicleSessions:
+        page = decode_page(page_body(*self.rows))
+        return VehicleSessions(
+            vehicle=self.ref,
+            from_date=self.days[0],
+            to_date=self.days[1],
+            sessions=page.items,
+            completeness=self.completeness,
+            total=page.total,
+            rejected=page.rejected,
+            requests=1,
+            reason="the pages share no row" if self.completeness is Completeness.UNPROVEN else "",
+        )
+
+
+class WrittenStore:
+    """A store that gets a batch a day."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection) -> None:
+        self.con = con
+        self.at = START - ONE_DAY
+        absence.start(con)
+
+    def write(self, *reads: Read, failed: tuple[Read, ...] = (), now: datetime | None = None) -> Written:
+        self.at = now or self.at + ONE_DAY
+        batch = Batch(1)
+        for number, read in enumerate(reads):
+            batch.add(WorkItem(number, read.ref, read.window), read.outcome(), self.at, None)
+        for read in failed:
+            error = ServerError(500, f"down on {self.at:%d}", "GET", "/x")
+            batch.add_failure(WorkItem(99, read.ref, read.window), error, self.at)
+        batch.convert_pending()
+        return write_batch(self.con, batch, self.at)
+
+    def roster(self, *pairs: tuple[int, int]) -> None:
+        """Set the roster to pairs of user and vehicle."""
+        self.con.execute("CREATE OR REPLACE TEMP TABLE roster (user_id UUID, vehicle_id UUID)")
+        for user, vehicle in pairs:
+            self.con.execute("INSERT INTO roster VALUES (?, ?)", [uuid.UUID(int=user), uuid.UUID(int=vehicle)])
+
+    def confirming(self, *, include_hidden: bool = False) -> list[WorkItem]:
+        return absence.confirming_items(self.con, include_hidden, 1_000)
+
+    def conclude(self, done: Collection[int]) -> int:
+        self.at += ONE_DAY
+        return absence.conclude(self.con, 1, done, self.at)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        return self.con.execute(sql).fetchall()
+
+    def numbers(self, where: str) -> list[int]:
+        """Return the numbers of the sessions that fulfil a condition."""
+        return sorted(id_.int for (id_,) in self.query(f"SELECT id FROM sessions WHERE {where}"))

@@ -1,0 +1,127 @@
+"""The plausibility of a whole run: fleets and sessions that seem to vanish, and vehicles that keep failing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from uuid import UUID
+
+import duckdb
+
+from podero_async import PoderoClient, VehicleRef
+from podero_async.backfill import Bounds, SessionStore, Shard, backfill
+from podero_async.backfill._alarms import Vanished
+from podero_async.backfill.store.duckdb import vehicles
+from podero_async.backfill.store.duckdb.schema import create_tables
+from podero_async.testing import Fault, PoderoSimulator
+from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
+from tests.backfill.conftest import AGAIN, Clock
+
+
+async def test_a_fleet_that_vanishes_is_an_alarm(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If too many known vehicles are no longer listed, none is recorded as gone, until a run accepts it."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        stored = await held_by(store)
+        for user in {vehicle.user_id for vehicle in sim.vehicles[:3]}:
+            sim.delete_user(user)
+        left = len(sim.vehicles) - 6
+        report = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (report.finished, report.is_clean, report.vanished, report.vehicles) == (True, False, 6, left)
+        (alarm,) = report.alarms
+        assert "6 of 12 known vehicles are no longer listed" in alarm
+        assert (await store.status(clock)).gone == 0
+        accepted = await backfill(client, store, FIRST, LAST, bounds=Bounds(max_vanished=1), now=clock)
+        assert (accepted.is_clean, accepted.vanished) == (True, 6)
+        status = await store.status(clock)
+        assert (status.gone, status.provisional + status.settled) == (6, left * 30)
+        assert await held_by(store) == stored, "the sessions of vehicles that have gone stay"
+        again = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (again.is_clean, again.vanished) == (True, 0)
+
+
+def test_a_vehicle_that_comes_back_is_not_gone() -> None:
+    """A vehicle that is no longer listed is recorded as gone; under another user, or listed again, it has not vanished."""
+    one, other, moved = (
+        VehicleRef(user_id=UUID(int=user), vehicle_id=UUID(int=vehicle)) for user, vehicle in ((1, 3), (1, 4), (2, 3))
+    )
+    listed = [([one, other], [], 0), ([moved, other], [one], 0), ([other], [one, moved], 1), ([one, other], [moved], 0)]
+    with duckdb.connect() as con:
+        create_tables(con)
+        for night, (roster, gone, vanished) in enumerate(listed):
+            vehicles.clear_roster(con)
+            vehicles.add_to_roster(con, roster, [])
+            found = vehicles.record_fleet(con, None, utc(2026, 1, 1 + night), 0.5, is_complete=True)
+            assert found.vanished == vanished
+            rows = con.execute("SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NOT NULL").fetchall()
+            assert {VehicleRef(user_id=user, vehicle_id=vehicle) for user, vehicle in rows} == set(gone)
+        vehicles.clear_roster(con)
+        assert vehicles.record_fleet(con, None, utc(2026, 1, 9), 0.5, is_complete=False) == Vanished()
+        seen = con.execute("SELECT first_seen_at, last_seen_at FROM vehicles ORDER BY user_id, vehicle_id").fetchall()
+        assert [(first.day, last.day) for first, last in seen] == [(1, 4), (1, 4), (2, 2)]
+
+
+async def test_a_shard_misses_only_its_own_vehicles(sim: PoderoSimulator, client: PoderoClient, clock: Clock) -> None:
+    """A run over another shard does not take the vehicles of the first one for vanished."""
+    async with SessionStore(":memory:") as store:
+        for index in (1, 2, 1):
+            report = await backfill(client, store, FIRST, LAST, shard=Shard(index, 2), now=clock)
+            assert (report.is_clean, report.vanished) == (True, 0)
+
+
+async def test_sessions_that_vanish_are_an_alarm(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If too many stored sessions are absent, none is withdrawn, until a run accepts it."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        stored = await held_by(store)
+        for vehicle in sim.vehicles[:3]:
+            for row in sim.truth(vehicle, FIRST, LAST):
+                sim.remove(vehicle, row["id"])
+        report = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
+        assert (report.finished, report.is_clean, report.withdrawn) == (True, False, 0)
+        (alarm,) = report.alarms
+        assert "stored sessions were no longer listed" in alarm
+        assert await held_by(store) == stored
+        absent = (await store.status(clock)).absent
+        assert absent == len(stored) - len(truth_of(sim, FIRST, LAST))
+        bounds = Bounds(max_withdrawn=1)
+        accepted = await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, bounds=bounds, now=clock)
+        assert (accepted.is_clean, accepted.withdrawn) == (True, absent)
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+
+
+async def test_a_dead_vehicle_is_no_alarm_after_three_days(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A vehicle that fails is an alarm in a small fleet; after three days it is a failure, but no alarm."""
+    sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[0]))
+    clean = []
+    async with SessionStore(path) as store:
+        for _ in range(5):
+            report = await backfill(client, store, FIRST, clock.at.date(), now=clock)
+            assert (report.finished, report.failed) == (True, 1)
+            clean.append(report.is_clean)
+            clock.forward(days=1)
+        assert clean == [False, False, False, True, True]
+        assert (await store.status(clock)).failures == 1
+        runs = await store.runs()
+        assert [len(run.alarms) for run in runs] == [0, 0, 1, 1, 1]
+        assert "1 of 12 vehicles failed" in runs[-1].alarms[0]
+
+
+async def test_old_records_are_deleted(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
+    """At the end of a run, receipts and runs that are over 400 days old are deleted; sessions are not."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        stored = len(await held_by(store))
+        clock.forward(days=399)
+        await backfill(client, store, FIRST, LAST, now=clock)
+        assert [run.run_id for run in await store.runs()] == [2, 1]
+        clock.forward(days=2)
+        await backfill(client, store, FIRST, clock.at.date(), now=clock)
+        assert [run.run_id for run in await store.runs()] == [3, 2]
+        assert {row["run_id"] for row in await store.query("SELECT DISTINCT run_id FROM receipts")} == {2, 3}
+        assert len(await held_by(store)) == stored

@@ -1,0 +1,209 @@
+"""What a store says of its days over many nights: a day is settled only when nothing of it can still come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from podero_async import PoderoClient, ThrottlePolicy, VehicleRef
+from podero_async.backfill import SessionStore, backfill
+from podero_async.backfill._values import Limits
+from podero_async.testing import Fault, PageRequest, PoderoSimulator
+from tests._support.clients import client_of, wire_row
+from tests._support.expected_rows import held_by, truth_of, utc
+from tests.backfill.conftest import Clock
+
+START = date(2026, 1, 1)
+VEHICLES = [VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number)) for number in (2, 3, 4)]
+SETTLE_DAYS = 3
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(utc(2026, 1, 2, 2))
+
+
+@pytest.fixture
+async def sim(clock: Clock) -> AsyncIterator[PoderoSimulator]:
+    """Serve three vehicles without sessions."""
+    rows: dict[VehicleRef, list[dict[str, Any]]] = {vehicle: [] for vehicle in VEHICLES}
+    async with PoderoSimulator(rows=rows, clock=clock.timestamp, token_lifetime_s=10**9) as running:
+        yield running
+
+
+def row_of(number: int, plugged_in: datetime, unplugged: datetime | None) -> dict[str, object]:
+    end = None if unplugged is None else unplugged.isoformat()
+    return wire_row(
+        number,
+        plug_in_time=plugged_in.isoformat(),
+        unplug_time=end,
+        is_hidden=False,
+        hidden_reason=None,
+        target_reachable=None,
+        reachable_soc_pct=None,
+    )
+
+
+async def nights(client: PoderoClient, store: SessionStore, clock: Clock, number: int) -> None:
+    """Run a job of yesterday alone each night, as Airflow does."""
+    for _ in range(number):
+        yesterday = clock.at.date() - timedelta(days=1)
+        report = await backfill(client, store, yesterday, yesterday, settle_days=SETTLE_DAYS, now=clock)
+        assert report.is_clean
+        clock.forward(days=1)
+
+
+async def test_a_nightly_job_of_yesterday_stores_overnight_sessions(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A job that asks for yesterday alone stores the sessions that are listed later, at one request a vehicle and night."""
+    pages: Counter[VehicleRef] = Counter()
+    sim.before_page = lambda asked: pages.update([asked.vehicle])
+    async with SessionStore(path) as store:
+        for number in range(7):
+            plugged_in = clock.at.replace(hour=18) - timedelta(days=1)
+            await nights(client, store, clock, 1)
+            for index, vehicle in enumerate(VEHICLES):  # listed after the night's run
+                unplugged = plugged_in + timedelta(hours=13, days=index)
+                sim.insert(vehicle, row_of(10 * number + index, plugged_in, unplugged))
+        await nights(client, store, clock, 1)
+        assert await held_by(store) == truth_of(sim)
+        assert len(await held_by(store)) == 21
+        assert set(pages.values()) == {8}
+
+
+async def test_a_day_settles_after_its_time(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A day is provisional until three days after its end, settles within a week after that, and is read no more."""
+    windows: list[PageRequest] = []
+    async with SessionStore(path) as store:
+        await nights(client, store, clock, SETTLE_DAYS + 1)
+        days = await store.days(START, START, now=clock)
+        assert (days.settled, days.provisional) == (0, 3)
+        asked = sim.counts.requests["current"]
+        await nights(client, store, clock, 6)
+        assert (await store.days(START, START, now=clock)).settled == 3
+        assert sim.counts.requests["current"] - asked == 3, "each vehicle asks once a week"
+        sim.before_page = windows.append
+        await nights(client, store, clock, 1)
+        assert all(asked.from_date > START for asked in windows)
+
+
+async def test_a_car_that_stays_plugged_in_is_waited_for(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """The day of a session that is going on, and all later days, stay provisional until the session was listed."""
+    vehicle, plugged_in = VEHICLES[0], utc(2026, 1, 3, 16)
+    async with SessionStore(path) as store:
+        await nights(client, store, clock, 2)
+        sim.set_current(vehicle, row_of(1, plugged_in, None))
+        clock.forward(days=20)
+        await nights(client, store, clock, 2)
+        before, after = (START, date(2026, 1, 2)), (date(2026, 1, 3), date(2026, 1, 3))
+        assert (await store.days(*before, now=clock)).settled == 3 * 2
+        days = await store.days(*after, now=clock)
+        assert (days.settled, days.provisional, days.missing) == (2, 1, 0), "the day lies between days that were read"
+        sim.set_current(vehicle, None)
+        sim.insert(vehicle, row_of(1, plugged_in, clock.at - timedelta(hours=1)))
+        await backfill(client, store, START, clock.at.date(), settle_days=SETTLE_DAYS, now=clock)
+        assert await held_by(store) == truth_of(sim)
+        assert (await store.days(*after, now=clock)).settled == 3
+
+
+async def test_a_day_with_a_session_that_shows_no_end_is_provisional(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A session without an end keeps its day provisional at any age; the day is read once a week until there is an end."""
+    vehicle, plugged_in, whole = VEHICLES[0], utc(2026, 1, 5, 16), (START, date(2026, 1, 10))
+    row_id = sim.insert(vehicle, row_of(1, plugged_in, None))["id"]
+    pages: list[PageRequest] = []
+    async with SessionStore(path) as store:
+        clock.at = utc(2026, 3, 1, 2)
+        await backfill(client, store, *whole, now=clock)
+        days = await store.days(*whole, now=clock)
+        assert (days.settled, days.provisional) == (3 * 10 - 1, 1)
+        sim.before_page = pages.append
+        for _ in range(7):
+            clock.forward(days=1)
+            await backfill(client, store, *whole, now=clock)
+        assert [(page.from_date, page.to_date) for page in pages] == [(plugged_in.date(), plugged_in.date())]
+        sim.update(vehicle, row_id, unplug_time="2026-01-06T07:00:00Z")
+        clock.forward(days=7)
+        report = await backfill(client, store, *whole, now=clock)
+        assert (report.settled, report.provisional) == (3 * 10, 0)
+        assert await held_by(store) == truth_of(sim)
+
+
+async def test_without_the_current_session_days_stay_provisional(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If the current session cannot be asked for, the read counts, its days stay provisional, and one warning is logged."""
+    sim.add_fault(Fault(kind="status", status=404, endpoint="current"))
+    clock.at = utc(2026, 6, 1, 2)
+    async with SessionStore(path) as store:
+        with caplog.at_level(logging.WARNING, "podero_async"):
+            report = await backfill(client, store, START, date(2026, 1, 31), now=clock)
+        assert (report.is_clean, report.settled, report.provisional) == (True, 0, 3 * 31)
+        assert len([record for record in caplog.records if "no day was settled" in record.message]) == 1
+        sim.clear_faults()
+        clock.forward(days=7)
+        report = await backfill(client, store, START, date(2026, 1, 31), now=clock)
+        assert (report.settled, report.provisional) == (3 * 31, 0)
+
+
+async def test_a_clock_that_is_ahead_settles_nothing_early(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If the clock of the process is a year ahead of the server's, a read counts at the server's time."""
+    ahead = Clock(clock.at + timedelta(days=365))
+    async with SessionStore(path) as store:
+        report = await backfill(client, store, START, START, now=ahead)
+        assert (report.settled, report.provisional) == (0, 3)
+        (newest,) = await store.query("SELECT max(read_at) AS read_at FROM coverage")
+        assert newest["read_at"] <= clock.at + timedelta(seconds=2)
+        sim.insert(VEHICLES[0], row_of(1, utc(2026, 1, 1, 18), utc(2026, 1, 2, 7)))
+        clock.forward(days=1)
+        await backfill(client, store, START, START, now=clock)
+        assert await held_by(store) == truth_of(sim)
+
+
+async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock) -> None:
+    """Where a night is too short for the fleet, vehicles that were never read come first, then those read longest ago."""
+    vehicles = [VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number)) for number in range(2, 14)]
+    rows: dict[VehicleRef, list[dict[str, Any]]] = {vehicle: [] for vehicle in vehicles}
+    async with (
+        PoderoSimulator(rows=rows, clock=clock.timestamp, token_lifetime_s=10**9) as sim,
+        client_of(sim, throttle=ThrottlePolicy(max_concurrency=1)) as client,
+        SessionStore(path) as store,
+    ):
+        order: list[int] = []
+        for _ in range(7):
+            stop, asked = asyncio.Event(), Counter[VehicleRef]()
+
+            def count(page: PageRequest, asked: Counter[VehicleRef] = asked, stop: asyncio.Event = stop) -> None:
+                asked[page.vehicle] += 1
+                if len(asked) == 10:
+                    stop.set()
+
+            sim.before_page = count
+            report = await backfill(
+                client, store, START, clock.at.date(), stop=stop, now=clock, limits=Limits(max_batch_outcomes=1)
+            )
+            assert 2 <= report.done < 10
+            read = await store.query(
+                "SELECT vehicle_id FROM receipts WHERE run_id = ? ORDER BY fetched_at", [report.run_id]
+            )
+            order += [UUID(row["vehicle_id"]).int for row in read]
+            clock.forward(days=1)
+    turns = list(range(2, 14)) * 6
+    assert order == turns[: len(order)]
+    assert len(order) >= 12
