@@ -279,10 +279,9 @@ class Checker:
         if any(at > read.shown.at for at, _ in session.surprised_at):
             self.figures["sessions that came to a settled day"] += 1
             return
-        row = now.by_id.get(session_id)
         raise AssertionError(
-            f"{session.day} is settled, but session {session_id} was completed later, and is stored as {row};"
-            f" last read: {read.shown.at}; row: {session.row}"
+            f"{session.day} is settled, but session {session_id} is not stored as the API shows it: {session.row};"
+            f" stored: {now.by_id.get(session_id)}; changes: {session.surprised_at}; last read: {read}"
         )
 
     # --- the report ---

@@ -57,8 +57,9 @@ def most_requests(
         for first, last in _needs(call, before, pair):
             most["windows"] += 1
             most["current sessions"] += _asks_current(call, before, pair, first, last)
-    doubted = {pair for pair in pairs if pair.vehicle_id in recorder.doubted}
-    owners = {(row.user_id, row.vehicle_id) for row in before.rows if row.vehicle_id in recorder.doubted}
+    vehicles = recorder.doubted | {row.vehicle_id for row in before.rows if row.absent_at is not None}
+    doubted = {pair for pair in pairs if pair.vehicle_id in vehicles}
+    owners = {(row.user_id, row.vehicle_id) for row in before.rows if row.vehicle_id in vehicles}
     most["confirming reads"] = len(doubted) + len(owners)
     for read in recorder.reads:
         if len(read.sessions) >= _FULL_PAGE:

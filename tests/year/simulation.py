@@ -242,6 +242,8 @@ class _Run:
     countdown: int = 0
     users: set[UUID] = attrs.field(factory=set)
     """The users who listed vehicles when the run began."""
+    refused: int = 0
+    """The requests that were answered with 401 before the run."""
 
     def now(self) -> datetime:
         return self.year.world.now + self.skew
@@ -254,6 +256,7 @@ class _Run:
         report: BackfillReport | None = None
         call, vehicles = self._call(), self._vehicles()
         self.users = {pair.user_id for pair in year.world.listed_pairs}
+        self.refused = year.world.sim.counts.responses[401]
         async with SessionStore(shop.path) as store, client_of(year.world.sim, retry=retry) as client:
             shop.recorder.watch(store)
             shop.recorder.on_commit = lambda: self._on_commit(store)
@@ -386,10 +389,11 @@ class _Run:
             world = self.year.world
             users = len(self.users | {pair.user_id for pair in world.listed_pairs}) if vehicles is None else 0
             most = rules.most_requests(call, before, recorder, roster, users)
-            asked = report.requests - report.retries
+            # A request whose token was refused is sent again with a new one.
+            asked = report.requests - report.retries - (world.sim.counts.responses[401] - self.refused)
             self.year.figures["requests"] += asked
             self.year.figures["requests by the rules"] += most.total()
-            reads = [(read.pair, read.first, read.last) for read in recorder.reads]
+            reads = [f"{read.pair} {read.first}..{read.last} {read.is_confirming}" for read in recorder.reads]
             assert asked <= most.total(), f"{asked} requests, where the rules need {most} at most: {reads}"
 
     async def _roster(self, store: SessionStore) -> set[VehicleRef] | None:
