@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Self
 
 from aiohttp import web
