@@ -1,25 +1,36 @@
 """Backfills write the charging sessions of a fleet into a DuckDB file, and keep that file up to date every night.
 
-If a backfill is interrupted by a crash, a signal or an outage, the same call resumes it.
-
 The extra `backfill` installs DuckDB and Arrow. They are imported when a store is opened.
 
     today = datetime.now(UTC).date()  # days are UTC days
     async with PoderoClient.from_env() as client, SessionStore("fleet.duckdb") as store:
-        report = await backfill(client, store, date(2026, 1, 1), today, refresh_days=7)
-    report.is_clean        # True if every vehicle was read and proven complete
+        report = await backfill(client, store, date(2026, 1, 1), today)
+    report.is_clean        # True if the run is finished, and nothing about it is implausible
+    report.missing         # days of vehicles that are not in the store
 
-**Runs.** A run reads one window of days for one set of vehicles: the organization's fleet, a list, or a shard of either
-one. It is planned once. For each vehicle, it reads the days that are missing in the store, and the newest `refresh_days`
-stored days again, since sessions complete late and savings are computed later. A day counts as stored only if a proven
-read was made after the day had ended (UTC). `plan_backfill` returns the plan without reading a session.
+**Days.** The API lists a session once it is completed, under the UTC day of its plug-in: a day that was read may still get
+sessions. So each day of a vehicle has one of three states:
 
-**Resume.** The same call (same window, settings and vehicles) resumes an unfinished run: vehicles with a receipt of the run
-cost no request, and the fleet is not discovered again. If the window includes the day of the call, the run is resumed on
-the same UTC day only. After a run is finished, the same call starts a new one.
+| state | meaning | the next runs |
+|---|---|---|
+| missing | no proven read of the day | read it if it is in their window |
+| provisional | read, and more may come | read it again, also if it is before their window |
+| settled | nothing more can come | do not read it |
 
-**Failures.** If a vehicle fails, the others go on. The failure is stored, and if the window of a later run covers it, that run
-tries the vehicle again. If the API is down, the call commits the received sessions and raises `ApiDownError`.
+A day settles when it is read `settle_days` (30) after its end, if the API was asked first for the vehicle's current session
+and that one was plugged in later, or does not exist. This question costs a seventh of a request for each vehicle and
+night. The day of a session that shows no end, or that could not be read, stays provisional.
+
+**Runs.** These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window,
+and the provisional days and those of failed reads up to its end, with one request for nearly every vehicle. A day that was read less than
+`fresh_for` (12 hours) ago is not read again, so the same call, made again after a crash, a signal or an outage, reads the
+rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses. Vehicles that were never read come
+first, then those that were read longest ago. Each call lists the organization's users and their vehicles.
+`plan_backfill` returns the plan without reading a session.
+
+**Failures.** If a vehicle fails, the others go on. The failure is stored, and the next run tries the vehicle again. If the
+API is down, the call commits the received sessions and raises `ApiDownError`. If too many vehicles fail, or too many
+vehicles or sessions seem to vanish (`Bounds`), the run is not clean, and `report.alarms` says why.
 
 **Shards.** `Shard(2, 5)` is a stable fifth of the vehicles, for a process and a store of its own. A vehicle's id alone
 determines its shard.
@@ -31,22 +42,26 @@ read again.
 **Tables.** SQL (`SessionStore.query`, or DuckDB itself while no process has the store open) sees these tables:
 
 - `sessions`: one row for each session. The columns are the 22 fields of `ChargingSession`, `user_id` and `vehicle_id`, and
-  four times: `fetched_at` (the last read that returned the session), `first_seen_at` (the first one), `changed_at` (the
-  last one with a changed field; NULL if there was none) and `withdrawn_at` (a proven read no longer returned the session;
-  NULL otherwise).
-- `receipts`: one row for each read of a window: `run_id`, `task` (the work item's number in the run), `user_id`,
-  `vehicle_id`, `from_date`, `to_date`, `include_hidden`, `completeness` (the verdict), `total` (the server's count),
-  `count` (stored rows), `digest` (of the ids), `requests`, `held_to` (the days up to this one are stored; NULL if none is)
-  and `fetched_at`.
-- `failures`: vehicles that failed, and users with a failed vehicle list (`vehicle_id` is NULL), with the error's
-  class (`kind`) and `message`, `run_id`, `user_id`, `from_date`, `to_date`, `include_hidden` and `failed_at`.
+  five times: `fetched_at` (the last read that returned the session), `first_seen_at` (the first one), `changed_at` (the
+  last visible change: of a field, the vehicle or the user, a withdrawal or a return), `absent_at` (a proven read did not
+  return the session, and a second one has not confirmed that yet) and `withdrawn_at` (confirmed; NULL otherwise).
+- `coverage`: the days that were read, as spans: `user_id`, `vehicle_id`, `include_hidden`, `from_date`, `to_date`,
+  `is_settled` and `read_at`.
+- `vehicles`: `user_id`, `vehicle_id`, `first_seen_at`, `last_seen_at` and `gone_since` (NULL while the vehicle is listed).
+- `receipts`: one row for each read of a window, for 400 days: `run_id`, `user_id`, `vehicle_id`, `from_date`, `to_date`,
+  `include_hidden`, `completeness` (the verdict), `total` (the server's count), `count` (stored rows), `digest` (of ids and
+  contents), `requests` and `fetched_at`.
+- `failures`: vehicles that failed or were not proven complete, and users with a failed vehicle list (`vehicle_id` is
+  NULL), with the error's class (`kind`) and `message`, `run_id`, `user_id`, `from_date`, `to_date`, `include_hidden`,
+  `first_failed_at` and `failed_at`.
 - `rejected_items`: rows that could not be read: `session_id` (if it is readable), `index` on the page, `path` and `reason` of the
-  error, and the `raw` JSON; with `user_id`, `vehicle_id`, `from_date`, `to_date`, `include_hidden` and `fetched_at`. Each
-  run reads their windows again until the rows are readable.
-- `runs`: `run_id`, `from_date`, `to_date`, `include_hidden`, `refresh_days`, `scope` (the fleet or a list, and the shard),
-  `vehicles`, `started_at` and `finished_at` (NULL while the run is unfinished).
-- `tasks`: the work items of unfinished runs: `run_id`, `task`, `user_id`, `vehicle_id`, `from_date` and `to_date`.
-- `meta`: `key` and `value`: the schema version, and the organization and origin that own the store.
+  error, and the `raw` JSON; with `user_id`, `vehicle_id`, `from_date`, `to_date`, `include_hidden` and `fetched_at`.
+- `runs`: the records of runs, for 400 days: `run_id`, `from_date`, `to_date`, `include_hidden`, `scope` (the fleet or a
+  list, and the shard), `vehicles`, `started_at`, `finished_at` (NULL if the run was interrupted), `done`, `failed`,
+  `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,
+  `retries` and `alarms` (lines).
+- `forgotten`: `user_hash` and `forgotten_at`.
+- `meta`: `key` and `value`: the schema version, the store's id, and the organization and origin that own the store.
 
 Sessions and energy by month (UTC):
 
@@ -64,18 +79,19 @@ hides just these):
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
 
-Import direction: `_backfill`, `_verify` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
-`_values`, `_sharding`, `_vehicle_files`.
+Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
+`_alarms` > `_values`, `_coverage` > `_sharding`, `_vehicle_files`.
 """
 
 from podero_async.backfill._backfill import backfill
+from podero_async.backfill._comparison import Difference, VerifyReport
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._planner import plan_backfill
 from podero_async.backfill._report import BackfillPlan, BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Bounds
 from podero_async.backfill._vehicle_files import read_vehicle_refs
-from podero_async.backfill._verify import Difference, VerifyReport, verify
+from podero_async.backfill._verify import verify
 from podero_async.backfill.errors import (
     ApiDownError,
     ForeignStoreError,

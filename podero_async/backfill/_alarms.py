@@ -45,12 +45,12 @@ class FailureCounts:
 
 
 def too_many_vanished(vanished: int, known: int, bound: float) -> bool:
-    """Return whether so many vehicles vanished that it looks like a fault of the API."""
+    """Return whether the share of vanished vehicles looks like a fault of the API."""
     return vanished > bound * known and (vanished > 1 or vanished == known)
 
 
 def too_many_absent(absent: int, live: int, bound: float) -> bool:
-    """Return whether so many sessions are absent that it looks like a fault of the API."""
+    """Return whether the share of absent sessions looks like a fault of the API."""
     return absent > bound * live and absent > _MIN_ABSENT
 
 

@@ -64,7 +64,7 @@ def server_time(client: PoderoClient) -> datetime | None:
         return None
 
 
-def read_windows(client: PoderoClient, items: Iterator[WorkItem]) -> WorkerPool[WorkItem]:
+def read_windows(client: PoderoClient, items: AsyncGenerator[WorkItem, None]) -> WorkerPool[WorkItem]:
     """Read the windows of work items; each item is yielded with its outcome, in order of completion."""
     endpoints = client._bulk_endpoints  # noqa: SLF001
 

@@ -45,6 +45,8 @@ class KnownDays:
     """Provisional days that were read longer ago; days that are overdue by over a week become stale after a week."""
     suspect: list[Days]
     """Days of stored sessions that a proven read did not return."""
+    failed: list[Days] = attrs.field(factory=list)
+    """Days of reads that failed or were not proven complete."""
 
     @property
     def first(self) -> date | None:
@@ -54,11 +56,11 @@ class KnownDays:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the spans of a text such as `s2026-01-01/2026-03-31 p2026-04-01/2026-04-30`; a letter is a state."""
-        spans: dict[str, list[Days]] = {"s": [], "f": [], "p": [], "a": []}
+        spans: dict[str, list[Days]] = {"s": [], "f": [], "p": [], "a": [], "m": []}
         for span in text.split():
             start, _, end = span[1:].partition("/")
             spans[span[0]].append((date.fromisoformat(start), date.fromisoformat(end)))
-        return cls(spans["s"], spans["f"], spans["p"], spans["a"])
+        return cls(spans["s"], spans["f"], spans["p"], spans["a"], spans["m"])
 
 
 @attrs.frozen
@@ -134,12 +136,13 @@ def needs_of(known: KnownDays, window: Days, *, today: date, final: date, group:
     """Return the days of a vehicle that a run over a window reads; the oldest come first.
 
     1. The days of the window that are missing, none after today.
-    2. The provisional days up to the end of the window that were not read a short time ago, also before the window.
+    2. The provisional days up to the end of the window that were not read a short time ago, and the missing days of
+       reads that failed, also before the window.
     3. The days of sessions that a proven read did not return, and their neighbors.
     Days with a small gap between them are one need.
     """
     last = min(window[1], today)
-    asked = [(window[0], last), *((start, min(end, last)) for start, end in known.stale)]
+    asked = [(window[0], last), *((start, min(end, last)) for start, end in (*known.stale, *known.failed))]
     wanted = _minus(_joined(asked), _joined([*known.settled, *known.fresh]))
     wanted += [(_shifted(start, -1), min(_shifted(end, 1), today)) for start, end in known.suspect]
     settled = _joined(known.settled)
@@ -163,7 +166,7 @@ def count_days(known: KnownDays, window: Days) -> DayCounts:
 
 
 def _joined(spans: Iterable[Days], gap: int = 0) -> list[Days]:
-    """Join spans that overlap, or have at most so many days between them; drop empty ones."""
+    """Join spans that overlap, or have at most `gap` days between them; drop empty ones."""
     joined: list[Days] = []
     for start, end in sorted(spans):
         if start > end:

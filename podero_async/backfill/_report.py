@@ -97,7 +97,7 @@ class BackfillReport:
     failed: int
     """Vehicles that failed, users with a failed vehicle list, and an incomplete list of users."""
     vanished: int
-    """Known vehicles that the API no longer lists. Their sessions stay."""
+    """Known vehicles that the API did not list. Their sessions stay."""
     verified: int
     repaired: int
     unproven: int
@@ -156,7 +156,7 @@ class Progress:
     failures: list[FailedVehicle] = attrs.field(factory=list)
     unproven_vehicles: list[VehicleRef] = attrs.field(factory=list)
     vanished: int = 0
-    """Known vehicles that are no longer listed."""
+    """Known vehicles that the API did not list."""
     alarms: list[str] = attrs.field(factory=list)
     """Why the run is not clean, as far as it is known yet."""
     _limiter: Limiter | None = None

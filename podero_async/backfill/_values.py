@@ -39,15 +39,15 @@ class StoreOwner:
 
 @attrs.frozen
 class Bounds:
-    """Bounds on what a run takes for granted, as shares from 0 to 1. Beyond a bound, the run ends with an alarm.
+    """Bounds of a run, as shares from 0 to 1. Beyond a bound, the run ends with an alarm.
 
     A fault of the API can make a fleet, or its sessions, seem to vanish. So the run records nothing of the kind.
     """
 
     max_vanished: float = 0.1
-    """Known vehicles that are no longer listed."""
+    """Known vehicles that the API does not list any more."""
     max_withdrawn: float = 0.05
-    """Stored sessions of the days that were read that are no longer listed."""
+    """Stored sessions, of the days read, that the API does not list any more."""
     max_failed: float = 0.02
     """Vehicles that failed or could not be proven complete."""
 

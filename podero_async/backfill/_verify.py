@@ -1,130 +1,217 @@
-"""The verification of a store: reads its days again and compares the sessions."""
+"""The verification of a store: reads its days again, compares the sessions, and repairs the store."""
 
-from collections import Counter
-from datetime import date
-from typing import Literal, get_args
-from uuid import UUID
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
 
 import attrs
 
 from podero_async._client import PoderoClient
+from podero_async._concurrency import run_until
+from podero_async._failures import is_outage_sign
 from podero_async._fleet.worker_pool import Outcome
-from podero_async.backfill._client_access import owner_of, read_windows
-from podero_async.backfill._planner import check_owner
-from podero_async.backfill._report import FailedVehicle
-from podero_async.backfill._values import WorkItem
+from podero_async.backfill._alarms import withdrawn_alarm
+from podero_async.backfill._backfill import backfill
+from podero_async.backfill._client_access import limiter_of, owner_of, read_windows
+from podero_async.backfill._comparison import Compared, Difference, VerifyReport
+from podero_async.backfill._planner import check_owner, utc_now
+from podero_async.backfill._report import FailedVehicle, Progress
+from podero_async.backfill._values import Bounds, Limits, WorkItem
+from podero_async.backfill._writer import BatchWriter
 from podero_async.backfill.store import SessionStore
-from podero_async.models import Completeness, VehicleFailure, VehicleRef
+from podero_async.errors import NotFoundError
+from podero_async.models import Completeness, VehicleFailure
 
-__all__ = ["Difference", "VerifyReport", "verify"]
+__all__ = ["verify"]
 
 _MAX_LISTED = 100
+_DEFAULT_BOUNDS, _DEFAULT_LIMITS = Bounds(), Limits()
 
 
-@attrs.frozen(kw_only=True)
-class Difference:
-    """A window of a vehicle for which the API and the store have different sessions."""
+async def verify(
+    client: PoderoClient,
+    store: SessionStore,
+    sample: int | None = None,
+    *,
+    include_provisional: bool = False,
+    repair: bool = False,
+    settle_days: int = 30,
+    bounds: Bounds = _DEFAULT_BOUNDS,
+    stop: asyncio.Event | None = None,
+    progress: Progress | None = None,
+    now: Callable[[], datetime] = utc_now,
+    limits: Limits = _DEFAULT_LIMITS,
+) -> VerifyReport:
+    """Read the settled days of each vehicle again, and compare the sessions with the rows of the store.
 
-    vehicle: VehicleRef
-    from_date: date
-    to_date: date
-    include_hidden: bool
-    missing: tuple[str, ...]
-    """Ids that only the API has."""
-    surplus: tuple[str, ...]
-    """Ids that only the store has."""
+    Each vehicle is one work item: usually one request. Ids and all fields are compared. Without `repair`, the store is
+    unchanged and may be open for reading only. Memory use does not grow with the fleet.
 
-
-@attrs.frozen(kw_only=True)
-class VerifyReport:
-    """The result of comparing the stored days of vehicles with the current state of the API."""
-
-    checked: int
-    """Windows of vehicles."""
-    matching: int
-    """The API and the store have the same sessions."""
-    differing: int
-    unproven: int
-    """The new read could not be proven complete, so it was not compared."""
-    failed: int
-    requests: int
-    differences: tuple[Difference, ...]
-    """At most 100 of the differences."""
-    failures: tuple[FailedVehicle, ...]
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether every checked window is matching."""
-        return self.matching == self.checked
-
-
-async def verify(client: PoderoClient, store: SessionStore, sample: int | None = None) -> VerifyReport:
-    """Read the days that the store has again and compare the sessions; the store is unchanged.
-
-    A difference is not necessarily an error: sessions that ended after the last run are missing until the next run.
+    A repair makes the days of the vehicles that differ provisional, and runs a backfill of these vehicles: so their
+    sessions are written, and withdrawn, by the rules of every backfill. Then these vehicles are compared once more.
 
     Args:
         client: Reads the sessions.
         store: An open store.
         sample: The number of vehicles to check, drawn at random; None checks all of them.
+        include_provisional: Whether to compare provisional days, too. Their sessions may differ without an error:
+            sessions that ended after the last run are missing until the next run.
+        repair: Whether to repair the vehicles that differ.
+        settle_days: As in the store's backfills; for the repair.
+        bounds: If more stored sessions than `max_withdrawn` are missing in the API, the repair withdraws none.
+        stop: If this event is set, the call cancels the other reads, and reports the vehicles compared so far.
+        progress: Is updated during the call.
+        now: Returns the time; for tests.
+        limits: Bounds on batches and slices; for tests.
 
     Raises:
         ValueError: `sample` is less than 1.
         ForeignStoreError: The store belongs to another organization.
         AuthenticationError: The credentials were refused.
+        StoreError: The store could not be read, or repaired.
     """
     if sample is not None and sample < 1:
         raise ValueError(f"sample must be at least 1, not {sample}")
     await check_owner(store, owner_of(client))
-    drawn = await store.backend.sample_windows(sample)
-    comparison = _Comparison(store, len(drawn))
-    async with read_windows(client, iter(drawn)) as stream:
-        async for item, outcome in stream:
-            comparison.requests += outcome.requests
-            comparison.verdicts[await comparison.compare(item, outcome)] += 1
-    return comparison.report()
-
-
-_Verdict = Literal["matching", "differing", "unproven", "failed"]
+    progress, stop = progress or Progress(), stop or asyncio.Event()
+    progress.watch(limiter_of(client))
+    vehicles, left = await store.backend.draw_comparison(sample, include_provisional=include_provisional)
+    progress.vehicles = progress.tasks = vehicles
+    progress.phase = "fetching"
+    comparison = _Comparison(client, store, progress, now, limits)
+    try:
+        is_finished = await comparison.run_until_done(stop)
+        report = comparison.report(left=left, finished=is_finished)
+        if repair and report.differing and is_finished:
+            return await _Repair(comparison, settle_days, bounds, stop).repair(report)
+        return report
+    finally:
+        progress.phase = "ended"
 
 
 @attrs.define
 class _Comparison:
+    """Reads the drawn vehicles, and compares them in batches."""
+
+    client: PoderoClient
     store: SessionStore
-    checked: int
-    requests: int = 0
-    verdicts: Counter[_Verdict] = attrs.field(factory=Counter)
+    progress: Progress
+    now: Callable[[], datetime]
+    limits: Limits
+    compared: int = 0
+    """Vehicles with a proven read."""
+    left: int = 0
+    unproven: int = 0
+    failed: int = 0
+    differing: int = 0
+    stored: int = 0
+    surplus: int = 0
     differences: list[Difference] = attrs.field(factory=list)
     failures: list[FailedVehicle] = attrs.field(factory=list)
 
-    async def compare(self, item: WorkItem, outcome: Outcome) -> _Verdict:
-        if isinstance(outcome, VehicleFailure):
-            self.failures.append(FailedVehicle.of(outcome))
-            return "failed"
-        if outcome.completeness is Completeness.UNPROVEN:
-            return "unproven"
-        shown = {row.id for row in outcome.sessions}
-        stored = await self.store.backend.stored_ids(item)
-        if shown == stored:
-            return "matching"
-        if len(self.differences) < _MAX_LISTED:
-            self.differences.append(_difference(item, missing=shown - stored, surplus=stored - shown))
-        return "differing"
+    async def run_until_done(self, stop: asyncio.Event) -> bool:
+        """Compare all drawn vehicles; return False if the event was set before."""
+        builder = self.store.backend.new_comparison(self.limits, self._take)
+        writer = BatchWriter(builder, self.progress, max_wait_s=self.limits.max_wait_s, now=self.now)
+        try:
+            is_through = await run_until(stop, asyncio.create_task(self._read(writer), name="podero_async verify"))
+            await writer.drain()
+        finally:
+            await writer.aclose()
+        return is_through
 
-    def report(self) -> VerifyReport:
+    async def _read(self, writer: BatchWriter) -> None:
+        items = self.store.backend.compared_items(self.limits.work_slice)
+        async with read_windows(self.client, items) as stream:
+            async for item, outcome in stream:
+                self._count(item, outcome)
+                if not isinstance(outcome, VehicleFailure) and outcome.completeness is not Completeness.UNPROVEN:
+                    await writer.put(item, outcome, self.now(), None, self._count_compared)
+
+    def _count(self, item: WorkItem, outcome: Outcome) -> None:
+        progress = self.progress
+        progress.received += 1
+        progress.requests += outcome.requests
+        progress.retries += outcome.retries
+        if not isinstance(outcome, VehicleFailure):
+            progress.count_read(item.vehicle, outcome.completeness, len(outcome.sessions))
+            self.unproven += outcome.completeness is Completeness.UNPROVEN
+        elif isinstance(outcome.error, NotFoundError):
+            self.left += 1
+        else:
+            failed = FailedVehicle.of(outcome)
+            progress.count_failure(failed, is_outage=is_outage_sign(outcome.error))
+            self.failed += 1
+            if len(self.failures) < _MAX_LISTED:
+                self.failures.append(failed)
+
+    def _count_compared(self) -> None:
+        self.compared += 1
+
+    def _take(self, found: Compared) -> None:
+        self.stored += found.stored
+        self.surplus += found.surplus
+        self.differing += len(found.differences)
+        self.differences += found.differences[: _MAX_LISTED - len(self.differences)]
+
+    def report(self, *, left: int, finished: bool) -> VerifyReport:
         return VerifyReport(
-            checked=self.checked,
-            **{verdict: self.verdicts[verdict] for verdict in get_args(_Verdict)},
-            requests=self.requests,
+            finished=finished,
+            checked=self.compared + self.unproven + self.failed,
+            matching=self.compared - self.differing,
+            differing=self.differing,
+            repaired=0,
+            left=left + self.left,
+            unproven=self.unproven,
+            failed=self.failed,
+            requests=self.progress.requests,
             differences=tuple(self.differences),
             failures=tuple(self.failures),
+            alarms=(),
         )
 
 
-def _difference(item: WorkItem, *, missing: set[UUID], surplus: set[UUID]) -> Difference:
-    return Difference(
-        vehicle=item.vehicle,
-        **attrs.asdict(item.window),
-        missing=tuple(sorted(map(str, missing))),
-        surplus=tuple(sorted(map(str, surplus))),
-    )
+@attrs.define
+class _Repair:
+    """Repairs the vehicles for which a comparison found differences."""
+
+    found: _Comparison
+    settle_days: int
+    bounds: Bounds
+    stop: asyncio.Event
+
+    async def repair(self, report: VerifyReport) -> VerifyReport:
+        """Repair the vehicles, compare them again, and return the report with the repairs."""
+        found, backend = self.found, self.found.store.backend
+        alarms = withdrawn_alarm(found.surplus, found.stored, self.bounds)
+        # The vehicles that differ are few, so the share of their sessions says nothing: that of all vehicles counts.
+        bounds = self.bounds if alarms else attrs.evolve(self.bounds, max_withdrawn=1)
+        requests = report.requests
+        for include_hidden, last_day in await backend.unsettle_differing():
+            run = await backfill(
+                found.client,
+                found.store,
+                last_day,
+                last_day,
+                vehicles=backend.differing_vehicles(include_hidden, found.limits.roster_slice),
+                include_hidden=include_hidden,
+                settle_days=self.settle_days,
+                bounds=bounds,
+                stop=self.stop,
+                now=found.now,
+                limits=found.limits,
+            )
+            requests += run.requests
+            alarms += [alarm for alarm in run.alarms if alarm not in alarms]
+        await backend.draw_differing()
+        again = _Comparison(found.client, found.store, Progress(), found.now, found.limits)
+        is_finished = await again.run_until_done(self.stop)
+        return attrs.evolve(
+            report,
+            finished=is_finished,
+            repaired=again.compared - again.differing,
+            requests=requests + again.progress.requests,
+            alarms=tuple(alarms),
+        )

@@ -1,4 +1,4 @@
-"""The alarms of a run: what is too many, and what the lines say."""
+"""The alarms of a run: their bounds and their lines."""
 
 from __future__ import annotations
 

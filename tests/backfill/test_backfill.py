@@ -306,7 +306,7 @@ async def test_a_window_ends_with_today(sim: PoderoSimulator, client: PoderoClie
 async def test_a_run_on_a_later_day_reads_all_provisional_days(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """After an interrupted run, a run on the next day reads every vehicle, since what was read may have changed."""
+    """After an interrupted run, a run on the next day reads every vehicle, since all days may have changed."""
     stop = asyncio.Event()
     sim.before_page = lambda asked: stop.set() if asked.number == 7 else None
     async with SessionStore(path) as store:

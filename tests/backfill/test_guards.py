@@ -20,7 +20,7 @@ from tests.backfill.conftest import AGAIN, Clock
 async def test_a_fleet_that_vanishes_is_an_alarm(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If too many known vehicles are no longer listed, none is recorded as gone, until a run accepts it."""
+    """If too many known vehicles vanish from the list, none is recorded as gone, until a run accepts it."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         stored = await held_by(store)
@@ -42,7 +42,7 @@ async def test_a_fleet_that_vanishes_is_an_alarm(
 
 
 def test_a_vehicle_that_comes_back_is_not_gone() -> None:
-    """A vehicle that is no longer listed is recorded as gone; under another user, or listed again, it has not vanished."""
+    """A vehicle that leaves the list is recorded as gone; under another user, or listed again, it has not vanished."""
     one, other, moved = (
         VehicleRef(user_id=UUID(int=user), vehicle_id=UUID(int=vehicle)) for user, vehicle in ((1, 3), (1, 4), (2, 3))
     )

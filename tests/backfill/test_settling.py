@@ -185,6 +185,29 @@ async def test_a_clock_that_is_ahead_settles_nothing_early(
         assert await held_by(store) == truth_of(sim)
 
 
+async def test_a_vehicle_that_failed_is_read_when_it_is_back(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A nightly job of yesterday alone reads all days for which a vehicle failed, however long it was away."""
+    dead = VEHICLES[0]
+    for number in range(45):
+        sim.insert(dead, row_of(number, utc(2026, 1, 1, 18) + timedelta(days=number), utc(2026, 3, 1)))
+    async with SessionStore(path) as store:
+        await nights(client, store, clock, 1)
+        sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=dead))
+        for _ in range(3):
+            clock.forward(days=14)
+            yesterday = clock.at.date() - timedelta(days=1)
+            report = await backfill(client, store, yesterday, yesterday, now=clock)
+            assert report.failed == 1
+        (failure,) = await store.query("SELECT * FROM failures")
+        assert failure["first_failed_at"] < failure["failed_at"]
+        sim.clear_faults()
+        await nights(client, store, clock, 1)
+        assert await held_by(store) == truth_of(sim, None, clock.at.date() - timedelta(days=2))
+        assert await store.query("SELECT * FROM failures") == []
+
+
 async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock) -> None:
     """Where a night is too short for the fleet, vehicles that were never read come first, then those read longest ago."""
     vehicles = [VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number)) for number in range(2, 14)]

@@ -1,4 +1,4 @@
-"""The values of a run: the bounds on what it takes for granted."""
+"""The values of a run: its bounds."""
 
 from __future__ import annotations
 

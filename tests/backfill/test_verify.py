@@ -2,49 +2,164 @@
 
 from __future__ import annotations
 
-from datetime import date
+import asyncio
+from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from podero_async import PoderoClient
-from podero_async.backfill import DayCounts, SessionStore, backfill, verify
-from podero_async.testing import Fault, PoderoSimulator
-from tests._support.expected_rows import FIRST, LAST, truth_of
-from tests.backfill.conftest import AGAIN, Clock
+from podero_async import PoderoClient, ThrottlePolicy
+from podero_async.backfill import Bounds, DayCounts, Progress, SessionStore, backfill, verify
+from podero_async.backfill._values import Limits
+from podero_async.testing import Fault, PageRequest, PoderoSimulator
+from tests._support.clients import client_of
+from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
+from tests.backfill.conftest import Clock
+
+LATER = timedelta(days=60)
+"""By then, all days of June are settled."""
 
 
-async def test_a_complete_store_is_clean(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
-    """`verify()` of a complete store is clean with one request per vehicle, and can check a sample."""
+async def _filled(client: PoderoClient, store: SessionStore, clock: Clock, **options: Any) -> None:
+    """Fill a store with settled days."""
+    clock.at += LATER
+    assert (await backfill(client, store, FIRST, LAST, now=clock, **options)).is_clean
+
+
+async def test_a_complete_store_is_clean(client: PoderoClient, path: Path, clock: Clock) -> None:
+    """`verify()` of a complete store is clean with one request per vehicle; it can check a sample, and read the store only."""
     async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, now=clock)
-        whole = await verify(client, store)
+        await _filled(client, store, clock)
+    progress = Progress()
+    async with SessionStore(path, read_only=True) as store:
+        whole = await verify(client, store, progress=progress, limits=Limits(max_batch_outcomes=5, work_slice=3))
         assert (whole.checked, whole.matching, whole.requests) == (12, 12, 12)
         assert whole.is_clean
+        assert (progress.vehicles, progress.received, progress.phase) == (12, 12, "ended")
         assert (await verify(client, store, 5)).checked == 5
         with pytest.raises(ValueError, match="sample"):
             await verify(client, store, 0)
 
 
-async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
-    """`verify()` names missing and surplus sessions by vehicle, and none after the next backfill."""
-    vehicle = sim.vehicles[0]
+async def test_only_settled_days_are_compared(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Sessions of provisional days may come later, so they are compared only if that is asked for."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
-        removed = sim.truth(vehicle, FIRST, LAST)[0]["id"]
-        sim.remove(vehicle, removed)
-        added = sim.insert(sim.vehicles[1], plug_in_time=None)["id"]
+        sim.insert(sim.vehicles[0], plug_in_time=utc(2026, 6, 29, 12))
+        settled = await verify(client, store)
+        assert settled.checked < 12, "most vehicles have not asked for their current session yet"
+        assert settled.is_clean
+        report = await verify(client, store, include_provisional=True)
+        assert (report.checked, report.differing) == (12, 1)
+
+
+async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
+    """`verify()` names missing, surplus and changed sessions by vehicle, and leaves the store as it is."""
+    one, two, three = sim.vehicles[:3]
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        removed, changed = sim.truth(one, FIRST, LAST)[0]["id"], sim.truth(two, FIRST, LAST)[0]["id"]
+        sim.remove(one, removed)
+        sim.update(two, changed, actual_savings_eur=99.0)
+        added = sim.insert(three, sim.truth(three, FIRST, LAST)[0] | {"id": str(UUID(int=7))})["id"]
+        before = await held_by(store)
         report = await verify(client, store)
-        assert (report.matching, report.differing) == (10, 2)
+        assert (report.matching, report.differing, report.repaired) == (9, 3, 0)
         assert not report.is_clean
-        found = {difference.vehicle: (difference.missing, difference.surplus) for difference in report.differences}
-        assert found == {vehicle: ((), (removed,)), sim.vehicles[1]: ((added,), ())}
-        await backfill(client, store, FIRST, LAST, fresh_for=AGAIN, now=clock)
+        found = {each.vehicle: (each.sessions, each.missing, each.surplus, each.changed) for each in report.differences}
+        assert found == {one: (1, (), (removed,), ()), two: (1, (), (), (changed,)), three: (1, (added,), (), ())}
+        assert await held_by(store) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "differing"),
+    [
+        ("DELETE FROM sessions", 12),
+        ("UPDATE sessions SET withdrawn_at = fetched_at", 12),
+        ("UPDATE sessions SET energy_charged_kwh = 0", 12),
+        ("UPDATE sessions SET plug_in_time = plug_in_time - INTERVAL 40 DAY", 12),
+        ("UPDATE sessions SET vehicle_id = uuid()", 12),
+        ("DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)", 1),
+        ("INSERT INTO sessions BY NAME SELECT * REPLACE (uuid() AS id) FROM sessions LIMIT 1", 1),
+    ],
+)
+async def test_a_damaged_table_differs_and_is_repaired(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, damage: str, differing: int
+) -> None:
+    """Rows that were lost, changed, moved, withdrawn or added by hand are differences; a repair makes them right."""
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        await store.query(f"{damage} RETURNING id")
         report = await verify(client, store)
-        assert (report.checked, report.matching, report.differing) == (12, 12, 0)
+        assert (report.differing, report.is_clean) == (differing, False)
+        clock.forward(days=1)
+        report = await verify(client, store, repair=True, now=clock)
+        assert (report.differing, report.repaired, report.alarms) == (differing, differing, ())
         assert report.is_clean
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+        report = await verify(client, store, include_provisional=True)
+        assert (report.matching, report.is_clean) == (12, True)
+
+
+async def test_a_repair_includes_hidden_sessions(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Days that were read with hidden sessions are compared and repaired with them, and other days without."""
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock, include_hidden=True, vehicles=sim.vehicles[:6])
+        assert (await backfill(client, store, FIRST, LAST, now=clock, vehicles=sim.vehicles[6:])).is_clean
+        assert (await verify(client, store)).matching == 12
+        before = await held_by(store)
         await store.query("DELETE FROM sessions RETURNING id")
-        assert (await verify(client, store)).differing == 12, "the table is compared, not a record of it"
+        clock.forward(days=1)
+        report = await verify(client, store, repair=True, now=clock)
+        assert (report.differing, report.repaired, report.is_clean) == (12, 12, True)
+        assert await held_by(store) == before
+        assert any(row["is_hidden"] for row in before.values())
+
+
+async def test_a_repair_withdraws_nothing_if_too_much_is_missing(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If the API lists too few sessions, a repair withdraws none, and its report tells why and is not clean."""
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        before = await held_by(store)
+        for vehicle in sim.vehicles[:8]:
+            for row in sim.truth(vehicle, FIRST, LAST):
+                sim.remove(vehicle, row["id"])
+        clock.forward(days=1)
+        report = await verify(client, store, repair=True, now=clock)
+        assert (report.differing, report.repaired, report.is_clean) == (8, 0, False)
+        assert "--max-withdrawn" in report.alarms[0]
+        assert await held_by(store) == before
+        clock.forward(days=1)
+        bounds = Bounds(max_withdrawn=1)
+        await verify(client, store, include_provisional=True, repair=True, bounds=bounds, now=clock)
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+
+
+async def test_a_vehicle_that_left_is_no_difference(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Vehicles that the API no longer has are counted apart, before and after a backfill has recorded it."""
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        left = [vehicle for vehicle in sim.vehicles if vehicle.user_id == sim.vehicles[0].user_id]
+        sim.delete_user(left[0].user_id)
+        for vehicle in left:
+            sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=vehicle))
+        report = await verify(client, store)
+        assert (report.checked, report.left, report.is_clean) == (12 - len(left), len(left), True)
+        await backfill(client, store, FIRST, LAST, bounds=Bounds(max_vanished=1), now=clock)
+        requests = report.requests
+        report = await verify(client, store)
+        assert (report.checked, report.left, report.is_clean) == (12 - len(left), len(left), True)
+        assert report.requests < requests
 
 
 async def test_failures_and_unproven_reads_are_counted(
@@ -52,12 +167,33 @@ async def test_failures_and_unproven_reads_are_counted(
 ) -> None:
     """Vehicles that fail or remain unproven are counted as such, and the report is not clean."""
     async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, now=clock)
-        sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[0]))
+        await _filled(client, store, clock)
+        sim.add_fault(Fault(kind="status", status=403, endpoint="sessions", vehicle=sim.vehicles[0]))
         sim.add_fault(Fault(kind="wrong_total", delta=7, vehicle=sim.vehicles[1]))
-        report = await verify(client, store)
-        assert (report.matching, report.failed, report.unproven) == (10, 1, 1)
+        report = await verify(client, store, repair=True, now=clock)
+        assert (report.matching, report.failed, report.unproven, report.differing) == (10, 1, 1, 0)
         assert report.failures[0].vehicle_id == str(sim.vehicles[0].vehicle_id)
+        assert not report.is_clean
+
+
+async def test_a_call_that_is_stopped_reports_what_it_compared(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If the event is set during the reads, the report has the vehicles that were compared, and is not clean."""
+    stop = asyncio.Event()
+
+    def set_at_the_fifth(request: PageRequest) -> None:
+        if sim.counts.requests["sessions"] >= before + 5:
+            stop.set()
+
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        before = sim.counts.requests["sessions"]
+        sim.before_page = set_at_the_fifth
+        async with client_of(sim, throttle=ThrottlePolicy(max_concurrency=1)) as slow:
+            report = await verify(slow, store, stop=stop)
+        assert not report.finished
+        assert 0 < report.checked == report.matching < 12
         assert not report.is_clean
 
 
@@ -66,10 +202,11 @@ async def test_unproven_reads_are_not_verified(
 ) -> None:
     """Days that were never proven complete are missing, so there is nothing to verify."""
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
+    clock.at += LATER
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         sim.clear_faults()
-        assert (await verify(client, store)).checked == 0
+        assert (await verify(client, store, include_provisional=True)).checked == 0
 
 
 async def test_the_coverage_shows_gaps(client: PoderoClient, path: Path, clock: Clock) -> None:

@@ -90,7 +90,7 @@ async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path
 
 
 async def test_a_fleet_that_vanishes_is_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """If too many vehicles are no longer listed, the exit code is 1, and one line says what to do."""
+    """If too many vehicles vanish from the list, the exit code is 1, and one line names the remedy."""
     for user in {vehicle.user_id for vehicle in served.vehicles[:5]}:
         served.delete_user(user)
     ended = await call(*whole_fleet(served, filled))

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from uuid import UUID
+
+import duckdb
 
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call
 
-_REPORT_KEYS = "checked matching differing unproven failed requests differences failures is_clean"
+_REPORT_KEYS = (
+    "finished checked matching differing repaired left unproven failed requests differences failures alarms is_clean"
+)
 
 
 async def test_a_store_that_equals_the_api(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """Equal windows are exit code 0, and the store is not changed."""
+    """Equal vehicles are exit code 0, and the store is not changed."""
     before = filled.read_bytes()
     ended = await call("verify", f"--store={filled}")
     assert (ended.code, ended.err) == (0, "")
@@ -32,36 +37,59 @@ async def test_a_sample(call: Call, served: PoderoSimulator, filled: Path) -> No
 
 
 async def test_differences_are_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """A window with other sessions is one line on stderr, with the counts of both sides."""
+    """A vehicle with other sessions is one line on stderr, with the ids of each kind of difference."""
     one, other = served.vehicles[:2]
-    new = served.insert(one)
-    gone = served.truth(other)[0]["id"]
+    new = served.insert(one, served.truth(one)[0] | {"id": str(UUID(int=7))})["id"]
+    gone, changed = (row["id"] for row in served.truth(other)[:2])
     served.remove(other, gone)
+    served.update(other, changed, actual_savings_eur=99.0)
     ended = await call("verify", f"--store={filled}")
     assert ended.code == 1
-    assert "different 2" in ended.out
-    lines = sorted(ended.err.splitlines())
-    assert [line.rpartition(": ")[2] for line in lines if str(one.vehicle_id) in line] == [
-        "1 sessions only in the API, 0 only in the store"
-    ]
-    assert any(
-        str(other.vehicle_id) in line and "0 sessions only in the API, 1 only in the store" in line for line in lines
+    assert "different 2, 0 of them repaired" in ended.out
+    lines = {line.partition("vehicle ")[2].split()[0]: line for line in ended.err.splitlines()}
+    assert lines[str(one.vehicle_id)].endswith(f": 1 sessions differ; only in the API: {new}")
+    assert lines[str(other.vehicle_id)].endswith(
+        f": 2 sessions differ; only in the store: {gone}, with other contents: {changed}"
     )
     report = json.loads((await call("verify", f"--store={filled}", "--json")).out)
-    assert {tuple(each["missing"] + each["surplus"]) for each in report["differences"]} == {(new["id"],), (gone,)}
+    found = {(*each["missing"], *each["surplus"], *each["changed"]) for each in report["differences"]}
+    assert found == {(new,), (gone, changed)}
+
+
+async def test_a_repair_is_exit_code_0(call: Call, served: PoderoSimulator, filled: Path) -> None:
+    """`--repair` makes the store equal, and says how many vehicles it repaired; the next call finds no difference."""
+    with duckdb.connect(str(filled)) as con:
+        con.execute(
+            "UPDATE sessions SET energy_charged_kwh = 0 WHERE vehicle_id < (SELECT max(vehicle_id) FROM sessions)"
+        )
+    assert (await call("verify", f"--store={filled}")).code == 1
+    ended = await call("verify", f"--store={filled}", "--repair")
+    assert ended.code == 0
+    assert "different 9, 9 of them repaired" in ended.out
+    ended = await call("verify", f"--store={filled}", "--all")
+    assert (ended.code, ended.err) == (0, "")
+    assert "equal     10" in ended.out
+
+
+async def test_a_vehicle_that_left_is_exit_code_0(call: Call, served: PoderoSimulator, filled: Path) -> None:
+    """A vehicle that the API no longer has is counted apart."""
+    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
+    ended = await call("verify", f"--store={filled}")
+    assert (ended.code, ended.err) == (0, "")
+    assert "9 checked, with 10 requests; 1 left the fleet" in ended.out
 
 
 async def test_failures_are_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """If a window cannot be read, it is one line on stderr, and the exit code is 1."""
-    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth=1))
+    """If a vehicle cannot be read, it is one line on stderr, and the exit code is 1."""
+    served.add_fault(Fault(kind="status", status=403, endpoint="sessions", vehicle=served.vehicles[0]))
     ended = await call("verify", f"--store={filled}")
     assert ended.code == 1
     assert "failed    1" in ended.out
-    assert "HTTP 404" in ended.complaint
+    assert "HTTP 403" in ended.complaint
 
 
 async def test_an_api_that_is_down_is_exit_code_4(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """If no window can be read, the exit code is 4."""
+    """If no vehicle can be read, the exit code is 4."""
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call("verify", f"--store={filled}", "--sample=2", "--json")
     assert (ended.code, json.loads(ended.out)["failed"]) == (4, 2)

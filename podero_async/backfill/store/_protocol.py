@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import date, datetime
 from typing import Any, Protocol, runtime_checkable
-from uuid import UUID
 
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
@@ -80,7 +80,7 @@ class StoreBackend(Protocol):
     async def record_fleet(
         self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
     ) -> Vanished:
-        """Record the listed vehicles and, unless too many are no longer listed, those that have gone.
+        """Record the listed vehicles and, unless they are too many, those that have gone.
 
         Args:
             shard: The shard of the roster.
@@ -140,11 +140,40 @@ class StoreBackend(Protocol):
     async def runs(self, limit: int | None) -> list[RunStatus]:
         """Return the newest runs, the newest first."""
 
-    async def sample_windows(self, sample: int | None) -> list[WorkItem]:
-        """Return the stored days of each vehicle; of at most `sample` vehicles, drawn at random."""
+    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
+        """Choose vehicles to compare with the API, at random if it is a sample, and their settled days.
 
-    async def stored_ids(self, item: WorkItem) -> set[UUID]:
-        """Return the ids of the stored sessions of a window, without withdrawn ones."""
+        Args:
+            sample: The largest number of vehicles; None chooses all.
+            include_provisional: Whether to choose provisional days, too.
+
+        Returns:
+            The number of vehicles, and that of the vehicles that were not chosen since they have gone.
+        """
+
+    async def draw_differing(self) -> None:
+        """Choose the vehicles that differed in the comparison, and the same days again."""
+
+    def compared_items(self, slice_size: int) -> AsyncGenerator[WorkItem, None]:
+        """Yield a work item for each chosen vehicle, loaded `slice_size` at a time."""
+
+    def new_comparison(self, limits: Limits, on_compared: Callable[[Compared], None]) -> BatchBuilder:
+        """Return a builder of batches of proven reads that are compared with the store instead of written.
+
+        Args:
+            limits: The size of a full batch.
+            on_compared: Is called with the result of each batch.
+        """
+
+    async def unsettle_differing(self) -> list[tuple[bool, date]]:
+        """Make the days of the vehicles that differed provisional, and due to be read.
+
+        Returns:
+            For hidden sessions and without them, the last day to read.
+        """
+
+    def differing_vehicles(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[VehicleRef, None]:
+        """Yield the vehicles that differed, as all of their users, loaded `slice_size` at a time."""
 
 
 @runtime_checkable

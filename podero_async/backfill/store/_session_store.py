@@ -109,7 +109,7 @@ class SessionStore:
     ) -> DayCounts:
         """Count the days of the known vehicles in a window by state: settled, provisional and missing.
 
-        Days after today and vehicles that are no longer listed are not counted.
+        Days after today, and vehicles that have gone, are not counted.
 
         Args:
             from_date: First UTC day, inclusive.

@@ -60,7 +60,7 @@ class StoreStatus:
     vehicles: int
     """Vehicles that were listed or read at any time."""
     gone: int
-    """Vehicles that are no longer listed. Their days are not counted below."""
+    """Known vehicles that the last discovery did not list. Their days are not counted below."""
     settled: int
     """Days of vehicles, from a vehicle's first one to today, that were read long enough after their end."""
     provisional: int

@@ -126,7 +126,7 @@ class Model:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(reads(), max_size=7))
 def test_spans_say_what_a_model_of_days_says(con: duckdb.DuckDBPyConnection, history: list[Read]) -> None:
-    """After any reads, the spans give each day the state of the model, do not overlap, and are folded where they can be."""
+    """After any reads, the spans give each day the state of the model, do not overlap, and are folded if they can be."""
     con.execute("DELETE FROM coverage")
     model, at = Model(), datetime(2026, 3, 1, tzinfo=UTC)
     for read in history:

@@ -23,7 +23,7 @@ from podero_async.backfill.store.duckdb import DuckDBBackend
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.testing import PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, TIMES
-from tests.backfill.conftest import Clock
+from tests.backfill.conftest import AGAIN, Clock
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ async def store(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: C
         rows = sim.truth(vehicle, FIRST, LAST)
         sim.update(vehicle, rows[0]["id"], session_outcome='new, "quoted"\nöutcome')
         sim.remove(vehicle, rows[1]["id"])
-        await backfill(client, opened, FIRST, LAST, include_hidden=True, now=clock)
+        await backfill(client, opened, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
         yield opened
 
 

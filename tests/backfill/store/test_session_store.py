@@ -232,6 +232,14 @@ async def test_an_interrupted_creation_is_repeated(path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+async def test_a_store_is_readable_for_older_releases_of_duckdb(client: PoderoClient, path: Path, clock: Clock) -> None:
+    """The storage version of a store is that of DuckDB 1.0, and stays so when it is written to."""
+    for _ in range(2):
+        async with SessionStore(path) as store:
+            await backfill(client, store, FIRST, LAST, now=clock)
+        assert int.from_bytes(path.read_bytes()[12:20], "little") == 64
+
+
 async def test_two_processes_that_create_a_store_get_the_same_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If another process creates the store first, its file is opened instead of replaced."""
     async with SessionStore(path) as store:

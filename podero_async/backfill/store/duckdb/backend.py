@@ -8,19 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
-from uuid import UUID
 
 import duckdb
 
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.errors import StoreError
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
-from podero_async.backfill.store.duckdb import absence, queries, runs, schema, upsert, vehicles, work
+from podero_async.backfill.store.duckdb import absence, comparison, queries, runs, schema, upsert, vehicles, work
 from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
@@ -163,11 +163,39 @@ class DuckDBBackend:
     async def runs(self, limit: int | None) -> list[RunStatus]:
         return await self.call(queries.read_runs, limit)
 
-    async def sample_windows(self, sample: int | None) -> list[WorkItem]:
-        return await self.call(queries.sample_windows, sample)
+    # --- verification ---
 
-    async def stored_ids(self, item: WorkItem) -> set[UUID]:
-        return await self.call(queries.stored_ids, item)
+    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
+        return await self.call(comparison.draw, sample, include_provisional=include_provisional)
+
+    async def draw_differing(self) -> None:
+        await self.call(comparison.draw_differing)
+
+    async def compared_items(self, slice_size: int) -> AsyncGenerator[WorkItem, None]:
+        position = 0
+        while items := await self.call(comparison.next_compared, position, slice_size):
+            for item in items:
+                yield item
+            position += len(items)
+
+    def new_comparison(self, limits: Limits, on_compared: Callable[[Compared], None]) -> ArrowBatchBuilder:
+        async def compare(batch: Batch, _: datetime) -> Written:
+            on_compared(await self.call(comparison.compare, batch))
+            return Written()
+
+        return ArrowBatchBuilder(0, limits, compare)
+
+    async def unsettle_differing(self) -> list[tuple[bool, date]]:
+        return await self.call(comparison.unsettle)
+
+    async def differing_vehicles(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[VehicleRef, None]:
+        position = 0
+        while found := await self.call(comparison.next_differing, include_hidden, position, slice_size):
+            for vehicle in found:
+                yield vehicle
+            position += len(found)
+
+    # --- queries and exports ---
 
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         return await self.call(queries.read_rows, sql, values)

@@ -26,6 +26,8 @@ _OPTIONS: _Options = {
     "autoload_known_extensions": False,
     "threads": 2,
 }
+_READABLE_SINCE: _Options = {"storage_compatibility_version": "v1.0.0"}
+"""Tools that read stores come with other releases of DuckDB; the format is kept for the life of the file."""
 _MEMORY = ":memory:"
 _MAGIC = slice(8, 12)
 _PID = re.compile(r"\bPID ([1-9]\d*)")  # 0 if the process runs in another container
@@ -106,7 +108,7 @@ def _create(path: str, options: _Options) -> None:
     unfinished = Path(f"{path}.{os.getpid()}.new")
     unfinished.unlink(missing_ok=True)
     try:
-        with duckdb.connect(str(unfinished), config=options) as con:
+        with duckdb.connect(str(unfinished), config=options | _READABLE_SINCE) as con:
             create_tables(con)
             con.execute("CHECKPOINT")  # closing would not report a full disk
         with suppress(FileExistsError):  # another process has created the store

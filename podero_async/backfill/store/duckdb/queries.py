@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
-from uuid import UUID
 
 import attrs
 import duckdb
@@ -15,12 +14,10 @@ import duckdb
 from podero_async._paging.window import Window
 from podero_async.backfill._coverage import DayCounts, KnownDays, count_days
 from podero_async.backfill._report import FailedVehicle
-from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store._status import Coverage, RunStatus, StoreStatus
 from podero_async.backfill.store.duckdb.schema import check_version, owner_of
-from podero_async.models import VehicleRef
 
-__all__ = ["count_window", "read_rows", "read_runs", "read_status", "sample_windows", "stored_ids"]
+__all__ = ["count_window", "read_rows", "read_runs", "read_status"]
 
 _MAX_LISTED = 100
 _ALL = 2**62
@@ -115,46 +112,3 @@ def count_window(con: duckdb.DuckDBPyConnection, window: Window | None, today: d
             first, last = known.first, today
         counts += count_days(known, (first, last)).times(vehicles)
     return counts
-
-
-# --- verification ---
-
-_WINDOWS = """
-SELECT user_id, vehicle_id, include_hidden, min(from_date), max(to_date) FROM (
-    SELECT *, sum(CASE WHEN from_date <= covered_to + 1 THEN 0 ELSE 1 END) OVER by_key AS island FROM (
-        SELECT *, lag(to_date) OVER by_key AS covered_to
-        FROM coverage SEMI JOIN drawn USING (user_id, vehicle_id)
-        WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden ORDER BY from_date)
-    ) WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden ORDER BY from_date)
-) GROUP BY user_id, vehicle_id, include_hidden, island ORDER BY vehicle_id, user_id, include_hidden, min(from_date)
-"""
-_PRESENT = """
-SELECT DISTINCT user_id, vehicle_id
-FROM coverage ANTI JOIN (FROM vehicles WHERE gone_since IS NOT NULL) USING (user_id, vehicle_id)
-"""
-_LIVE = """
-SELECT id FROM sessions WHERE vehicle_id = $vehicle AND user_id = $user AND withdrawn_at IS NULL
-AND plug_in_time >= $first AND plug_in_time < $last::DATE + 1 AND ($include_hidden OR NOT is_hidden)
-"""
-
-
-def sample_windows(con: duckdb.DuckDBPyConnection, sample: int | None) -> list[WorkItem]:
-    """Return the days that were read of each vehicle; of at most `sample` vehicles, drawn at random."""
-    drawn = _PRESENT if sample is None else f"FROM ({_PRESENT}) USING SAMPLE {int(sample)} ROWS"
-    con.execute(f"CREATE OR REPLACE TEMP TABLE drawn AS {drawn}")
-    return [
-        WorkItem(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, hidden))
-        for number, (user_id, vehicle_id, hidden, first, last) in enumerate(con.execute(_WINDOWS).fetchall())
-    ]
-
-
-def stored_ids(con: duckdb.DuckDBPyConnection, item: WorkItem) -> set[UUID]:
-    """Return the ids of the stored sessions of a window, without withdrawn ones."""
-    values = {
-        "vehicle": item.vehicle.vehicle_id,
-        "user": item.vehicle.user_id,
-        "first": item.window.from_date,
-        "last": item.window.to_date,
-        "include_hidden": item.window.include_hidden,
-    }
-    return {row[0] for row in con.execute(_LIVE, values).fetchall()}

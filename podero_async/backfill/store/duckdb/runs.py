@@ -1,4 +1,4 @@
-"""The records of runs: what was done, and when. No later run depends on them."""
+"""The records of runs, with their counts. No later run depends on them."""
 
 # ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
 

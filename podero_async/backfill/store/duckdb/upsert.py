@@ -21,14 +21,14 @@ from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, claim
 
-__all__ = ["write_batch"]
+__all__ = ["CONTENT_DIFFERS", "FIND_STORED", "write_batch"]
 
 _CONTENT = [name for name in SESSION_COLUMNS if name != "id"]
-_DIFFERS = " OR ".join(f"s.{name} IS DISTINCT FROM i.{name}" for name in _CONTENT)
+CONTENT_DIFFERS = " OR ".join(f"s.{name} IS DISTINCT FROM i.{name}" for name in _CONTENT)
 _SET = ", ".join(f"{name} = i.{name}" for name in ("user_id", "vehicle_id", *_CONTENT, "fetched_at"))
 _COLUMNS = ", ".join(f"i.{name}" for name in SESSION_COLUMNS)
 
-_FIND = """
+FIND_STORED = """
 CREATE OR REPLACE TEMP TABLE found AS SELECT s.rowid AS pos, s.id FROM sessions s SEMI JOIN arrow_sessions USING (id)
 """
 # If reads of one batch return the same session, the last read counts.
@@ -39,7 +39,7 @@ FROM arrow_sessions i JOIN arrow_reads r USING (task) {{stored}} {{last}}
 """
 _FLAGS = f""", s.pos, s.user_id AS own_user_id, s.absent_at IS NOT NULL AS is_absent,
     s.user_id <> r.user_id AND s.vehicle_id = r.vehicle_id AND NOT is_absent AND s.withdrawn_at IS NULL AS may_keep_user,
-    (s.vehicle_id <> r.vehicle_id OR s.withdrawn_at IS NOT NULL OR {_DIFFERS}) AS differs,
+    (s.vehicle_id <> r.vehicle_id OR s.withdrawn_at IS NOT NULL OR {CONTENT_DIFFERS}) AS differs,
     (differs OR s.user_id <> r.user_id) AS is_changed
 """
 _STORED = "LEFT JOIN (SELECT s.*, pos FROM sessions s JOIN found f ON s.rowid = f.pos) s ON s.id = i.id"
@@ -135,7 +135,7 @@ def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime) -> W
     rejected, failures = tables["arrow_rejected"].num_rows, tables["arrow_failures"].num_rows
     at = commit_time(con, at)
     with transaction(con):
-        has_stored = _count(con, _FIND) > 0
+        has_stored = _count(con, FIND_STORED) > 0
         find_absent(con, at, has_rejected=rejected > 0)
         rows = _write_sessions(con, at, has_stored=has_stored, has_duplicates=batch.has_duplicates)
         written = Written(*rows, rejected=rejected)

@@ -57,7 +57,7 @@ FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN roster USING ({_PAIR}) A
 def record_fleet(
     con: duckdb.DuckDBPyConnection, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
 ) -> Vanished:
-    """Record the vehicles of the roster and, unless too many are no longer listed, those that have gone."""
+    """Record the vehicles of the roster and, unless they are too many, those that have gone."""
     with transaction(con):
         con.execute("CREATE OR REPLACE TEMP TABLE gone (user_id UUID, vehicle_id UUID)")
         found = _find_gone(con, shard, max_vanished) if is_complete else Vanished()

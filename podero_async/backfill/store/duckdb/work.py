@@ -31,6 +31,9 @@ WITH spans AS (
     END AS state
     FROM coverage SEMI JOIN roster USING ({_PAIR}) WHERE include_hidden OR NOT $include_hidden
     UNION ALL
+    SELECT {_PAIR}, from_date, to_date, 'm'
+    FROM failures SEMI JOIN roster USING ({_PAIR}) WHERE $include_hidden OR NOT include_hidden
+    UNION ALL
     SELECT r.user_id, r.vehicle_id, s.plug_in_time::DATE, s.plug_in_time::DATE, 'a'
     FROM sessions s JOIN roster r USING (vehicle_id) WHERE s.absent_at IS NOT NULL AND s.plug_in_time IS NOT NULL
 ), texts AS (

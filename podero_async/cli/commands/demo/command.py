@@ -1,4 +1,4 @@
-"""`podero-async demo`: backfills a simulated fleet under faults, stops and resumes, and checks every stored session."""
+"""`podero-async demo`: backfills a simulated fleet under faults, stops it, calls it again, and checks every stored session."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _DESCRIPTION = """\
 Backfill a simulated fleet under faults, and check every session.
 
 The server fails, stalls and revokes tokens, and sessions are inserted and
-removed during the backfill, which stops half-way and resumes. Exit code 1 if a
-session is lost, doubled or altered, or if a vehicle failed. Needs no
-credentials and no network, and leaves no file.
+removed during the backfill, which stops half-way and is called again. Exit
+code 1 if a session is lost, doubled or altered, or if vehicles failed. Needs
+no credentials and no network, and leaves no file.
 """
 FAULTS = (
     # At each request the first match wins, so the rare faults come first.
@@ -109,7 +109,7 @@ async def _demonstrate(
 async def _backfill(
     simulator: PoderoSimulator, changes: ListChanges, store: SessionStore, show: _ShowProgress
 ) -> list[BackfillReport]:
-    """Start a backfill, stop it half-way, and resume it."""
+    """Start a backfill, stop it half-way, and call it again."""
     first, second = Progress(), Progress()
     halfway = StopHalfway(len(simulator.vehicles), first, changes)
     after = datetime.combine(simulator.last_day, time(), UTC) + timedelta(days=2)
@@ -132,7 +132,7 @@ async def _backfill(
             reports.append(report)
             if report.finished:
                 break
-            print(f"Interrupted: {report.done:,} vehicles are in the store. The same call resumes.", flush=True)
+            print(f"Interrupted: {report.done:,} vehicles are in the store. The same call reads the rest.", flush=True)
     return reports
 
 

@@ -1,0 +1,71 @@
+"""The result of comparing a store with the API. Independent of the store and the client."""
+
+from datetime import date
+
+import attrs
+
+from podero_async.backfill._report import FailedVehicle
+from podero_async.models import VehicleRef
+
+__all__ = ["Compared", "Difference", "VerifyReport"]
+
+
+@attrs.frozen(kw_only=True)
+class Difference:
+    """A vehicle for which the API and the store have different sessions. Of each kind, at most 100 ids are listed."""
+
+    vehicle: VehicleRef
+    from_date: date
+    to_date: date
+    include_hidden: bool
+    sessions: int
+    """Number of sessions that differ."""
+    missing: tuple[str, ...]
+    """Ids that only the API has; also if the store has marked the session as withdrawn."""
+    surplus: tuple[str, ...]
+    """Ids that only the store has."""
+    changed: tuple[str, ...]
+    """Ids with other fields, or another vehicle, in the API."""
+
+
+@attrs.frozen
+class Compared:
+    """The comparison of a batch of reads."""
+
+    stored: int
+    """Live rows of the days that were compared."""
+    surplus: int
+    """Of these, the rows that the API does not have."""
+    differences: list[Difference]
+
+
+@attrs.frozen(kw_only=True)
+class VerifyReport:
+    """The result of comparing the stored days of vehicles with the current state of the API."""
+
+    finished: bool
+    """Whether all vehicles were read; if not, the call was stopped."""
+    checked: int
+    """Vehicles that were read: `matching + differing + unproven + failed`."""
+    matching: int
+    """The API and the store have the same sessions with the same fields."""
+    differing: int
+    repaired: int
+    """Vehicles that differed, and were equal when they were read again after the repair."""
+    left: int
+    """Vehicles that the API no longer has. Nothing says whether their sessions are right, so they are not compared."""
+    unproven: int
+    """The new read could not be proven complete, so it was not compared."""
+    failed: int
+    requests: int
+    differences: tuple[Difference, ...]
+    """At most 100 of the differences, as they were before the repair."""
+    failures: tuple[FailedVehicle, ...]
+    """At most 100 of the failures."""
+    alarms: tuple[str, ...]
+    """Reasons why the repair is not complete."""
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all vehicles were compared, and none differs any more."""
+        return self.finished and self.differing == self.repaired and not self.unproven and not self.failed

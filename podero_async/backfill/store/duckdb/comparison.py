@@ -1,0 +1,202 @@
+"""The comparison of a store with the API: the days to read again, and how the sessions of a batch differ.
+
+1. `draw` chooses vehicles and their days. `next_compared` returns one work item for each vehicle.
+2. `compare` compares a batch of reads with the stored sessions of these days, by ids and contents.
+3. `unsettle` forgets that the days of the vehicles that differ were read, so that a backfill reads them again.
+4. `draw_differing` chooses these vehicles for another comparison.
+"""
+
+# ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
+
+from __future__ import annotations
+
+from datetime import date
+from uuid import UUID
+
+import duckdb
+
+from podero_async._paging.window import Window
+from podero_async.backfill._comparison import Compared, Difference
+from podero_async.backfill._values import WorkItem
+from podero_async.backfill.store.duckdb.columns import Batch
+from podero_async.backfill.store.duckdb.connection import transaction
+from podero_async.backfill.store.duckdb.upsert import CONTENT_DIFFERS, FIND_STORED
+from podero_async.models import VehicleRef
+
+__all__ = ["compare", "draw", "draw_differing", "next_compared", "next_differing", "unsettle"]
+
+_PAIR = "user_id, vehicle_id"
+_MAX_IDS = 100
+
+# --- the days and the work items ---
+
+_GONE = "(FROM vehicles WHERE gone_since IS NOT NULL)"
+_COMPARABLE = "(is_settled OR $include_provisional)"
+_PRESENT = f"SELECT DISTINCT {_PAIR} FROM coverage ANTI JOIN {_GONE} USING ({_PAIR})"
+_LEFT = f"SELECT count(DISTINCT ({_PAIR})) FROM coverage SEMI JOIN {_GONE} USING ({_PAIR}) WHERE {_COMPARABLE}"
+_DAYS = f"""
+CREATE OR REPLACE TEMP TABLE compared_days AS
+SELECT {_PAIR}, include_hidden, from_date, to_date FROM coverage SEMI JOIN drawn USING ({_PAIR}) WHERE {_COMPARABLE}
+"""
+_WORK = f"""
+CREATE OR REPLACE TEMP TABLE compared AS
+SELECT (row_number() OVER (ORDER BY vehicle_id, user_id))::INTEGER AS number, {_PAIR},
+    min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden
+FROM compared_days GROUP BY {_PAIR}
+"""
+_NONE_DIFFERS = "CREATE OR REPLACE TEMP TABLE differing (user_id UUID, vehicle_id UUID)"
+
+
+def draw(con: duckdb.DuckDBPyConnection, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
+    """Choose the vehicles to compare, at random if it is a sample; return their number, and that of those that have gone."""
+    days = {"include_provisional": include_provisional}
+    present = f"{_PRESENT} WHERE {_COMPARABLE}"
+    drawn = present if sample is None else f"FROM ({present}) USING SAMPLE {int(sample)} ROWS"
+    con.execute(f"CREATE OR REPLACE TEMP TABLE drawn AS {drawn}", days)
+    con.execute(_DAYS, days)
+    ((left,),) = con.execute(_LEFT, days).fetchall() if sample is None else [(0,)]
+    return _plan(con), int(left)
+
+
+def draw_differing(con: duckdb.DuckDBPyConnection) -> None:
+    """Choose the vehicles that differ, and the same days as before."""
+    con.execute(f"CREATE OR REPLACE TEMP TABLE drawn AS SELECT DISTINCT {_PAIR} FROM differing")
+    con.execute(f"DELETE FROM compared_days WHERE ({_PAIR}) NOT IN (SELECT ({_PAIR}) FROM drawn)")
+    _plan(con)
+
+
+def _plan(con: duckdb.DuckDBPyConnection) -> int:
+    con.execute(_NONE_DIFFERS)
+    ((vehicles,),) = con.execute(_WORK).fetchall()
+    return int(vehicles)
+
+
+def next_compared(con: duckdb.DuckDBPyConnection, after: int, limit: int) -> list[WorkItem]:
+    """Return the work items after a number, in order: all chosen days of a vehicle, and what lies between them."""
+    rows = con.execute(
+        f"SELECT number, {_PAIR}, from_date, to_date, include_hidden FROM compared"
+        " WHERE number > $after AND number <= $after + $limit ORDER BY number",
+        {"after": after, "limit": limit},
+    ).fetchall()
+    return [
+        WorkItem(number, VehicleRef(user_id=user_id, vehicle_id=vehicle_id), Window(first, last, is_hidden))
+        for number, user_id, vehicle_id, first, last, is_hidden in rows
+    ]
+
+
+# --- the comparison ---
+
+_IS_COMPARED = """
+d.vehicle_id = {row}.vehicle_id AND d.user_id = {row}.user_id AND (d.include_hidden OR NOT {row}.is_hidden)
+    AND {row}.plug_in_time >= d.from_date::TIMESTAMPTZ AND {row}.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
+"""
+# If two users list a vehicle, its rows have one of them.
+_HAS_OTHER_OWNER = f"""
+s.vehicle_id <> i.vehicle_id OR (s.user_id <> i.user_id AND (s.user_id, s.vehicle_id) NOT IN (SELECT ({_PAIR}) FROM ({_PRESENT})))
+"""
+_COMPARE = f"""
+CREATE OR REPLACE TEMP TABLE differences AS
+SELECT i.task, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind FROM (
+    FROM (SELECT i.*, {_PAIR} FROM arrow_sessions i JOIN arrow_reads USING (task)) i
+    SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="i")}
+) i LEFT JOIN (
+    SELECT s.* FROM sessions s JOIN found f ON s.rowid = f.pos WHERE s.withdrawn_at IS NULL
+) s ON s.id = i.id
+WHERE s.id IS NULL OR {CONTENT_DIFFERS} OR {_HAS_OTHER_OWNER}
+UNION ALL
+SELECT r.task, s.id, 'surplus' FROM (
+    FROM sessions s SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
+    WHERE s.withdrawn_at IS NULL AND s.rowid NOT IN (SELECT pos FROM found)
+) s JOIN arrow_reads r USING ({_PAIR})
+-- The server still has a row that could not be read; without an id, it may be any row of the read.
+WHERE r.task NOT IN (SELECT task FROM arrow_rejected WHERE session_id IS NULL)
+  AND s.id NOT IN (SELECT session_id FROM arrow_rejected WHERE session_id IS NOT NULL)
+"""
+_NOTE = f"INSERT INTO differing SELECT {_PAIR} FROM arrow_reads SEMI JOIN differences USING (task)"
+_COUNT = f"""
+SELECT count(*), (SELECT count(*) FROM differences WHERE kind = 'surplus') FROM sessions s
+SEMI JOIN (FROM compared_days SEMI JOIN arrow_reads USING ({_PAIR})) d ON {_IS_COMPARED.format(row="s")}
+WHERE s.withdrawn_at IS NULL
+"""
+_IDS = ", ".join(
+    f"list(id::VARCHAR ORDER BY id) FILTER (kind = '{kind}' AND place <= {_MAX_IDS}) AS {kind}"
+    for kind in ("missing", "surplus", "changed")
+)
+_DIFFERENCES = f"""
+SELECT {_PAIR}, from_date, to_date, include_hidden, sessions, missing, surplus, changed FROM arrow_reads JOIN (
+    SELECT task, count(*) AS sessions, {_IDS}
+    FROM (SELECT *, row_number() OVER (PARTITION BY task, kind ORDER BY id) AS place FROM differences) GROUP BY task
+) USING (task) ORDER BY task
+"""
+
+
+def compare(con: duckdb.DuckDBPyConnection, batch: Batch) -> Compared:
+    """Compare a batch of proven reads with the stored sessions, and note the vehicles that differ."""
+    for name, table in batch.tables().items():
+        con.register(name, table)
+    con.execute(FIND_STORED)
+    con.execute(_COMPARE)
+    con.execute(_NOTE)
+    ((stored, surplus),) = con.execute(_COUNT).fetchall()
+    found = con.execute(_DIFFERENCES).fetchall()
+    return Compared(stored, surplus, [_difference(*row) for row in found])
+
+
+def _difference(
+    user_id: UUID, vehicle_id: UUID, first: date, last: date, is_hidden: bool, sessions: int, *ids: list[str] | None
+) -> Difference:
+    missing, surplus, changed = (tuple(each or ()) for each in ids)
+    return Difference(
+        vehicle=VehicleRef(user_id=user_id, vehicle_id=vehicle_id),
+        from_date=first,
+        to_date=last,
+        include_hidden=is_hidden,
+        sessions=sessions,
+        missing=missing,
+        surplus=surplus,
+        changed=changed,
+    )
+
+
+# --- the repair ---
+
+_UNSETTLE = """
+UPDATE coverage c SET is_settled = false, read_at = '1970-01-01 00:00:00+00' FROM compared_days d
+WHERE d.user_id = c.user_id AND d.vehicle_id = c.vehicle_id AND d.include_hidden = c.include_hidden
+  AND c.from_date <= d.to_date AND c.to_date >= d.from_date
+  AND (d.user_id, d.vehicle_id) IN (SELECT (user_id, vehicle_id) FROM differing)
+"""
+# A vehicle is repaired as all of its users, since the rows of one must not be taken for those of another.
+_REPAIRS = f"""
+CREATE OR REPLACE TEMP TABLE repairs AS
+SELECT row_number() OVER (PARTITION BY include_hidden ORDER BY vehicle_id, user_id) AS number, {_PAIR}, include_hidden
+FROM (
+    SELECT vehicle_id, include_hidden FROM compared_days SEMI JOIN differing USING ({_PAIR}) GROUP BY ALL
+) JOIN ({_PRESENT}) USING (vehicle_id)
+"""
+_LAST_DAYS = f"""
+SELECT include_hidden, max(to_date) FROM compared_days SEMI JOIN differing USING ({_PAIR})
+GROUP BY include_hidden ORDER BY include_hidden DESC
+"""
+
+
+def unsettle(con: duckdb.DuckDBPyConnection) -> list[tuple[bool, date]]:
+    """Make the days of the vehicles that differ provisional, and due to be read.
+
+    Returns:
+        For hidden sessions and without them, the last day to read.
+    """
+    with transaction(con):
+        con.execute(_REPAIRS)
+        con.execute(_UNSETTLE)
+    return con.execute(_LAST_DAYS).fetchall()
+
+
+def next_differing(con: duckdb.DuckDBPyConnection, include_hidden: bool, after: int, limit: int) -> list[VehicleRef]:
+    """Return the vehicles to repair after a number, in order."""
+    rows = con.execute(
+        f"SELECT {_PAIR} FROM repairs WHERE include_hidden = $include_hidden"
+        " AND number > $after AND number <= $after + $limit ORDER BY number",
+        {"include_hidden": include_hidden, "after": after, "limit": limit},
+    ).fetchall()
+    return [VehicleRef(user_id=user_id, vehicle_id=vehicle_id) for user_id, vehicle_id in rows]
