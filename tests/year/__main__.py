@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _memory() -> str | None:
-    """Return a directory in memory, if there is one: the disk's flushes take most of the time."""
+    """Return a directory in memory, if there is one, since a year flushes thousands of times."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 

@@ -122,8 +122,12 @@ class Year:
     def run(self) -> Counter[str]:
         """Run the year on a virtual clock; return how often each kind of event struck."""
         random.seed(self.seed)  # the client's jitter
-        with _in_zone(self.habit.zone), asyncio.Runner(loop_factory=LeapingLoop) as runner:
-            runner.run(self._run())
+        try:
+            with _in_zone(self.habit.zone), asyncio.Runner(loop_factory=LeapingLoop) as runner:
+                runner.run(self._run())
+        except AssertionError as error:
+            error.add_note(f"replay: python -m tests.year {self.seed} --nights {self.nights}")
+            raise
         return self.figures
 
     async def _run(self) -> None:
@@ -175,7 +179,7 @@ class Year:
             self.dead = None
         for shop in self.shops:
             drawn = weather.draw(self.rng, self.world, self.dead)
-            self.figures[f"weather: {drawn.name.partition(',')[0]}"] += 1
+            self.figures[f"weather: {drawn.kind}"] += 1
             await self._visit(shop, drawn, self._accident(), self._skew())
 
     def _accident(self) -> str:

@@ -26,13 +26,13 @@ class Weather:
     """The pairs whose list of sessions is empty though they have some; None for all."""
 
     @property
-    def is_clear(self) -> bool:
-        return self.name == "clear"
+    def kind(self) -> str:
+        return self.name.partition(",")[0]
 
     @property
     def changes_pages(self) -> bool:
         """Whether a list may take more requests than its length needs."""
-        return self.name in _SHAPING
+        return self.kind in _SHAPING
 
     def shows_nothing_of(self, pair: VehicleRef) -> bool:
         return self.blank is None or pair in self.blank
