@@ -84,7 +84,7 @@ class Known:
     users: set[Any]
     """The users under which it was ever shown."""
     absences: list[Read] = attrs.field(factory=list)
-    """The proven reads since then that had to show it if it still were where it was."""
+    """The proven reads since then that covered its day and did not return it."""
 
     @property
     def vehicle_ids(self) -> set[Any]:

@@ -84,7 +84,7 @@ class Habit:
 
 @attrs.define(eq=False)
 class Shop:
-    """One store, and what is known of it."""
+    """One store, its recorder and its checker."""
 
     path: Path
     shard: Shard | None

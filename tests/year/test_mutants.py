@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Callable
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 
 import attrs
 import duckdb
 import pytest
 
-from podero_async.backfill import SessionStore, _client_access
+from podero_async.backfill import SessionStore, _client_access, _coverage
 from tests.year.simulation import Habit, Shop, Year
 from tests.year.world import DAY
 
@@ -102,7 +102,7 @@ def _settles_whatever_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _settles_a_week_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    final_day: Callable[[datetime, int], date] = _client_access.final_day
+    final_day = _coverage.final_day
     monkeypatch.setattr(_client_access, "final_day", lambda at, days: final_day(at, days - 7))
 
 
@@ -110,12 +110,19 @@ def _believes_the_local_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_client_access, "server_time", lambda client: None)
 
 
+def _asks_every_night(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_coverage, "asks_current", lambda *_: True)
+
+
+MISTAKES = [_settles_whatever_goes_on, _settles_a_week_early, _believes_the_local_clock, _asks_every_night]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mistake", [_settles_whatever_goes_on, _settles_a_week_early, _believes_the_local_clock])
+@pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_year_notices_wrong_rules(
     mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A year fails if one rule is wrong: which days settle, when, and by which clock."""
+    """A year fails if one rule is wrong: the days that settle, the time, the clock, or the number of requests."""
     mistake(monkeypatch)
     year = year_of(2, 120, tmp_path)
     year.habit = attrs.evolve(year.habit, has_accidents=True)

@@ -47,7 +47,7 @@ def draw(rng: Random, world: World, dead: VehicleRef | None) -> Weather:
     Args:
         rng: All chance.
         world: The fleet.
-        dead: A pair whose requests all fail, whatever the weather.
+        dead: A pair whose requests all fail in any weather.
     """
     weather = CLEAR if rng.random() < 0.5 else _bad(rng, world)
     if dead is None:

@@ -187,7 +187,7 @@ class World:
         return next((car for car in self.cars if pair in car.pairs), None)
 
     def first_open_day(self, pair: VehicleRef) -> date | None:
-        """Return the day of the plug-in of a vehicle's session that is going on; None if there is none."""
+        """Return the plug-in day of a vehicle's current session; None if it has none."""
         car = self.car_of(pair)
         return car.current.day if car and car.current else None
 
