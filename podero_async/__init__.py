@@ -127,5 +127,5 @@ __all__ = [
 
 for _name in __all__:
     _public = globals()[_name]
-    if callable(_public):
+    if "._" in getattr(_public, "__module__", ""):
         _public.__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

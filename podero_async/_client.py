@@ -42,16 +42,17 @@ class PoderoClient:
     """A client of Podero's Partner API for one organization.
 
     Create one client, share it between any number of tasks of one event loop, and close it: use it as `async with`, or
-    call `aclose`. All calls share one token, one connection pool, one concurrency limit and one retry budget. Nothing
+    call `aclose`. All calls share one token, one connection pool and one concurrency limit. Nothing
     is sent before the first call. When a call is cancelled, its requests end at once and leave nothing behind.
 
     Ids are `UUID` values or their text. `from_date` and `to_date` are the first and the last UTC day, both inclusive.
     `include_hidden` includes the sessions that the server hides, such as very short plug-ins.
 
     An invalid argument is a `ValueError` before anything is sent; an invalid setting is its subclass
-    `ConfigurationError`. After as many attempts as the `RetryPolicy` allows, each call and stream below may raise an
-    `AuthenticationError` (401), `PermissionDeniedError` (403), `NotFoundError` (404), `InvalidRequestError` (400, 422),
-    `RateLimitError` (429), `ServerError` (5xx), `TransportError`, `RequestTimeoutError` or `DecodeError`.
+    `ConfigurationError`. Each call and stream below may raise an `AuthenticationError` (401), `PermissionDeniedError`
+    (403), `NotFoundError` (404), `InvalidRequestError` (400, 422), `RateLimitError` (429), `ServerError` (5xx),
+    `TransportError`, `RequestTimeoutError` or `DecodeError`. If another attempt may succeed, the call first makes as
+    many as the `RetryPolicy` allows.
     """
 
     def __init__(
@@ -143,14 +144,14 @@ class PoderoClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop token renewal, fail all waiting calls and close the client's own session; may be called twice."""
+        """End all calls at once with a `ConfigurationError`, and close the client's own session; may be called twice."""
         if not self._is_derived:
             await self._transport.aclose()
 
     def with_options(self, *, retry: RetryPolicy | None = None, timeouts: Timeouts | None = None) -> Self:
         """Return a client with other bounds that shares all else: token, connections, limits, pauses and statistics.
 
-        Create it once and keep it, because its retries have a budget of their own. It works until this client is closed,
+        Create it once and keep it, because its retries have budgets of their own. It works until this client is closed,
         and closing it closes nothing. `retry` and `timeouts` are as in the constructor; if one is not given, this
         client's applies.
         """
@@ -160,7 +161,7 @@ class PoderoClient:
         return derived
 
     def statistics(self) -> ClientStatistics:
-        """Return how many requests are in flight and may be, whether the client pauses, and the counts so far."""
+        """Return the client's state (requests in flight, limit, pause) and its counts so far."""
         return self._transport.statistics()
 
     async def list_sessions(
@@ -177,7 +178,8 @@ class PoderoClient:
     ) -> SessionsPage:
         """Fetch one page of a vehicle's completed charging sessions, in the server's order.
 
-        The list may change between two calls; `vehicle_sessions` and `sessions` read all of it and verify that.
+        The list may change between two calls; `vehicle_sessions` and `sessions` read the whole list and
+        verify that nothing is missing.
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`
 
         Args:

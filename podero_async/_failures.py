@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import enum
-
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
@@ -16,9 +14,8 @@ from podero_async.errors import (
 )
 
 __all__ = [
-    "FailureKind",
     "asks_for_long_pause",
-    "classify",
+    "is_fatal",
     "is_outage_sign",
     "is_retryable",
     "is_retryable_status",
@@ -31,33 +28,16 @@ _RETRYABLE_CLIENT_ERRORS = frozenset({408, 425, _TOO_MANY_REQUESTS})
 _FINAL_SERVER_ERRORS = frozenset({501, 505})  # the server does not support the method, or the HTTP version
 
 
-class FailureKind(enum.Enum):
-    """What a failed call means for itself and for other calls."""
-
-    TRANSIENT = enum.auto()
-    """Another attempt may succeed."""
-    THROTTLED = enum.auto()
-    """The server asked for fewer requests; another attempt may succeed later."""
-    PERMANENT = enum.auto()
-    """Another attempt of this call would fail the same way; other calls may succeed."""
-    FATAL = enum.auto()
-    """Every other call would fail the same way now: refused credentials, or a `Retry-After` longer than the cap."""
-
-
-def classify(error: PoderoError, *, retry_after_max: float) -> FailureKind:
-    """Return what an error means, if calls wait for a `Retry-After` of at most `retry_after_max` seconds."""
+def is_fatal(error: PoderoError, *, retry_after_max: float) -> bool:
+    """Return whether every other call would fail the same way now, if calls wait for `retry_after_max` seconds at most."""
     match error:
         case AuthenticationError(affects_all_calls=True) | ConfigurationError():
-            return FailureKind.FATAL
+            return True
         case RateLimitError(attempts=0):  # the client sent nothing, because an earlier `Retry-After` has not passed
-            return FailureKind.FATAL
+            return True
         case DecodeError(method="POST", retryable=False):  # the token endpoint, which all calls depend on
-            return FailureKind.FATAL
-        case ApiError() if asks_for_long_pause(error, retry_after_max):
-            return FailureKind.FATAL
-        case ApiError() if is_throttling(error.status, has_retry_after=error.retry_after is not None):
-            return FailureKind.THROTTLED
-    return FailureKind.TRANSIENT if is_retryable(error) else FailureKind.PERMANENT
+            return True
+    return isinstance(error, ApiError) and asks_for_long_pause(error, retry_after_max)
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -68,7 +48,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_retryable_status(status: int) -> bool:
-    """Return whether a later response to the same request may have another status: 408, 425, 429, 5xx but 501 and 505."""
+    """Return whether a later response to the same request may have another status: 408, 425, 429, 5xx except 501 and 505."""
     return status in _RETRYABLE_CLIENT_ERRORS or (is_server_fault(status) and status not in _FINAL_SERVER_ERRORS)
 
 

@@ -43,7 +43,7 @@ class strip_traceback:  # noqa: N801  # used like a function, as `contextlib.sup
 
     If an error report shows local variables, the inner frames (ours and aiohttp's) show tokens, headers and bodies.
     A cancellation is stripped because `asyncio.timeout` makes it the cause of its `TimeoutError`. If the caller was
-    handling an exception, this one stays the context. Other exceptions keep their frames, since these locate a defect.
+    handling another exception, that one stays the context. Other exceptions keep their frames, since these locate a defect.
     """
 
     __slots__ = ("_handled",)
@@ -55,7 +55,7 @@ class strip_traceback:  # noqa: N801  # used like a function, as `contextlib.sup
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if isinstance(error, PoderoError | asyncio.CancelledError):
+        if error is not None and isinstance(error, PoderoError | asyncio.CancelledError):
             # The interpreter re-raises the error as it is left here, without adding the current frame again.
             error.__traceback__ = error.__cause__ = None
             error.__context__ = self._handled

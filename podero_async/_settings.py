@@ -64,7 +64,7 @@ class Settings:
 
 
 def check_kinds(*, is_optional: bool = False, **values: object) -> None:
-    """Raise a `ConfigurationError` if a setting is of another class than its name says, or None unless optional."""
+    """Raise a `ConfigurationError` if a setting has the wrong class. None is allowed if `is_optional` is true."""
     for name, value in values.items():
         if not (is_optional and value is None):
             instance(name, value, *_KINDS[name])

@@ -72,7 +72,7 @@ def flag(name: str, value: bool) -> bool:
 
 
 def callback(name: str, value: Callback) -> Callback:
-    """Return a function, or None, if the value is one of them."""
+    """Return a value if it is a function or None."""
     if not (value is None or callable(value)):
         raise ValueError(f"{name} must be a function")
     return value
@@ -94,12 +94,12 @@ def uuid(name: str, value: Id) -> UUID:
 
 
 def vehicle_ref(user_id: Id, vehicle_id: Id) -> VehicleRef:
-    """Return the vehicle of a user."""
+    """Return a reference to a vehicle whose ids are checked."""
     return VehicleRef(user_id=uuid("user_id", user_id), vehicle_id=uuid("vehicle_id", vehicle_id))
 
 
 def vehicle_refs(value: Vehicles) -> Vehicles:
-    """Return an iterable of vehicles, or None, if the value is one of them; the items are not read."""
+    """Return a value if it is an iterable or None; the items are not read."""
     if not isinstance(value, Iterable | AsyncIterable | None):
         raise ValueError(f"vehicles must be an iterable of VehicleRef, not a {type(value).__name__}")  # noqa: TRY004
     return value

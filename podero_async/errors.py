@@ -42,9 +42,10 @@ class PoderoError(Exception):
 
 
 class ConfigurationError(PoderoError, ValueError):
-    """An argument of the client, a credential or an environment variable is missing or wrong.
+    """An argument of the client, a credential or an environment variable is missing or wrong, or the client is unusable.
 
-    Raised before any request is sent. The message names the arguments and variables to correct.
+    The message names the arguments and variables to correct. A client is unusable once it or its aiohttp session is
+    closed, and in any event loop but its first.
     """
 
 
@@ -107,7 +108,7 @@ class ApiError(_RequestError):
     detail: str
     """The server's message, shortened, with addresses and secrets masked."""
     retry_after: float | None
-    """Seconds until the next request, if the response had a `Retry-After`."""
+    """Seconds to wait before the next request, if they are known, for example from a `Retry-After`."""
 
     def __init__(
         self,
@@ -156,8 +157,8 @@ class InvalidRequestError(ApiError):
 class RateLimitError(ApiError):
     """The server asked for fewer requests (429), or for a longer pause than `RetryPolicy` allows.
 
-    If `retry_after` is set, call again after that many seconds. If `attempts` is 0, the client itself refused the call,
-    because the pause that the server asked for has not passed.
+    If `retry_after` is set, call again after that many seconds. If `attempts` is 0, the client sent nothing,
+    because a pause that the server asked for has not passed, or because no slot was free in time.
     """
 
 

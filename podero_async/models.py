@@ -95,7 +95,7 @@ class RejectedItem:
     path: str
     """JSON path of the unreadable value in the row (`$.plug_in_time`)."""
     reason: str
-    """The type that was expected there. The value itself is only in `raw`."""
+    """The problem (`expected a number, got a string`). The value itself is only in `raw`."""
     raw: Any = attrs.field(repr=False)
     """The row as the server sent it, parsed from JSON."""
 
@@ -226,7 +226,7 @@ class VehicleSessions:
     requests: int = 0
     """Number of HTTP requests for this vehicle, retries included."""
     retries: int = 0
-    """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
+    """Retries: attempts after a call's first one, and probes in an outage. A replay after a 401 is not a retry."""
     reason: str = ""
     """Why the list is UNPROVEN; empty for the other verdicts."""
 
@@ -244,7 +244,7 @@ class VehicleFailure:
     requests: int = 0
     """Number of HTTP requests for this vehicle or user, retries included."""
     retries: int = 0
-    """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
+    """Retries: attempts after a call's first one, and probes in an outage. A replay after a 401 is not a retry."""
 
 
 @attrs.frozen(kw_only=True)
@@ -267,7 +267,7 @@ class FleetSummary:
     requests: int = 0
     """HTTP requests for sessions, and for users and vehicles if the fleet was discovered; retries included."""
     retries: int = 0
-    """Retries: attempts after a call's first one. A replay after a 401 is not a retry."""
+    """Retries: attempts after a call's first one, and probes in an outage. A replay after a 401 is not a retry."""
     pauses: int = 0
     """Number of times that the server asked the client to pause."""
     seconds: float = 0.0
@@ -285,13 +285,13 @@ class ClientStatistics:
     limit: int
     """Number of requests that may be in flight now."""
     paused_for_s: float
-    """Seconds until the next request may be sent, if the server asked for a pause or is unavailable; otherwise 0."""
+    """Seconds until the next request may be sent, if the server asked for a pause; otherwise 0."""
     is_breaker_open: bool
-    """Whether all recent requests have failed, so that only single probes are sent."""
+    """Whether all recent requests to an endpoint have failed, so that only single probes are sent to it."""
     requests: int
     """HTTP requests so far, retries included and token requests excluded."""
     retries: int
-    """Requests that repeated a failed one."""
+    """Requests that repeated a failed one, and probes in an outage."""
     pauses: int
     """Number of times that the server asked the client to pause."""
     token_requests: int

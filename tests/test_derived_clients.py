@@ -50,7 +50,7 @@ async def test_a_derived_client_shares_token_and_connections(simulator: PoderoSi
 
 
 async def test_each_client_has_its_own_bounds() -> None:
-    """Retries and timeouts of a derived client are those given; one that is not given is that of the first client."""
+    """A derived client has the given policy and timeouts, and those of the first client if they are not given."""
     async with serving(responding(500)) as origin, static_client(origin) as client:
         with pytest.raises(ServerError) as caught:
             await client.with_options(retry=ONCE).electric_vehicles(USER)
@@ -83,7 +83,7 @@ async def test_a_pause_holds_for_all_clients_and_fails_only_the_impatient() -> N
 
 
 async def test_closing_a_derived_client_closes_nothing() -> None:
-    """The first client and other derived ones go on; once the first one is closed, none sends anything."""
+    """Closing a derived client leaves the others open; closing the first client closes all of them."""
     async with serving(responding()) as origin:
         async with static_client(origin) as client:
             other = client.with_options()
@@ -96,7 +96,7 @@ async def test_closing_a_derived_client_closes_nothing() -> None:
 
 @pytest.mark.parametrize("options", [{"retry": 5}, {"timeouts": 3.0}])
 def test_a_wrong_option_is_named(options: dict[str, Any]) -> None:
-    """An option is a `RetryPolicy` or `Timeouts`."""
+    """An option of the wrong class is a `ConfigurationError` that names the option."""
     client = PoderoClient(ORG, StaticToken("t"))
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         client.with_options(**options)

@@ -264,7 +264,7 @@ async def test_tls_version_and_certificate_are_shown(tmp_path: Path, monkeypatch
 
 
 async def test_a_certificate_with_under_14_days_left_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check of the certificate fails when it ends soon, although requests still succeed."""
+    """The check of the certificate fails if the certificate ends soon, although requests still succeed."""
     async with _over_tls(13.5, tmp_path, monkeypatch) as checks:
         assert at_fault(checks) == [("certificate", "api")]
         assert checks["certificate"].detail.startswith("13 days left, until ")

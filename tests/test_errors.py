@@ -73,7 +73,7 @@ def test_a_decode_error_names_the_position() -> None:
 
 
 def test_errors_are_the_built_in_errors_of_their_kind() -> None:
-    """`except TimeoutError` and `except ValueError` catch them, too."""
+    """`except TimeoutError` catches a `RequestTimeoutError`, and `except ValueError` a `ConfigurationError`."""
     assert issubclass(RequestTimeoutError, TimeoutError)
     assert issubclass(ConfigurationError, ValueError)
 

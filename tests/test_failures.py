@@ -23,8 +23,7 @@ from podero_async import (
     TransportError,
 )
 from podero_async._failures import (
-    FailureKind,
-    classify,
+    is_fatal,
     is_outage_sign,
     is_retryable,
     is_retryable_status,
@@ -35,8 +34,6 @@ from podero_async._failures import (
 MAX_S = 120.0
 """The longest `Retry-After` that calls wait for."""
 
-T, H, P, F = FailureKind.TRANSIENT, FailureKind.THROTTLED, FailureKind.PERMANENT, FailureKind.FATAL
-
 
 def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = None, **details: Any) -> ApiError:
     error = kind(status, "x", "GET", "/x", None, after)
@@ -46,49 +43,49 @@ def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = N
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "retryable", "outage_sign"),
+    ("error", "fatal", "retryable", "outage_sign"),
     [
-        (TransportError("connection lost", "GET", "/x"), T, True, True),
-        (RequestTimeoutError("no response in time", "GET", "/x"), T, True, True),
-        (TransportError("TLS failed", "GET", "/x", retryable=False), P, False, True),
-        *((api(status, ServerError), T, True, True) for status in (500, 502, 503, 504, 520, 530, 599)),
-        *((api(status, ServerError), P, False, True) for status in (501, 505)),
-        (api(503, ServerError, after=MAX_S), H, True, True),
-        (api(503, ServerError, after=MAX_S + 1), F, True, True),
-        (api(500, ServerError, after=MAX_S + 1), T, True, True),
-        (api(429, RateLimitError), H, True, True),
-        (api(429, RateLimitError, after=MAX_S), H, True, True),
-        (api(429, RateLimitError, after=MAX_S + 1), F, True, True),
-        (api(429, RateLimitError, after=1, attempts=0), F, True, True),
-        *((api(status), T, True, False) for status in (408, 425)),
-        *((api(status), P, False, False) for status in (302, 405, 409)),
-        (api(400, InvalidRequestError), P, False, False),
-        (api(401, AuthenticationError), F, False, False),
-        (api(401, AuthenticationError, affects_all_calls=False), P, False, False),
-        (api(403, PermissionDeniedError), P, False, False),
-        (api(404, NotFoundError), P, False, False),
-        (api(404, NotFoundError, after=MAX_S + 1), P, False, False),
-        (api(422, InvalidRequestError), P, False, False),
-        (DecodeError("not JSON", retryable=True), T, True, False),
-        (DecodeError("not a page"), P, False, False),
-        (DecodeError("not JSON", retryable=True, method="POST"), T, True, False),
-        (DecodeError("not a token", method="POST"), F, False, False),
-        (ConfigurationError("closed"), F, False, False),
-        (CompletenessError("no progress", 1, 2), P, False, False),
-        (PoderoError("any other"), P, False, False),
+        (TransportError("connection lost", "GET", "/x"), False, True, True),
+        (RequestTimeoutError("no response in time", "GET", "/x"), False, True, True),
+        (TransportError("TLS failed", "GET", "/x", retryable=False), False, False, True),
+        *((api(status, ServerError), False, True, True) for status in (500, 502, 503, 504, 520, 530, 599)),
+        *((api(status, ServerError), False, False, True) for status in (501, 505)),
+        (api(503, ServerError, after=MAX_S), False, True, True),
+        (api(503, ServerError, after=MAX_S + 1), True, True, True),
+        (api(500, ServerError, after=MAX_S + 1), False, True, True),
+        (api(429, RateLimitError), False, True, True),
+        (api(429, RateLimitError, after=MAX_S), False, True, True),
+        (api(429, RateLimitError, after=MAX_S + 1), True, True, True),
+        (api(429, RateLimitError, after=1, attempts=0), True, True, True),
+        *((api(status), False, True, False) for status in (408, 425)),
+        *((api(status), False, False, False) for status in (302, 405, 409)),
+        (api(400, InvalidRequestError), False, False, False),
+        (api(401, AuthenticationError), True, False, False),
+        (api(401, AuthenticationError, affects_all_calls=False), False, False, False),
+        (api(403, PermissionDeniedError), False, False, False),
+        (api(404, NotFoundError), False, False, False),
+        (api(404, NotFoundError, after=MAX_S + 1), False, False, False),
+        (api(422, InvalidRequestError), False, False, False),
+        (DecodeError("not JSON", retryable=True), False, True, False),
+        (DecodeError("not a page"), False, False, False),
+        (DecodeError("not JSON", retryable=True, method="POST"), False, True, False),
+        (DecodeError("not a token", method="POST"), True, False, False),
+        (ConfigurationError("closed"), True, False, False),
+        (CompletenessError("no progress", 1, 2), False, False, False),
+        (PoderoError("any other"), False, False, False),
     ],
     ids=repr,
 )
-def test_every_error_has_one_meaning(error: Any, kind: FailureKind, retryable: bool, outage_sign: bool) -> None:
-    """The table says whether a call is retried, whether others can succeed, and whether it may be an outage."""
-    assert classify(error, retry_after_max=MAX_S) is kind
+def test_every_error_has_one_meaning(error: Any, fatal: bool, retryable: bool, outage_sign: bool) -> None:
+    """Each error says whether its call is retried, whether other calls can succeed, and whether it is a sign of an outage."""
+    assert is_fatal(error, retry_after_max=MAX_S) is fatal
     assert is_retryable(error) is retryable
     assert is_outage_sign(error) is outage_sign
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError(), TimeoutError(), OSError()], ids=repr)
 def test_exceptions_of_others_are_not_retried(error: BaseException) -> None:
-    """Cancellation and errors from outside the library pass through."""
+    """Cancellation and errors from outside the library are never retried."""
     assert not is_retryable(error)
 
 

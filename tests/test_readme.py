@@ -1,4 +1,4 @@
-"""The README tells the truth: its code runs, its defaults are the real ones, and its commands exist."""
+"""The README tells the truth: its code runs, its defaults are the real ones, and its links lead to files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The token cache: one token for all calls of a client, requested once, renewed early, and shared through a store.
 
-The cache decides when a token is needed, and what follows a refused one; the `send` function that it is given makes the
-HTTP request.
+The cache decides when to request a token, and whether to replace one that the server refused. Its owner passes the function
+`send`, which makes the HTTP request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from podero_async._auth.credentials import Credentials, StaticToken, TokenEndpoint, store_key
-from podero_async._auth.grants import TokenRequest
+from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
 from podero_async.errors import ConfigurationError, PoderoError
@@ -26,10 +26,10 @@ __all__ = ["Refusals", "TokenCache"]
 _logger = logging.getLogger("podero_async")
 
 _EARLY_RETRY_S = 5.0  # after a failed renewal, if the old token is still usable
-_SETTLING_S = 4.0  # of a new token: replicas and clocks of the server may lag behind it
+_SETTLING_S = 4.0  # for so long the server's replicas and clocks may lag behind a new token
 _MIN_WAIT_S, _MAX_WAIT_S = 0.1, 1.0  # before a new token is tried again; the wait doubles
-_MIN_REPLACEMENT_INTERVAL_S = 60.0  # if a token was requested because of a 401, and is refused as well
-_MAX_REPLAYS = 30  # of one call; two new tokens that settle take 18
+_MIN_REPLACEMENT_INTERVAL_S = 60.0  # after a token that was requested because of a 401 is refused as well
+_MAX_REPLAYS = 30  # per call; waiting until two new tokens have settled takes 18
 
 
 @attrs.define
@@ -50,7 +50,7 @@ class Refusals:
 
 @attrs.define(eq=False)
 class _HeldToken:
-    """A token, and the client's experience with it."""
+    """A token, its origin, and whether the server has accepted it."""
 
     token: Token
     settled_at: float = -math.inf
@@ -71,7 +71,7 @@ class TokenCache:
 
     Args:
         credentials: The credentials, or the caller's token.
-        send: Sends a token request; returns the status and the body.
+        send: Sends a token request; returns its response.
         origin: The origin of the token endpoint, as a part of the key in the store.
         store: The token store.
         now: The clock of the tokens' lives, in seconds since the epoch.
@@ -83,7 +83,7 @@ class TokenCache:
     def __init__(
         self,
         credentials: Credentials,
-        send: Callable[[TokenRequest], Awaitable[tuple[int, bytes]]],
+        send: Callable[[TokenRequest], Awaitable[TokenResponse]],
         *,
         origin: str,
         store: TokenStore | None = None,
@@ -103,11 +103,11 @@ class TokenCache:
         self._fallback: _HeldToken | None = None  # the token before, until the server has accepted the new one
         self._successor: _HeldToken | None = None  # a new token that was refused while the fallback is used
         self._refused_token: str | None = None  # the store may still hold it
-        self._has_served = False  # any token
+        self._has_served = False  # whether the server has accepted any token
         self._next_replacement = -math.inf
         self._checking = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
-        self._arrival: asyncio.Future[str] | None = None  # of the renewal's token, which then may still be saved
+        self._arrival: asyncio.Future[str] | None = None  # gets the renewal's token before it is saved
         self._next_early_renewal = 0.0
 
     def __repr__(self) -> str:
@@ -145,7 +145,7 @@ class TokenCache:
 
         Raises:
             AuthenticationError: The server refused the credentials, now or less than a minute ago.
-            TransportError: The token endpoint could not be reached.
+            TransportError, ServerError, RateLimitError: The token endpoint could not be reached, failed or throttled.
             DecodeError: The response holds no token.
             ConfigurationError: The client was closed.
         """
@@ -153,7 +153,7 @@ class TokenCache:
             arrival = self._arrival
             if self._renewal is None or arrival is None:
                 arrival = self._start_renewal()
-            elif arrival.done():  # its token is refused or expired already, and still being saved
+            elif arrival.done():  # its token was refused or has expired while it was being saved
                 await asyncio.wait([self._renewal])
                 continue
             try:
@@ -177,7 +177,7 @@ class TokenCache:
     async def refused(
         self, value: str, refusals: Refusals, is_accepted: Callable[[str], Awaitable[bool | None]]
     ) -> bool:
-        """Return whether a call is sent again after the server refused its token (401); wait before, if that may help.
+        """Return whether to send a call again after the server refused its token (401); wait first if that may help.
 
         Args:
             value: The token.
@@ -201,7 +201,7 @@ class TokenCache:
         is_good = await self._check(held, is_accepted, held.checks)
         if is_settling and is_good:
             return await self._wait(refusals)
-        # 3. The token is refused: replace it, unless it was itself requested because of a refusal.
+        # 3. The token is refused: replace it, unless it replaced a refused one less than a minute ago and never served.
         if self._held is not held or (not is_good and self._replace(held)):
             return True
         # 4. The token is accepted for another request, so the refusal concerns this call alone; or no token helps.
@@ -231,7 +231,7 @@ class TokenCache:
     async def _check(
         self, held: _HeldToken, is_accepted: Callable[[str], Awaitable[bool | None]], checks: int
     ) -> bool | None:
-        """Check a token, unless a check has ended since there were `checks`: one is enough for concurrent refusals."""
+        """Check a token, or return the result of a check that ended after the first `checks`: concurrent refusals share it."""
         async with self._checking:
             if self._held is held and held.checks == checks:
                 held.is_accepted = await is_accepted(held.token.value)
@@ -260,7 +260,7 @@ class TokenCache:
         error = None if renewal.cancelled() else renewal.exception()
         if error is not None:
             self._next_early_renewal = self._now() + _EARLY_RETRY_S
-            if getattr(error, "attempts", 1):  # otherwise it is remembered
+            if getattr(error, "attempts", 1):  # 0 for a remembered refusal, which was logged before
                 _logger.warning("token request failed: %s", error)
         if arrival is None or arrival.done():
             return

@@ -12,9 +12,16 @@ from podero_async._auth.credentials import ClientCredentials, PasswordCredential
 from podero_async._decode import encode_json
 from podero_async._redaction import Secret, SecretBytes
 
-__all__ = ["TokenRequest", "grant_parameters", "refresh_parameters", "token_endpoints", "token_request"]
+__all__ = [
+    "TokenRequest",
+    "TokenResponse",
+    "grant_parameters",
+    "refresh_parameters",
+    "token_endpoints",
+    "token_request",
+]
 
-_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API description
+_CONTRACT = TokenEndpoint("/api/partners/v2.0/auth/token", form=False)  # the API's contract
 _PARTNER_GUIDE = TokenEndpoint("/oauth2/token/", form=False, basic=True)
 _RFC_6749 = TokenEndpoint("/api/partners/v2.0/auth/token")
 
@@ -30,6 +37,16 @@ class TokenRequest:
     body: bytes = attrs.field(repr=False)
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     """The secrets in the headers and the body, which no error may repeat."""
+
+
+@attrs.frozen
+class TokenResponse:
+    """The response of a token endpoint."""
+
+    status: int
+    body: bytes = attrs.field(repr=False)
+    request_id: str | None = None
+    """Its `X-Request-ID`, which an error names."""
 
 
 def token_endpoints(credentials: ClientCredentials | PasswordCredentials) -> tuple[TokenEndpoint, ...]:

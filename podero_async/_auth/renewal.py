@@ -17,7 +17,14 @@ from podero_async._auth.credentials import (
     TokenEndpoint,
     is_header_safe,
 )
-from podero_async._auth.grants import TokenRequest, grant_parameters, refresh_parameters, token_endpoints, token_request
+from podero_async._auth.grants import (
+    TokenRequest,
+    TokenResponse,
+    grant_parameters,
+    refresh_parameters,
+    token_endpoints,
+    token_request,
+)
 from podero_async._auth.store import Token
 from podero_async._decode import decode_json, is_markup, oauth_error_code
 from podero_async.errors import AuthenticationError, DecodeError
@@ -47,7 +54,7 @@ class TokenRequester:
     def __init__(
         self,
         credentials: Credentials,
-        send: Callable[[TokenRequest], Awaitable[tuple[int, bytes]]],
+        send: Callable[[TokenRequest], Awaitable[TokenResponse]],
         *,
         refusal_memory_s: float = _REFUSAL_MEMORY_S,
     ) -> None:
@@ -70,7 +77,7 @@ class TokenRequester:
         Raises:
             AuthenticationError: The server refused the credentials, now or less than a minute ago. In the second case
                 nothing is sent, and `attempts` is 0.
-            TransportError, ServerError, RateLimitError: No token endpoint could be asked.
+            TransportError, ServerError, RateLimitError: The token endpoint could not be reached, failed or throttled.
             DecodeError: The response holds no token. This is remembered like a refusal.
         """
         clock = asyncio.get_running_loop().time
@@ -89,30 +96,35 @@ class TokenRequester:
         credentials = cast("ClientCredentials | PasswordCredentials", self._credentials)  # a static token never expires
         endpoints = sorted(token_endpoints(credentials), key=lambda endpoint: endpoint != self.endpoint)
         if self.refresh_token:
-            status, body = await self._send(token_request(endpoints[0], refresh_parameters(self.refresh_token)))
-            if status == _OK:
-                return self._decode(body, endpoints[0], now())
+            response = await self._send(token_request(endpoints[0], refresh_parameters(self.refresh_token)))
+            if response.status == _OK:
+                return self._decode(response, endpoints[0], now())
             self.refused_refresh_token, self.refresh_token = self.refresh_token, None
         grant = grant_parameters(credentials)
         refusals = []
         for endpoint in endpoints:
-            status, body = await self._send(token_request(endpoint, grant))
+            response = await self._send(token_request(endpoint, grant))
+            status = response.status
             if status == _OK:
-                token = self._decode(body, endpoint, now())
+                token = self._decode(response, endpoint, now())
                 self.endpoint = endpoint
                 return token
-            code = oauth_error_code(body)
-            refusals.append(f"{endpoint}: {code or f'HTTP {status}'}{' with an HTML page' if is_markup(body) else ''}")
+            code = oauth_error_code(response.body)
+            page = " with an HTML page" if is_markup(response.body) else ""
+            refusals.append(f"{endpoint}: {code or f'HTTP {status}'}{page}")
             if status not in _UNSUPPORTED_STATUSES or code in _WRONG_CREDENTIALS:
                 refusals = refusals[-1:]
                 break
-        raise AuthenticationError(status, f"no token from {'; '.join(refusals)}", "POST", endpoint.path)
+        detail = f"no token from {'; '.join(refusals)}"
+        raise AuthenticationError(status, detail, "POST", endpoint.path, response.request_id)
 
-    def _decode(self, body: bytes, endpoint: TokenEndpoint, now: float) -> Token:
-        fields = decode_json(body)
+    def _decode(self, response: TokenResponse, endpoint: TokenEndpoint, now: float) -> Token:
+        fields = decode_json(response.body)
         value = fields.get("access_token") if isinstance(fields, Mapping) else None
         if not isinstance(value, str) or not is_header_safe(value):
-            raise DecodeError("expected a token", "$.access_token", method="POST", path=endpoint.path)
+            error = DecodeError("expected a token", "$.access_token", method="POST", path=endpoint.path)
+            error.request_id = response.request_id
+            raise error
         refresh_token = fields.get("refresh_token")
         if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
             self.refresh_token = refresh_token

@@ -14,10 +14,12 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, TypeVarTuple
 
 import attrs
 
@@ -25,12 +27,19 @@ from podero_async._auth.credentials import is_header_safe
 from podero_async._redaction import as_secret
 from podero_async.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 __all__ = ["BoundedStore", "FileTokenStore", "Token", "TokenStore"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 _logger = logging.getLogger("podero_async")
 
 _MAX_FILE_BYTES = 1 << 20
 _LOCK_POLL_S = 0.02
+_MAX_DISK_S = 5.0  # beyond the wait for the lock, for a disk that hangs
 
 
 @attrs.frozen(kw_only=True)
@@ -68,7 +77,7 @@ class BoundedStore:
 
     Args:
         store: The store.
-        timeout_s: Seconds for one method. A `FileTokenStore` waits for its lock as long as it was told to.
+        timeout_s: Seconds for one method. The lock of a `FileTokenStore` has its own `lock_timeout_s`.
 
     Raises:
         ConfigurationError: The store lacks one of the methods.
@@ -118,7 +127,7 @@ class BoundedStore:
 def _logging_failure(action: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # of code that is not ours
+    except Exception as error:  # noqa: BLE001  # a store may be the caller's own code
         # The message of the error may repeat the token.
         _logger.warning("the token store failed to %s: %s", action, type(error).__name__)
 
@@ -127,7 +136,10 @@ class FileTokenStore:
     """Keep tokens in one JSON file of mode 0600, which is replaced atomically and locked between processes.
 
     The file holds access and refresh tokens unencrypted, but not the credentials. The lock file `<name>.lock` is in the
-    same directory. If the file cannot be locked or written, the store logs a warning and goes on without it.
+    same directory. If the file cannot be locked or written, the store logs a warning, and the client goes on.
+
+    All disk work is done in one thread. If a caller is cancelled, a save that it began still runs to its end, and a lock
+    that it waited for is not kept.
 
     Args:
         path: The file; `~` is the home directory. Its directory is created if needed.
@@ -139,7 +151,7 @@ class FileTokenStore:
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout_s: float = 30.0) -> None:
         try:
-            from filelock import AsyncFileLock  # noqa: PLC0415  # in an extra
+            from filelock import FileLock  # noqa: PLC0415  # in an extra
         except ImportError:
             raise ConfigurationError(
                 "FileTokenStore needs the extra: pip install 'podero_async[token-store]'"
@@ -149,8 +161,8 @@ class FileTokenStore:
         except RuntimeError:
             raise ConfigurationError("the home directory in the token store's path is unknown") from None
         self._lock_timeout_s = lock_timeout_s
-        # filelock's finalizer would start a task to release a lock that `lock` has released already.
-        self._lock_class = type("_Lock", (AsyncFileLock,), {"__del__": lambda _: None})
+        self._new_lock = partial(FileLock, f"{self._path}.lock", mode=0o600, thread_local=False)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async token store")
 
     def __repr__(self) -> str:
         return f"FileTokenStore({str(self._path)!r})"
@@ -158,31 +170,21 @@ class FileTokenStore:
     @contextlib.asynccontextmanager
     async def lock(self, key: str) -> AsyncIterator[None]:  # noqa: ARG002  # one lock for the whole file
         """Hold the lock between processes; after `lock_timeout_s`, go on without it."""
-        # Without an executor, because a cancelled caller must not leave a thread that takes the lock later.
-        lock = self._lock_class(
-            f"{self._path}.lock",
-            timeout=self._lock_timeout_s,
-            mode=0o600,
-            poll_interval=_LOCK_POLL_S,
-            run_in_executor=False,
-        )
+        lock = self._new_lock()
+        is_entered = False
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            await lock.acquire()
-        except TimeoutError:
-            _logger.warning(
-                "the token store is still locked after %g s; going on without the lock", self._lock_timeout_s
-            )
-        except (OSError, NotImplementedError) as error:  # the latter if the file system has no locks
-            _logger.warning("the token store cannot be locked: %s", getattr(error, "strerror", None) or error)
-        try:
+            await self._acquire(lock)
+            is_entered = True
             yield
         finally:
-            await lock.release()  # does nothing if the lock is not held
+            # The thread runs this after an attempt that a cancelled caller has left. It does nothing if the lock is not held.
+            releasing = self._in_thread(lock.release)
+            if is_entered:
+                await asyncio.shield(releasing)
 
     async def load(self, key: str) -> Token | None:
         """Return the token saved under `key`; None if it is missing or unreadable."""
-        fields: Any = self._read().get(key)
+        fields: Any = (await self._in_thread(self._read)).get(key)
         try:
             return Token(
                 value=_checked_token(fields["value"]),
@@ -197,9 +199,42 @@ class FileTokenStore:
         """Save the token beside the others in the file."""
         fields = {name: None if value == math.inf else value for name, value in attrs.asdict(token).items()}
         try:
-            self._replace(json.dumps(self._read() | {key: fields}))
+            # Shielded, since the server may accept no older refresh token than this one.
+            await asyncio.shield(self._in_thread(self._write, key, fields))
         except OSError as error:
             _logger.warning("the token store cannot be written: %s", error.strerror)
+
+    async def _acquire(self, lock: BaseFileLock) -> None:
+        now = asyncio.get_running_loop().time
+        give_up_at = now() + self._lock_timeout_s
+        is_locked = False
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lock_timeout_s + _MAX_DISK_S):
+                    while not (is_locked := await self._in_thread(self._try_lock, lock)) and now() < give_up_at:  # noqa: ASYNC110
+                        await asyncio.sleep(_LOCK_POLL_S)
+        except (OSError, NotImplementedError) as error:  # the latter if the file system has no locks
+            _logger.warning("the token store cannot be locked: %s", getattr(error, "strerror", None) or error)
+        else:
+            if not is_locked:
+                message = "the token store could not be locked within %g s; going on without the lock"
+                _logger.warning(message, self._lock_timeout_s)
+
+    def _in_thread(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    # These run in the thread.
+
+    def _try_lock(self, lock: BaseFileLock) -> bool:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=False)
+        except TimeoutError:
+            return False
+        return True
+
+    def _write(self, key: str, fields: dict[str, Any]) -> None:
+        self._replace(json.dumps(self._read() | {key: fields}))
 
     def _replace(self, content: str) -> None:
         if self._path.exists() and not self._path.is_file():

@@ -1,7 +1,7 @@
 """Response bodies to models, or to a message if they are errors; the only package that imports msgspec and cattrs.
 
-Import direction: `outline` imports `responses`; `responses` and `users` import `structure`, `converter`, `timestamps` and
-`plain_json`, in this order; `error_body` and `unknown` import `plain_json`.
+Import direction: `outline` > `responses` > `unknown` > `plain_json`; `responses` and `users` > `structure` > `converter` >
+`timestamps` > `plain_json`; `error_body` > `plain_json`.
 """
 
 from __future__ import annotations

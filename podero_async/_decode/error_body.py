@@ -22,7 +22,7 @@ _WORD = re.compile(r"[^\s\"'<>]+")
 
 
 def oauth_error_code(body: bytes) -> str | None:
-    """Return the `error` code of a refused token request (RFC 6749, 5.2), or None if it is not made of lowercase letters and underscores.
+    """Return the `error` code of a refused token request (RFC 6749, 5.2); None if it is not a plain identifier.
 
     Our errors contain nothing else of such a body, because its text may repeat the credentials.
     """
@@ -77,7 +77,7 @@ def _mask(detail: str, secrets: Iterable[str]) -> str:
 
 
 def _repeats(detail: str, secrets: Iterable[str]) -> bool:
-    """Return whether a text holds a secret in a form of URLs, JSON or HTML, such as `Jane+Doe` or `O&#39;Brien`."""
+    """Return whether a text holds a secret as URLs, JSON or HTML escape it, such as `Jane+Doe` or `O&#39;Brien`."""
     plain = _JSON_ESCAPE.sub(lambda found: chr(int(found[1], 16)), html.unescape(detail)).casefold()
     decoded = (unquote(plain), unquote_plus(plain))
     return any(secret.casefold() in text for secret in secrets if secret for text in decoded)

@@ -37,7 +37,7 @@ _outline = msgspec.json.Decoder(_PageOutlineWire)
 class PageOutline:
     """The ids and plug-in times of a page's rows.
 
-    The JSON of a row replaces an unreadable id, and None an unreadable time.
+    A row without a readable id has its JSON in place of the id. An unreadable time is None.
     """
 
     total: int
@@ -62,7 +62,7 @@ def outline_page(body: bytes) -> PageOutline:
 
 
 def _check_text(body: bytes) -> None:
-    """Decode a page whose text is broken, since msgspec checks no text that it skips. Its error then costs a retry."""
+    """Raise the error of a page with broken text, so that it is requested again: msgspec checks no text that it skips."""
     if not body.isascii():
         try:
             body.decode()

@@ -44,7 +44,7 @@ _MAX_PLAIN_BYTES = 8 << 20
 
 
 def decode_json(body: bytes) -> Any:
-    """Decode any JSON, and the NaN and Infinity that Python's servers write: they spoil a row, not its page.
+    """Decode any JSON, also NaN and Infinity, which servers in Python may send: they make a row unreadable, not its page.
 
     Raises:
         DecodeError: The body is not JSON, or too large; `retryable`, because it may be a transmission error.

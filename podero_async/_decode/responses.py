@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
-from podero_async._decode.structure import structure_row, structure_rows
+from podero_async._decode.structure import structure_or_reject, structure_row, structure_rows
 from podero_async._decode.timestamps import build_decoder
 from podero_async._decode.unknown import unknown_fields
 from podero_async.errors import DecodeError
-from podero_async.models import ChargingSession, ElectricVehicle, RejectedItem, SessionsPage
+from podero_async.models import ChargingSession, ElectricVehicle, SessionsPage
 
 __all__ = ["decode_current_session", "decode_page", "decode_vehicles"]
 
@@ -72,10 +72,5 @@ def _structure_page(body: bytes, first_index: int) -> SessionsPage:
     if len(rows) > _MAX_STRUCTURED_ROWS:
         raise DecodeError(f"expected at most {_MAX_STRUCTURED_ROWS} rows, because some are unreadable", "$.items")
     unknown_fields.log(rows)
-    items, rejected = [], []
-    for index, row in enumerate(rows, first_index):
-        try:
-            items.append(structure_row(row, ChargingSession, "$"))
-        except DecodeError as error:
-            rejected.append(RejectedItem(index=index, path=error.json_path, reason=error.reason, raw=row))
+    items, rejected = structure_or_reject(rows, ChargingSession, first_index)
     return SessionsPage(total=total_of(page), items=items, rejected=rejected)

@@ -1,4 +1,4 @@
-"""Single rows to models: the slow path, which names the field at fault or leaves it out."""
+"""Rows to models one by one: the slow path, which rejects an unreadable row, or leaves an unreadable field out."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from podero_async._decode.plain_json import expect
 from podero_async.errors import DecodeError
+from podero_async.models import RejectedItem
 
-__all__ = ["preload_converter", "structure_row", "structure_rows"]
+__all__ = ["preload_converter", "structure_or_reject", "structure_row", "structure_rows"]
 
 T = TypeVar("T")
 
@@ -35,6 +36,17 @@ def structure_row(row: Any, model: type[T], path: str, index: int | None = None)
     from podero_async._decode.converter import read_fields  # noqa: PLC0415
 
     return read_fields(expect(row, dict, path), model, path, index)
+
+
+def structure_or_reject(rows: list[Any], model: type[T], first_index: int) -> tuple[list[T], list[RejectedItem]]:
+    """Read rows, and return those that are unreadable as rejected items, so that they do not fail the others."""
+    items, rejected = [], []
+    for index, row in enumerate(rows, first_index):
+        try:
+            items.append(structure_row(row, model, "$"))
+        except DecodeError as error:
+            rejected.append(RejectedItem(index=index, path=error.json_path, reason=error.reason, raw=row))
+    return items, rejected
 
 
 def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int = 0) -> list[T]:

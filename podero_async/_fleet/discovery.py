@@ -115,14 +115,14 @@ class _Position:
 
 
 def _may_be_limit(count: int) -> bool:
-    """Return whether a server may page by this number."""
+    """Return whether this number may be the page size of a server."""
     return count <= MAX_PAGE_SIZE and (count % 10 == 0 or count % 25 == 0)
 
 
 async def discover(
     endpoints: Endpoints, stats: RequestStats, *, ahead: int
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
-    """Yield the vehicles of all users, in no particular order, and a failure if a user's list failed.
+    """Yield the vehicles of all users, in no particular order, and a failure for each user whose list failed.
 
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
 

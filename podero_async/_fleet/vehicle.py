@@ -6,9 +6,10 @@ Knows the sessions endpoint and the list reader, but neither requests nor tokens
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 import attrs
@@ -184,7 +185,7 @@ def _raise_rejected(item: RejectedItem, path: str) -> None:
 
 @contextmanager
 def _errors_naming(path: str) -> Iterator[None]:
-    """Add the path of the list to an error of its completeness."""
+    """Add the path of the list to a `CompletenessError`."""
     try:
         yield
     except CompletenessError as error:
@@ -192,11 +193,11 @@ def _errors_naming(path: str) -> Iterator[None]:
         raise
 
 
-async def _fetch_page(
+def _fetch_page(
     endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, window: Window, offset: int
-) -> Page:
+) -> Coroutine[Any, Any, Page]:
     """Fetch a page of the largest size. A first page that may be the whole list is decoded at once."""
-    return await endpoints.sessions(
+    return endpoints.sessions(
         vehicle,
         window.from_date,
         window.to_date,

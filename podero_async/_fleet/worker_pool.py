@@ -43,7 +43,7 @@ class _Ended:
         return cls(error, error.__traceback__ if error else None)
 
     def exception(self) -> BaseException:
-        """Return the error to raise: itself first, then copies, so that no traceback names another consumer."""
+        """Return the error to raise: the original once, then copies, so that no traceback shows another consumer."""
         if self._error is None:
             return StopAsyncIteration()
         if not self._was_raised:
@@ -149,7 +149,7 @@ class WorkerPool(Generic[T]):
         return self
 
     async def __anext__(self) -> tuple[T, Outcome]:
-        item = await self._buffer.get()
+        item = await self._buffer.get() if self._buffer.empty() else self._buffer.get_nowait()
         if isinstance(item, _Ended):
             self._buffer.put_nowait(item)  # for other tasks that iterate
             raise item.exception()
@@ -170,21 +170,35 @@ class WorkerPool(Generic[T]):
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)
 
     async def _work(self) -> None:
+        items = self._items
         with suppress(_NoMoreItemsError):
+            if isinstance(items, Iterator):
+                while True:
+                    await self._read_one(self._next(items))
             while True:
-                await self._read_one(await self._pull())
+                await self._read_one(await self._pull(items))
 
-    async def _pull(self) -> T:
+    def _next(self, items: Iterator[T]) -> T:
+        try:
+            if self._has_items:
+                return next(items)
+        except StopIteration:
+            pass
+        except StopAsyncIteration as error:  # it would end the iteration as if all items had been read
+            self._source_error = RuntimeError("the vehicles' iterator raised StopAsyncIteration")
+            self._source_error.__cause__ = error
+        except Exception as error:  # noqa: BLE001  # raised after the outcomes of the items before it
+            self._source_error = error
+        self._has_items = False
+        raise _NoMoreItemsError
+
+    async def _pull(self, items: AsyncGenerator[T, None]) -> T:
         async with self._pulling:
             try:
                 if self._has_items:
-                    return next(self._items) if isinstance(self._items, Iterator) else await anext(self._items)
-            except StopIteration:
+                    return await anext(items)
+            except StopAsyncIteration:
                 pass
-            except StopAsyncIteration as error:
-                if isinstance(self._items, Iterator):  # it would end the iteration as if all items had been read
-                    self._source_error = RuntimeError("the vehicles' iterator raised StopAsyncIteration")
-                    self._source_error.__cause__ = error
             except Exception as error:  # noqa: BLE001  # raised after the outcomes of the items before it
                 self._source_error = error
             self._has_items = False
@@ -192,15 +206,18 @@ class WorkerPool(Generic[T]):
 
     async def _read_one(self, item: T) -> None:
         try:
-            await self._hand_over(item, await self._read(item, self._budget))
+            outcome = await self._read(item, self._budget)
+            if isinstance(outcome, UndecodedSessions):
+                await self._decode(item, outcome)
+            elif self._buffer.full():
+                await self._buffer.put((item, outcome))
+            else:
+                self._buffer.put_nowait((item, outcome))
         except Exception as error:
             self._read_error = self._read_error or error
             raise
 
-    async def _hand_over(self, item: T, outcome: UndecodedSessions | Outcome) -> None:
-        if not isinstance(outcome, UndecodedSessions):
-            await self._buffer.put((item, outcome))
-            return
+    async def _decode(self, item: T, outcome: UndecodedSessions) -> None:
         try:
             async with self._decoding:
                 await self._buffer.put((item, await outcome.decode()))

@@ -27,11 +27,12 @@ class BreakerState(enum.Enum):
 class CircuitBreaker:
     """Count an endpoint's faults in a row, and decide when a probe may be sent.
 
-    Faults open a closed breaker when their number reaches half of the concurrency limit, and at least 10; three bursts
-    of throttling responses open it as well, and a single fault does if another endpoint is known to be down. Each failed probe doubles the wait for the next one, from 0.25 s to 5 s.
-    The first success closes the breaker. If a probe had failed, or the server had throttled, requests then start slowly:
-    one, and one more for each success. If the first probe succeeds, the faults were those of some resources (vehicles
-    of one manufacturer, for instance), and requests go on at full speed.
+    A closed breaker opens after faults in a row, as many as half of the concurrency limit but at least 10, or after
+    three bursts of throttling responses. If another endpoint is known to be down, one fault or throttling response is
+    enough. Each failed probe doubles the wait for the next one, from 0.25 s to 5 s. The first success closes the
+    breaker. If a probe had failed, or the server had throttled, requests then start slowly: one in flight, and one more
+    for each success. If the first probe succeeds, the faults were those of some resources (vehicles of one
+    manufacturer, for instance), and requests go on at full speed.
     """
 
     def __init__(self, endpoint: str = "") -> None:

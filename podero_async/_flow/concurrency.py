@@ -1,4 +1,4 @@
-"""The concurrency limit: how many requests the server accepts at once, found by additive increase and multiplicative decrease."""
+"""The concurrency limit: additive increase and multiplicative decrease find how many requests the server accepts at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small serve
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
 _MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, bulk calls leave one slot to interactive calls: 3 % at most
-_CAUTION = 20  # successes per slot after a cut, until the limit grows by one a round again
+_CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
 
 class ConcurrencyLimit:
@@ -60,12 +60,12 @@ class ConcurrencyLimit:
             self._min_of_burst = max(1.0, self._limit * _MAX_CUT)
             self._set(self._limit * _CUT)
         else:
-            self._set(min(self._limit, max(self._min_of_burst, self._limit - 1)))  # never above the present
+            self._set(min(self._limit, max(self._min_of_burst, self._limit - 1)))  # never above the present limit
         if is_filled or self._threshold < math.inf:
             self._threshold, self._successes_since_cut = self._limit, 0
 
     def restore(self) -> None:
-        """Return to a tenth below the remembered limit: a server that throttles everything tells no limit."""
+        """Return to a tenth below the remembered limit: a server that throttles everything shows no limit."""
         self._set(math.ceil(self._before_throttling * _CUT))
         self._threshold, self._successes_since_cut = self._limit, 0
 

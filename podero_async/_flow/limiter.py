@@ -24,7 +24,7 @@ _logger = logging.getLogger("podero_async")
 class Limiter:
     """Grant slots under a concurrency limit, a pause and a rate that all calls share, and a circuit breaker per endpoint.
 
-    Interactive calls go before bulk calls, which keep a bounded share (see `SlotQueue`). A throttling response lowers
+    Interactive calls go before bulk calls, which keep a minimum share (see `SlotQueue`). A throttling response lowers
     the limit, and pauses all requests if it names a time. While an endpoint's breaker is not closed, its calls wait and
     single probes are sent; other endpoints' calls go on.
     """
@@ -47,7 +47,7 @@ class Limiter:
         self.queue = SlotQueue()
         """The callers that wait for a slot."""
         self._starts = 0
-        self._cut_at_start = 0  # throttling of this start or an older one belongs to the last burst
+        self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
         self._closed = False
         self._paused_until = -math.inf
         self._timer: asyncio.Handle | None = None
@@ -117,7 +117,7 @@ class Limiter:
                 is open, checked whenever a probe fails.
 
         Raises:
-            NoSlotError: No slot was granted in that time, or none can be since the pause lasts longer.
+            NoSlotError: No slot was granted in that time, or none can be granted because the pause lasts longer.
             ConfigurationError: The limiter is closed.
         """
         if slot := self.try_acquire(endpoint, is_bulk=is_bulk):
@@ -128,11 +128,11 @@ class Limiter:
             raise self._too_late()
         expiry = None if is_bulk or left_s == math.inf else loop.call_at(waiter.since + left_s, self._expire, waiter)
         self.queue.append(waiter)
-        self._dispatch()  # sets the timer if nothing but time is missing
+        self._dispatch()  # sets the timer if the caller waits only for a time
         try:
             return await waiter.slot
         except asyncio.CancelledError:
-            # A waiter is removed at once: a pause could collect any number of cancelled callers.
+            # The waiter is removed now, not at its turn: cancelled callers would pile up during a pause.
             if not self.queue.remove(waiter) and waiter.slot.exception() is None:
                 self.release(waiter.slot.result())  # granted just before the cancellation: pass it on
             raise
@@ -234,7 +234,7 @@ class Limiter:
     def _dispatch(self) -> None:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
         while self.queue.size:
-            # Bulk calls alone stop at their own limit: searching their queue in vain costs a third more.
+            # If only bulk calls wait, their own limit counts: searching their queue without result costs a third more.
             limit = self._limit_for(is_bulk=not self.queue.count(is_bulk=False))
             if self.in_flight >= limit and not self.breakers.has_open:
                 return  # the next release dispatches again

@@ -20,17 +20,18 @@ class RetryPolicy:
         max_attempts: Attempts of one request, including the first; 1 disables retries. With the default of 8, the waits
             between them add up to at most 31.5 s.
         max_elapsed: Seconds after which no attempt of the call begins; `Timeouts` bounds the last one. All waits count,
-            whichever call caused them: for a slot of the `ThrottlePolicy`, in a pause, in an outage. A call that cannot
+            whichever call caused them: for a slot of the `ThrottlePolicy`, in a pause and in an outage. A call that cannot
             be sent in that time raises `RateLimitError`, at once if a pause is known to last longer. Only a vehicle of
             a fleet, a backfill or a discovery waits for its turn and through pauses for as long as they last, since
-            that queue is the fleet's own doing. Default: a two-minute outage.
+            that queue is the fleet's own doing. The default outlasts an outage of two minutes.
         backoff_initial: Upper bound of the wait before the second attempt, in seconds; it doubles with each attempt. The
             wait is drawn evenly from 0 to the bound (full jitter), so that callers do not return together.
         backoff_max: The largest such bound, in seconds. By default it is reached before the sixth attempt.
         retry_after_max: The longest `Retry-After` to wait for, in seconds. A longer one, or one that exceeds the rest of
             `max_elapsed`, is raised as an error with `retry_after` set.
-        budget: Tokens that all retries of a client share, so that an outage does not multiply the load. A retry takes 5
+        budget: Tokens that the retries of a client share, so that an outage does not multiply the load. A retry takes 5
             and returns them if it succeeds; a request that succeeds at once adds 1. The default pays for 100 retries.
+            Fleets, backfills and discoveries have a budget of their own, which single calls do not share.
     """
 
     max_attempts: int = attrs.field(default=8, validator=count)
@@ -50,8 +51,8 @@ class ThrottlePolicy:
     Args:
         max_concurrency: Upper bound of the requests in flight. The default of 64 lets the limit find its value below;
             the connection pool of a lent session may lower it.
-        adaptive: Whether the limit adapts to throttling responses and faults below that bound, from 32 on. If not, it is
-            always `max_concurrency`, without a circuit breaker; pauses by `Retry-After` still hold.
+        adaptive: Whether the limit starts at 32 and adapts to throttling responses, up to that bound. If not, it is
+            always `max_concurrency`, without a circuit breaker; a `Retry-After` still pauses all requests.
         requests_per_second: Upper bound of the starts per second, evenly spaced; None for no bound. Set it only if the
             API's operator has named a rate: the client learns one from throttling responses.
     """

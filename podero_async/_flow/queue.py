@@ -52,16 +52,16 @@ class Waiter:
     """Its place in the order of arrival."""
 
     def gives_up_before(self, time: float) -> bool:
-        """Return whether this is an interactive caller whose time ends before another one."""
+        """Return whether this is an interactive caller whose wait must end before the given time."""
         return not self.is_bulk and self.since + self.left_s < time
 
     def has_outlasted(self, breaker: CircuitBreaker, now: float) -> bool:
-        """Return whether this is a bulk caller for which its breaker, the one given, has been open for too long."""
+        """Return whether this is a bulk caller that waits for this breaker, and has done so for too long."""
         return self.is_bulk and self.breaker is breaker and now - max(self.since, breaker.opened_at) >= self.left_s
 
 
 class SlotQueue:
-    """Callers in two classes. Within a class the order is that of arrival, except that held endpoints are passed over.
+    """Callers in two classes. Within a class, the first that may start goes first: others wait for their circuit breaker.
 
     Interactive callers go first. After `max_in_a_row` of them, one bulk caller goes first if any waits, so bulk work
     has a share however many interactive calls there are.

@@ -14,13 +14,13 @@ _logger = logging.getLogger("podero_async")
 
 _BURST_S = 0.01  # the delay of a late timer that a fixed or learned rate may make up for
 
-# Empirical: with these values the simulated servers of tests/flow/test_rate.py that limit a rate are used to over 90 %.
+# Empirical: with these values, over 90 % of the rate limits of the servers in tests/flow/test_rate.py are used.
 _MIN_CUT = 0.04  # the part of an exact rate that is given up: the request that was throttled was one too many
-_TRUSTED_AFTER = 3.5  # pauses: a burst that lasted longer shows the rate by itself
-_GROWTH = 0.5  # growth per second of a rate whose error may be 100 %; it falls with the square of the error
+_TRUSTED_AFTER = 3.5  # times the pause: a burst that lasted longer shows the rate by itself
+_GROWTH = 0.5  # growth per second of a rate whose error may be 100 %; proportional to the square of the error
 _HOLD_S = 25.0  # for this long a rate grows by its error alone, since one step too far costs a pause ...
 _PROBE_GROWTH = 0.02  # ... then by this part times (seconds / 5)^2, since the server may accept more by now
-_DROP_AT = 4.0  # times the learned rate: it bounds nothing any more
+_DROP_AT = 4.0  # times the learned rate: then the bound is dropped
 _MAX_EXPONENT = 9.0  # far beyond `_DROP_AT`: keeps exp() from overflowing after a long time without a request
 _IDLE_S = 5.0  # starts before a gap of this length say nothing about the rate
 _MIN_RATE = 0.1  # per second: a server that refuses everything is still asked
@@ -66,7 +66,7 @@ class RateEstimator:
             is_filled: Whether the concurrency limit is in use. If not, the callers set the rate of the starts, so those
                 say nothing about the server.
         """
-        rate = self.bound(now)
+        rate = self._rate if self._rate == math.inf else self._rate_at(now)
         idle_s, self._started_at = now - self._started_at, now
         if idle_s > _IDLE_S or not (is_filled or idle_s * rate < _MAX_GAP):
             self._since, self._starts = now, 0
@@ -78,7 +78,7 @@ class RateEstimator:
         return 1 / rate
 
     def remember(self) -> None:
-        """Keep the present rate, in case the throttling that begins now tells none."""
+        """Keep the present rate, in case the throttling that begins now does not show the server's."""
         self._remembered = self._rate, self._growth
 
     def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True, min_starts: int = 1) -> None:
@@ -94,8 +94,8 @@ class RateEstimator:
                 and is ignored.
             resume_at: The end of the pause.
             tells_rate: False if no request has succeeded since the last burst. Such a server accepts nothing at the
-                moment, and its first throttling response told no rate either, so the remembered rate is restored.
-            min_starts: A sample of fewer starts tells no rate, unless it used half of a known one.
+                moment, so neither this response nor the first one shows a rate, and the remembered rate is restored.
+            min_starts: A sample of fewer starts shows no rate, unless it used half of a known one.
         """
         span_s = now - self._since
         if span_s < 0:
@@ -104,7 +104,8 @@ class RateEstimator:
             self._rate, self._growth = self._remembered
         elif self._is_sample(now, span_s, min_starts):
             span_s, pause_s = max(_MIN_SPAN_S, span_s), max(_MIN_SPAN_S, resume_at - now)
-            weight = 0.5 * math.exp(-span_s / (_TRUSTED_AFTER * pause_s))  # of the pause: 0.5 is the geometric mean
+            # The weight of the rate over the time with the pause; 0.5 gives the geometric mean.
+            weight = 0.5 * math.exp(-span_s / (_TRUSTED_AFTER * pause_s))
             cut = max(_MIN_CUT, 1 - (span_s / (span_s + pause_s)) ** weight)
             allowed, used = self.bound(now), self._starts / span_s
             error = cut if allowed == math.inf else max(cut, 1 - used / allowed)

@@ -1,4 +1,4 @@
-"""Retries: backoff with full jitter, bounds on attempts and time, and a retry budget that all calls share.
+"""Retries: backoff with full jitter, bounds on attempts and time, and a retry budget that calls share.
 
 It knows errors, not HTTP. The only module that uses tenacity.
 """
@@ -9,16 +9,14 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import attrs
+import tenacity
 
 from podero_async._failures import is_retryable
 from podero_async._flow.policies import RetryPolicy
 from podero_async.errors import ApiError, DecodeError, PoderoError, TransportError
-
-if TYPE_CHECKING:
-    import tenacity
 
 __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
 
@@ -58,7 +56,7 @@ class NotRetriedError(Exception):
 
 
 class Retrier:
-    """Run calls under a policy. All calls of a client share one `Retrier`, and so its budget."""
+    """Run calls under a policy. The single calls of a client share one `Retrier`, and so its budget, bulk calls another."""
 
     def __init__(
         self,
@@ -101,13 +99,14 @@ class Retrier:
         call = Call(stats, asyncio.get_running_loop().time())
         try:
             try:
-                value = await attempt(call)
+                value = await attempt(call)  # without tenacity, which saves 25 us
             except (ApiError, TransportError, DecodeError) as error:
                 if not is_retryable(error):
                     raise
                 first_error = error
             else:
-                self.budget = min(self._policy.budget, self.budget + 1)
+                if self.budget < self._policy.budget:
+                    self.budget += 1
                 return value
             return await self._retry(attempt, call, first_error, is_breaker_closed)
         except NotRetriedError as wrapped:
@@ -123,9 +122,6 @@ class Retrier:
         first_error: PoderoError,
         is_breaker_closed: Callable[[], bool],
     ) -> T:
-        # Imported here because only a failure needs it. The first attempt goes without it, too: that saves 25 us.
-        import tenacity  # noqa: PLC0415
-
         def give_up(state: tenacity.RetryCallState) -> bool:
             return (
                 state.attempt_number >= self._policy.max_attempts

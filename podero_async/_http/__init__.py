@@ -1,8 +1,7 @@
 """One HTTP request and its response as bytes: authorized, throttled, retried, bounded in time and size.
 
-`endpoints` imports `transport`, which imports `request` and `token_request`; these import `pauses` and `session`, and
-`probe` imports `session`; `session` imports `response` and `faults`; `response` imports `timeouts`, `gzip` and
-`retry_after`. Only this package uses aiohttp's client.
+Import direction: `endpoints` > `transport` > `request`, `token_request` > `pauses`, `session`; `probe` > `session` >
+`response`, `faults`; `response` > `timeouts`, `gzip`, `retry_after`. Only this package uses aiohttp's client.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from datetime import date
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 class Endpoints:
     """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones.
 
-    Each method returns the coroutine of the transport's call, since one of its own would only await that one.
+    Each method returns the coroutine of the transport's call: a coroutine of its own would only await it.
     """
 
     def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:
@@ -51,20 +51,20 @@ class Endpoints:
         offset: int,
         decode: Callable[[bytes], T],
         stats: RequestStats,
-    ) -> Awaitable[T]:
+    ) -> Coroutine[Any, Any, T]:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, read by `decode`."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self.sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
         return self._get(path, decode, stats, endpoint="sessions")
 
-    def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> Awaitable[ChargingSession | None]:
+    def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> Coroutine[Any, Any, ChargingSession | None]:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
         path = f"{self.sessions_path(vehicle)}/current"
         return self._get(path, decode_current_session, stats, endpoint="current")
 
     def users(
         self, *, offset: int, include_deleted: bool, stats: RequestStats
-    ) -> Awaitable[tuple[int | None, list[User]]]:
+    ) -> Coroutine[Any, Any, tuple[int | None, list[User]]]:
         """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
@@ -72,7 +72,9 @@ class Endpoints:
         path = self._root + query
         return self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
-    def user_by_external_id(self, external_id: str, *, include_deleted: bool, stats: RequestStats) -> Awaitable[User]:
+    def user_by_external_id(
+        self, external_id: str, *, include_deleted: bool, stats: RequestStats
+    ) -> Coroutine[Any, Any, User]:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self._root}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
@@ -85,7 +87,7 @@ class Endpoints:
             private=external_id,
         )
 
-    def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> Awaitable[list[ElectricVehicle]]:
+    def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> Coroutine[Any, Any, list[ElectricVehicle]]:
         """GET .../users/{user_id}/electric-vehicles."""
         path = f"{self._root}/{user_id}/electric-vehicles"
         return self._get(path, decode_vehicles, stats, endpoint="vehicles")
@@ -98,7 +100,7 @@ class Endpoints:
         *,
         max_bytes: int | None = None,
         **options: str,
-    ) -> Awaitable[T]:
+    ) -> Coroutine[Any, Any, T]:
         if self._is_first_call:
             self._is_first_call = False
             preload_converter()  # while the first request is on its way

@@ -64,8 +64,7 @@ class RequestSender:
         self._pauses = pauses
         self.counts = RequestStats()
         self.last_date = ""
-        self._last_served: Request | None = None  # the last request that succeeded
-        self._last_good: dict[str, Request] = {}  # for each endpoint
+        self._last_good: dict[str, Request] = {}  # the last request that succeeded, for each endpoint
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
 
@@ -79,16 +78,23 @@ class RequestSender:
         """Send one attempt, and send it again with another token if the server refuses its token (401)."""
         refusals = None
         while True:
-            response, token = await self._send_in_slot(request, call)
+            # 1. Fail if the server asked for no requests until later.
+            self._pauses.check("GET", request.path)
+            # 2. Wait for a slot.
+            slot = self._limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
+            if slot is None or slot.is_probe:
+                slot = await self._wait_for_slot(slot, request, call)
+            # 3. Send the request, and release the slot, before any sleep.
+            response, token = await self._send_in_slot(request, call, slot)
+            # 4. Return the response, repeat the request with another token, or raise the error.
             if response.status == _OK:
                 self._tokens.served(token)
-                self._last_served = request
                 return response
             if response.status == _UNAUTHORIZED:
                 refusals = refusals or Refusals()
                 if await self._is_replayed(token, refusals, request, call):
                     continue
-            error = api_error(response, "GET", request.path)
+            error = api_error(response)
             if isinstance(error, AuthenticationError):
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             self._pauses.record(error)
@@ -98,14 +104,15 @@ class RequestSender:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            served = self._last_served
-            if served is None or served.url == request.url:
+            good = next((good for good in reversed(self._last_good.values()) if good.url != request.url), None)
+            if good is None:
                 return None
-            self._pauses.check("GET", served.path)
+            self._pauses.check("GET", good.path)
             call.stats.requests += 1
             self.counts.requests += 1
-            with suppress(TransportError):  # it takes no slot: requests in the queue would be refused before it is sent
-                response = await self._session.send("GET", served.url, served.path, self._headers_for(token))
+            # The check takes no slot: behind queued requests it would come late, and these would be refused, too.
+            with suppress(TransportError):
+                response = await self._session.send("GET", good.url, good.path, self._headers_for(token))
                 response.release()
                 if not is_server_fault(response.status) and not is_retryable_status(response.status):
                     return response.status != _UNAUTHORIZED
@@ -116,24 +123,12 @@ class RequestSender:
                 return await self._tokens.refused(token, refusals, is_accepted)
         return False
 
-    async def _send_in_slot(self, request: Request, call: Call) -> tuple[Response, str]:
-        """Send one request, and return its response and the token that it carried."""
-        # 1. Fail if the server asked for no requests until later.
-        self._pauses.check("GET", request.path)
-        # 2. Wait for a slot.
-        slot = self._limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
-        if slot is None or slot.is_probe:
-            slot = await self._wait_for_slot(slot, request, call)
-        try:
-            # 3. Check again: the server may have asked for it while this request was queued.
-            self._pauses.check("GET", request.path)
-            # 4. Send the request, read the whole response, and tell the limiter how it ended.
-            return await self._send_reported(request, call, slot)
-        finally:
-            # 5. Release the slot, before any sleep.
-            self._limiter.release(slot)
+    async def _send_in_slot(self, request: Request, call: Call, slot: Slot) -> tuple[Response, str]:
+        """Send one request, tell the limiter how it ended, and release the slot.
 
-    async def _send_reported(self, request: Request, call: Call, slot: Slot) -> tuple[Response, str]:
+        Returns:
+            The response, read whole, and the token that the request carried.
+        """
         try:
             token = self._tokens.current() or await self._new_token(call, request.path)
             call.stats.requests += 1
@@ -153,13 +148,16 @@ class RequestSender:
             if isinstance(wrapped.error, TransportError):
                 self._limiter.failed(slot, wrapped.error.reason)
             raise
-        self.last_date = response.headers.get("Date", "")
-        if response.status == _OK:
-            self._last_good[request.endpoint] = request
-            self._limiter.succeeded(slot)
         else:
-            self._report(response, slot, api_error(response, "GET", request.path))
-        return response, token
+            self.last_date = response.headers.get("Date", "")
+            if response.status == _OK:
+                self._last_good[request.endpoint] = request
+                self._limiter.succeeded(slot)
+            else:
+                self._report(api_error(response), slot)
+            return response, token
+        finally:
+            self._limiter.release(slot)
 
     async def _wait_for_slot(self, slot: Slot | None, request: Request, call: Call) -> Slot:
         """Wait for a slot; if a probe is due, send it first."""
@@ -177,6 +175,11 @@ class RequestSender:
             slot = None
         if request.is_bulk and slot.breaker.is_closed:  # waiting for the API to come back does count
             call.waited_s += loop.time() - since
+        try:
+            self._pauses.check("GET", request.path)  # the server may have asked for it while this request was queued
+        except NotRetriedError:
+            self._limiter.release(slot)
+            raise
         return slot
 
     async def _probe(self, slot: Slot, call: Call) -> bool:
@@ -191,16 +194,13 @@ class RequestSender:
             return False
         call.stats.retries += 1
         self.counts.retries += 1
-        try:
-            with suppress(TransportError):  # it was reported to the limiter
-                response, _ = await self._send_reported(request, call, slot)
-                response.release()
-        finally:
-            self._limiter.release(slot)
+        with suppress(TransportError):  # it was reported to the limiter
+            response, _ = await self._send_in_slot(request, call, slot)
+            response.release()
         return True
 
     def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
-        """Return the error of a call that got no slot: that of its last attempt, unless a time is known."""
+        """Return the error of a call that got no slot: that of its last attempt, unless it is known when to call again."""
         call.attempts -= 1  # this one was not sent
         if call.last_error is not None and error.retry_after is None:
             call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
@@ -223,13 +223,13 @@ class RequestSender:
             reason = "no access token in time: the token request or the token store took longer than max_elapsed"
             raise NotRetriedError(RequestTimeoutError(reason, "GET", path)) from None
 
-    def _report(self, response: Response, slot: Slot, error: ApiError) -> None:
+    def _report(self, error: ApiError, slot: Slot) -> None:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
-        if is_throttling(response.status, has_retry_after=wait_s is not None):
+        if is_throttling(error.status, has_retry_after=wait_s is not None):
             if wait_s is not None and wait_s > self._pauses.max_pause_s:
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
             self._limiter.throttled(slot, wait_s, cause)
-        elif is_server_fault(response.status):
+        elif is_server_fault(error.status):
             self._limiter.failed(slot, cause)
         else:
             self._limiter.succeeded(slot)

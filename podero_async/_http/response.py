@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import MappingProxyType, TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import aiohttp
 import attrs
@@ -39,7 +39,6 @@ __all__ = [
     "body_error",
     "read_request_id",
     "read_response",
-    "reading_body",
 ]
 
 T = TypeVar("T")
@@ -97,17 +96,38 @@ def _release_nothing() -> None:
 
 @attrs.define(eq=False)
 class Response:
-    """Status, headers and raw body. The body is inflated when it is decoded, not when it arrives."""
+    """Status, headers and raw body. The body is inflated when it is decoded, not when it arrives.
+
+    As a context, it adds method, path and request id to the errors of its body, and releases the body at the end.
+    """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)
     _chunks: list[bytes] = attrs.field(repr=False)
     _encoding: str
+    method: str = "GET"
+    path: str = ""
     _max_bytes: int = MAX_BODY_BYTES
     secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     """The secrets of the request, which the response may repeat, and an error must not."""
     release: Callable[[], None] = attrs.field(default=_release_nothing, repr=False)
     """Ends the reservation of a large body."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release()
+        if error is None:
+            return
+        if isinstance(error, DecodeError):
+            error.method, error.path, error.request_id = self.method, self.path, self.request_id
+        elif isinstance(error, CorruptBodyError | OversizedBodyError):
+            fault = body_error(error, self.method, self.path)
+            fault.request_id = self.request_id
+            raise fault from None
 
     @property
     def request_id(self) -> str | None:
@@ -120,7 +140,7 @@ class Response:
         if self._encoding in _GZIP and self._chunks:
             trailer = b"".join(chunk[-4:] for chunk in self._chunks[-4:])[-4:]
             return int.from_bytes(trailer, "little")
-        return sum(map(len, self._chunks))
+        return len(self._chunks[0]) if len(self._chunks) == 1 else sum(map(len, self._chunks))
 
     def body(self, max_bytes: int | None = None) -> bytes:
         """Return the inflated body.
@@ -149,6 +169,8 @@ class Response:
 
 async def read_response(
     response: aiohttp.ClientResponse,
+    method: str,
+    path: str,
     attempt: AttemptTimeout,
     large_bodies: LargeBodies,
     max_bytes: int = MAX_BODY_BYTES,
@@ -177,7 +199,7 @@ async def read_response(
         if is_ok:
             raise
         chunks, encoding = [], ""
-    return Response(response.status, response.headers, chunks, encoding, max_bytes, secrets, release)
+    return Response(response.status, response.headers, chunks, encoding, method, path, max_bytes, secrets, release)
 
 
 async def _read(
@@ -191,8 +213,11 @@ async def _read(
     while not content.at_eof():
         if size >= enough_bytes:
             return False
-        attempt.progress()
-        chunk = await content.readany()
+        if content.is_eof():  # the rest has arrived
+            chunk = content.read_nowait()
+        else:
+            attempt.progress()
+            chunk = await content.readany()
         if not chunk:  # the end arrived after the last chunk
             break
         size += len(chunk)
@@ -216,14 +241,19 @@ class BodyDecoder:
         self._lock = asyncio.Lock()
         self._thread_lock = asyncio.Lock()
 
-    async def decode(self, response: Response, decode: Callable[[bytes], T]) -> T:
+    async def decode(self, response: Response, decode: Callable[[bytes], T], *, is_alone: bool = False) -> T:
         """Inflate a body, and return the value that `decode` makes of it.
+
+        Args:
+            response: The response.
+            decode: Makes a value of the inflated body.
+            is_alone: Whether no other request is under way, so that nothing is gained by letting other tasks run first.
 
         Raises:
             CorruptBodyError, OversizedBodyError: See `Response.body`.
         """
         size = response.declared_bytes
-        with suppress(OversizedBodyError):  # the body is larger than its gzip trailer declares
+        try:
             # 1. A small body is decoded at once.
             if size <= self._max_inline_bytes:
                 return decode(response.body(self._max_loop_bytes))
@@ -231,34 +261,14 @@ class BodyDecoder:
             #    requests, so the server is not idle, and use the last value while it is in the CPU cache.
             if size <= self._max_loop_bytes:
                 async with self._lock:
-                    await asyncio.sleep(0)
+                    if not is_alone:
+                        await asyncio.sleep(0)
                     return decode(response.body(self._max_loop_bytes))
-        # 3. A larger body is decoded in a thread, one at a time, so that few are in memory inflated.
+        except OversizedBodyError:
+            pass  # the body is larger than its gzip trailer declares
+        # 3. A larger body is decoded in a thread, one at a time, so that few inflated bodies are in memory.
         async with self._thread_lock:
             return await asyncio.to_thread(lambda: decode(response.body()))
-
-
-class reading_body:  # noqa: N801  # used like a function; a generator would take 1 us longer
-    """Add method, path and request id to the errors of a body, and release the body at the end."""
-
-    __slots__ = ("_method", "_path", "_response")
-
-    def __init__(self, response: Response, method: str, path: str) -> None:
-        self._response, self._method, self._path = response, method, path
-
-    def __enter__(self) -> None:
-        """Do nothing: the response has arrived."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._response.release()
-        if isinstance(error, DecodeError):
-            error.method, error.path, error.request_id = self._method, self._path, self._response.request_id
-        elif isinstance(error, CorruptBodyError | OversizedBodyError):
-            fault = body_error(error, self._method, self._path)
-            fault.request_id = self._response.request_id
-            raise fault from None
 
 
 def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: str) -> TransportError:
@@ -272,9 +282,9 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
     return TransportError("the response body was cut short", method, path)
 
 
-def api_error(response: Response, method: str, path: str) -> ApiError:
+def api_error(response: Response) -> ApiError:
     """Return the error of a response if its status is not a success. It contains no secret of the request."""
-    status = response.status
+    status, method, path = response.status, response.method, response.path
     kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
     body = response.error_body()
     # The only POST is a token request, and its response may repeat the credentials in any form.

@@ -1,4 +1,7 @@
-"""The headers `Retry-After` and `Date`, as seconds."""
+"""Reads the headers `Retry-After` and `Date`, as seconds.
+
+`_http.request` acts on them: all requests pause (`_flow.limiter`), or fail if the pause is long (`pauses`).
+"""
 
 from __future__ import annotations
 

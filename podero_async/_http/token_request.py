@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from yarl import URL
 
-from podero_async._auth.grants import TokenRequest
+from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._decode import decode_json
 from podero_async._failures import is_retryable_status, is_server_fault
 from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.pauses import LongPauses
-from podero_async._http.response import api_error, reading_body
+from podero_async._http.response import api_error
 from podero_async._http.session import USER_AGENT, HttpSession
 
 __all__ = ["TokenRequestSender"]
@@ -36,31 +36,31 @@ class TokenRequestSender:
         self._url_of = url_of
         self.counts = RequestStats()
 
-    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
+    async def send(self, request: TokenRequest) -> TokenResponse:
         """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
 
         Returns:
-            The status and the body, unless the request is worth another attempt.
+            The response. One that is worth another attempt is raised as an error instead.
         """
         path = request.path
         url = self._url_of(path)
         headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
 
-        async def attempt(_: Call) -> tuple[int, bytes]:
+        async def attempt(_: Call) -> TokenResponse:
             self._pauses.check("POST", path)
             self.counts.requests += 1
             response = await self._session.send(
                 "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_BYTES
             )
             if is_server_fault(response.status) or is_retryable_status(response.status):
-                error = api_error(response, "POST", path)
+                error = api_error(response)
                 self._pauses.record(error)
                 raise error
             if response.status != _OK:
-                return response.status, response.error_body()
-            with reading_body(response, "POST", path):
+                return TokenResponse(response.status, response.error_body(), response.request_id)
+            with response:
                 body = response.body()
                 decode_json(body)  # invalid JSON is retryable, as in every other call
-            return _OK, body
+            return TokenResponse(_OK, body, response.request_id)
 
         return await self._retrier.run(attempt, RequestStats())

@@ -6,7 +6,8 @@ import asyncio
 import copy
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -14,14 +15,14 @@ from yarl import URL
 from podero_async._auth.cache import TokenCache
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._failures import FailureKind, classify
+from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.origin import checked_origin
 from podero_async._http.pauses import LongPauses
 from podero_async._http.request import Request, RequestSender
-from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder, reading_body
+from podero_async._http.response import MAX_BODY_BYTES, BodyDecoder
 from podero_async._http.session import HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._http.token_request import TokenRequestSender
@@ -36,8 +37,35 @@ T = TypeVar("T")
 _MAX_STORE_S = 5.0  # for one method of a token store
 
 
+class _OpenCalls:
+    """The calls under way: each is inside this context. `end` ends them at once, each with a `ConfigurationError`."""
+
+    def __init__(self) -> None:
+        self._open: dict[asyncio.Task[Any], int] = {}  # with the number of cancellations that the task had before
+        self._ended: dict[asyncio.Task[Any], int] = {}
+
+    def end(self) -> None:
+        for task in self._open:
+            task.cancel()
+        self._ended, self._open = self._ended | self._open, {}
+
+    def __enter__(self) -> None:
+        if task := asyncio.current_task():
+            self._open[task] = task.cancelling()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        task = asyncio.current_task()
+        if task is None or self._open.pop(task, None) is not None:
+            return
+        # As with `asyncio.timeout`, a cancellation by anyone else stays one.
+        if task.uncancel() <= self._ended.pop(task) and kind is asyncio.CancelledError:
+            raise ConfigurationError("the client is closed") from None
+
+
 class Transport:
-    """Make calls to one origin. All calls share a session, a token, a limiter and a retry budget.
+    """Make calls to one origin. All calls share a session, a token and a limiter.
 
     Attributes:
         session: Sends the requests.
@@ -74,10 +102,11 @@ class Transport:
         )
         self._requests = RequestSender(self.session, self._retrier, self.limiter, self.tokens, self._pauses)
         self._decoder = BodyDecoder()
+        self._calls = _OpenCalls()
         self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
 
     def with_options(self, retry: RetryPolicy | None, timeouts: Timeouts | None) -> Transport:
-        """Return a transport with other bounds, and a retry budget of its own, that shares all else with this one."""
+        """Return a transport with other bounds, and retry budgets of its own, that shares all else with this one."""
         derived = copy.copy(self)
         if retry is not None:
             derived._set_retry(retry)  # noqa: SLF001
@@ -89,6 +118,9 @@ class Transport:
     def _set_retry(self, retry: RetryPolicy) -> None:
         self._retry_after_max_s = retry.retry_after_max
         self._retrier = Retrier(retry)
+        self._bulk_retrier = Retrier(
+            retry
+        )  # with a budget of its own, so that a fleet's faults leave other calls theirs
 
     def statistics(self) -> ClientStatistics:
         """Return the state and the counts of now."""
@@ -115,17 +147,18 @@ class Transport:
 
     @property
     def is_down(self) -> bool:
-        """Whether the API is unavailable: probes fail or, without circuit breakers, the retry budget is spent."""
-        return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._retrier.is_spent
+        """Whether the API is unavailable: probes fail or, without circuit breakers, bulk calls have spent their budget."""
+        return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._bulk_retrier.is_spent
 
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""
-        return classify(error, retry_after_max=self._retry_after_max_s) is FailureKind.FATAL
+        return is_fatal(error, retry_after_max=self._retry_after_max_s)
 
     async def aclose(self) -> None:
-        """Stop token renewal, wake queued requests with an error, and close the session unless it is lent."""
+        """End all calls with an error, stop token renewal, and close the session unless it is lent."""
         self._check_loop()
         self.limiter.close()
+        self._calls.end()
         try:
             await self.tokens.aclose()
         finally:
@@ -150,10 +183,11 @@ class Transport:
             decode: Makes a value of the body. If it raises a `DecodeError` that is `retryable`, the request is repeated.
             stats: Counts the requests.
             endpoint: The kind of request. Each has a circuit breaker of its own.
-            is_bulk: Whether the call is one of many: it goes behind other calls, and its wait for a slot is not bounded.
+            is_bulk: Whether the call is one of many: it goes behind other calls, and its wait for a slot is bounded only
+                while the circuit breaker is open.
             shown_path: The path that errors name, if the real one names a person.
             private: A text that is masked if the server repeats it in an error.
-            max_bytes: The largest body, if it may be larger or must be smaller than the transport's maximum.
+            max_bytes: The largest body, inflated; if None, that of the transport.
 
         Raises:
             ApiError, TransportError, DecodeError: See `podero_async.errors`.
@@ -166,12 +200,12 @@ class Transport:
 
         async def attempt(call: Call) -> T:
             self._requests.counts.retries += call.attempts > 1
-            response = await self._requests.send(request, call)
-            with reading_body(response, "GET", request.path):
-                return await self._decoder.decode(response, decode)
+            with await self._requests.send(request, call) as response:
+                return await self._decoder.decode(response, decode, is_alone=not self.limiter.in_flight)
 
-        with strip_traceback():  # a `try` here would add this frame to the traceback again
-            return await self._retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
+        with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
+            retrier = self._bulk_retrier if is_bulk else self._retrier
+            return await retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
 
     def _check_loop(self) -> None:
         """Raise if the client was used in another event loop: its connections and timers belong to that one."""

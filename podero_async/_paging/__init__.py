@@ -1,7 +1,7 @@
 """Read a list that may change during the read, and prove that nothing is missing from the result.
 
-`reader` imports `overlap` and `balance`, `overlap` imports `proof`, all import `page`, and `page` imports `window`. No
-module here knows HTTP: each page comes from a function that the caller passes in.
+Import direction: `reader` > `overlap` > `proof` > `page` > `window`; `reader` > `balance` > `page`. No module here knows
+HTTP: each page comes from a function that the caller passes in.
 
 # How completeness is proven
 
@@ -22,12 +22,13 @@ for pages that were read in any order, so they are requested concurrently.
 
 If a condition does not hold, the list is read again, a limited number of times:
 
-1. If a page's `total` contradicts its rows, the page is requested again, since a session may have been removed before the server
-   counted.
+1. If a page's `total` contradicts its rows, the page is requested again, since a session may have been removed before
+   the server counted.
 2. If a page leaves a gap, the list is read again from a little further back.
 3. If sessions are missing from the balance, the newest page is read again, then the whole list.
 4. If the overlapping pages still prove nothing, the window is split by days. A window that fits on one page needs no
-   order, because one response shows the list at one moment. The days together have to balance with the whole window.
+   order, because one response shows the list at one moment. The days together have to balance with the whole window. So
+   a list is proven, too, if the server refuses large offsets, or fails or takes too long on them after all attempts.
 5. If the days prove nothing either, the list is paged plainly to its end, so that an unproven read has at least the
    sessions of plain offset paging.
 

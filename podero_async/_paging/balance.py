@@ -70,7 +70,8 @@ class Balance:
         """Return whether the rows are as many as the totals of one of several passes say, although the list changed.
 
         This proves nothing alone, since rows that were added and removed may make up for lost ones. It is accepted for a
-        list that is sorted by plug-in time: one of its rows is lost only if it moves during each pass, just in time.
+        list that is sorted by plug-in time: one of its rows is lost only if, in each pass, it moves from the pages not
+        yet read to those already read.
         """
         passes = self._totals[: self._pass_start], self._totals[self._pass_start :]
         return len(self._rows) >= min(max(totals) for totals in passes)

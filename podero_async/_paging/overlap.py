@@ -9,17 +9,18 @@ from typing import Any, NoReturn
 from podero_async._concurrency import map_in_order
 from podero_async._paging.page import Page
 from podero_async._paging.proof import Order, fits, is_aligned, order_of, overlaps
-from podero_async.errors import ApiError
+from podero_async.errors import ApiError, RequestTimeoutError, ServerError
 
-__all__ = ["MIN_ROWS_TO_SHOW_ORDER", "OVERLAP_ROWS", "OverlapReader", "refusal_of"]
+__all__ = ["OverlapReader", "refusal_of"]
 
-OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
-MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
+_OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
+_MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
 
 _MIN_OVERLAP_ROWS = 2  # the time of a single shared row may be the time of other rows, too
 _MAX_REREADS_PER_GAP = 8  # a gap that survives them shows that the list changes faster than it can be read
 _MAX_PAGES_WITHOUT_PROGRESS = 50  # in a row; more come from a server that repeats itself
 _STATUSES_OF_REFUSED_PAGES = {400, 404, 416, 422}
+_UNAVAILABLE = 503  # says nothing about the page
 _MAX_REPEATS_OF_FIRST_PAGE = 3  # in a row; as many show that the server ignores the offset
 
 
@@ -50,8 +51,8 @@ class OverlapReader:
         first: Page,
         *,
         ahead: int,
-        overlap_rows: int = OVERLAP_ROWS,
-        min_rows_to_show_order: int = MIN_ROWS_TO_SHOW_ORDER,
+        overlap_rows: int = _OVERLAP_ROWS,
+        min_rows_to_show_order: int = _MIN_ROWS_TO_SHOW_ORDER,
     ) -> None:
         self._fetch = fetch
         self._ahead = ahead
@@ -95,8 +96,8 @@ class OverlapReader:
                     yield joined
         except _UnprovableError as error:
             self.reason = str(error)
-        except ApiError as error:
-            self.reason = f"the server refuses a later page: {refusal_of(error)}"
+        except (ApiError, RequestTimeoutError) as error:
+            self.reason = f"the server does not list a later page: {refusal_of(error, is_later_page=True)}"
 
     @property
     def newest_offset(self) -> int:
@@ -222,8 +223,17 @@ class OverlapReader:
             raise _UnprovableError("every offset returns the first page")
 
 
-def refusal_of(error: ApiError) -> str:
-    """Return the message of a refusal to list this page, although the first page was listed; raise any other error."""
-    if error.status not in _STATUSES_OF_REFUSED_PAGES:
-        raise error
-    return f"HTTP {error.status}: {error.detail}"
+def refusal_of(error: ApiError | RequestTimeoutError, *, is_later_page: bool) -> str:
+    """Return why the server does not list a page, although it has listed others; raise an error that has other causes.
+
+    A fault that is left after all attempts counts only on a later page, which may lie too deep for the server's database.
+    In an outage, the first page of the next window meets it, too.
+    """
+    if isinstance(error, RequestTimeoutError):
+        if is_later_page:
+            return error.reason
+    elif error.status in _STATUSES_OF_REFUSED_PAGES or (
+        is_later_page and isinstance(error, ServerError) and error.status != _UNAVAILABLE
+    ):
+        return f"HTTP {error.status}: {error.detail}"
+    raise error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from functools import cached_property, partial
 from itertools import compress
 from math import ceil
@@ -17,7 +17,8 @@ from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 __all__ = ["NewRows", "Page"]
 
 _MAX_CREDIBLE_TOTAL = 1_000_000  # sessions of one vehicle: a plug-in every five minutes for nine years
-_MAX_ROWS_OUTSIDE = 10  # of the days of a page; the server may select long sessions by the time of the unplug
+_MAX_ROWS_OUTSIDE = 10  # outside the window; the server may select long sessions by the time of the unplug
+_DAY = timedelta(days=1)
 _MAX_OUTLINED_BYTES = 256 << 10  # rows are decoded later on the event loop, which a larger body would block
 
 
@@ -34,7 +35,7 @@ class Page:
     limit: int | None = None
     """Number of rows that were requested, if the page may be the whole list."""
     is_known_distinct: bool = False
-    """True if decoding showed that the page lists no row twice, so that its outline is not needed for that."""
+    """True if decoding has shown that the page lists no row twice; then its ids are not compared again."""
 
     @classmethod
     def outlined(cls, offset: int, body: bytes, *, limit: int | None = None) -> Page:
@@ -47,10 +48,9 @@ class Page:
     def first(cls, limit: int, body: bytes) -> Page:
         """Read the first page of a list, from the response to a request for `limit` rows.
 
-        The page is decoded at once if it may be the whole list, as most are. So is a page that is not pure ASCII: only
-        decoding shows broken text, and only now would the request be repeated.
+        The page is decoded at once if it may be the whole list, as most are.
         """
-        may_wait = len(body) <= _MAX_OUTLINED_BYTES and stated_total(body) > limit and body.isascii()
+        may_wait = len(body) <= _MAX_OUTLINED_BYTES and stated_total(body) > limit
         return cls.outlined(0, body, limit=limit) if may_wait else cls.decoded(body, limit=limit)
 
     @classmethod
@@ -91,7 +91,7 @@ class Page:
         """True if the page is the whole list. One response shows one moment, so it needs no further proof.
 
         A page as long as requested may be cut off although its `total` says otherwise: the server may count its own
-        page, or count after a session was removed. The rows of a page that lists a row twice hide as many others.
+        page, or count after a session was removed. A page that lists rows twice may lack as many others.
         """
         is_all = self.offset == 0 and self.count == self.total and self.count != self.limit
         return is_all and self.has_distinct_rows
@@ -112,8 +112,9 @@ class Page:
 
     def is_mostly_outside(self, window: Window) -> bool:
         """Return whether most sessions of the page were plugged in over a day outside the window that was requested."""
-        first, last = window.from_date - window.from_date.resolution, window.to_date + window.to_date.resolution
-        outside = sum(time is not None and not first <= time.astimezone(UTC).date() <= last for time in self.times)
+        # Durations, since the day before `date.min`, or a time of the year 1 in UTC, may not exist.
+        start, end = datetime.combine(window.from_date, time.min, UTC), timedelta(days=window.days + 1)
+        outside = sum(at is not None and not -_DAY <= at - start < end for at in self.times)
         return outside > max(_MAX_ROWS_OUTSIDE, self.count / 2)
 
 

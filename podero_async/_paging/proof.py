@@ -49,9 +49,8 @@ from podero_async._paging.page import Page
 
 __all__ = ["Order", "fits", "is_aligned", "order_of", "overlaps"]
 
-_MAX_SHIFT = (
-    0.1  # fraction of a page by which a list may move between two requests and still be taken for the same list
-)
+# The fraction of a page by which a list may move between two requests and still be taken for the same list.
+_MAX_SHIFT = 0.1
 
 
 class Order(enum.Enum):
@@ -78,7 +77,7 @@ def order_of(page: Page) -> Order | None:
 
 
 def fits(page: Page, order: Order) -> bool:
-    """Return whether a page may come from a list of this order. Rows of a single time fit every order."""
+    """Return whether a page may come from a list of this order. Rows that all have one time fit every order."""
     return order_of(page) is order or (None not in page.times and len(set(page.times)) <= 1)
 
 
@@ -102,7 +101,7 @@ def overlaps(before: Page, after: Page, order: Order) -> bool:
     tail = _rows_while(lambda time: not order.precedes(time, start), last_rows)
     head = _rows_while(lambda time: not order.precedes(end, time), zip(after.ids, after.times, strict=True))
     shared = tail.keys() & head.keys()
-    # Rows at the first or last time of the overlap may be cut off one page, so they do not show that the list changed.
+    # Rows at the first or last time of the overlap may be missing on one page although the list did not change.
     removed = sum(tail[row] != start for row in tail.keys() - shared)
     added = sum(head[row] != end for row in head.keys() - shared)
     shift = abs(len(tail) - (before.end - after.offset))
@@ -110,7 +109,7 @@ def overlaps(before: Page, after: Page, order: Order) -> bool:
 
 
 def is_aligned(before: Page, after: Page) -> bool:
-    """Return whether two pages overlap exactly as their offsets say, as those of a list that does not change do."""
+    """Return whether two pages overlap exactly as their offsets say, as in a list that does not change."""
     rows = before.end - after.offset
     return rows > 0 and before.ids[-rows:] == after.ids[:rows]
 

@@ -9,10 +9,10 @@ from math import ceil
 from typing import Any
 
 from podero_async._paging.balance import Balance
-from podero_async._paging.overlap import MIN_ROWS_TO_SHOW_ORDER, OVERLAP_ROWS, OverlapReader, refusal_of
+from podero_async._paging.overlap import OverlapReader, refusal_of
 from podero_async._paging.page import NewRows, Page
 from podero_async._paging.window import Window
-from podero_async.errors import ApiError, CompletenessError
+from podero_async.errors import ApiError, CompletenessError, RequestTimeoutError
 from podero_async.models import Completeness
 
 __all__ = ["SessionListReader"]
@@ -21,12 +21,12 @@ Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
 
 _MAX_PASSES = 2  # over the whole list by overlap, and over its days; a list may change during the first one
-_MAX_REPEATS = 10  # of requests, because a total contradicts its page
+_MAX_REPEATS = 10  # requests that are repeated because a page's total contradicts its rows
 _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
 _TARGET_FILL = 0.7  # planned rows of a split window as a fraction of a page, so that few windows are split again
-_MAX_ROWS_GAINED = 1000  # by a list that is read by days; if it doubles and gains more, the server ignores the days
-_MAX_UNPROVEN_PARTS = 8  # of a window; more come from a server that miscounts
+_MAX_ROWS_GAINED = 1000  # if the days count twice the total and this many more, the server ignores the days
+_MAX_UNPROVEN_PARTS = 8  # per window; more come from a server that miscounts
 _MAX_ROWS_PER_DAY = 288  # a plug-in every five minutes
 _MIN_ROWS_READ_PLAINLY = 5000  # before a list is given up as endless
 _MAX_PAGES_WITHOUT_NEW_ROWS = 50  # in a row; more come from a server that repeats itself
@@ -43,8 +43,7 @@ class SessionListReader:
         window: The days to read.
         first: The window's page at offset 0.
         ahead: Maximum number of pages that are requested, or kept, before the caller asks for them.
-        overlap_rows: Number of rows by which a page starts before the previous page ended.
-        min_rows_to_show_order: Minimum number of sorted rows that show that a list is sorted.
+        overlap_reader: Makes the readers of overlapping pages.
     """
 
     def __init__(
@@ -54,15 +53,12 @@ class SessionListReader:
         first: Page,
         *,
         ahead: int,
-        overlap_rows: int = OVERLAP_ROWS,
-        min_rows_to_show_order: int = MIN_ROWS_TO_SHOW_ORDER,
+        overlap_reader: Callable[..., OverlapReader] = OverlapReader,
     ) -> None:
         self._fetch = fetch
         self._window = window
         self._first = first
-        self._overlap_reader = partial(
-            OverlapReader, ahead=ahead, overlap_rows=overlap_rows, min_rows_to_show_order=min_rows_to_show_order
-        )
+        self._overlap_reader = partial(overlap_reader, ahead=ahead)
         self._seen: set[str] = set()
         self._balance = Balance(self._seen)
         self._day_rows: set[str] = set()
@@ -165,7 +161,7 @@ class SessionListReader:
             try:
                 page = await self._request(part, 0)
             except ApiError as error:
-                self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error)}")
+                self._give_up_days(f"the server refuses to list fewer days: {refusal_of(error, is_later_page=False)}")
                 return
             yield _flatten(self._read_part(part, page, split_from=first))
             if page.is_mostly_outside(part) or self._day_totals > 2 * self.total + _MAX_ROWS_GAINED:
@@ -213,8 +209,8 @@ class SessionListReader:
         while offset <= limit and idle_pages <= _MAX_PAGES_WITHOUT_NEW_ROWS:
             try:
                 page = await self._request(window, offset)
-            except ApiError as error:
-                refusal_of(error)
+            except (ApiError, RequestTimeoutError) as error:
+                refusal_of(error, is_later_page=offset > 0)
                 return
             if not page.count:
                 return
@@ -246,7 +242,7 @@ class SessionListReader:
             page = again
         return page
 
-    # These two note the rows of pages on their way.
+    # The next two methods note the rows of the pages that they pass on.
 
     async def _balanced(self, pages: AsyncGenerator[Page, None]) -> AsyncGenerator[Page, None]:
         async with aclosing(pages):

@@ -53,7 +53,7 @@ class VerifyReport:
     repaired: int
     """Vehicles that differed, and were equal when they were read again after the repair."""
     left: int
-    """Vehicles that the API no longer has. Nothing says whether their sessions are right, so they are not compared."""
+    """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences."""
     unproven: int
     """The new read could not be proven complete, so it was not compared."""
     failed: int

@@ -61,7 +61,7 @@ async def verify(
         repair: Whether to repair the vehicles that differ.
         settle_days: As in the store's backfills; for the repair.
         bounds: If more stored sessions than `max_withdrawn` are missing in the API, the repair withdraws none.
-        stop: If this event is set, the call cancels the other reads, and reports the vehicles compared so far.
+        stop: If this event is set, the call cancels the other reads, and reports the vehicles that were compared.
         progress: Is updated during the call.
         now: Returns the time; for tests.
         limits: Bounds on batches and slices; for tests.
@@ -183,7 +183,7 @@ class _Repair:
     stop: asyncio.Event
 
     async def repair(self, report: VerifyReport) -> VerifyReport:
-        """Repair the vehicles, compare them again, and return the report with the repairs."""
+        """Repair the vehicles, compare them again, and return the report with the number of repaired vehicles."""
         found, backend = self.found, self.found.store.backend
         alarms = withdrawn_alarm(found.surplus, found.stored, self.bounds)
         # The vehicles that differ are few, so the share of their sessions says nothing: that of all vehicles counts.

@@ -17,7 +17,8 @@ vehicles) and the three documented token endpoint styles. A seed determines all 
 must see, `counts` and `requests` show what clients sent, and `secrets` must not occur in a log, even if requests fail.
 
 Drift: `insert`, `update`, `hide`, `remove`, `move_session`, `add_vehicle`, `remove_vehicle`, `share_vehicle`,
-`move_vehicle`, `delete_user`, `set_current` and `complete_current` change the data while clients read it, `revoke_tokens` and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
+`move_vehicle`, `delete_user`, `set_current` and `complete_current` change the data while clients read it; `revoke_tokens`
+and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
 right before each page of the sessions list is made, so that a test can change the list between two pages.
 
 Faults: a `Fault` names a kind, its options, and the requests that it affects. `parse_fault` reads the same from a text of
@@ -59,5 +60,5 @@ __all__ = ["Counts", "Fault", "PageRequest", "PoderoSimulator", "RequestRecord",
 
 for _name in __all__:
     _public = globals()[_name]
-    if callable(_public):
+    if "._" in getattr(_public, "__module__", ""):
         _public.__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

@@ -75,7 +75,7 @@ def user_row(org_id: uuid.UUID, user_id: uuid.UUID, number: int, vehicles: int) 
         "num_inverters": 0,
         "num_heat_pumps": 0,
         "num_wallboxes": 0,
-        # Not in the description: clients must ignore unknown fields.
+        # Not in the API's description: clients must ignore unknown fields.
         "locale": "en",
         "feature_flags": {"beta": number % 2 == 0},
     }
@@ -103,7 +103,7 @@ def vehicle_row(seed: int, vehicle: VehicleRef, owner_external_id: str) -> dict[
         "created_at": _TIMESTAMP,
         "updated_at": _TIMESTAMP,
         "deleted_at": None,
-        # Not in the description: clients must ignore unknown fields.
+        # Not in the API's description: clients must ignore unknown fields.
         "odometer_km": None,
         "tags": [],
     }

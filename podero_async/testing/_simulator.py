@@ -45,7 +45,7 @@ class PoderoSimulator(FleetChanges):
         faults: See `Fault`.
         port: TCP port; 0 selects a free one.
         ssl_context: If given, the server accepts TLS only.
-        latency_s: Seconds before each response, which then shows the state after them.
+        latency_s: Seconds before each response, which shows the state at the end of that time.
         token_lifetime_s: Lifetime of an access token, in seconds of `clock`.
         users_as_pages: Whether users are listed as `{"total", "items"}` with `limit` and `offset`, or as an array.
         token_styles: Supported token endpoint styles: "json" (`/api/partners/v2.0/auth/token`), "form" (the same path,

@@ -40,7 +40,7 @@ Work = Coroutine[Any, Any, None]
 
 @attrs.define
 class Steps:
-    """Counts steps from 1 and calls `act` at step `at`, or at `times` steps from there on. Without an `act`, none count."""
+    """Counts steps from 1, and calls `act` at `times` steps from step `at` on. If `act` is None, nothing is counted."""
 
     at: int
     act: Callable[[], object] | None = None

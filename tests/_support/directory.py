@@ -16,7 +16,7 @@ from tests._support.clients import page_body, serving, static_client
 
 @attrs.define
 class Directory:
-    """A server that pages its users, each of which has one vehicle unless its number is not among the owners."""
+    """A server that pages its users. Each has one vehicle; if `owners` is given, only those users have one."""
 
     users: list[int]
     owners: set[int] | None = None

@@ -54,7 +54,7 @@ MISCOUNTS: dict[str, Callable[[int, random.Random], int]] = {
     "changing": lambda total, rng: total + rng.randint(-20, 20),
     "zero": lambda _, __: 0,
 }
-"""Wrong totals, by name, from the right ones."""
+"""Functions that make wrong totals from right ones, by name."""
 
 
 @attrs.define
@@ -70,7 +70,7 @@ class MovingList:
     sorts_pages: bool = False
     """Whether each page is sorted on its own, so that any list looks sorted."""
     resolution_s: int = 1
-    """Times are multiples of it, so a coarse one makes ties."""
+    """Plug-in times are multiples of it, so that a large value makes equal times."""
     miscount: Callable[[int, random.Random], int] | None = None
     adds_newest: bool = False
     """Whether a session that is added during the read is the newest, as in a fleet. Else its time is random."""

@@ -1,4 +1,6 @@
-"""A process that measures how long the library holds its event loop: `python -m tests._support.loop_probe STORE ORG URL ID SECRET FROM TO`.
+"""A process that measures how long the library holds its event loop.
+
+Usage: `python -m tests._support.loop_probe STORE ORG URL ID SECRET FROM TO`.
 
 Reads the users, then the fleet, then the fleet again into a store, while tokens are renewed. Prints the CPU time of the longest
 callback in milliseconds and in pages, the collector's longest pause in milliseconds, and the numbers of users and vehicles.

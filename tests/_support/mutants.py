@@ -28,11 +28,17 @@ PACKAGE = ROOT / "podero_async"
 
 TESTS = {
     "_concurrency": ["test_concurrency.py"],
-    "_auth": ["auth", "http/test_transport.py"],
+    "_auth": ["auth", "http/test_transport.py", "http/test_origin.py"],
     "_decode": ["decode", "test_validation.py", "fleet/test_fetch.py"],
     "_fleet": ["fleet", "promises/test_hardships.py"],
-    "_flow": ["flow", "http/test_transport.py"],
-    "_http": ["http"],
+    "_flow": ["flow", "http/test_transport.py", "test_validation.py"],
+    "_http": [
+        "http",
+        "auth/test_refusals.py",
+        "promises/test_hardships.py",
+        "promises/test_traffic.py",
+        "test_derived_clients.py",
+    ],
     "_paging": ["paging", "promises/test_hardships.py"],
     "backfill.store.duckdb": ["backfill/store", "backfill/test_verify.py", "backfill/test_backfill.py"],
 }

@@ -13,7 +13,7 @@ import attrs
 
 from podero_async import ClientCredentials, PasswordCredentials, Token
 from podero_async._auth.cache import Refusals, TokenCache
-from podero_async._auth.grants import TokenRequest
+from podero_async._auth.grants import TokenRequest, TokenResponse
 
 CLIENT = ClientCredentials("client-1", "s3cret")
 PASSWORD = PasswordCredentials("user-1@example.com", "passw0rd")
@@ -34,20 +34,20 @@ class ScriptedEndpoint:
     requests: list[TokenRequest] = attrs.field(factory=list)
     issued: int = 0
 
-    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
+    async def send(self, request: TokenRequest) -> TokenResponse:
         self.requests.append(request)
         await asyncio.sleep(self.takes_s)
         if self.failure:
             raise self.failure
         if not self.accepts(request):
-            return self.refusal[0], json.dumps(self.refusal[1]).encode()
+            return TokenResponse(self.refusal[0], json.dumps(self.refusal[1]).encode())
         if b"refresh_token" in request.body and self.refuses_refresh:
-            return 400, b'{"error": "invalid_grant"}'
+            return TokenResponse(400, b'{"error": "invalid_grant"}')
         self.issued += 1
         fields: dict[str, Any] = {"access_token": f"token-{self.issued}", "expires_in": self.life_s}
         if self.refresh_tokens:
             fields["refresh_token"] = f"refresh-{self.issued}"
-        return 200, json.dumps(fields).encode()
+        return TokenResponse(200, json.dumps(fields).encode())
 
     @property
     def parameters(self) -> list[dict[str, str]]:

@@ -28,7 +28,7 @@ from podero_async import (
     TransportError,
 )
 from podero_async._auth.cache import TokenCache
-from podero_async._auth.grants import TokenRequest
+from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of
 from tests._support.fake_clock import run_by_clockwork
@@ -72,7 +72,7 @@ class ExpiringEndpoint(ScriptedEndpoint):
 
     valid_until: dict[str, float] = attrs.field(factory=dict)
 
-    async def send(self, request: TokenRequest) -> tuple[int, bytes]:
+    async def send(self, request: TokenRequest) -> TokenResponse:
         response = await super().send(request)
         self.valid_until[f"token-{self.issued}"] = asyncio.get_running_loop().time() + (self.life_s or 0.0)
         return response
@@ -202,7 +202,7 @@ async def test_the_old_token_is_used_while_its_renewal_fails() -> None:
 
 
 async def test_a_failed_renewal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A failed token request is one warning with its reason."""
+    """A failed token request is logged as one warning with its reason."""
     with caplog.at_level(logging.WARNING, "podero_async"), pytest.raises(TransportError):
         await cache_of(ScriptedEndpoint(failure=TransportError("lost", "POST", CONTRACT))).get()
     (record,) = caplog.records
@@ -365,28 +365,34 @@ async def test_the_error_names_each_unsupported_style() -> None:
 
 async def test_the_error_names_only_the_refusal_of_the_credentials() -> None:
     """If one style is not supported and the next refuses the credentials, the error names only the second."""
-    responses = [(404, b""), (401, b'{"error": "invalid_client", "error_description": "not s3cret"}')]
+    refusal = b'{"error": "invalid_client", "error_description": "not s3cret"}'
+    responses = [TokenResponse(404, b""), TokenResponse(401, refusal, "request-2")]
 
-    async def send(_: TokenRequest) -> tuple[int, bytes]:
+    async def send(_: TokenRequest) -> TokenResponse:
         return responses.pop(0)
 
     with pytest.raises(AuthenticationError) as caught:
         await TokenCache(CLIENT, send, origin="https://x").get()
-    assert str(caught.value) == f"HTTP 401: no token from {GUIDE} (HTTP Basic, JSON): invalid_client (POST {GUIDE})"
+    assert (
+        str(caught.value)
+        == f"HTTP 401: no token from {GUIDE} (HTTP Basic, JSON): invalid_client (POST {GUIDE}) [request request-2]"
+    )
 
 
 @pytest.mark.parametrize(
     "body", [b"[]", b"{}", b'{"access_token": 5}', b'{"access_token": "two\\nlines"}', b'{"access_token": ""}']
 )
 async def test_a_response_without_a_token_is_a_decode_error(body: bytes) -> None:
-    """A response without a token, or with one that a header cannot hold, is a `DecodeError` at `$.access_token`."""
+    """A response without a token, or with one that a header cannot hold, is a `DecodeError` that names the request."""
 
-    async def send(_: TokenRequest) -> tuple[int, bytes]:
-        return 200, body
+    async def send(_: TokenRequest) -> TokenResponse:
+        return TokenResponse(200, body, "request-1")
 
     with pytest.raises(DecodeError, match="a token") as caught:
         await TokenCache(CLIENT, send, origin="https://x").get()
-    assert (caught.value.json_path, caught.value.method, caught.value.path) == ("$.access_token", "POST", CONTRACT)
+    error = caught.value
+    assert (error.json_path, error.method, error.path) == ("$.access_token", "POST", CONTRACT)
+    assert error.request_id == "request-1"
 
 
 # --- passwords and refresh tokens -------------------------------------------------------------------------------------

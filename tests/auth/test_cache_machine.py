@@ -25,7 +25,7 @@ from podero_async import (
     TransportError,
 )
 from podero_async._auth.cache import Refusals, TokenCache
-from podero_async._auth.grants import TokenRequest
+from podero_async._auth.grants import TokenRequest, TokenResponse
 from tests._support.fake_clock import LoopMachine, run_machine
 
 _PATH = TokenEndpoint("/token", form=False)
@@ -42,10 +42,10 @@ _MOMENT_S = 1e-6
 _WHICH = st.integers(0, 63)
 _LAGS = st.sampled_from([0.0, 0.0, 0.0, 0.3, 3.0])
 _LIVES = st.sampled_from([60.0, 3600.0, 3600.0, 10.0, 1.0, 0.0, None])
-_FAILURES: dict[type[PoderoError], tuple[int, bytes] | TransportError] = {
+_FAILURES: dict[type[PoderoError], TokenResponse | TransportError] = {
     TransportError: TransportError("lost", "POST", "/token"),
-    AuthenticationError: (401, b'{"error": "invalid_client"}'),
-    DecodeError: (200, b"{}"),
+    AuthenticationError: TokenResponse(401, b'{"error": "invalid_client"}'),
+    DecodeError: TokenResponse(200, b"{}"),
 }
 
 
@@ -92,7 +92,7 @@ class PendingRequest:
 
     cache: int
     refresh_token: str | None
-    response: asyncio.Future[tuple[int, bytes]]
+    response: asyncio.Future[TokenResponse]
 
 
 class TokenMachine(LoopMachine):
@@ -141,8 +141,8 @@ class TokenMachine(LoopMachine):
 
     # --- the token endpoint ---
 
-    def _sender(self, number: int) -> Callable[[TokenRequest], Awaitable[tuple[int, bytes]]]:
-        async def send(sent: TokenRequest) -> tuple[int, bytes]:
+    def _sender(self, number: int) -> Callable[[TokenRequest], Awaitable[TokenResponse]]:
+        async def send(sent: TokenRequest) -> TokenResponse:
             refresh_token = json.loads(sent.body).get("refresh_token")
             request = PendingRequest(number, refresh_token, self.loop.create_future())
             with self.noting():
@@ -186,7 +186,7 @@ class TokenMachine(LoopMachine):
         if with_refresh:
             fields["refresh_token"] = f"refresh-{number}"
             self.refresh_token = fields["refresh_token"] if self.can_refresh else None
-        self._respond((200, json.dumps(fields).encode()))
+        self._respond(TokenResponse(200, json.dumps(fields).encode()))
 
     @rule(which=_WHICH, life_s=_LIVES, lag_s=_LAGS, with_refresh=st.booleans())
     def get_and_issue(self, which: int, life_s: float | None, lag_s: float, with_refresh: bool) -> None:
@@ -211,7 +211,7 @@ class TokenMachine(LoopMachine):
                 self.remembered_until[request.cache] = self.loop.time() + _REFUSAL_MEMORY_S
         self._respond(_FAILURES[failure])
 
-    def _respond(self, response: tuple[int, bytes] | TransportError) -> None:
+    def _respond(self, response: TokenResponse | TransportError) -> None:
         if isinstance(response, TransportError):
             self.pending[0].response.set_exception(response)
         else:

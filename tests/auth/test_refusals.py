@@ -28,6 +28,7 @@ from podero_async import (
     VehicleSessions,
 )
 from podero_async._auth.cache import Refusals
+from podero_async._auth.grants import TokenResponse
 from podero_async._auth.renewal import TokenRequester
 from tests._support.clients import ORG, QUICK, USER, VEHICLE, page_body, serving
 from tests._support.tokens import CLIENT, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
@@ -39,7 +40,7 @@ DAY = date(2026, 1, 1)
 
 @attrs.define
 class Server:
-    """A server that knows which tokens it issued, and refuses those that its fields name."""
+    """A server that issues tokens, and refuses requests with a revoked or too new token, or those that `refuses` picks."""
 
     life_s: float = 3600.0
     lag_s: float = 0.0
@@ -76,7 +77,7 @@ async def calling(server: Server, **options: Any) -> AsyncIterator[PoderoClient]
 
 
 async def call(client: PoderoClient, number: int = 3) -> str:
-    """Call once; return the type of the error, or an empty string."""
+    """Call once; return "all" or "one", the calls that a refusal affects, or an empty string after a success."""
     try:
         await client.current_session(USER, UUID(int=number))
     except AuthenticationError as error:
@@ -122,14 +123,29 @@ async def test_refused_credentials_are_sent_once_a_minute(credentials: Any) -> N
     assert await cache.get() == "token-1"
 
 
+@pytest.mark.parametrize(("status", "body"), [(401, b'{"error": "invalid_client"}'), (200, b"{}"), (200, b"[")])
+async def test_an_error_of_the_token_endpoint_names_the_request(status: int, body: bytes) -> None:
+    """A refusal, a response without a token and a damaged one carry the response's request id."""
+
+    async def respond(_: web.Request) -> web.Response:
+        return web.Response(status=status, body=body, headers={"X-Request-ID": "request-1"})
+
+    async with serving(respond) as origin, PoderoClient(ORG, CLIENT, base_url=origin, retry=QUICK) as client:
+        for attempts in (True, False):  # the second call sends nothing if the refusal is remembered
+            with pytest.raises((AuthenticationError, DecodeError)) as caught:
+                await client.current_session(USER, VEHICLE)
+            assert caught.value.request_id == "request-1"
+            assert caught.value.attempts or not attempts
+
+
 async def test_a_response_without_a_token_is_remembered() -> None:
-    """A token endpoint whose responses hold no token is asked once a minute, too."""
+    """A token endpoint whose responses hold no token gets one request a minute."""
     requests = 0
 
-    async def send(_: object) -> tuple[int, bytes]:
+    async def send(_: object) -> TokenResponse:
         nonlocal requests
         requests += 1
-        return 200, b"{}"
+        return TokenResponse(200, b"{}")
 
     requester = TokenRequester(CLIENT, send, refusal_memory_s=5.0)
     for _ in range(20):
@@ -150,7 +166,7 @@ async def test_only_the_request_that_was_sent_is_logged(caplog: pytest.LogCaptur
 
 
 async def test_the_token_of_another_process_ends_the_refusal() -> None:
-    """If another process stores a token, it is used although the own credentials were refused a moment ago."""
+    """If another process stores a token, it is used although the client's own credentials were refused a moment ago."""
     server, store = ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {}), takes_s=0.0), MemoryStore()
     cache = cache_of(server, store=store)
     with pytest.raises(AuthenticationError):
@@ -214,6 +230,20 @@ async def test_a_single_vehicle_that_is_refused_costs_one_token_a_minute() -> No
             await asyncio.sleep(1)
     assert set(results) == {"one"}
     assert 2 <= len(server.issued_at) <= 5
+
+
+async def test_a_refused_call_is_checked_by_a_call_of_another_endpoint_and_client() -> None:
+    """The token is checked with any earlier success, also of the client that a client is derived from, so none is requested."""
+    server = Server(refuses=lambda request: request.path.endswith("/current"))
+    async with calling(server) as client:
+        await client.vehicle_sessions(USER, VEHICLE, DAY, DAY)
+        for caller in (client, client.with_options()):
+            assert await call(caller) == "one"
+        server.refuses = lambda _: False
+        assert await call(client) == ""
+        server.refuses = lambda request: request.path.endswith("/current")
+        assert await call(client) == "one"
+    assert len(server.issued_at) == 1
 
 
 async def test_concurrent_refusals_share_one_check() -> None:
@@ -371,7 +401,7 @@ async def test_a_revoked_token_of_the_store_is_replaced_at_once() -> None:
 
 
 async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
-    """If the token takes longer than `max_elapsed`, the call says so, and the token request goes on for the next one."""
+    """If the token takes longer than `max_elapsed`, the error of the call says so, and the token request goes on for the next call."""
     server = Server(token_takes_s=3.0)
     async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
         started = asyncio.get_running_loop().time()

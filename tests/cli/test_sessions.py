@@ -84,6 +84,18 @@ async def test_json_on_a_terminal(on_terminal: Call, served: PoderoSimulator) ->
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+async def test_a_time_that_utc_does_not_have(call: Call, on_terminal: Call, served: PoderoSimulator, time: str) -> None:
+    """Such a time, as some servers send it for null, is printed as it was sent, and the other sessions are printed, too."""
+    vehicle = served.vehicles[0]
+    row = served.truth(vehicle)[3]
+    served.update(vehicle, row["id"], unplug_time=time, charge_deadline=time)
+    ended = await call(*one_vehicle(served))
+    assert (ended.code, ended.err) == (0, "")
+    assert _rows(ended.out) == served.truth(vehicle)
+    assert (await on_terminal(*one_vehicle(served))).code == 0
+
+
 async def test_a_pipe_that_closes_early(served: PoderoSimulator) -> None:
     """`podero-async sessions ... | head -1` ends with exit code 0 and without an error."""
     for _ in range(300):  # more than a pipe holds

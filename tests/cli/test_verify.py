@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from pathlib import Path
 from uuid import UUID
 
 import duckdb
+import pytest
 
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.commands import Call
+from tests._support.commands import Call, end_of, start
 
 _REPORT_KEYS = (
     "finished checked matching differing repaired left unproven failed requests differences failures alarms is_clean"
@@ -93,3 +96,20 @@ async def test_an_api_that_is_down_is_exit_code_4(call: Call, served: PoderoSimu
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call("verify", f"--store={filled}", "--sample=2", "--json")
     assert (ended.code, json.loads(ended.out)["failed"]) == (4, 2)
+
+
+@pytest.mark.slow
+async def test_ctrl_c_prints_the_report_so_far(served: PoderoSimulator, filled: Path) -> None:
+    """An interrupted comparison prints a report of the vehicles that it has compared, with the exit code of the signal."""
+    before = served.counts.requests["sessions"]
+    served.latency_s = 0.2
+    process = await start("verify", f"--store={filled}", "--max-concurrency=1", "--json")
+    async with asyncio.timeout(20):
+        while served.counts.requests["sessions"] < before + 4:
+            await asyncio.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    ended = await end_of(process)
+    report = json.loads(ended.out)
+    assert (ended.code, report["finished"], report["is_clean"]) == (130, False, False)
+    assert 0 < report["checked"] == report["matching"] < 10
+    assert "interrupted" in ended.complaint

@@ -101,7 +101,7 @@ def test_a_naive_timestamp_is_utc(field: str) -> None:
 
 
 def test_the_models_annotations_stay_plain() -> None:
-    """The decoder leaves no trace in the annotations of a model."""
+    """Building a decoder leaves the annotations of the model as they were."""
     assert get_type_hints(ChargingSession, include_extras=True)["plug_in_time"] is datetime
 
 
@@ -431,7 +431,7 @@ def test_an_unknown_field_is_logged_once(caplog: pytest.LogCaptureFixture, name:
 
 
 def test_an_outline_identifies_unreadable_rows() -> None:
-    """In an outline, the JSON of a row replaces a missing id, and None an unreadable time."""
+    """In an outline, a row without an id has its JSON in place of the id, and an unreadable time is None."""
     bad_id, bad_time = wire_row(2, id=None), wire_row(3, plug_in_time=5)
     outline = outline_page(page_body(wire_row(1), bad_id, bad_time, 7, total=4))
     assert (outline.total, outline.ids[0]) == (4, str(uuid.UUID(int=1)))
@@ -468,7 +468,7 @@ def test_an_error_message_is_safe_to_log(body: bytes, message: str) -> None:
 
 @pytest.mark.parametrize("written", ['s3/cr +"t', "s3%2Fcr%20%2B%22t", "s3%2fcr%20%2b%22t", "s3/cr +&quot;t"])
 def test_a_secret_is_masked_in_plain_url_and_html_form(written: str) -> None:
-    """A secret is masked if the server repeats it as it is, as a URL has it, or as an HTML page has it."""
+    """A secret is masked if the server repeats it unchanged, URL-encoded or HTML-escaped."""
     assert describe_error(json.dumps({"detail": f"no: <{written}>"}).encode(), ['s3/cr +"t']) == "no: <***>"
 
 
@@ -485,7 +485,7 @@ def test_a_secret_is_masked_in_plain_url_and_html_form(written: str) -> None:
     ],
 )
 def test_a_refused_token_request_gives_only_a_plain_error_code(body: bytes, code: str | None) -> None:
-    """The error code is up to 40 small letters and underscores; any other text is ignored."""
+    """The error code is up to 40 lowercase letters and underscores; any other text is ignored."""
     assert oauth_error_code(body) == code
 
 
@@ -525,7 +525,7 @@ def test_any_change_of_a_row_leaves_its_neighbours(changes: dict[str, Any]) -> N
     ],
 )
 def test_a_message_that_repeats_a_secret_in_another_form_is_not_reported(secret: str, detail: str) -> None:
-    """If a server's message holds a secret as URLs, JSON or HTML write it, the message is left out."""
+    """If a server's message holds a secret escaped as in URLs, JSON or HTML, the message is left out."""
     assert describe_error(json.dumps({"detail": detail}).encode(), [secret]).startswith(
         ("no explanation", "no user ***")
     )

@@ -5,7 +5,7 @@ from podero_async.testing import Fault, PoderoSimulator
 
 
 async def simulated_sessions() -> int:
-    """Return how many sessions a fleet of twelve vehicles has, read through failures."""
+    """Return how many sessions a fleet of twelve vehicles has, although the simulator makes requests fail."""
     faults = [Fault(kind="status", status=503, rate=0.05), Fault(kind="reset", rate=0.02)]
     async with PoderoSimulator(users=10, vehicles=12, sessions_per_vehicle=50, seed=1, faults=faults) as simulator:
         credentials = ClientCredentials(simulator.client_id, simulator.client_secret)

@@ -93,7 +93,7 @@ async def test_a_total_that_was_stale_once_is_no_error(caplog: pytest.LogCapture
 
 
 async def test_a_user_is_freed_when_the_consumer_drops_it() -> None:
-    """Of a response of 2,000 users, the stream keeps only those that it has not yielded yet, and their ids."""
+    """A user of a response of 2,000 is freed when the consumer drops it, although the stream goes on."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.json_response([{"id": str(UUID(int=number))} for number in range(2000)])
@@ -137,7 +137,7 @@ async def test_users_that_exist_throughout_arrive_while_others_come_and_go(page_
 async def test_a_fleet_with_an_incomplete_list_of_users_yields_every_listed_vehicle_first(
     number_of_users: int, owners: int
 ) -> None:
-    """If the total is one too large, all outcomes come, and then every consumer gets the `CompletenessError`."""
+    """If the total is one too large, all outcomes arrive, and then every consumer gets the `CompletenessError`."""
     directory = Directory(list(range(number_of_users)), owners=set(range(owners)), total_is_off_by=1)
     async with directory.client() as client:
         async with client.fetch_fleet(*DAYS) as fleet:

@@ -182,7 +182,7 @@ async def test_items_are_pulled_only_when_a_worker_is_free(kind: str, sessions: 
 
 
 async def test_an_error_of_the_source_while_it_closes_does_not_block_leaving() -> None:
-    """The pool is left although its buffer is full and its source raises while it is closed."""
+    """The context of a pool can be left although its buffer is full and its source raises while it is closed."""
 
     async def items() -> AsyncGenerator[int, None]:
         for number in range(60):
@@ -212,7 +212,7 @@ async def test_every_consumer_sees_the_end() -> None:
 @pytest.mark.parametrize("consumers", [1, 2])
 @pytest.mark.parametrize("has_failed", [False, True])
 async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers: int, has_failed: bool) -> None:
-    """Each iteration, also one that begins after the end or after the context, ends cleanly, or else with the same error."""
+    """All iterations end alike, cleanly or with the same error, also if they begin after the end or after the context."""
     error = NotFoundError(404, "no such organization", "GET", "/users", "request-1", 2.5)
     error.attempts = 3
 
@@ -223,16 +223,19 @@ async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers:
 
     async def consume(pool: WorkerPool[int]) -> NotFoundError | None:
         try:
-            async for _ in pool:
+            async for item, _ in pool:
+                consumed.append(item)
                 await asyncio.sleep(0)
         except NotFoundError as caught:
             return caught
         return None
 
+    consumed: list[int] = []
     async with WorkerPool(items(), read_at_once, slots=2) as pool:
         ends = await asyncio.gather(*(consume(pool) for _ in range(consumers)))
         ends.append(await consume(pool))
     ends.append(await consume(pool))
+    assert sorted(consumed) == list(range(20)), "each outcome goes to one consumer"
     if not has_failed:
         assert ends == [None] * (consumers + 2)
         return
@@ -246,7 +249,7 @@ async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers:
 
 
 async def test_an_error_that_cannot_be_copied_is_raised_again_itself() -> None:
-    """The caller's own error reaches every iteration, although it cannot be made from its arguments."""
+    """The caller's own error is raised from every iteration, even if it cannot be copied."""
 
     class OwnError(Exception):
         def __init__(self, *, line: int) -> None:
@@ -264,7 +267,7 @@ async def test_an_error_that_cannot_be_copied_is_raised_again_itself() -> None:
 
 @pytest.mark.parametrize("kind", ["iterator", "generator"])
 async def test_an_error_of_the_source_comes_as_it_is_after_the_outcomes_before_it(kind: str) -> None:
-    """Items that were pulled before the source failed are still read, and an exception group stays one."""
+    """The error of a source is raised unchanged, even if it is an exception group, after the items before it were read."""
     error = ExceptionGroup("two shards failed", [OSError("one"), OSError("other")])
 
     def items() -> Iterator[int]:

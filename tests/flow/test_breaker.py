@@ -11,7 +11,7 @@ from podero_async._flow.breaker import BreakerState, CircuitBreaker
 
 
 def opened() -> CircuitBreaker:
-    """Return a breaker that opened at 100 s, 1 s after ticket 1 had started."""
+    """Return a breaker that opened at 100 s, 1 s after request 1 had started."""
     breaker = CircuitBreaker()
     breaker.started(1, 99.0)
     assert [breaker.failed(1, 100.0, limit=1) for _ in range(10)] == [False] * 9 + [True]
@@ -20,7 +20,7 @@ def opened() -> CircuitBreaker:
 
 @pytest.mark.parametrize(("limit", "faults"), [(1, 10), (20, 10), (24, 12), (64, 32)])
 def test_as_many_faults_in_a_row_as_half_the_limit_but_at_least_ten_open_it(limit: int, faults: int) -> None:
-    """The count starts anew when a request succeeds."""
+    """Faults in a row open the breaker, and a success resets their count."""
     breaker = CircuitBreaker()
     for _ in range(faults - 1):
         breaker.failed(1, 0.0, limit=limit)
@@ -29,7 +29,7 @@ def test_as_many_faults_in_a_row_as_half_the_limit_but_at_least_ten_open_it(limi
 
 
 def test_the_third_burst_of_throttling_in_a_row_opens_it() -> None:
-    """Further responses of the same burst do not count, and the count starts anew when a request succeeds."""
+    """Three bursts open the breaker; a success resets their count, and further responses of a burst do not add to it."""
     breaker = CircuitBreaker()
     assert not breaker.throttled(1, 0.0, is_new_burst=True)
     breaker.succeeded(0.0, limit=64)
@@ -53,11 +53,11 @@ def test_it_is_open_until_the_wait_is_over_then_half_open_and_closed_after_a_suc
 
 
 def test_each_failed_probe_doubles_the_wait_up_to_five_seconds() -> None:
-    """The end of a short outage is noticed soon, and a long one costs a request in five seconds."""
+    """Each failed probe doubles the wait for the next one, from 0.25 s to 5 s."""
     breaker, now, waits = opened(), 200.0, []
-    for ticket in range(2, 9):
-        breaker.started(ticket, now)
-        assert breaker.failed(ticket, now, limit=1)
+    for number in range(2, 9):
+        breaker.started(number, now)
+        assert breaker.failed(number, now, limit=1)
         waits.append(breaker.blocked_until - now)
         now = breaker.blocked_until
     assert waits == [0.5, 1, 2, 4, 5, 5, 5]
@@ -65,7 +65,7 @@ def test_each_failed_probe_doubles_the_wait_up_to_five_seconds() -> None:
 
 
 def test_a_fault_of_a_request_from_before_the_wait_does_not_prolong_it() -> None:
-    """If a request was already in flight when the breaker opened, its failure says nothing new."""
+    """If a request was already in flight when the breaker opened, its failure does not prolong the wait."""
     breaker = opened()
     blocked_until = breaker.blocked_until
     assert not breaker.failed(1, 100.0, limit=1)
@@ -82,7 +82,7 @@ def test_old_faults_open_it_again_after_it_closed() -> None:
 
 
 def test_one_fault_opens_it_if_another_endpoint_is_down() -> None:
-    """A lonely call of a quiet endpoint does not spend its attempts in an outage that another endpoint has found."""
+    """If another endpoint is down, the first fault opens the breaker, so that single calls do not spend their attempts."""
     breaker = CircuitBreaker()
     assert breaker.failed(1, 0.0, limit=64, is_another_down=True)
     assert not breaker.is_down, "no probe has failed yet"
@@ -121,10 +121,3 @@ def test_opening_and_closing_are_logged_once_with_the_last_cause(caplog: pytest.
         ),
         ("INFO", "requests to sessions succeed again after 7.5 s"),
     ]
-
-
-def test_a_probe_that_hangs_is_followed_by_another_after_five_seconds() -> None:
-    """If a probe gets no response, the next one does not wait for it."""
-    breaker = opened()
-    breaker.started(2, 200.0)
-    assert breaker.next_probe_at == 205

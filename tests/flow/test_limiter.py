@@ -168,7 +168,7 @@ async def test_a_pause_can_be_prolonged_while_callers_wait() -> None:
 
 
 async def test_a_fixed_rate_is_kept_and_used() -> None:
-    """200 requests at 50 a second take four seconds, and no second has more than 50."""
+    """200 requests at 50 a second take four seconds, and 50 of them in a row at least 0.93 s."""
     limiter = Limiter(ThrottlePolicy(max_concurrency=1000, requests_per_second=50))
     loop = asyncio.get_running_loop()
     starts = []
@@ -185,7 +185,7 @@ async def test_a_fixed_rate_is_kept_and_used() -> None:
 
 
 def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
-    """uvloop counts timers in milliseconds, and still serves a rate of 5,000 a second."""
+    """A rate of 5,000 a second is served on uvloop, whose timers count milliseconds."""
     uvloop = pytest.importorskip("uvloop")
 
     async def requests() -> None:
@@ -201,7 +201,7 @@ def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
 
 
 async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() -> None:
-    """If a server accepts nothing for a minute, it tells no rate: afterwards requests are as fast as before."""
+    """If a server accepts nothing for a minute, no rate is learned from that: afterwards requests are as fast as before."""
     limiter, loop = adaptive(), asyncio.get_running_loop()
     before, began = await successes_within(limiter, 3), loop.time()
     while loop.time() < began + 60:
@@ -211,7 +211,7 @@ async def test_a_minute_of_throttling_with_a_time_leaves_the_rate_as_it_was() ->
 
 
 async def test_throttling_without_and_with_a_time_keeps_a_learned_rate() -> None:
-    """A rate that was learned before survives throttling that tells none."""
+    """A learned rate is kept through throttling responses without a time, and through those after no success."""
     rate = RateEstimator()
     limiter = Limiter(ThrottlePolicy(max_concurrency=2), rate=rate)
     await successes_within(limiter, 5)
@@ -246,7 +246,7 @@ async def test_the_limit_grows_only_if_half_of_it_is_in_use(in_flight: int, limi
 
 
 async def test_after_a_cut_the_limit_grows_slowly_at_first_and_then_by_one_a_round() -> None:
-    """An early step takes several rounds of successes, a late one takes one round, and none takes less."""
+    """After a cut, the limit's first increments take several rounds of successes, later ones one round, and none less."""
     limiter = adaptive(128)
     slots = [await limiter.acquire() for _ in range(16)]
     await throttle(limiter)
@@ -311,7 +311,7 @@ async def test_a_fixed_limit_does_not_adapt_but_pauses() -> None:
 
 
 async def test_single_faults_leave_the_limit() -> None:
-    """One fault in five requests changes nothing."""
+    """If one request in five fails, the limit stays as it is."""
     limiter = adaptive(16)
     for number in range(400):
         slot = await limiter.acquire()
@@ -328,7 +328,7 @@ async def test_single_faults_leave_the_limit() -> None:
 
 @pytest.mark.parametrize("throttled", [set(), {20, 39}], ids=["faults only", "throttling among the faults"])
 async def test_faults_in_a_row_leave_one_probe_and_successes_restore_the_speed(throttled: set[int]) -> None:
-    """64 successes bring back nearly all slots, even after a 429 from a restarting load balancer."""
+    """After 40 faults in a row one probe is sent at a time; 64 successes restore the limit, even after two stray 429."""
     limiter = adaptive(64)
     before = limiter.limit
     for number in range(40):
@@ -358,7 +358,7 @@ async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
 
 
 async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
-    """A bulk caller's bound counts from the opening and is checked at probes; an interactive caller's counts in all."""
+    """A bulk caller's bound counts from the opening of the breaker until a probe fails; an interactive one's counts in all."""
     loop, limiter = asyncio.get_running_loop(), adaptive(1)
     slot = await limiter.acquire()
     bulk = [asyncio.create_task(limiter.acquire(is_bulk=True, left_s=left_s)) for left_s in (7.0, 30.0, math.inf)]
@@ -402,7 +402,7 @@ async def test_endpoints_fail_by_themselves() -> None:
 
 
 async def test_callers_wait_for_the_next_probe() -> None:
-    """A slot is granted 0.25 s, then 0.5 s after the last request has failed at once."""
+    """After twelve faults in a row the next slot is granted 0.25 s later, and the one after that 0.5 s later."""
     limiter, loop = adaptive(12), asyncio.get_running_loop()
     slots = [await limiter.acquire() for _ in range(12)]
     for slot in slots:
@@ -415,7 +415,7 @@ async def test_callers_wait_for_the_next_probe() -> None:
 
 
 async def test_a_probe_that_hangs_does_not_hold_up_the_next() -> None:
-    """While probes hang, another is sent every five seconds, and one success frees the limit beside them."""
+    """While probes hang, another is sent every five seconds; after one success, slots are granted although others hang."""
     limiter, loop = adaptive(64), asyncio.get_running_loop()
     await fail(limiter, 64)
     began = loop.time()
@@ -523,7 +523,7 @@ async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_calle
 
 
 async def test_an_interactive_caller_waits_no_longer_than_its_bound() -> None:
-    """It fails after its own seconds in the queue, and at once if a pause is known to last longer."""
+    """An interactive caller fails after its own seconds in the queue, or at once if a pause is known to last longer."""
     limiter, loop = fixed(1), asyncio.get_running_loop()
     slot = await limiter.acquire()
     began = loop.time()
@@ -546,7 +546,7 @@ async def test_an_interactive_caller_waits_no_longer_than_its_bound() -> None:
 
 
 async def test_a_pause_and_a_learned_rate_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """One line tells how long all requests pause and why, and one the rate."""
+    """One line says for how long all requests pause and why, and one line says the learned rate."""
     limiter = adaptive(4)
     with caplog.at_level(logging.INFO, "podero_async"):
         slots = [await limiter.acquire() for _ in range(4)]

@@ -50,7 +50,7 @@ def test_a_long_burst_tells_the_rate_nearly_exactly() -> None:
 
 @pytest.mark.parametrize("burst_s", [0.1, 1.0])
 def test_a_short_burst_tells_a_rate_between_that_with_and_without_the_pause(burst_s: float) -> None:
-    """Such an estimate is rough, so it grows faster than that of a long burst."""
+    """The rate learned from a short burst is a rough estimate, so it grows faster than that of a long burst."""
     estimator, end = learned_after(burst_s), burst_s + 1
     rate = rate_at(estimator, end)
     assert 1000 * burst_s / (burst_s + 1) < rate < 900
@@ -98,7 +98,7 @@ def test_starts_that_do_not_fill_the_limiter_tell_no_rate() -> None:
 
 
 def test_a_learned_rate_holds_for_a_while_then_grows_ever_faster_and_is_dropped() -> None:
-    """It grows by under 5 % in 25 s, by half in 50 s, and is dropped after a minute and a half."""
+    """A learned rate grows by under 5 % in 25 s and by half in 50 s, and is dropped after a minute and a half."""
     estimator = learned_after(10.0)
     at_first, after_25_s, after_50_s = (rate_at(estimator, now) for now in (11.0, 36.0, 61.0))
     assert at_first < after_25_s < 1.05 * at_first
@@ -125,7 +125,7 @@ def test_a_server_that_refuses_everything_tells_no_rate() -> None:
 
 @pytest.mark.parametrize("idle_s", [600, 3600, 10**6])
 def test_a_rate_is_dropped_after_a_long_idle_time_and_learned_again(idle_s: float) -> None:
-    """No growth overflows, however long nothing was sent."""
+    """After any idle time a learned rate is dropped without an overflow, and the next throttling response sets a new one."""
     estimator = learned_after(10.0)
     estimator.started(11.0)
     estimator.throttled(21.0, 22.0)  # a rough estimate, which grows quickly
@@ -149,7 +149,7 @@ def test_starts_before_an_idle_time_tell_no_rate(is_known: bool) -> None:
 
 
 def test_the_slowest_rate_is_one_start_in_ten_seconds() -> None:
-    """If a server refuses each request, it is still asked."""
+    """If a server throttles each request, one request in ten seconds is still sent."""
     estimator = RateEstimator()
     for began in (0.0, 1000.0, 2000.0):
         estimator.started(began)
@@ -251,7 +251,7 @@ def assert_used(make: Callable[[], Server], possible: float, *, used: float, thr
 
 
 def test_a_hidden_rate_is_found_and_used() -> None:
-    """Over 90 % of 200 requests a second succeed, and under 2 % are throttled."""
+    """Over 90 % of a limit of 200 requests a second is used, and under 2 % of the requests are throttled."""
     assert_used(lambda: Bucket(200), 200, used=0.9, throttled=0.02)
 
 
@@ -259,7 +259,7 @@ def test_a_hidden_rate_is_found_and_used() -> None:
 @pytest.mark.parametrize("rate", [60, 200, 260])
 @pytest.mark.parametrize("tenth", range(10))
 def test_a_rate_that_is_counted_in_windows_is_used_whenever_they_begin(rate: int, tenth: int) -> None:
-    """If a window ends soon, twice as much passes at first, and still over 90 % of the rate are used."""
+    """Over 90 % of a rate is used although the first requests may meet the end of a window and pass in double number."""
     assert_used(lambda: Windows(rate, tenth / 10), rate, used=0.9, throttled=0.02)
 
 

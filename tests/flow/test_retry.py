@@ -57,7 +57,7 @@ async def test_a_retryable_error_is_retried() -> None:
 
 @pytest.mark.parametrize("error", [NotFoundError(404, "x", "GET", "/x"), PoderoError("x"), ValueError("x")], ids=repr)
 async def test_no_other_error_is_retried(error: Exception) -> None:
-    """A wrong request is sent once, and an error of other code passes through."""
+    """Errors that are not retryable, and those from outside the library, are raised after one attempt."""
     stats = RequestStats()
     with pytest.raises(type(error)) as caught:
         await Retrier(RetryPolicy()).run(failing(error), stats)
@@ -74,7 +74,7 @@ async def test_a_permanent_error_ends_the_retries() -> None:
 
 
 async def test_the_attempts_of_a_nested_call_do_not_multiply() -> None:
-    """If the token endpoint is down, it gets the attempts of one call, not those of the outer call times as many."""
+    """If the token endpoint is down, it gets as many requests as one call has attempts: the outer call does not repeat them."""
     token_requests = RequestStats()
     retrier = Retrier(RetryPolicy(max_attempts=3))
 
@@ -129,7 +129,7 @@ async def test_jitter_covers_the_whole_wait() -> None:
 
 
 async def test_a_retry_after_is_waited_for_with_jitter_on_top() -> None:
-    """The wait is the server's 30 s and up to half a second more."""
+    """The wait is the 30 s of `Retry-After` and up to half a second of jitter."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     await Retrier(RetryPolicy(backoff_initial=0.5), random_between=longest_wait).run(
@@ -139,7 +139,7 @@ async def test_a_retry_after_is_waited_for_with_jitter_on_top() -> None:
 
 
 async def test_a_retry_after_over_the_cap_is_raised_at_once() -> None:
-    """The error carries the time, and nothing is waited for."""
+    """An error whose `Retry-After` is too long is raised without a wait, with that time on it."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     error = RateLimitError(429, "x", "GET", "/x", None, 3600.0)

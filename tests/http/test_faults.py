@@ -38,7 +38,7 @@ async def vehicles(client: PoderoClient) -> int:
 
 
 async def test_plain_http_on_a_tls_port_is_named() -> None:
-    """If a server answers a TLS handshake with plain text, the error says so, in OpenSSL's words."""
+    """If a server responds to a TLS handshake with plain text, the error says so, in OpenSSL's words."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)

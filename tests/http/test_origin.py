@@ -208,7 +208,7 @@ async def test_base_url_and_headers_of_a_lent_session_are_not_used() -> None:
 
 @pytest.mark.usefixtures("netrc")
 async def test_a_lent_session_with_a_login_for_the_same_host_is_refused() -> None:
-    """A call over it fails with a `ConfigurationError`, and neither the login nor the token is sent."""
+    """A call over a lent session with a login for the host is a `ConfigurationError`, and nothing is sent."""
     async with (
         recording(lambda: web.json_response([])) as (origin, seen),
         aiohttp.ClientSession(trust_env=True) as session,

@@ -13,11 +13,22 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from podero_async import ConfigurationError, PoderoClient, RequestTimeoutError, RetryPolicy, Timeouts, TransportError
+from podero_async import (
+    ClientCredentials,
+    ConfigurationError,
+    PoderoClient,
+    RequestTimeoutError,
+    RetryPolicy,
+    StaticToken,
+    ThrottlePolicy,
+    Timeouts,
+    TransportError,
+    VehicleRef,
+)
 from podero_async._http.response import LargeBodies
 from podero_async._http.session import HttpSession
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import USER, VEHICLE, client_of, page_body, serving, static_client, static_transport
+from tests._support.clients import ORG, USER, VEHICLE, client_of, page_body, serving, static_client, static_transport
 from tests._support.raw_server import listening
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -59,7 +70,7 @@ async def test_large_bodies_are_held_one_after_another() -> None:
 
 @pytest.mark.leaping
 async def test_a_wait_for_other_large_bodies_ends_with_the_total_timeout() -> None:
-    """Only `Timeouts.total` bounds the wait for other large bodies, since the server is not the one that waits."""
+    """Only `Timeouts.total` bounds the wait for other large bodies, because then the client is the one that waits."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(body=bytes(3_000_000))
@@ -138,8 +149,9 @@ async def test_the_middlewares_of_a_lent_session_are_used(simulator: PoderoSimul
     assert [path.rpartition("/")[2] for path in paths] == ["token", "users"]
 
 
-async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response() -> None:
-    """An unrequested second response closes its connection, and the next call uses another one."""
+@pytest.mark.parametrize("is_lent", [False, True])
+async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response(is_lent: bool) -> None:
+    """An unrequested second response closes its connection, and the next call uses another one, over a lent session, too."""
     bodies = [b"[]", json.dumps([{"id": str(USER)}]).encode(), json.dumps([{"id": str(VEHICLE)}]).encode()]
     connections = []
     is_idle = asyncio.Event()
@@ -154,7 +166,9 @@ async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response() -> N
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         await reader.read()
 
-    async with listening(handle) as origin, static_client(origin) as client:
+    async with listening(handle) as origin, AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        client = await stack.enter_async_context(static_client(origin, session=session))
         assert await vehicles(client) == 0
         is_idle.set()
         await asyncio.sleep(0.02)
@@ -188,6 +202,76 @@ async def test_an_own_session_is_closed(simulator: PoderoSimulator, monkeypatch:
     with pytest.raises(ConfigurationError, match="client is closed"):
         await anext(client.users())
     assert len(made) == 1
+
+
+async def hanging(request: web.Request, stage: str) -> web.StreamResponse:
+    """Keep each call of a client at a stage: it waits for the response, the token, the body, or the next attempt."""
+    if stage in {"retry", "pause"}:
+        return web.Response(status=503, headers={"Retry-After": "60"} if stage == "pause" else {})
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    if stage == "body":
+        await response.prepare(request)
+        await response.write(b"{")
+    await asyncio.Event().wait()
+    return response
+
+
+@pytest.mark.leaping
+@pytest.mark.parametrize("stage", ["response", "token", "body", "retry", "pause"])
+@pytest.mark.parametrize("is_lent", [False, True], ids=["own", "lent"])
+async def test_closing_ends_all_calls_at_once(stage: str, is_lent: bool) -> None:
+    """Calls that wait for anything, those of derived clients and of a fleet included, raise one error when the client closes."""
+    days = date(2026, 1, 1), date(2026, 1, 2)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await hanging(request, stage)
+
+    async def fleet() -> None:
+        async with client.fetch_fleet(*days, [VehicleRef(user_id=USER, vehicle_id=VEHICLE)]) as outcomes:
+            await anext(outcomes)
+
+    async with AsyncExitStack() as open_until_end:
+        origin = await open_until_end.enter_async_context(serving(handler))
+        session = await open_until_end.enter_async_context(aiohttp.ClientSession()) if is_lent else None
+        credentials = ClientCredentials("a", "b") if stage == "token" else StaticToken("token-1")
+        client = PoderoClient(
+            ORG,
+            credentials,
+            base_url=origin,
+            session=session,
+            retry=RetryPolicy(backoff_initial=60, backoff_max=60),
+            throttle=ThrottlePolicy(max_concurrency=2),
+        )
+        derived = client.with_options(timeouts=Timeouts(read=10))
+        works = [client.vehicle_sessions(USER, VEHICLE, *days), derived.current_session(USER, VEHICLE), fleet()]
+        calls = [asyncio.create_task(work) for work in works]
+        await asyncio.sleep(0.5)
+        began = asyncio.get_running_loop().time()
+        await client.aclose()
+        for call in calls:
+            with pytest.raises(ConfigurationError, match="client is closed"):
+                await call
+        assert asyncio.get_running_loop().time() - began < 0.1
+
+
+@pytest.mark.parametrize("is_cancelled_first", [True, False])
+async def test_a_call_that_is_cancelled_when_the_client_closes_ends_cancelled(is_cancelled_first: bool) -> None:
+    """If a call is cancelled and its client closed in the same turn of the event loop, the cancellation counts."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        return await hanging(request, "response")
+
+    async with serving(handler) as origin, aiohttp.ClientSession() as session:
+        client = static_client(origin, session=session)  # so that `aclose` takes no turn
+        call = asyncio.create_task(vehicles(client))
+        await asyncio.sleep(0.02)
+        if is_cancelled_first:
+            call.cancel()
+        await client.aclose()
+        if not is_cancelled_first:
+            call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled()
 
 
 @pytest.mark.parametrize(("limit", "limit_per_host", "ceiling"), [(100, 0, 64), (10, 0, 10), (100, 5, 5), (0, 0, 64)])

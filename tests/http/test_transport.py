@@ -7,8 +7,6 @@ import gzip
 import pickle
 import threading
 from datetime import date
-from email.utils import formatdate
-from time import time
 
 import pytest
 from aiohttp import web
@@ -124,6 +122,15 @@ async def test_bodies_are_decoded_one_at_a_time_and_let_other_tasks_run() -> Non
         other_task(),
     )
     assert events == ["other task", "first", "second"]
+
+
+async def test_a_body_is_decoded_at_once_if_no_other_request_is_under_way() -> None:
+    """A single call does not wait for a turn of the event loop before its page is decoded."""
+    events: list[str] = []
+    asyncio.get_running_loop().call_soon(events.append, "a turn of the event loop")
+    response = Response(200, {}, [b"[]"], "")
+    await BodyDecoder(max_inline_bytes=0).decode(response, lambda _: events.append("decoded"), is_alone=True)
+    assert events == ["decoded"]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])
@@ -369,16 +376,6 @@ async def test_an_unexpected_content_encoding_is_an_error() -> None:
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 
-async def test_a_revoked_token_is_replaced_and_the_call_sent_again(simulator: PoderoSimulator) -> None:
-    """When the token is revoked, fifty calls succeed after one token request."""
-    async with client_of(simulator) as client:
-        user = simulator.vehicles[0].user_id
-        await client.electric_vehicles(user)
-        simulator.revoke_tokens()
-        await asyncio.gather(*(client.electric_vehicles(user) for _ in range(50)))
-    assert simulator.counts.tokens_issued == 2
-
-
 async def test_a_failing_token_endpoint_is_retried() -> None:
     """A token request is repeated if it fails, and when the attempts are spent, its last error ends the call."""
     statuses = [503, 429, 500, 200, *[503] * 99]
@@ -450,17 +447,3 @@ async def test_a_retry_after_over_the_maximum_is_an_error_and_not_a_pause(caplog
     assert "the server asked for no requests until its Retry-After has passed" in str(caught.value)
     assert len(requests) == 1
     assert "HTTP 429: no GET request is sent for 3600 s, as the server asked" in caplog.messages
-
-
-async def test_a_date_in_retry_after_is_read_by_the_clock_of_the_server() -> None:
-    """If the server's clock is five minutes ahead, a `Retry-After` two seconds after its `Date` means two seconds."""
-    ahead = time() + 300
-
-    async def handler(_: web.Request) -> web.Response:
-        dates = {"Date": formatdate(ahead, usegmt=True), "Retry-After": formatdate(ahead + 2, usegmt=True)}
-        return web.Response(status=429, headers=dates)
-
-    async with serving(handler) as origin, static_client(origin, retry=ONCE) as client:
-        with pytest.raises(RateLimitError) as caught:
-            await vehicles(client)
-    assert caught.value.retry_after == 2

@@ -228,7 +228,7 @@ class PagesMachine(LoopMachine):
 def test_no_order_of_events_leads_to_a_false_verdict(
     runs: int, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """Every read ends, delivers each session once, and loses none if the verdict says so."""
+    """Every read ends and delivers each session once, and a read that loses one is UNPROVEN."""
     PagesMachine.verdicts.clear()
     figure = run_machine(PagesMachine, runs * soak_scale)
     verdicts = ", ".join(f"{count:,} {verdict.name}" for verdict, count in sorted(PagesMachine.verdicts.items()))

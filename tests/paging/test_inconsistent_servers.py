@@ -10,7 +10,7 @@ from datetime import date, timedelta
 import attrs
 import pytest
 
-from podero_async import Completeness, InvalidRequestError
+from podero_async import ApiError, Completeness, InvalidRequestError, PoderoError, RequestTimeoutError, ServerError
 from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
@@ -101,11 +101,21 @@ class RefusesShortWindows(Server):
 
 
 class RefusesLargeOffsets(Server):
+    error: PoderoError = InvalidRequestError(400, "the offset is too large", "GET", "/sessions")
+
     async def fetch(self, window: Window, offset: int) -> Page:
         if offset > 1000:
             self.requests += 1
-            raise InvalidRequestError(400, "the offset is too large", "GET", "/sessions")
+            raise self.error
         return await Server.fetch(self, window, offset)
+
+
+class FailsOnLargeOffsets(RefusesLargeOffsets):
+    error = ServerError(500, "result window is too large", "GET", "/sessions")
+
+
+class IsTooSlowForLargeOffsets(RefusesLargeOffsets):
+    error = RequestTimeoutError("no response within 30 s (read timeout)", "GET", "/sessions")
 
 
 class LargeOffsetsAreEmpty(Server):
@@ -266,6 +276,8 @@ CASES = {
     "days are local": (DaysAreLocal, by_id(made(2000)), REPAIRED, 18),
     "short windows are refused": (RefusesShortWindows, by_id(made(2000)), UNPROVEN, 15),
     "large offsets are refused": (RefusesLargeOffsets, made(2000), REPAIRED, 40),
+    "large offsets fail": (FailsOnLargeOffsets, made(2000), REPAIRED, 40),
+    "large offsets take too long": (IsTooSlowForLargeOffsets, made(2000), REPAIRED, 40),
     "large offsets are empty": (LargeOffsetsAreEmpty, made(2000), REPAIRED, 40),
     "the total is capped": (TotalIsCapped, made(12_000), REPAIRED, 130),
     "the list is capped": (ListIsCapped, made(12_000), REPAIRED, 130),
@@ -313,7 +325,7 @@ async def read_plainly(server: Server) -> set[str]:
     for _ in range(100):
         try:
             page = await server.fetch(WINDOW, offset)
-        except InvalidRequestError:
+        except (ApiError, RequestTimeoutError):
             break
         ids.update(page.ids)
         offset = page.end
@@ -341,6 +353,33 @@ async def test_no_inconsistency_leads_to_a_false_verdict_or_to_lost_rows(
     assert not (await read_plainly(server(list(rows)))).difference(ids)
     assert (reader.completeness, bool(reader.reason)) == (verdict, verdict is UNPROVEN)
     assert tried.requests <= max_requests
+
+
+@pytest.mark.parametrize("server", [RefusesLargeOffsets, FailsOnLargeOffsets, IsTooSlowForLargeOffsets])
+async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Server]) -> None:
+    """If the list of one day has pages that the server does not list, a read returns what plain paging does, and says why."""
+    rows = [(START + timedelta(seconds=40 * number), str(number)) for number in range(2000)]
+    tried, window = server(rows), Window(START.date(), START.date())
+    reader = SessionListReader(tried.fetch, window, await tried.fetch(window, 0), ahead=4)
+    assert set(await ids_of(reader)) >= await read_plainly(server(rows))
+    assert reader.completeness is UNPROVEN
+    assert "does not list a later page" in reader.reason
+
+
+@pytest.mark.parametrize("status", [500, 503])
+async def test_an_outage_during_a_read_is_an_error(status: int) -> None:
+    """If the server fails on every page from the fourth on, the read raises its error."""
+
+    class GoesDown(Server):
+        async def fetch(self, window: Window, offset: int) -> Page:
+            if self.requests > 3:
+                raise ServerError(status, "down", "GET", "/sessions")
+            return await Server.fetch(self, window, offset)
+
+    tried = GoesDown(made(2000))
+    reader = SessionListReader(tried.fetch, WINDOW, await tried.fetch(WINDOW, 0), ahead=4)
+    with pytest.raises(ServerError, match="down"):
+        await ids_of(reader)
 
 
 # --- transient signs --------------------------------------------------------------------------------------------------

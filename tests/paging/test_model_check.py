@@ -6,20 +6,20 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 import pytest
 
 from podero_async import Completeness
+from podero_async._paging.overlap import OverlapReader
 from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from tests._support.drifting_list import FIRST_DAY, START, ids_of, page_of
 
 PAGE_SIZE = 4
-OVERLAP_ROWS = 2  # so that a page brings two new rows
-MIN_ROWS_TO_SHOW_ORDER = 3
-
+SMALL_OVERLAP_READER = partial(OverlapReader, overlap_rows=2, min_rows_to_show_order=3)  # a page brings two new rows
 ROWS = 6
 WINDOW = Window(FIRST_DAY, FIRST_DAY + timedelta(days=ROWS - 1))
 DAY = timedelta(days=1)
@@ -177,14 +177,8 @@ async def check(kind: Kind) -> Outcomes:
     outcomes, paths = Outcomes(), Paths()
     for _ in paths:
         world = SmallWorld(kind, paths.choose)
-        reader = SessionListReader(
-            world.fetch,
-            WINDOW,
-            await world.fetch(WINDOW, 0),
-            ahead=8 if kind.is_reversed else 1,
-            overlap_rows=OVERLAP_ROWS,
-            min_rows_to_show_order=MIN_ROWS_TO_SHOW_ORDER,
-        )
+        first, ahead = await world.fetch(WINDOW, 0), 8 if kind.is_reversed else 1
+        reader = SessionListReader(world.fetch, WINDOW, first, ahead=ahead, overlap_reader=SMALL_OVERLAP_READER)
         ids = await ids_of(reader)
         assert len(ids) == len(set(ids)), "a session was delivered twice"
         outcomes.paths += 1
@@ -240,7 +234,7 @@ async def test_two_changes_of_a_shorter_list_lead_to_no_false_verdict(order: str
 async def test_no_two_events_lead_to_a_false_verdict(
     kind: Kind, record_property: Callable[[str, object], None]
 ) -> None:
-    """Only a session that no response listed, since each one lags or another event hides its total, can be lost."""
+    """Two events lead to a false verdict only if they hide the newest session: no response lists it or counts it."""
     outcomes = await check(kind)
     report(outcomes, record_property)
     assert outcomes.false.keys() <= HIDDEN_BY_LAG
@@ -265,7 +259,7 @@ OLDEST, ANYWHERE = (1,), (1, ROWS, 2 * ROWS - 1)
 async def test_three_changes_lead_to_a_false_verdict_only_if_they_are_of_three_kinds(
     order: str, move: str, places: tuple[int, ...], false: set[str], record_property: Callable[[str, object], None]
 ) -> None:
-    """A moved session can be lost only if another one is added and a third one removed in the same read, and then it is."""
+    """A moved session can be lost only if another one is added and a third one removed in the same read."""
     outcomes = await check(Kind(order, f"insert, remove, {move}", limit=3, rows=5, places=places))
     report(outcomes, record_property)
     assert outcomes.false.keys() == false

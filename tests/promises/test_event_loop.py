@@ -69,35 +69,48 @@ async def test_a_page_that_is_decoded_row_by_row_does_not_hold_the_loop(
     record_property("figure", f"longest callback {watch.longest_pages:.1f} pages")
 
 
-async def test_cattrs_is_imported_in_a_thread(simulator: PoderoSimulator) -> None:
-    """The first refused page of a process does not make the event loop import cattrs."""
+async def test_the_loop_waits_for_no_disk(simulator: PoderoSimulator, tmp_path: Path) -> None:
+    """A client whose token is in a file, and whose first responses are a fault and a refused page, imports nothing in the
+    event loop's thread, and opens, locks and changes no file there.
+    """
     vehicle = simulator.vehicles[0]
+    simulator.add_fault(Fault(kind="status", status=503, nth=1, endpoint="sessions"))
     simulator.add_fault(Fault(kind="malformed_row", field="energy_charged_kwh", rate=1.0))
-    arguments = [simulator.org_id, simulator.base_url, simulator.client_id, simulator.client_secret]
+    arguments = [simulator.org_id, simulator.base_url, simulator.client_id, simulator.client_secret, tmp_path / "token"]
     arguments += [vehicle.user_id, vehicle.vehicle_id, simulator.first_day, simulator.last_day]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", FIRST_REFUSED_PAGE, *map(str, arguments), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", FIRST_CALL, *map(str, arguments), cwd=ROOT, stdout=asyncio.subprocess.PIPE
     )
     output, _ = await process.communicate()
-    assert output.decode().split() == ["podero_async", "import", "1"]
+    retries, rejected, works = json.loads(output)
+    assert (retries, rejected) == (1, 1)
+    assert [work for work in works if work[0] == "MainThread"] == []
+    assert {tuple(work[1:]) for work in works} >= {("import", "cattrs"), ("fcntl.flock", "-"), ("os.rename", "-")}
+    assert (tmp_path / "token").is_file()
 
 
-FIRST_REFUSED_PAGE = """
-import asyncio, sys, threading
+FIRST_CALL = """
+import asyncio, json, sys, threading
 from datetime import date
-from podero_async import ClientCredentials, PoderoClient
+from podero_async import ClientCredentials, FileTokenStore, PoderoClient
 
-class ImportWatch:
-    def find_spec(self, name, *_):
-        if name == "cattrs":
-            print(threading.current_thread().name)
+def report(event, arguments):
+    if event.startswith(("import", "open", "os.", "fcntl.", "shutil.", "tempfile.", "time.", "socket.getaddrinfo")):
+        name = str(arguments[0]) if event == "import" else "-"
+        if watching: works.append((threading.current_thread().name, event, name))
 
-async def main(org, url, client_id, secret, user, vehicle, first, last):
-    async with PoderoClient(org, ClientCredentials(client_id, secret), base_url=url) as client:
+async def main(org, url, client_id, secret, path, user, vehicle, first, last):
+    global watching
+    credentials, store = ClientCredentials(client_id, secret), FileTokenStore(path)
+    async with PoderoClient(org, credentials, base_url=url, token_store=store) as client:
         days = date.fromisoformat(first), date.fromisoformat(last)
-        print(len((await client.vehicle_sessions(user, vehicle, *days)).rejected))
+        watching = True
+        whole = await client.vehicle_sessions(user, vehicle, *days)
+        watching = False
+    print(json.dumps([whole.retries, len(whole.rejected), works]))
 
-sys.meta_path.insert(0, ImportWatch())
+watching, works = False, []
+sys.addaudithook(report)
 asyncio.run(main(*sys.argv[1:]))
 """
 

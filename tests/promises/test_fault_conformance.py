@@ -53,6 +53,8 @@ class Case:
     mode: ProxyMode | None = None
     is_final: bool = False
     """Whether the error is raised after one attempt."""
+    is_of_page: bool = False
+    """Whether the fault may be of a later page alone, so that the list is read by days instead."""
 
 
 def status(number: int, **headers: str) -> Callable[[], Mapping[str, Any]]:
@@ -76,6 +78,7 @@ FAULTS = {
     "HTML with 502": Case(
         ServerError,
         lambda: {"kind": "status", "status": 502, "body": "<html>Bad Gateway</html>", "content_type": "text/html"},
+        is_of_page=True,
     ),
     "200 without a body": Case(DecodeError, lambda: {"kind": "empty"}),
     "429 with seconds": Case(RateLimitError, status(429, Retry_After="2")),
@@ -89,9 +92,11 @@ FAULTS = {
     ),
     "429 without a time": Case(RateLimitError, status(429)),
     "503": Case(ServerError, status(503)),
-    "520": Case(ServerError, status(520)),
-    "hang": Case(RequestTimeoutError, lambda: {"kind": "hang"}),
-    "slow drip": Case(RequestTimeoutError, lambda: {"kind": "drip", "seconds": 2.0, "chunk_bytes": 10}),
+    "520": Case(ServerError, status(520), is_of_page=True),
+    "hang": Case(RequestTimeoutError, lambda: {"kind": "hang"}, is_of_page=True),
+    "slow drip": Case(
+        RequestTimeoutError, lambda: {"kind": "drip", "seconds": 2.0, "chunk_bytes": 10}, is_of_page=True
+    ),
     "JSON that ends early": Case(DecodeError, lambda: {"kind": "malformed_json"}),
     "TLS with a wrong certificate": Case(TransportError, mode="wrong certificate", is_final=True),
     "TLS that ends in an alert": Case(TransportError, mode="alert"),
@@ -119,7 +124,7 @@ class Fleet:
     size: Mapping[str, Any]
     least: Mapping[str, int]
     revoked_at: frozenset[int] = frozenset()
-    """Numbers of the pages that revoke the token. It is checked, and the refused request and the next one are repeated."""
+    """The pages, by number, that revoke the token. Each costs three requests: a refused one, a check, and a replay."""
 
 
 ONE_OF_EACH = Fleet(
@@ -215,7 +220,10 @@ async def test_a_fault_costs_attempts_or_ends_in_its_error(fault: str, endpoint:
     assert struck >= 1
     if case.details is not None:
         assert simulator.counts.total_requests == attempts.counts.total(), "every request is counted"
-    if case.is_final or sequence == "until given up":
+    if case.is_of_page and endpoint == "later page" and sequence == "until given up":
+        assert errors == [], "a list is read by days if the server fails on a later page"
+        assert len(outcomes) == fleet.size["vehicles"]
+    elif case.is_final or sequence == "until given up":
         most = 1 if case.is_final else ATTEMPTS
         assert {(type(error), getattr(error, "attempts", 0)) for error in errors} == {(case.error, most)}
         if sequence == "alternating":

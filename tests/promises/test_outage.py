@@ -131,7 +131,7 @@ async def through_an_outage(kind: str, slots: int, vehicles: int) -> AsyncIterat
 
 
 def fleet_size(slots: int, soak_scale: float) -> int:
-    """Return the number of vehicles, which takes longer to read than the outage lasts."""
+    """Return a number of vehicles that takes longer to read than the outage lasts."""
     return 320 if slots < 64 else round(3000 * max(1, soak_scale))
 
 

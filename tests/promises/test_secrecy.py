@@ -234,7 +234,7 @@ async def test_the_exception_that_the_caller_was_handling_stays_the_context() ->
     ],
 )
 def test_refused_credentials_expose_no_canary(make: Callable[[], object]) -> None:
-    """The error of an invalid credential does not hold it, such as a token with a line break."""
+    """The error of an invalid credential, such as a token with a line break, does not hold it."""
     with pytest.raises(PoderoError) as caught:
         make()
     assert_no_canary(*exposed_by(caught.value))

@@ -1,4 +1,4 @@
-"""One call's trouble is its own: no call waits for, or fails because of, what other calls of the client meet."""
+"""No call is delayed, and none fails, because of faults or load that other calls of the client cause."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def live_calls(client: PoderoClient, busy: asyncio.Task[Any]) -> list[floa
 @pytest.mark.leaping
 @pytest.mark.parametrize("slots", [64, 8])
 async def test_live_calls_beside_a_fleet_are_as_quick_as_on_an_idle_client(slots: int, record_property: Record) -> None:
-    """Their median is at most twice and their p99 at most four times the latency, and the fleet hardly slows down."""
+    """Live calls take at most twice the latency in the median and four times at p99, and the fleet hardly slows down."""
     vehicles = refs(slots * 15)
     policy = ThrottlePolicy(max_concurrency=slots)
     async with serving(respond) as origin, static_client(origin, throttle=policy) as client:
@@ -155,7 +155,7 @@ async def test_a_row_of_broken_vehicles_fails_by_itself(status: int, record_prop
 
 @pytest.mark.leaping
 async def test_a_backfill_goes_on_past_a_row_of_broken_vehicles(tmp_path: Path) -> None:
-    """60 of 180 vehicles in a row answer 500: the run finishes with 60 failures, and is not ended as an outage."""
+    """If 60 of 180 vehicles in a row get 500, the run finishes with 60 failures, and is not ended as an outage."""
 
     async def handler(request: web.Request) -> web.Response:
         if 60 <= vehicle_of(request) < 120:
@@ -171,7 +171,7 @@ async def test_a_backfill_goes_on_past_a_row_of_broken_vehicles(tmp_path: Path) 
 
 @pytest.mark.leaping
 async def test_an_endpoint_that_is_down_does_not_stop_the_others() -> None:
-    """While all session lists answer 503 for a minute, no live call is delayed, and the lists get few requests."""
+    """While all lists of sessions get 503 for a minute, no live call is delayed, and few requests for lists are sent."""
     lists = 0
 
     async def handler(request: web.Request) -> web.Response:
@@ -190,6 +190,24 @@ async def test_an_endpoint_that_is_down_does_not_stop_the_others() -> None:
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.leaping
+async def test_a_fleet_does_not_spend_the_retries_of_other_calls() -> None:
+    """A fleet whose vehicles all fail spends the budget of its retries; a single call that fails once is still retried."""
+    failed: set[str] = set()
+
+    async def handler(request: web.Request) -> web.Response:
+        is_first, path = request.path not in failed, request.path
+        failed.add(path)
+        return web.Response(status=500) if path.endswith("/sessions") or is_first else await respond(request)
+
+    retry = RetryPolicy(budget=20, backoff_initial=0.01)
+    async with serving(handler) as origin:
+        async with static_client(origin, retry=retry, throttle=ThrottlePolicy(adaptive=False)) as client:
+            outcomes = await fetch(client, refs(40))
+            assert sum(outcome.retries for outcome in outcomes) == 4
+            assert await client.current_session(USER, UUID(int=1)) is None
 
 
 @pytest.mark.leaping
@@ -272,7 +290,7 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 def test_a_client_in_a_second_event_loop_says_so(runner: asyncio.Runner) -> None:
-    """Each call, a fleet fetch and `aclose` raise one `ConfigurationError`, even if the first loop left a timer."""
+    """Each call, a fleet fetch and `aclose` raise a `ConfigurationError`, even if the first loop left a timer."""
 
     async def first_loop() -> PoderoClient:
         async with serving(respond) as origin:

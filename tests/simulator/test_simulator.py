@@ -12,16 +12,8 @@ import aiohttp
 import pytest
 import trustme
 
-import podero_async.testing
 from podero_async.testing import Fault, PoderoSimulator
 from tests.simulator.conftest import Caller, Running
-
-
-def test_public_names_are_sorted_and_exist() -> None:
-    """`__all__` is sorted, and each of its names exists."""
-    names = podero_async.testing.__all__
-    assert names == sorted(names)
-    assert all(hasattr(podero_async.testing, name) for name in names)
 
 
 async def test_repr_shows_the_live_state(running: Running) -> None:
@@ -52,7 +44,7 @@ async def test_counts_and_records_of_requests(running: Running) -> None:
 
 
 async def test_peak_of_concurrent_requests(running: Running) -> None:
-    """`peak_concurrent` is the number of requests that were in flight at once."""
+    """`peak_concurrent` is the largest number of requests that were in flight at once."""
     async with running(vehicles=1) as call:
         call.sim.latency_s = 3600
         requests = [asyncio.create_task(call.sessions()) for _ in range(7)]

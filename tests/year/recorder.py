@@ -205,7 +205,7 @@ class Recorder:
         if None in read.rejected:
             return
         for session_id, known in self.known.items():
-            # Another read of the same transaction returned it: there is no order between the two.
+            # If another read of the same transaction returned it, the two have no order.
             if (
                 known.batch != self._batches
                 and session_id not in read.sessions

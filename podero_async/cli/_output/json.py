@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 import attrs
 
+from podero_async.cli._output.text import in_utc
 from podero_async.models import ChargingSession
 
 __all__ = ["print_json", "session_row"]
@@ -29,7 +30,7 @@ def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
 
 def _json_value(value: Any) -> Any:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+        return in_utc(value).isoformat().replace("+00:00", "Z")
     if isinstance(value, date):
         return value.isoformat()
     return str(value) if isinstance(value, UUID) else value

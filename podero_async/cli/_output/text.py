@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 
-__all__ = ["Pair", "pairs_of", "print_pairs"]
+__all__ = ["Pair", "in_utc", "pairs_of", "print_pairs"]
 
 Pair = tuple[str, str]
 """A label and its text."""
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC, or as it is if UTC has no such year: some servers send `0001-01-01T00:00:00+01:00` for null."""
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return moment
 
 
 def print_pairs(pairs: Iterable[Pair]) -> None:

@@ -7,7 +7,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, date, timedelta
+from datetime import date, timedelta
 from math import fsum
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from podero_async import ChargingSession, CompletenessError, PoderoClient, Rejec
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import session_row
+from podero_async.cli._output.text import in_utc
 from podero_async.cli._runtime import Exit, UsageError, in_one_line, say
 
 __all__ = ["COMMAND"]
@@ -111,7 +112,7 @@ def _cells(session: ChargingSession) -> tuple[str, ...]:
     end = session.unplug_time or session.inferred_session_end
     outcome = in_one_line(session.session_outcome.value)
     return (
-        f"{session.plug_in_time.astimezone(UTC):%Y-%m-%d %H:%M}",
+        f"{in_utc(session.plug_in_time):%Y-%m-%d %H:%M}",
         _number((end - session.plug_in_time) / _HOUR if end else None, 1),
         _number(session.energy_charged_kwh, 1),
         _number(session.actual_cost_eur, 2),

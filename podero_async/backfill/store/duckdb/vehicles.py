@@ -34,11 +34,11 @@ def clear_roster(con: duckdb.DuckDBPyConnection) -> None:
 def add_to_roster(con: duckdb.DuckDBPyConnection, vehicles: list[VehicleRef], failures: list[VehicleFailure]) -> None:
     """Add vehicles; if a user's vehicle list failed, add the user's known vehicles."""
     con.register("arrow_vehicles", vehicles_table(vehicles))
-    con.execute(f"INSERT INTO roster SELECT DISTINCT {_PAIR} FROM arrow_vehicles ANTI JOIN roster USING ({_PAIR})")
+    con.execute("INSERT INTO roster FROM arrow_vehicles")
     if failures:
         con.register("arrow_unlisted", unlisted_table(failures))
         con.execute("INSERT INTO unlisted FROM arrow_unlisted")
-        con.execute(f"INSERT INTO roster FROM ({_OF_USERS}) ANTI JOIN roster USING ({_PAIR})")
+        con.execute(f"INSERT INTO roster {_OF_USERS}")
 
 
 def is_in_roster(con: duckdb.DuckDBPyConnection, vehicle: VehicleRef) -> bool:
@@ -74,7 +74,7 @@ def record_fleet(
             at,
         )
         con.execute(
-            f"INSERT INTO vehicles SELECT {_PAIR}, $now, $now, NULL"
+            f"INSERT INTO vehicles SELECT DISTINCT {_PAIR}, $now, $now, NULL"
             f" FROM roster ANTI JOIN unlisted USING (user_id) ANTI JOIN vehicles USING ({_PAIR})",
             at,
         )

@@ -72,6 +72,7 @@ FROM (SELECT *, {_GROUP} AS "group" FROM known) JOIN arrow_needs USING (days, "g
 
 def plan_work(con: duckdb.DuckDBPyConnection, settings: RunSettings) -> tuple[int, int, int]:
     """Fill the table `work` with the work items; return the number of vehicles, of items, and of vehicles without one."""
+    con.execute("CREATE OR REPLACE TEMP TABLE roster AS SELECT DISTINCT * FROM roster")
     _find_known(con, settings)
     final = final_day(settings.started, settings.settle_days)
     today = settings.started.astimezone(UTC).date()
