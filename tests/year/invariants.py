@@ -2,8 +2,9 @@
 
 The promise has a limit: a settled day is not read again. So a session that is hidden, shown again, corrected, withdrawn,
 returned or moved after its day was settled is stored as the settling read showed it, until a run has another reason to read
-the day. The same is true of a session that is long completed, but was neither listed nor shown by `/current` while its day
-was settled. `Session.surprised_at` has the times of these changes; nothing else is excused.
+the day. The same is true of a session that was neither listed nor shown by `/current` while its day was settled: it was
+plugged in for over `settle_days`, and listed hours later, or that night's list was empty by a fault. `Session.surprised_at`
+has the times of these changes; nothing else is excused.
 """
 
 from __future__ import annotations
@@ -284,6 +285,9 @@ class Checker:
             return  # `_check_sessions` and `_check_withdrawn` know what became of it
         if any(at > read.shown.at for at, _ in session.surprised_at):
             self.figures["sessions that came to a settled day"] += 1
+            return
+        if session.is_long and read.shown.is_blank:
+            self.figures["a list was empty when a day settled after weeks"] += 1
             return
         raise AssertionError(
             f"{session.day} is settled, but session {session_id} is not stored as the API shows it: {session.row};"

@@ -39,6 +39,8 @@ class Shown:
     ids: frozenset[str]
     open_day: date | None
     """The plug-in day of the session that was going on; None if there was none."""
+    is_blank: bool = False
+    """Whether the list was empty by a fault."""
 
 
 @attrs.frozen
@@ -127,8 +129,9 @@ class Recorder:
     def note_page(self, asked: PageRequest) -> None:
         """Note the truth behind a page; the simulator calls this right before it makes the page."""
         rows = self.world.sim.truth(asked.vehicle, asked.from_date, asked.to_date, include_hidden=asked.include_hidden)
-        ids = frozenset() if self.weather.shows_nothing_of(asked.vehicle) else frozenset(row["id"] for row in rows)
-        shown = Shown(self.world.now, ids, self.world.first_open_day(asked.vehicle))
+        is_blank = self.weather.shows_nothing_of(asked.vehicle)
+        ids = frozenset() if is_blank else frozenset(row["id"] for row in rows)
+        shown = Shown(self.world.now, ids, self.world.first_open_day(asked.vehicle), is_blank)
         self._pages[asked.vehicle].append((asked, shown))
 
     def watch(self, store: SessionStore) -> None:

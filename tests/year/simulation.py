@@ -24,8 +24,8 @@ from podero_async.backfill import ApiDownError, BackfillReport, Bounds, SessionS
 from podero_async.errors import PoderoError
 from tests._support.clients import client_of
 from tests._support.time_warp import LeapingLoop
-from tests.year import rules, weather
-from tests.year.invariants import Checker
+from tests.year import rules, upgrade, weather
+from tests.year.invariants import Checker, Replica, Snapshot
 from tests.year.recorder import Recorder
 from tests.year.weather import Weather
 from tests.year.world import DAY, World
@@ -53,6 +53,8 @@ class Habit:
     lists_vehicles: bool
     zone: str
     has_accidents: bool
+    upgrades: bool
+    """Whether the stores are those of an older release until the middle of the year."""
 
     @classmethod
     def drawn(cls, rng: Random) -> Habit:
@@ -68,6 +70,7 @@ class Habit:
             lists_vehicles=rng.random() < 0.2,
             zone=rng.choice(_ZONES),
             has_accidents=rng.random() < 0.8,
+            upgrades=rng.random() < 0.2,
         )
 
     def window(self, today: date) -> tuple[date, date]:
@@ -144,8 +147,10 @@ class Year:
         self.figures["two shards"] += habit.shards == 2
         async with world.sim:
             at = _START + rng.uniform(1, 5) * timedelta(hours=1)
-            for _ in range(self.nights):
+            for night in range(self.nights):
                 world.pass_until(at)
+                if habit.upgrades and night == self.nights // 2:
+                    await self._upgrade()
                 if self._chance(0.3):
                     world.hurry(at)
                 await self._night()
@@ -167,6 +172,17 @@ class Year:
 
     def _chance(self, share: float) -> bool:
         return self.rng.random() < share
+
+    async def _upgrade(self) -> None:
+        """Replace each store by what an older release would have, and let this release migrate it."""
+        self.figures["store of an older release"] += 1
+        for shop in self.shops:
+            if shop.path.exists():
+                upgrade.make_old(shop.path, shop.recorder)
+                shop.checker.replica = Replica()  # its consumer starts anew
+                async with SessionStore(shop.path) as store:
+                    shop.checker.before = await Snapshot.of(store)
+                    await shop.checker.check(store, None)
 
     # --- one night ---
 

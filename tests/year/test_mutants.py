@@ -61,6 +61,7 @@ def year_of(seed: int, nights: int, directory: Path) -> Year:
         lists_vehicles=False,
         zone="UTC",
         has_accidents=False,
+        upgrades=False,
     )
     return year
 

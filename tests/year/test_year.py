@@ -54,6 +54,7 @@ EVENTS = {
     "sessions on settled days",
     "sessions that came to a settled day",
     "shown again",
+    "store of an older release",
     "two shards",
     "two users list a vehicle",
     "user was deleted",

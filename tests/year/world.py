@@ -50,6 +50,8 @@ class Session:
     row: dict[str, Any]
     is_listed: bool = False
     is_complete: bool = False
+    is_long: bool = False
+    """Whether it was completed after its day could have been settled."""
     surprised_at: list[tuple[datetime, str]] = attrs.field(factory=list)
     """When the API showed it on a day on which it had not shown it before, though it had been completed long ago.
 
@@ -236,6 +238,7 @@ class World:
         if car.current is not session:
             return
         car.current, session.is_complete = None, True
+        session.is_long = at >= self._settles_at(session)
         is_inferred = self._chance(0.06)
         is_short = at - session.plug_in < timedelta(minutes=5)
         session.row |= {
