@@ -26,7 +26,7 @@ Pair = VehicleRef
 _ROWS = f"""
 SELECT id, user_id, vehicle_id, {", ".join(CONTENT)}, first_seen_at, changed_at, absent_at, withdrawn_at FROM sessions
 """
-_FAILED = "SELECT user_id, vehicle_id FROM failures WHERE vehicle_id IS NOT NULL"
+_FAILED = "SELECT user_id, vehicle_id, from_date, to_date FROM failures WHERE vehicle_id IS NOT NULL"
 _SPANS = "SELECT user_id, vehicle_id, include_hidden, from_date, to_date, is_settled, read_at FROM coverage"
 
 
@@ -86,8 +86,8 @@ class Snapshot:
 
     rows: list[Row]
     spans: list[Span]
-    failed: set[Pair] = attrs.field(factory=set)
-    """Vehicles whose last read failed."""
+    failed: dict[Pair, list[tuple[date, date]]] = attrs.field(factory=dict)
+    """The days of each vehicle whose last read failed."""
     by_id: dict[str, Row] = attrs.field(init=False)
     is_settled: dict[Day, bool] = attrs.field(init=False)
     read_at: dict[Day, datetime] = attrs.field(init=False)
@@ -104,7 +104,12 @@ class Snapshot:
     @classmethod
     async def of(cls, store: SessionStore) -> Snapshot:
         rows, spans, failed = [await store.query(sql) for sql in (_ROWS, _SPANS, _FAILED)]
-        return cls(list(map(_row, rows)), list(map(_span, spans)), {VehicleRef(**each) for each in failed})
+        days: dict[Pair, list[tuple[date, date]]] = defaultdict(list)
+        for each in failed:
+            days[VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"])].append(
+                (each["from_date"], each["to_date"])
+            )
+        return cls(list(map(_row, rows)), list(map(_span, spans)), days)
 
 
 def _row(row: dict[str, Any]) -> Row:

@@ -82,12 +82,10 @@ def _state(call: Call, before: Snapshot, pair: VehicleRef, day: date) -> str:
 def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, date]]:
     """Return the spans of days to read."""
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
+    for first, last in before.failed.get(pair, ()):
+        days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
     days |= {day for each, _, day in before.is_settled if each == pair and day <= call.last}
-    needed = {
-        day
-        for day in days
-        if (state := _state(call, before, pair, day)) == "stale" or (state == "missing" and day >= call.from_date)
-    }
+    needed = {day for day in days if _state(call, before, pair, day) in {"stale", "missing"}}
     for row in before.rows:
         if row.absent_at is not None and row.vehicle_id == pair.vehicle_id:
             needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}
