@@ -162,6 +162,7 @@ class _Backfill:
                 if item.number in done and isinstance(outcome, VehicleFailure):
                     self.planner.progress.received += 1
                     self.planner.progress.requests += outcome.requests
+                    self.planner.progress.retries += outcome.retries
                     continue
                 await writer.put(item, outcome, *reader.time_of(item), partial(self._count, item, outcome))
                 if self.is_down:

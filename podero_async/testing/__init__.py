@@ -16,8 +16,9 @@ vehicles) and the three documented token endpoint styles. A seed determines all 
 `rows_from_jsonl` reads your own rows for `PoderoSimulator(rows=...)`. `truth()` returns the rows that a correct client
 must see, `counts` and `requests` show what clients sent, and `secrets` must not occur in a log, even if requests fail.
 
-Drift: `insert`, `update`, `hide`, `remove`, `add_vehicle`, `delete_user` and `set_current` change the data while clients
-read it; `revoke_tokens` and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
+Drift: `insert`, `update`, `hide`, `remove`, `move_session`, `add_vehicle`, `remove_vehicle`, `share_vehicle`,
+`move_vehicle`, `delete_user`, `set_current` and `complete_current` change the data while clients read it; `revoke_tokens`
+and `revoke_refresh_tokens` end tokens. The hook `before_page` is called with a `PageRequest`
 right before each page of the sessions list is made, so that a test can change the list between two pages.
 
 Faults: a `Fault` names a kind, its options, and the requests that it affects. `parse_fault` reads the same from a text of
@@ -33,6 +34,7 @@ the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command lin
 | `malformed_row` | `malformed_row:id:damage=missing` | one row has a damaged `field`; `damage` is `missing` or `wrong_type` (defaults: drawn) |
 | `malformed_json` | `malformed_json` | a complete body with half a JSON document |
 | `empty` | `empty` | status 200 with an empty body |
+| `empty_list` | `empty_list` | a list of sessions, users or vehicles without items, although there are some |
 | `token_revoked` | `token_revoked` | status 401, and the token of the request is revoked |
 | `token_expiring` | `token_expiring:30` | the issued token expires after `seconds` |
 | `clamped_limit` | `clamped_limit:50` | pages have at most `limit` rows, even if the request asks for more |

@@ -7,6 +7,7 @@ import binascii
 import uuid
 from collections.abc import Callable
 from itertools import count
+from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
 import attrs
@@ -85,13 +86,13 @@ class Endpoints:
         self._check_known(org_id, vehicle)
         return Response.of(200, {"session": self.fleet.current(vehicle)})
 
-    def users(self, request: web.Request, _: FaultPlan) -> Response:
+    def users(self, request: web.Request, plan: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         limit, offset = (query.limit(), query.offset()) if self.users_as_pages else (0, 0)
         query.check()
         self._check_known(org_id)
-        rows = self.fleet.user_rows(include_deleted=include_deleted)
+        rows = self._unless_empty(plan, self.fleet.user_rows(include_deleted=include_deleted))
         if self.users_as_pages:
             return Response.of(200, {"total": len(rows), "items": rows[offset : offset + limit]})
         return Response.of(200, rows)
@@ -106,14 +107,20 @@ class Endpoints:
             raise RefusedError(_NOT_FOUND)
         return Response.of(200, row)
 
-    def electric_vehicles(self, request: web.Request, _: FaultPlan) -> Response:
+    def electric_vehicles(self, request: web.Request, plan: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, user_id = query.path_uuid("org_id"), query.path_uuid("user_id")
         query.check()
         self._check_known(org_id)
         if not self.fleet.has_user(user_id):
             raise RefusedError(_NOT_FOUND)
-        return Response.of(200, self.fleet.vehicle_rows(user_id))
+        return Response.of(200, self._unless_empty(plan, self.fleet.vehicle_rows(user_id)))
+
+    def _unless_empty(self, plan: FaultPlan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if "empty_list" not in plan.shaping:
+            return rows
+        self.counts.faults["empty_list"] += 1
+        return []
 
     async def token(self, request: web.Request, plan: FaultPlan) -> Response:
         body = await request.read()

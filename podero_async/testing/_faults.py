@@ -13,6 +13,7 @@ FaultKind = Literal[
     "clamped_limit",
     "drip",
     "empty",
+    "empty_list",
     "hang",
     "malformed_json",
     "malformed_row",
@@ -27,6 +28,7 @@ FaultKind = Literal[
 
 _ALL: frozenset[str] = frozenset(get_args(Endpoint))
 _SESSIONS = frozenset({"sessions"})
+_LISTS = frozenset({"sessions", "users", "vehicles"})
 
 
 @attrs.frozen
@@ -44,6 +46,7 @@ FAULT_KINDS: Mapping[str, FaultKindRules] = {
     "clamped_limit": FaultKindRules(_SESSIONS, frozenset({"limit"}), required="limit", shapes_response=True),
     "drip": FaultKindRules(options=frozenset({"seconds", "chunk_bytes"})),
     "empty": FaultKindRules(),
+    "empty_list": FaultKindRules(_LISTS, shapes_response=True),
     "hang": FaultKindRules(options=frozenset({"seconds"})),
     "malformed_json": FaultKindRules(),
     "malformed_row": FaultKindRules(_SESSIONS, frozenset({"field", "damage"}), shapes_response=True),

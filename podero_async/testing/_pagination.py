@@ -19,6 +19,9 @@ def cut_page(sessions: SessionList, request: PageRequest, shaping: Mapping[str, 
     """Encode one page and its total from the current state of a list."""
     rows, window = sessions.window(request.from_date, request.to_date, include_hidden=request.include_hidden)
     total = window.stop - window.start
+    if "empty_list" in shaping:
+        counts.faults["empty_list"] += 1
+        return b'{"total":0,"items":[]}'
     if armed := shaping.get("unstable_order"):
         rows, window = rows[window], slice(0, total)
         armed.rng.shuffle(rows)

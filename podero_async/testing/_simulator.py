@@ -6,17 +6,17 @@ import asyncio
 import socket
 import ssl
 import time
-import uuid
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
-from datetime import date, datetime
+from datetime import date
 from typing import Any, Self
 
 from aiohttp import web
 
 from podero_async.models import VehicleRef
+from podero_async.testing._changes import FleetChanges
 from podero_async.testing._endpoints import Endpoints
 from podero_async.testing._fake_data import new_uuid, seeded
 from podero_async.testing._faults import Fault, FaultScript
@@ -30,7 +30,7 @@ _HOST = "127.0.0.1"
 _SHUTDOWN_S = 1.0  # enough for any response, since no request sleeps any longer
 
 
-class PoderoSimulator:
+class PoderoSimulator(FleetChanges):
     """A server of the Podero Partner API on loopback, which runs until its `async with` ends.
 
     `seed` determines everything that it serves, apart from tokens and request ids. It belongs to one event loop. Each
@@ -208,48 +208,6 @@ class PoderoSimulator:
     def instances() -> list[PoderoSimulator]:
         """Return all simulators of this process, so that a fixture can search the log of any test for their secrets."""
         return list(_instances)
-
-    # Changes of the fleet while the simulator runs. They raise `KeyError` for an unknown vehicle, user or session.
-
-    def insert(
-        self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, *, plug_in_time: datetime | None = None
-    ) -> dict[str, Any]:
-        """Add a completed session to a vehicle, and return its row.
-
-        If `row` is omitted, the session is generated and not hidden. If the time is omitted, too, it is a minute after
-        the newest one.
-        """
-        return self._fleet.insert(vehicle, row, plug_in_time)
-
-    def remove(self, vehicle: VehicleRef, session_id: str) -> None:
-        """Remove a session from a vehicle's list."""
-        self._fleet.sessions(vehicle).remove(session_id)
-
-    def hide(self, vehicle: VehicleRef, session_id: str) -> None:
-        """Mark a session as hidden: it is listed only with `include_hidden` from now on."""
-        self.update(vehicle, session_id, is_hidden=True, hidden_reason="short_duration")
-
-    def update(self, vehicle: VehicleRef, session_id: str, **fields: Any) -> dict[str, Any]:
-        """Change fields of a session, and return its row; a new `plug_in_time` moves it in the list."""
-        return self._fleet.update(vehicle, session_id, fields)
-
-    def add_vehicle(
-        self,
-        user_id: uuid.UUID | None = None,
-        *,
-        sessions: int = 0,
-        rows: Iterable[Mapping[str, Any]] | None = None,
-    ) -> VehicleRef:
-        """Add a vehicle with `rows`, or with generated sessions if they are omitted; without a user, add one, too."""
-        return self._fleet.add_vehicle(user_id, sessions=sessions, rows=rows)
-
-    def delete_user(self, user_id: uuid.UUID) -> None:
-        """Mark a user as deleted: listed only with `include_deleted` from now on. The vehicles remain."""
-        self._fleet.delete_user(user_id)
-
-    def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
-        """Replace the current session of a vehicle; without a row, remove it."""
-        self._fleet.set_current(vehicle, row)
 
     def add_fault(self, fault: Fault) -> None:
         """Add a fault, which counts matching requests from now on."""

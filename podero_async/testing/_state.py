@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from podero_async.models import VehicleRef
+from podero_async.models import SessionOutcome, VehicleRef
 from podero_async.testing._fake_data import (
     LAST_DAY,
     active_row,
@@ -24,7 +24,7 @@ from podero_async.testing._fake_data import (
     user_row,
     vehicle_row,
 )
-from podero_async.testing._session_list import Row, SessionList, wire_time
+from podero_async.testing._session_list import Row, SessionList, parse_time, wire_time
 
 Rows = Mapping[VehicleRef, Iterable[Mapping[str, Any]]]
 
@@ -102,6 +102,25 @@ class Fleet:
         self._vehicles[vehicle] = _Vehicle(sessions, own, current)
         return vehicle
 
+    def remove_vehicle(self, vehicle: VehicleRef) -> None:
+        del self._vehicles[vehicle]
+        self._users[vehicle.user_id].vehicles.remove(vehicle)
+
+    def share_vehicle(self, vehicle: VehicleRef, user_id: uuid.UUID | None) -> VehicleRef:
+        user_id = user_id or new_uuid(self._rng)
+        pair = VehicleRef(user_id=user_id, vehicle_id=vehicle.vehicle_id)
+        if pair in self._vehicles:
+            raise ValueError(f"user {user_id} already lists the vehicle {vehicle.vehicle_id}")
+        self._vehicles[pair] = self._vehicles[vehicle]
+        self._add_user(user_id)
+        self._users[user_id].vehicles.append(pair)
+        return pair
+
+    def move_vehicle(self, vehicle: VehicleRef, user_id: uuid.UUID | None) -> VehicleRef:
+        pair = self.share_vehicle(vehicle, user_id)
+        self.remove_vehicle(vehicle)
+        return pair
+
     @property
     def vehicles(self) -> list[VehicleRef]:
         return list(self._vehicles)
@@ -114,9 +133,8 @@ class Fleet:
         return known.sessions
 
     def total_sessions(self) -> int:
-        return sum(
-            known.planned if known.sessions is None else len(known.sessions) for known in self._vehicles.values()
-        )
+        distinct = {id(known): known for known in self._vehicles.values()}.values()  # two users may share a vehicle
+        return sum(known.planned if known.sessions is None else len(known.sessions) for known in distinct)
 
     def span(self) -> tuple[date, date]:
         """Return the first and the last day that can have a session."""
@@ -140,6 +158,21 @@ class Fleet:
 
     def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
         self._vehicles[vehicle].current = None if row is None else dict(row)
+
+    def complete_current(self, vehicle: VehicleRef, fields: Mapping[str, Any]) -> dict[str, Any]:
+        row = self.current(vehicle)
+        if row is None:
+            raise KeyError(f"no current session: {vehicle}")
+        unplugged = parse_time(row["plug_in_time"]) + timedelta(hours=8)
+        ended = {"unplug_time": wire_time(unplugged), "session_outcome": SessionOutcome.OPTIMIZED.value}
+        self.sessions(vehicle).insert(row | ended | dict(fields))
+        self.set_current(vehicle, None)
+        return row | ended | dict(fields)
+
+    def move_session(self, vehicle: VehicleRef, session_id: str, to: VehicleRef) -> None:
+        fields = self.sessions(vehicle).fields(session_id)
+        self.sessions(to).insert(fields)
+        self.sessions(vehicle).remove(session_id)
 
     def user_rows(self, *, include_deleted: bool) -> list[dict[str, Any]]:
         return [

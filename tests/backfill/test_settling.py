@@ -52,6 +52,12 @@ def row_of(number: int, plugged_in: datetime, unplugged: datetime | None) -> dic
     )
 
 
+def charge_all(sim: PoderoSimulator) -> None:
+    """Give each vehicle a session on the first day: a single read that shows no session settles nothing."""
+    for number, vehicle in enumerate(VEHICLES):
+        sim.insert(vehicle, row_of(100 + number, utc(2026, 1, 1, 1), utc(2026, 1, 1, 5)))
+
+
 async def nights(client: PoderoClient, store: SessionStore, clock: Clock, number: int) -> None:
     """Run a job of yesterday alone each night, as Airflow does."""
     for _ in range(number):
@@ -84,6 +90,7 @@ async def test_a_day_settles_after_its_time(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """A day is provisional until three days after its end, settles within a week after that, and is read no more."""
+    charge_all(sim)
     windows: list[PageRequest] = []
     async with SessionStore(path) as store:
         await nights(client, store, clock, SETTLE_DAYS + 1)
@@ -102,6 +109,7 @@ async def test_a_car_that_stays_plugged_in_is_waited_for(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """The day of a session that is going on, and all later days, stay provisional until the session was listed."""
+    charge_all(sim)
     vehicle, plugged_in = VEHICLES[0], utc(2026, 1, 3, 16)
     async with SessionStore(path) as store:
         await nights(client, store, clock, 2)
@@ -123,6 +131,7 @@ async def test_a_day_with_a_session_that_shows_no_end_is_provisional(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
     """A session without an end keeps its day provisional at any age; the day is read once a week until there is an end."""
+    charge_all(sim)
     vehicle, plugged_in, whole = VEHICLES[0], utc(2026, 1, 5, 16), (START, date(2026, 1, 10))
     row_id = sim.insert(vehicle, row_of(1, plugged_in, None))["id"]
     pages: list[PageRequest] = []
@@ -230,3 +239,20 @@ async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock)
     turns = list(range(2, 14)) * 6
     assert order == turns[: len(order)]
     assert len(order) >= 12
+
+
+async def test_lists_that_are_empty_for_a_night_settle_no_day(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If the API lists nothing in the night of the first read, the next night's run stores and settles what is there."""
+    sim.insert(VEHICLES[0], row_of(1, utc(2026, 1, 1, 18), utc(2026, 1, 2, 7)))
+    clock.forward(days=30)
+    sim.add_fault(Fault(kind="empty_list", endpoint="sessions"))
+    async with SessionStore(path) as store:
+        report = await backfill(client, store, START, clock.at.date(), settle_days=SETTLE_DAYS, now=clock)
+        assert (report.is_clean, report.settled, report.sessions) == (True, 0, 0)
+        sim.clear_faults()
+        clock.forward(days=7)
+        report = await backfill(client, store, START, clock.at.date(), settle_days=SETTLE_DAYS, now=clock)
+        assert await held_by(store) == truth_of(sim)
+        assert report.settled > 0, "a second read without a session says that there is none"

@@ -177,6 +177,18 @@ async def test_token_expiring_shortens_the_lifetime(running: Running) -> None:
         assert call.sim.counts.faults["token_expiring"] == 1
 
 
+async def test_empty_list_shows_no_items(running: Running) -> None:
+    """An `empty_list` fault shows lists of sessions, users and vehicles without items, and leaves the data unchanged."""
+    async with running(faults=[Fault(kind="empty_list")]) as call:
+        vehicle = call.sim.vehicles[0]
+        assert (await call.sessions(vehicle)).json == {"total": 0, "items": []}
+        assert (await call.get(f"{call.org}/users")).json == []
+        assert (await call.get(f"{call.org}/users/{vehicle.user_id}/electric-vehicles")).json == []
+        assert call.sim.counts.faults == {"empty_list": 3}
+        call.sim.clear_faults()
+        assert (await call.sessions(vehicle)).json["items"] == call.sim.truth(vehicle)[:50]
+
+
 async def test_clamped_limit_bounds_the_page(running: Running) -> None:
     """A `clamped_limit` fault bounds the rows of a page, and leaves smaller pages unchanged."""
     async with running(faults=[Fault(kind="clamped_limit", limit=10)]) as call:

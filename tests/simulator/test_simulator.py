@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import aiohttp
 import pytest
@@ -142,3 +143,10 @@ def test_uvloop_plays_the_same_faults() -> None:
 
     run: Callable[..., None] = uvloop.run
     run(play())
+
+
+async def test_date_header_follows_the_clock(running: Running) -> None:
+    """Every response has the time of the simulator's clock in its `Date` header."""
+    async with running(clock=datetime(2026, 3, 29, 1, 30, tzinfo=UTC).timestamp) as call:
+        for path in (f"{call.org}/users", "/unknown"):
+            assert (await call.get(path)).headers["Date"] == "Sun, 29 Mar 2026 01:30:00 GMT"

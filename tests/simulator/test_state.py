@@ -177,6 +177,52 @@ def test_insert_takes_a_time_or_a_row() -> None:
     assert [sim.insert(empty)] == sim.truth(empty)
 
 
+async def test_a_current_session_that_completes_is_listed(running: Running) -> None:
+    """`complete_current` moves the current session into the list, with an end; without one it raises."""
+    async with running(vehicles=1, sessions_per_vehicle=0) as call:
+        sim, vehicle = call.sim, call.sim.vehicles[0]
+        row = {"id": "x", "plug_in_time": "2026-01-05T20:00:00Z", "unplug_time": None, "session_outcome": "in_progress"}
+        sim.set_current(vehicle, row)
+        ended = sim.complete_current(vehicle, energy_charged_kwh=3.5)
+        assert ended["unplug_time"] == "2026-01-06T04:00:00Z"
+        assert (ended["session_outcome"], ended["energy_charged_kwh"]) == ("optimized", 3.5)
+        assert sim.truth(vehicle) == [ended]
+        assert (await call.get(f"{call.vehicle(vehicle)}/sessions/current")).json == {"session": None}
+        with pytest.raises(KeyError, match="no current session"):
+            sim.complete_current(vehicle)
+
+
+def test_a_session_moves_to_another_vehicle() -> None:
+    """`move_session` moves a session from one list to another; if the other has its id, nothing changes."""
+    sim = PoderoSimulator(vehicles=2, sessions_per_vehicle=3)
+    one, other = sim.vehicles
+    row = sim.truth(one, include_hidden=True)[0]
+    sim.move_session(one, row["id"], other)
+    assert row not in sim.truth(one, include_hidden=True)
+    assert row in sim.truth(other, include_hidden=True)
+    sim.insert(one, row)
+    with pytest.raises(ValueError, match="already"):
+        sim.move_session(one, row["id"], other)
+    assert row in sim.truth(one, include_hidden=True)
+
+
+async def test_vehicles_are_shared_moved_and_removed(running: Running) -> None:
+    """Two users can share a vehicle and its sessions; a vehicle that moved or was removed is unknown at its old user."""
+    async with running(users=2, vehicles=1, sessions_per_vehicle=3) as call:
+        sim, first = call.sim, call.sim.vehicles[0]
+        shared = sim.share_vehicle(first)
+        assert (shared.vehicle_id, sim.total_sessions()) == (first.vehicle_id, 3)
+        assert sim.insert(first) in (await call.sessions(shared)).json["items"]
+        with pytest.raises(ValueError, match="already"):
+            sim.share_vehicle(first, shared.user_id)
+        moved = sim.move_vehicle(first)
+        assert sim.vehicles == [shared, moved]
+        assert sim.truth(moved) == sim.truth(shared)
+        assert (await call.get(f"{call.vehicle(first)}/sessions/current")).status == 404
+        sim.remove_vehicle(moved)
+        assert (await call.get(f"{call.org}/users/{moved.user_id}/electric-vehicles")).json == []
+
+
 def test_ties_are_listed_by_id() -> None:
     """Sessions with equal plug-in times are listed by id."""
     rows = [{"id": name, "plug_in_time": "2026-01-05T00:00:00Z"} for name in "bac"]

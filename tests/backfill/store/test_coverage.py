@@ -22,7 +22,7 @@ USER = UUID(int=1)
 _READS = """
 CREATE OR REPLACE TEMP TABLE arrow_reads (
     task INTEGER, user_id UUID, vehicle_id UUID, from_date DATE, to_date DATE, include_hidden BOOLEAN,
-    completeness VARCHAR, settle_to DATE, fetched_at TIMESTAMPTZ
+    completeness VARCHAR, settle_to DATE, fetched_at TIMESTAMPTZ, "count" BIGINT
 );
 CREATE OR REPLACE TEMP TABLE arrow_unsettled (task INTEGER, day DATE);
 CREATE OR REPLACE TEMP TABLE absent (task INTEGER, day DATE);
@@ -40,6 +40,7 @@ class Read:
     settle_to: int | None
     unsettled: list[int | None]
     absent: list[int]
+    is_empty: bool = False
 
 
 @st.composite
@@ -55,6 +56,7 @@ def reads(draw: st.DrawFn) -> Read:
         settle_to=draw(st.none() | st.integers(-2, DAYS + 1)),
         unsettled=draw(st.lists(st.none() | inside, max_size=1) | st.lists(inside, max_size=3)),
         absent=draw(st.lists(inside, max_size=2)),
+        is_empty=draw(st.booleans()),
     )
 
 
@@ -75,7 +77,7 @@ def write(con: duckdb.DuckDBPyConnection, batch: list[Read], at: datetime) -> No
     con.execute(_READS)
     for task, read in enumerate(batch):
         con.execute(
-            "INSERT INTO arrow_reads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO arrow_reads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 task,
                 USER,
@@ -86,6 +88,7 @@ def write(con: duckdb.DuckDBPyConnection, batch: list[Read], at: datetime) -> No
                 "verified" if read.is_proven else "unproven",
                 None if read.settle_to is None else day(read.settle_to),
                 at,
+                0 if read.is_empty else 3,
             ],
         )
         for number in read.unsettled:
@@ -107,8 +110,12 @@ class Model:
         window = range(read.window[0], read.window[1] + 1)
         for number in window:
             key = (read.vehicle, read.include_hidden, number)
-            was_settled = self.days.get(key, (False, at))[0]
+            was_settled, read_at = self.days.get(key, (False, at))
             settles = read.settle_to is not None and number <= read.settle_to
+            if settles and read.is_empty and read.settle_to is not None:
+                # An earlier read had to be as late, too.
+                age = at.date() - day(read.settle_to)
+                settles = read_at.date() < at.date() and day(number) <= read_at.date() - age
             self.days[key] = (was_settled or settles, at)
         unsettled = {*read.absent, *(window if None in read.unsettled else read.unsettled)}
         for (vehicle, is_hidden, number), (_, read_at) in self.days.items():
@@ -123,7 +130,7 @@ def test_spans_say_what_a_model_of_days_says(con: duckdb.DuckDBPyConnection, his
     con.execute("DELETE FROM coverage")
     model, at = Model(), datetime(2026, 3, 1, tzinfo=UTC)
     for read in history:
-        at += timedelta(hours=1)
+        at += timedelta(hours=10)
         write(con, [read], at)
         model.write(read, at)
     found: dict[tuple[int, bool, int], tuple[bool, datetime]] = {}

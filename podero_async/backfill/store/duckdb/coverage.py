@@ -12,19 +12,32 @@ _PAIR = "user_id, vehicle_id"
 
 _READS = f"""
 CREATE OR REPLACE TEMP TABLE proven_reads AS
-SELECT task, {_PAIR}, include_hidden, from_date, least(to_date, fetched_at::DATE) AS to_date, settle_to, fetched_at
+SELECT task, {_PAIR}, include_hidden, from_date, least(to_date, fetched_at::DATE) AS to_date, settle_to, fetched_at,
+    "count" = 0 AS is_empty
 FROM arrow_reads WHERE completeness <> 'unproven' AND from_date <= fetched_at::DATE
 """
+# A list may be empty for a night by the server's fault, and rows that were never stored cannot be absent. So a read without
+# a session settles only days that a read of an earlier day could have settled, had it had one: that read's last final day
+# is as long before it as `settle_to` is before this one.
 _FACTS = f"""
 CREATE OR REPLACE TEMP TABLE facts AS
 SELECT {_PAIR}, include_hidden, from_date, to_date, is_settled, read_at, false AS is_new
 FROM coverage SEMI JOIN proven_reads USING ({_PAIR})
 UNION ALL
 SELECT {_PAIR}, include_hidden, from_date, least(to_date, settle_to), true, fetched_at, true
-FROM proven_reads WHERE settle_to >= from_date
+FROM proven_reads WHERE settle_to >= from_date AND NOT is_empty
 UNION ALL
-SELECT {_PAIR}, include_hidden, greatest(from_date, coalesce(settle_to + 1, from_date)), to_date, false, fetched_at, true
-FROM proven_reads WHERE settle_to IS NULL OR settle_to < to_date
+SELECT r.user_id, r.vehicle_id, r.include_hidden, greatest(c.from_date, r.from_date),
+    least(c.to_date, r.to_date, r.settle_to, read_at::DATE - date_diff('day', settle_to, fetched_at::DATE)::INTEGER) AS settled,
+    true, fetched_at, true
+FROM coverage c JOIN proven_reads r USING ({_PAIR}, include_hidden)
+WHERE is_empty AND settle_to IS NOT NULL AND NOT is_settled AND read_at::DATE < fetched_at::DATE
+    AND settled >= greatest(c.from_date, r.from_date)
+UNION ALL
+SELECT {_PAIR}, include_hidden,
+    CASE WHEN is_empty THEN from_date ELSE greatest(from_date, coalesce(settle_to + 1, from_date)) END,
+    to_date, false, fetched_at, true
+FROM proven_reads WHERE is_empty OR settle_to IS NULL OR settle_to < to_date
 """
 _UNSETTLED = f"""
 CREATE OR REPLACE TEMP TABLE unsettled AS

@@ -1,0 +1,110 @@
+"""What a run may ask for at most, by the rules of coverage, day by day and without any cleverness."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from math import ceil
+
+import attrs
+
+from podero_async import VehicleRef
+from tests.year.invariants import Snapshot
+from tests.year.recorder import Recorder
+from tests.year.world import DAY
+
+_FULL_PAGE = 200
+_NEW_ROWS = 150  # of a page at least; the others overlap with the page before
+
+
+@attrs.frozen
+class Call:
+    """The settings of one call of `backfill`."""
+
+    from_date: date
+    to_date: date
+    include_hidden: bool
+    settle_days: int
+    fresh_for: timedelta
+    started: datetime
+    """By the local clock."""
+
+    @property
+    def today(self) -> date:
+        return self.started.astimezone(UTC).date()
+
+    @property
+    def last(self) -> date:
+        return min(self.to_date, self.today)
+
+
+def most_requests(
+    call: Call, before: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
+) -> Counter[str]:
+    """Return how many requests of each kind a run takes at most, apart from repeated ones.
+
+    Args:
+        call: The run.
+        before: The store before the run.
+        recorder: The reads that the run has committed.
+        pairs: The vehicles of the run.
+        users: Users with vehicles, if the run discovers its fleet.
+    """
+    pairs = set(pairs)
+    # A page of ten users may be a page of a server that pages by ten.
+    most = Counter({"users": 2, "vehicles": users} if users else {})
+    for pair in pairs:
+        for first, last in _needs(call, before, pair):
+            most["windows"] += 1
+            most["current sessions"] += _asks_current(call, before, pair, first, last)
+    vehicles = recorder.doubted | {row.vehicle_id for row in before.rows if row.absent_at is not None}
+    doubted = {pair for pair in pairs if pair.vehicle_id in vehicles}
+    owners = {(row.user_id, row.vehicle_id) for row in before.rows if row.vehicle_id in vehicles}
+    most["confirming reads"] = len(doubted) + len(owners)
+    for read in recorder.reads:
+        if len(read.sessions) >= _FULL_PAGE:
+            most["later pages"] += ceil(len(read.sessions) / _NEW_ROWS) + 1
+    return most
+
+
+def _state(call: Call, before: Snapshot, pair: VehicleRef, day: date) -> str:
+    flags = (True,) if call.include_hidden else (True, False)
+    keys = [(pair, flag, day) for flag in flags if (pair, flag, day) in before.is_settled]
+    if any(before.is_settled[key] for key in keys):
+        return "settled"
+    ages = [call.started - before.read_at[key] for key in keys]
+    if any(timedelta() <= age <= call.fresh_for for age in ages):
+        return "fresh"
+    return "stale" if keys else "missing"
+
+
+def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, date]]:
+    """Return the spans of days to read."""
+    days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
+    for first, last in before.failed.get(pair, ()):
+        days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
+    days |= {day for each, _, day in before.is_settled if each == pair and day <= call.last}
+    needed = {day for day in days if _state(call, before, pair, day) in {"stale", "missing"}}
+    for row in before.rows:
+        if row.absent_at is not None and row.vehicle_id == pair.vehicle_id:
+            needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}
+    spans: list[tuple[date, date]] = []
+    for day in sorted(needed):
+        if spans and spans[-1][1] + DAY == day:
+            spans[-1] = (spans[-1][0], day)
+        else:
+            spans.append((day, day))
+    return spans
+
+
+def _asks_current(call: Call, before: Snapshot, pair: VehicleRef, first: date, last: date) -> bool:
+    """Return whether a read of a span may ask for the session that is going on: a week of days, or once a week."""
+    days = [first + number * DAY for number in range((last - first).days + 1)]
+    unsettled = [day for day in days if _state(call, before, pair, day) != "settled"]
+    if not unsettled:
+        return False
+    final = (call.started.astimezone(UTC) - timedelta(days=call.settle_days + 1)).date()
+    overdue = (final - unsettled[0]).days + 1
+    is_turn = (call.today.toordinal() + int(str(pair.vehicle_id)[-4:], 16)) % 7 == 0
+    return overdue >= 7 or (overdue >= 1 and is_turn)
