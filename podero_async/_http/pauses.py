@@ -31,9 +31,9 @@ class LongPauses:
         """Return the time before which no request of a method is sent, on the clock of the event loop."""
         return self._blocked_until[method]
 
-    def record(self, error: ApiError) -> None:
-        """Record the pause that a response asks for, if it exceeds the maximum."""
-        if asks_for_long_pause(error, self.max_pause_s):
+    def record(self, error: ApiError, max_pause_s: float | None = None) -> None:
+        """Record the pause that a response asks for, if it exceeds a maximum, by default that of the limiter."""
+        if asks_for_long_pause(error, self.max_pause_s if max_pause_s is None else max_pause_s):
             wait_s = error.retry_after or 0.0
             until = asyncio.get_running_loop().time() + wait_s
             self._blocked_until[error.method] = max(self._blocked_until[error.method], until)

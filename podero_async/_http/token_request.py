@@ -13,6 +13,7 @@ from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.pauses import LongPauses
 from podero_async._http.response import api_error
 from podero_async._http.session import USER_AGENT, HttpSession
+from podero_async.errors import ApiError
 
 __all__ = ["TokenRequestSender"]
 
@@ -53,9 +54,7 @@ class TokenRequestSender:
                 "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_BYTES
             )
             if is_server_fault(response.status) or is_retryable_status(response.status):
-                error = api_error(response)
-                self._pauses.record(error)
-                raise error
+                raise api_error(response)
             if response.status != _OK:
                 return TokenResponse(response.status, response.error_body(), response.request_id)
             with response:
@@ -63,4 +62,9 @@ class TokenRequestSender:
                 decode_json(body)  # invalid JSON is retryable, as in every other call
             return TokenResponse(_OK, body, response.request_id)
 
-        return await self._retrier.run(attempt, RequestStats())
+        try:
+            return await self._retrier.run(attempt, RequestStats())
+        except ApiError as error:
+            if error.attempts:  # else it comes from an earlier pause
+                self._pauses.record(error, 0.0)  # so that the next call does not send one before its time
+            raise

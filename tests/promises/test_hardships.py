@@ -290,6 +290,29 @@ async def test_a_token_endpoint_without_a_token_ends_a_fleet_fetch(response: dic
     assert len(asked) <= 3, "those that had begun before the fetch ended"
 
 
+@pytest.mark.leaping
+async def test_calls_that_cannot_wait_send_no_token_request_before_its_time() -> None:
+    """If the token endpoint asks for 7 s, calls with `max_elapsed=1` fail with the seconds that are left, then one is sent."""
+    requests = []
+
+    async def handler(request: web.Request) -> web.Response:
+        requests.append(request.method)
+        if len(requests) == 1:
+            return web.json_response({}, status=429, headers={"Retry-After": "7"})
+        return web.json_response({"access_token": "a"} if request.method == "POST" else [])
+
+    policy = RetryPolicy(max_elapsed=1.0)
+    async with serving(handler) as origin:
+        async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, retry=policy) as client:
+            for left_s in (7, 7, 4, 1):
+                with pytest.raises(RateLimitError) as caught:
+                    await client.electric_vehicles(USER)
+                assert caught.value.retry_after == pytest.approx(left_s, abs=0.5)
+                await asyncio.sleep(3 if left_s < 7 or caught.value.attempts == 0 else 0)
+            assert await client.electric_vehicles(USER) == []
+    assert requests == ["POST", "POST", "GET"]
+
+
 async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
     """A call whose attempts end in 401, 503, 401 and 200 succeeds."""
     statuses, tokens = [401, 503, 401, 200], iter("abcdef")
