@@ -64,7 +64,7 @@ async def test_a_snapshot_of_an_outage(call: Call, served: PoderoSimulator, path
 
 @pytest.mark.slow
 async def test_a_snapshot_of_an_interrupted_run(served: PoderoSimulator, path: Path, copy: Path) -> None:
-    """A run that a signal ends writes a snapshot of what it has committed."""
+    """If a signal ends a run, the snapshot has the batches that were committed."""
     served.add_fault(Fault(kind="hang", seconds=60, nth=range(6, 100), endpoint="sessions"))
     process = await start(*whole_fleet(served, path), f"--snapshot={copy}")
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""A process that is out of file descriptors gets the errors of the library, and commands say what is wrong."""
+"""A process without free file descriptors gets the errors of the library, and commands say what is wrong."""
 
 from __future__ import annotations
 
