@@ -1,4 +1,4 @@
-"""A process without free file descriptors gets the errors of the library, and commands say what is wrong."""
+"""If no file descriptor is free, calls raise the errors of the library, and commands say which limit was reached."""
 
 from __future__ import annotations
 
