@@ -1,6 +1,7 @@
 """The DuckDB backend of a store: a file that one process opens, with all SQL in this package.
 
-Import direction: `backend` > `runs`, `upsert`, `export` > `connection` > `migrations` > `roster` > `queries`, `columns` >
+Import direction: `backend` > `comparison` > `runs`, `upsert`, `export`, `forgotten`, `vehicles`, `batch_builder` > `snapshot` >
+`absence` > `connection`, `interruptible`, `changes`, `work` > `files`, `migrations` > `queries`, `columns`, `coverage` >
 `schema`. DuckDB and Arrow are imported in this package only.
 """
 
