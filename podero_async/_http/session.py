@@ -56,8 +56,8 @@ class HttpSession:
         *,
         large_bodies: LargeBodies | None = None,
     ) -> None:
-        # glibc returns the memory of each body to the system and requests it again for the next one: 3 page faults for a
-        # page of 10 sessions, 20 for one of 199, a tenth of the time. After this it keeps up to 2 MiB.
+        # glibc returns the memory of each body to the system and requests it again for the next one: 3 page faults (16 us)
+        # for a page of 10 sessions, 20 (36 us) for one of 199. After this it keeps up to 2 MiB.
         bytes(_KEPT_BYTES)
         self._connections = _Connections(session)
         self._large_bodies = large_bodies or LargeBodies()
