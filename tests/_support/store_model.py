@@ -108,11 +108,18 @@ class StoreModel:
     """The expected content of the four tables that batches change."""
 
     roster: set[VehicleRef]
+    known: set[VehicleRef]
+    """The vehicles of the last discovery that have not gone."""
     sessions: dict[UUID, StoredRow] = attrs.field(factory=dict)
     receipts: list[Record] = attrs.field(factory=list)
     failures: list[Record] = attrs.field(factory=list)
     rejected: list[Record] = attrs.field(factory=list)
     newest: datetime | None = None
+
+    @property
+    def present(self) -> set[VehicleRef]:
+        """The users of vehicles, as far as they are known."""
+        return self.roster | self.known
 
     def commit_time(self, now: datetime) -> datetime:
         """Return the expected time of a commit: later than all earlier ones."""
@@ -143,7 +150,7 @@ class StoreModel:
             return "new"
         if (
             stored.row.vehicle_id == row.vehicle_id
-            and stored.pair in self.roster
+            and stored.pair in self.present
             and not stored.absent_at
             and not stored.withdrawn_at
         ):
@@ -164,7 +171,7 @@ class StoreModel:
         absent: set[UUID] = set()
         for read in reads:
             for id_, stored in self.sessions.items():
-                is_due = stored.user_id == read.item.vehicle.user_id or stored.pair not in self.roster
+                is_due = stored.user_id == read.item.vehicle.user_id or stored.pair not in self.present
                 if (
                     read.is_proven
                     and is_due

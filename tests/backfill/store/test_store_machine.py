@@ -105,7 +105,8 @@ class StoreMachine(Machine):
         self.now = datetime(2026, 6, 4, tzinfo=UTC)
         self.fleet: dict[UUID, Listed] = {}
         self.roster = set(PAIRS)
-        self.model = StoreModel(self.roster)
+        self.known = set(PAIRS)
+        self.model = StoreModel(self.roster, self.known)
         self.follower = Follower()
         self.counts: Counter[str] = Counter()
         self.item = 0
@@ -119,7 +120,7 @@ class StoreMachine(Machine):
     def _open(self) -> None:
         self.runner.run(self.store.__aenter__())
         self._call(absence.start)
-        self._call(_fill_roster, self.roster)
+        self._call(_fill_roster, self.roster, self.known)
 
     def _tick(self) -> datetime:
         self.now += timedelta(seconds=1)
@@ -164,11 +165,13 @@ class StoreMachine(Machine):
     def remove(self, which: int) -> None:
         del self.fleet[list(self.fleet)[which % len(self.fleet)]]
 
-    @rule(pair=st.integers(0, len(PAIRS) - 1))
-    def leave_or_return(self, pair: int) -> None:
-        """Remove a vehicle of a user from the roster, or add it again."""
+    @rule(pair=st.integers(0, len(PAIRS) - 1), has_gone=st.booleans())
+    def leave_or_return(self, pair: int, has_gone: bool) -> None:
+        """Remove a vehicle of a user from the roster, and perhaps record that it has gone; or add it again."""
         self.roster ^= {PAIRS[pair]}
-        self._call(_fill_roster, self.roster)
+        self.known -= {PAIRS[pair]} if has_gone else set()
+        self.known |= self.roster
+        self._call(_fill_roster, self.roster, self.known)
 
     @rule(hours=st.sampled_from([-48, -1, 1, 48]))
     def jump(self, hours: int) -> None:
@@ -227,8 +230,8 @@ class StoreMachine(Machine):
         self._check_items(items, suspects)
         if number in {0, 1}:
             self.show(number, number, 0, 0, 10.0, is_hidden=False, user=None)
-        left = [item for item in items if item.vehicle not in self.roster]
-        there = [item for item in items if item.vehicle in self.roster]
+        left = [item for item in items if item.vehicle not in self.model.present]
+        there = [item for item in items if item.vehicle in self.model.present]
         outcomes = [self._read(item, fault) for item, fault in zip(there, faults, strict=False)]
         at = self._tick()
         self._call(write_batch, self._batch(outcomes), at)
@@ -244,7 +247,9 @@ class StoreMachine(Machine):
     def _check_items(self, items: list[WorkItem], suspects: dict[UUID, datetime]) -> None:
         rows = [self.model.sessions[id_] for id_ in suspects]
         vehicles = {stored.row.vehicle_id for stored in rows}
-        expected = {stored.pair for stored in rows} | {pair for pair in self.roster if pair.vehicle_id in vehicles}
+        expected = {stored.pair for stored in rows} | {
+            each for each in self.model.present if each.vehicle_id in vehicles
+        }
         assert {item.vehicle for item in items} == expected
         assert len({item.number for item in items}) == len(items)
         for item in items:
@@ -335,6 +340,8 @@ class StoreMachine(Machine):
 
     def finish(self) -> None:
         """Read and confirm everything: the live rows are those of the server, and the consumer has the table."""
+        self.known &= self.roster
+        self._call(_fill_roster, self.roster, self.known)
         everything = Window(FIRST - ONE_DAY, FIRST + DAYS * ONE_DAY, include_hidden=True)
         for _ in range(2):
             outcomes = [self._read(WorkItem(number, pair, everything), "") for number, pair in enumerate(self.roster)]
@@ -405,7 +412,11 @@ def _start_run(con: duckdb.DuckDBPyConnection) -> None:
     )
 
 
-def _fill_roster(con: duckdb.DuckDBPyConnection, roster: set[VehicleRef]) -> None:
+def _fill_roster(con: duckdb.DuckDBPyConnection, roster: set[VehicleRef], known: set[VehicleRef]) -> None:
+    con.execute("DELETE FROM vehicles")
+    for pair in PAIRS:
+        gone_since = None if pair in known else datetime(2026, 6, 1, tzinfo=UTC)
+        con.execute("INSERT INTO vehicles VALUES (?, ?, now(), now(), ?)", [pair.user_id, pair.vehicle_id, gone_since])
     con.execute("CREATE OR REPLACE TEMP TABLE roster (user_id UUID, vehicle_id UUID)")
     for pair in roster:
         con.execute("INSERT INTO roster VALUES (?, ?)", [pair.user_id, pair.vehicle_id])

@@ -64,10 +64,13 @@ def test_a_vehicle_that_two_users_list_keeps_the_user_of_its_rows(store: Written
 def test_a_session_that_only_another_user_lists_changes_its_user(store: WrittenStore) -> None:
     """A row whose user's read no longer returned it takes the other user of the vehicle, and is not withdrawn."""
     store.roster((1, 1), (2, 1))
-    store.write(Read(1, [wire_row(1)], user=1))
-    store.write(Read(1, [], user=1))
-    assert store.write(Read(1, [wire_row(1)], user=2)) == Written(changed=1)
-    assert store.query("SELECT user_id, changed_at, absent_at FROM sessions") == [(_uuid(2), store.at, None)]
+    store.write(Read(1, [wire_row(1), wire_row(2)], user=1))
+    store.write(Read(1, [wire_row(2)], user=1))
+    assert store.write(Read(1, [wire_row(1), wire_row(2)], user=2)) == Written(changed=1, unchanged=1)
+    assert store.query("SELECT user_id, changed_at, absent_at FROM sessions ORDER BY id") == [
+        (_uuid(2), store.at, None),
+        (_uuid(1), START, None),
+    ]
 
 
 def test_a_vehicle_that_moves_to_another_user_takes_its_rows_along(store: WrittenStore) -> None:
@@ -77,6 +80,19 @@ def test_a_vehicle_that_moves_to_another_user_takes_its_rows_along(store: Writte
     store.roster((2, 1))
     assert store.write(Read(1, [wire_row(1)], user=2)) == Written(changed=1)
     assert store.query("SELECT user_id, changed_at FROM sessions") == [(_uuid(2), store.at)]
+
+
+@pytest.mark.parametrize("has_gone", [False, True])
+def test_a_run_over_some_vehicles_keeps_the_users_of_others(store: WrittenStore, has_gone: bool) -> None:
+    """If a run does not read the row's user, but the last discovery has listed this user's vehicle, the row keeps the user."""
+    store.roster((2, 1))
+    gone_since = START if has_gone else None
+    store.con.execute("INSERT INTO vehicles VALUES (?, ?, now(), now(), ?)", [_uuid(1), _uuid(1), gone_since])
+    store.write(Read(1, [wire_row(1), wire_row(2)], user=1))
+    assert store.write(Read(1, [wire_row(1)], user=2)) == (Written(changed=1) if has_gone else Written(unchanged=1))
+    assert store.numbers("absent_at IS NOT NULL") == [2] * has_gone
+    vehicles = {item.vehicle for item in store.confirming()}
+    assert vehicles == ({Read(1, [], user=user).ref for user in (1, 2)} if has_gone else set())
 
 
 # --- the time of a change ----------------------------------------------------------------------------------------------

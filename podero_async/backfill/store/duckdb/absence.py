@@ -6,6 +6,8 @@
 4. `conclude` withdraws the rows that are still absent.
 """
 
+# ruff: noqa: S608 - the SQL is composed of constants of this module; values are bound
+
 from __future__ import annotations
 
 from collections.abc import Collection
@@ -19,7 +21,12 @@ from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.connection import transaction
 from podero_async.models import VehicleRef
 
-__all__ = ["absent_share", "conclude", "confirming_items", "find_absent", "start"]
+__all__ = ["PRESENT", "absent_share", "conclude", "confirming_items", "find_absent", "start"]
+
+PRESENT = """(
+    SELECT user_id, vehicle_id FROM roster UNION ALL SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NULL
+)"""
+"""The users of a vehicle: those of the run, and those of the last discovery, since a run may read only some vehicles."""
 
 _START = """
 CREATE OR REPLACE TEMP TABLE suspects (id UUID, user_id UUID, vehicle_id UUID, day DATE, absent_at TIMESTAMPTZ);
@@ -37,7 +44,9 @@ WHERE s.withdrawn_at IS NULL AND (r.include_hidden OR NOT s.is_hidden) AND r.com
   AND s.rowid NOT IN (SELECT pos FROM found)
 """
 # While its own user has the vehicle, only a read as this user has to return a row.
-_KEEP_OTHERS = "DELETE FROM absent a USING roster WHERE NOT is_own AND a.user_id = roster.user_id AND a.vehicle_id = roster.vehicle_id"
+_KEEP_OTHERS = f"""
+DELETE FROM absent a USING {PRESENT} p WHERE NOT is_own AND a.user_id = p.user_id AND a.vehicle_id = p.vehicle_id
+"""
 # The server still has a row that could not be read; without an id, it may be any row of the read.
 _MAYBE_REJECTED = """
 CREATE OR REPLACE TEMP TABLE maybe_rejected AS
@@ -79,10 +88,10 @@ INSERT INTO suspects
 SELECT id, user_id, vehicle_id, plug_in_time::DATE, absent_at FROM sessions
 WHERE absent_at IS NOT NULL AND ($include_hidden OR NOT is_hidden) AND vehicle_id IN (SELECT vehicle_id FROM roster)
 """
-_CONFIRMING = """
+_CONFIRMING = f"""
 INSERT INTO confirming
 SELECT $first - 1 + row_number() OVER (ORDER BY vehicle_id, user_id), user_id, vehicle_id, from_date, to_date FROM (
-    SELECT user_id, vehicle_id FROM roster SEMI JOIN suspects USING (vehicle_id)
+    SELECT user_id, vehicle_id FROM {PRESENT} SEMI JOIN suspects USING (vehicle_id)
     UNION SELECT user_id, vehicle_id FROM suspects
 ) JOIN (
     SELECT vehicle_id, min(from_date) AS from_date, max(to_date) AS to_date FROM (

@@ -15,7 +15,7 @@ import duckdb
 
 from podero_async.backfill._report import Written
 from podero_async.backfill.store.duckdb import coverage
-from podero_async.backfill.store.duckdb.absence import find_absent
+from podero_async.backfill.store.duckdb.absence import PRESENT, find_absent
 from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
@@ -44,9 +44,9 @@ _FLAGS = f""", s.pos, s.user_id AS own_user_id, s.absent_at IS NOT NULL AS is_ab
 """
 _STORED = "LEFT JOIN (SELECT s.*, pos FROM sessions s JOIN found f ON s.rowid = f.pos) s ON s.id = i.id"
 # If two users list a vehicle, its rows keep their user while the reads of this user return them.
-_KEEP_USER = """
-UPDATE incoming SET user_id = own_user_id, is_changed = differs FROM roster r
-WHERE may_keep_user AND r.user_id = own_user_id AND r.vehicle_id = incoming.vehicle_id
+_KEEP_USER = f"""
+UPDATE incoming SET user_id = own_user_id, is_changed = differs FROM {PRESENT} p
+WHERE may_keep_user AND p.user_id = own_user_id AND p.vehicle_id = incoming.vehicle_id
 """
 _COUNT = """
 SELECT count(*) FILTER (is_changed), count(*) FILTER (NOT is_changed), count(*) FILTER (is_absent AND NOT is_changed),
