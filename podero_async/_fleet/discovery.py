@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import partial
+from uuid import UUID
 
 import attrs
 
@@ -22,7 +22,7 @@ from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, PoderoError
 from podero_async.models import User, VehicleFailure, VehicleRef
 
-__all__ = ["all_users", "all_vehicles", "discover"]
+__all__ = ["all_users", "all_vehicles", "discover", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
 _OVERLAP = 5  # rows
@@ -151,10 +151,9 @@ async def discover(
             except CompletenessError as error:
                 incomplete = error
 
-    vehicles_of = partial(_vehicles_of, endpoints, stats)
     async with (
         aclosing(owners()) as users,
-        aclosing(map_as_completed(vehicles_of, users, ahead=ahead)) as lists,
+        aclosing(map_as_completed(lambda user: vehicles_of(endpoints, stats, user.id), users, ahead=ahead)) as lists,
     ):
         async for vehicles in lists:
             for vehicle in vehicles:
@@ -163,20 +162,21 @@ async def discover(
         raise incomplete
 
 
-async def _vehicles_of(
-    endpoints: Endpoints, stats: RequestStats, user: User
+async def vehicles_of(
+    endpoints: Endpoints, stats: RequestStats, user_id: UUID
 ) -> list[VehicleRef] | list[VehicleFailure]:
+    """Return a user's vehicles, or the failure of their list; a failure that every call would share is raised."""
     own = RequestStats()
     try:
-        vehicles = await endpoints.electric_vehicles(user.id, own)
+        vehicles = await endpoints.electric_vehicles(user_id, own)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
-        return [failure_of(user.id, None, error, own)]
+        return [failure_of(user_id, None, error, own)]
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
-    return [VehicleRef(user_id=user.id, vehicle_id=vehicle.id) for vehicle in vehicles]
+    return [VehicleRef(user_id=user_id, vehicle_id=vehicle.id) for vehicle in vehicles]
 
 
 async def all_vehicles(endpoints: Endpoints, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:

@@ -43,6 +43,7 @@ async def backfill(
     include_hidden: bool = False,
     settle_days: int = 30,
     fresh_for: timedelta = DEFAULT_FRESH_FOR,
+    only_failed: bool = False,
     shard: Shard | None = None,
     bounds: Bounds = DEFAULT_BOUNDS,
     stop: asyncio.Event | None = None,
@@ -72,6 +73,8 @@ async def backfill(
         settle_days: Days after the end of a day until a read settles it. A session that lasts longer is still found if
             the API shows it as the vehicle's current session.
         fresh_for: How long a provisional day is not read again.
+        only_failed: Whether to read only vehicles whose last read failed or was not proven complete, and the vehicles of
+            users whose list failed. The fleet is not discovered.
         shard: Restricts the run to one shard of the vehicles.
         bounds: Shares of vehicles and sessions beyond which the run ends with an alarm.
         stop: If this event is set, the run commits the received outcomes, cancels the other reads and ends.
@@ -96,9 +99,11 @@ async def backfill(
         fresh_for=fresh_for,
         started=now(),
     )
+    if only_failed and vehicles is not None:
+        raise ValueError("only_failed reads the store's failed vehicles: give no other ones")
     progress = progress or Progress()
     progress.watch(limiter_of(client))
-    planner = Planner(client, store, settings, shard, progress, bounds, limits)
+    planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed)
     window = Window(from_date, to_date, include_hidden)
     return await _Backfill(planner, window, now).run_until_done(vehicles, stop or asyncio.Event())
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import UTC, date, datetime
+from uuid import UUID
 
 import attrs
 
 from podero_async._client import PoderoClient
 from podero_async._failures import is_outage_sign
 from podero_async._fleet.budget import MemoryBudget
-from podero_async._fleet.discovery import discover
+from podero_async._fleet.discovery import discover, vehicles_of
 from podero_async._fleet.fetch import fetch_or_fail
 from podero_async._fleet.vehicle import UndecodedSessions
 from podero_async._fleet.worker_pool import Outcome, WorkerPool
@@ -27,7 +28,7 @@ from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.errors import PoderoError
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["ItemReader", "discover_fleet", "is_down", "limiter_of", "owner_of", "read_windows"]
+__all__ = ["ItemReader", "discover_fleet", "is_down", "limiter_of", "list_vehicles_of", "owner_of", "read_windows"]
 
 _MAX_UNANSWERED = 10  # then the run asks no more, since each such request takes as long as its retries
 
@@ -52,6 +53,13 @@ def is_down(client: PoderoClient) -> bool:
 def discover_fleet(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of the organization, and a failure for each user with a failed vehicle list."""
     return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling)  # noqa: SLF001
+
+
+async def list_vehicles_of(
+    client: PoderoClient, user_id: UUID, stats: RequestStats
+) -> list[VehicleRef] | list[VehicleFailure]:
+    """Return a user's vehicles, or the failure of their list."""
+    return await vehicles_of(client._bulk_endpoints, stats, user_id)  # noqa: SLF001
 
 
 def server_time(client: PoderoClient) -> datetime | None:

@@ -12,7 +12,7 @@ from podero_async._client import PoderoClient
 from podero_async._failures import is_outage_sign
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import vanished_alarm
-from podero_async.backfill._client_access import discover_fleet, owner_of
+from podero_async.backfill._client_access import discover_fleet, list_vehicles_of, owner_of
 from podero_async.backfill._report import BackfillPlan, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Bounds, Limits, Run, RunSettings, StoreOwner
@@ -128,12 +128,14 @@ class Planner:
     progress: Progress
     bounds: Bounds
     limits: Limits
+    only_failed: bool = False
 
     async def plan_run(self, vehicles: Vehicles) -> Run:
         """Store the record of a new run, and plan its work items."""
         incomplete = await self.list_vehicles(vehicles)
         backend, progress = self.store.backend, self.progress
-        if vehicles is None:
+        is_of_fleet = vehicles is None and not self.only_failed
+        if is_of_fleet:
             found = await backend.record_fleet(
                 self.shard, self.settings.started, self.bounds.max_vanished, is_complete=incomplete is None
             )
@@ -141,16 +143,19 @@ class Planner:
             progress.alarms += vanished_alarm(found, self.bounds)
         if incomplete is not None:
             progress.alarms.append(f"some users may be missing, and their vehicles with them: {incomplete}")
-        scope = "the fleet" if vehicles is None else "a list of vehicles"
+        scope = "the fleet" if is_of_fleet else "failed vehicles" if self.only_failed else "a list of vehicles"
         if self.shard is not None:
             scope += f", shard {self.shard}"
-        run = await backend.start_run(self.settings, scope, is_of_fleet=vehicles is None)
+        run = await backend.start_run(self.settings, scope, is_of_fleet=is_of_fleet)
         progress.vehicles, progress.tasks, progress.skipped = run.vehicles, run.work_items, run.skipped
         return run
 
     async def list_vehicles(self, vehicles: Vehicles) -> CompletenessError | None:
         """Fill the roster with the vehicles of the call; return the error if the list of users is incomplete."""
         await check_owner(self.store, owner_of(self.client))  # before the first request
+        if self.only_failed:
+            await self._fill_roster(self._failed())
+            return None
         if vehicles is not None:
             await self._fill_roster(_as_stream(vehicles))
             return None
@@ -161,6 +166,15 @@ class Planner:
             )
             self.progress.count_failure(failed, is_outage=False)
         return incomplete
+
+    async def _failed(self) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+        """Yield the vehicles that failed, and list those of users with a failed list again."""
+        for user_id, vehicle_id in await self.store.backend.failed():
+            if vehicle_id is not None:
+                yield VehicleRef(user_id=user_id, vehicle_id=vehicle_id)
+            else:
+                for found in await list_vehicles_of(self.client, user_id, self.progress):
+                    yield found
 
     async def _discover(self) -> CompletenessError | None:
         """Fill the roster with all vehicles that are found; return the error if the list of users is incomplete."""

@@ -449,6 +449,26 @@ async def test_failures_are_stored_retried_and_removed(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+async def test_a_run_over_failed_vehicles_reads_only_these(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """`only_failed` reads the vehicles that failed, and the vehicles of users whose list failed; it lists no fleet."""
+    sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[4]))
+    sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
+    async with SessionStore(path) as store:
+        first = await backfill(client, store, FIRST, LAST, now=clock)
+        assert first.failed == 2
+        sim.clear_faults()
+        before = sim.counts.requests.copy()
+        report = await backfill(client, store, FIRST, LAST, only_failed=True, now=clock)
+        assert (report.is_clean, report.done, report.skipped) == (True, 12 - first.done, 0)
+        asked = sim.counts.requests - before
+        assert (asked["users"], asked["vehicles"], asked["sessions"]) == (0, 1, report.done)
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+        with pytest.raises(ValueError, match="only_failed"):
+            await backfill(client, store, FIRST, LAST, only_failed=True, vehicles=sim.vehicles, now=clock)
+
+
 async def test_known_vehicles_of_a_user_that_cannot_be_listed_are_read(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -87,6 +87,9 @@ class StoreBackend(Protocol):
     async def add_to_roster(self, vehicles: list[VehicleRef], failures: list[VehicleFailure]) -> None:
         """Add vehicles; if a user's vehicle list failed, add the user's known vehicles."""
 
+    async def failed(self) -> list[tuple[UUID, UUID | None]]:
+        """Return the users and vehicles of failures, in order; no vehicle stands for a failed list of a user's vehicles."""
+
     async def draft_run(self, settings: RunSettings) -> BackfillPlan:
         """Return the plan of a run over the roster. Nothing is stored."""
 

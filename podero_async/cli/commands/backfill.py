@@ -42,6 +42,7 @@ class Options(shared.StoreOptions):
     from_date: date
     to_date: date
     vehicles: str | None
+    only_failed: bool
     include_hidden: bool
     settle_days: int
     fresh_for: timedelta
@@ -61,6 +62,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_days(add)
     vehicles = "file of user_id,vehicle_id lines or JSON lines; - is stdin (default: all vehicles of the organization)"
     shared.completes_files(add("--vehicles", metavar="FILE", help=vehicles))
+    failed = "only vehicles that failed before, or were not proven complete; the fleet is not listed"
+    add("--only-failed", action="store_true", help=failed)
     shared.add_include_hidden(add)
     settle = "re-read a day until it was read N days after its end (default: %(default)s)"
     add("--settle-days", type=shared.whole_number(0, 36_500), default=30, metavar="N", help=settle)
@@ -88,7 +91,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Run or plan the backfill, and print its report."""
-    _check_days(options)
+    _check_options(options)
     with vehicles_from(options.vehicles, invocation.signals) as vehicles:
         async with shared.client_at_speed(
             options.max_concurrency, options.requests_per_second, invocation.retry
@@ -98,7 +101,9 @@ async def run(options: Options, invocation: Invocation) -> Exit:
             return await _backfill(options, invocation, client, vehicles)
 
 
-def _check_days(options: Options) -> None:
+def _check_options(options: Options) -> None:
+    if options.only_failed and (options.vehicles or options.dry_run):
+        raise UsageError("--only-failed goes neither with --vehicles nor with --dry-run")
     try:
         settings_of(
             options.from_date,
@@ -153,6 +158,7 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         options.from_date,
                         options.to_date,
                         vehicles=vehicles,
+                        only_failed=options.only_failed,
                         include_hidden=options.include_hidden,
                         settle_days=options.settle_days,
                         fresh_for=options.fresh_for,

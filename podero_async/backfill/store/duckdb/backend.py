@@ -117,6 +117,9 @@ class DuckDBBackend:
     ) -> Vanished:
         return await self.call(vehicles.record_fleet, shard, now, max_vanished, is_complete=is_complete)
 
+    async def failed(self) -> list[tuple[UUID, UUID | None]]:
+        return await self.call(vehicles.failed)
+
     async def draft_run(self, settings: RunSettings) -> BackfillPlan:
         return await self.call(work.draft_run, settings)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from uuid import UUID
 
 import duckdb
 
@@ -14,7 +15,7 @@ from podero_async.backfill.store.duckdb.columns import unlisted_table, vehicles_
 from podero_async.backfill.store.duckdb.connection import transaction
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["add_to_roster", "clear_roster", "is_in_roster", "record_fleet"]
+__all__ = ["add_to_roster", "clear_roster", "failed", "is_in_roster", "record_fleet"]
 
 _PAIR = "user_id, vehicle_id"
 _OF_USERS = f"""
@@ -39,6 +40,11 @@ def add_to_roster(con: duckdb.DuckDBPyConnection, vehicles: list[VehicleRef], fa
         con.register("arrow_unlisted", unlisted_table(failures))
         con.execute("INSERT INTO unlisted FROM arrow_unlisted")
         con.execute(f"INSERT INTO roster {_OF_USERS}")
+
+
+def failed(con: duckdb.DuckDBPyConnection) -> list[tuple[UUID, UUID | None]]:
+    """Return the users and vehicles of failures; no vehicle stands for a failed list of a user's vehicles."""
+    return con.execute(f"SELECT DISTINCT {_PAIR} FROM failures ORDER BY vehicle_id, user_id").fetchall()
 
 
 def is_in_roster(con: duckdb.DuckDBPyConnection, vehicle: VehicleRef) -> bool:
