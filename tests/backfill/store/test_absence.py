@@ -185,6 +185,17 @@ def test_rows_that_stay_absent_are_withdrawn(store: WrittenStore) -> None:
     assert store.query("SELECT sessions_withdrawn FROM runs") == [(2,)]
 
 
+def test_a_withdrawn_row_is_not_absent_again(store: WrittenStore) -> None:
+    """A read without a withdrawn row neither marks the row nor leaves its day unsettled."""
+    store.roster((1, 1))
+    store.write(Read(1, [_row(1)]))
+    store.write(Read(1, []))
+    assert store.query("SELECT task, day FROM absent") == [(0, TENTH)]
+    assert store.conclude([item.number for item in store.confirming()]) == 1
+    store.write(Read(1, []))
+    assert (store.numbers(ABSENT), store.query("SELECT task, day FROM absent")) == ([], [])
+
+
 def test_a_row_whose_day_was_corrected_is_found_and_not_withdrawn(store: WrittenStore) -> None:
     """A session that moved out of the window that was read is returned by the wider read, and only changed."""
     store.roster((1, 1))
