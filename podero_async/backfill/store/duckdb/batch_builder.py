@@ -10,11 +10,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
 from functools import partial
+from hashlib import sha256
 
 from podero_async.backfill._report import Written
 from podero_async.backfill._values import Limits, StoreOwner, WorkItem
 from podero_async.backfill.store._protocol import CommitBatch
-from podero_async.backfill.store.duckdb.columns import ROWS_PER_SLICE, Batch, SessionColumns
+from podero_async.backfill.store.duckdb.columns import ROWS_PER_SLICE, Batch, SessionColumns, encoded
 from podero_async.models import VehicleSessions
 
 __all__ = ["ArrowBatchBuilder"]
@@ -47,13 +48,14 @@ class ArrowBatchBuilder:
         if self._batch.is_slice_pending:
             self._batch.convert_pending()
             await asyncio.sleep(0)
-        converted = []
+        converted, contents = [], sha256()
         for start in range(0, len(outcome.sessions) - ROWS_PER_SLICE, ROWS_PER_SLICE):
             rows = outcome.sessions[start : start + ROWS_PER_SLICE]
             converted.append(SessionColumns.of([(item.number, row) for row in rows]))
+            contents.update(encoded(rows))
             await asyncio.sleep(0)
         # The batch may have been sealed during the conversion: from here on, nothing is awaited.
-        self._batch.add(item, outcome, at, settle_to, converted=converted)
+        self._batch.add(item, outcome, at, settle_to, converted=converted, contents=contents)
 
     def add_failure(self, item: WorkItem, error: Exception, at: datetime) -> None:
         self._batch.add_failure(item, error, at)

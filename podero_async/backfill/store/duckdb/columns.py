@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
@@ -13,6 +14,7 @@ import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
+from podero_async._decode import encode_json
 from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.errors import CompletenessError
@@ -26,9 +28,10 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "unlisted_table", "vehicles_table"]
+__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "encoded", "unlisted_table", "vehicles_table"]
 
 ROWS_PER_SLICE = 128
+_DIGEST_DIGITS = 32
 
 _UUID = pa.uuid()
 _MOMENT = pa.timestamp("us", tz="UTC")
@@ -43,13 +46,13 @@ _TYPES = {
 _TASK = ("task", pa.int32())
 _VEHICLE = [("user_id", _UUID), ("vehicle_id", _UUID)]
 _KEY = [*_VEHICLE, ("from_date", pa.date32()), ("to_date", pa.date32()), ("include_hidden", pa.bool_())]
-_COUNTS = [("completeness", pa.string()), ("total", pa.int64()), ("count", pa.int64()), ("requests", pa.int32())]
+_COUNTS = [("completeness", pa.string()), ("total", pa.int64()), ("count", pa.int64())]
 _ERROR = [("kind", pa.string()), ("message", pa.string())]
 _REASON = [("path", pa.string()), ("reason", pa.string()), ("raw", pa.string())]
 
 _SESSION = pa.schema([_TASK, *((name, _TYPES[kind]) for name, kind in SESSION_COLUMNS.items())])
 _COVERAGE = [("fetched_at", _MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
-_READ = pa.schema([_TASK, *_KEY, *_COUNTS, *_COVERAGE])
+_READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("digest", pa.string()), ("requests", pa.int32()), *_COVERAGE])
 _UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
 _REJECTED = pa.schema([_TASK, ("session_id", _UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", _MOMENT)])
@@ -88,6 +91,7 @@ class Batch:
         settle_to: date | None,
         *,
         converted: Sequence[SessionColumns] = (),
+        contents: hashlib._Hash | None = None,
     ) -> None:
         """Add the sessions of a vehicle: the first ones already converted, the others as they are.
 
@@ -97,13 +101,17 @@ class Batch:
             at: The time of the read.
             settle_to: The last day that the read may settle; None settles no day.
             converted: The first sessions as columns.
+            contents: The hash of the converted sessions.
         """
         for columns in converted:
             self._take(columns)
         rest = outcome.sessions[len(converted) * ROWS_PER_SLICE :]
+        contents = contents or hashlib.sha256()
+        contents.update(encoded(rest))
         self._pending.extend((item.number, row) for row in rest)
         self._rejected.extend((item.number, rejected) for rejected in outcome.rejected)
-        self._reads.append(_read_row(item, outcome, at, settle_to))
+        digest = contents.hexdigest()[:_DIGEST_DIGITS]
+        self._reads.append(_read_row(item, outcome, digest, at, settle_to))
         if outcome.completeness is Completeness.UNPROVEN:
             self.unproven += 1
             message = f"the list could not be proven complete: {outcome.reason}"
@@ -181,6 +189,14 @@ class SessionColumns:
         return cls([*one.stored, *other.stored], [*one.refused, *other.refused])
 
 
+def encoded(rows: Sequence[ChargingSession]) -> bytes:
+    """Return sessions as bytes for the digest of a receipt: as JSON, in the order of the list."""
+    try:
+        return encode_json(rows)
+    except ValueError:  # a text that is not Unicode
+        return ascii(rows).encode()
+
+
 def unlisted_table(failures: Iterable[VehicleFailure]) -> pa.Table:
     """Return a table of users with a failed vehicle list."""
     rows = [(each.user_id, type(each.error).__name__, _clean(str(each.error))) for each in failures]
@@ -221,9 +237,11 @@ def _key(item: WorkItem) -> tuple[Any, ...]:
     return (item.vehicle.user_id, item.vehicle.vehicle_id, *attrs.astuple(item.window))
 
 
-def _read_row(item: WorkItem, outcome: VehicleSessions, at: datetime, settle_to: date | None) -> tuple[Any, ...]:
+def _read_row(
+    item: WorkItem, outcome: VehicleSessions, digest: str, at: datetime, settle_to: date | None
+) -> tuple[Any, ...]:
     total = min(outcome.total, 2**63 - 1)
-    counts = (outcome.completeness.value, total, len(outcome.sessions), outcome.requests)
+    counts = (outcome.completeness.value, total, len(outcome.sessions), digest, outcome.requests)
     return (item.number, *_key(item), *counts, at, settle_to, item.is_confirming)
 
 
