@@ -54,7 +54,7 @@ async def test_a_snapshot_that_cannot_be_written(call: Call, served: PoderoSimul
 
 
 async def test_a_snapshot_of_an_outage(call: Call, served: PoderoSimulator, path: Path, copy: Path) -> None:
-    """If the API goes down, the snapshot has what was read until then."""
+    """If the API goes down, the snapshot has the content of the store."""
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     assert (await call(*whole_fleet(served, path), f"--snapshot={copy}", retry=retry)).code == 4
@@ -64,7 +64,7 @@ async def test_a_snapshot_of_an_outage(call: Call, served: PoderoSimulator, path
 
 @pytest.mark.slow
 async def test_a_snapshot_of_an_interrupted_run(served: PoderoSimulator, path: Path, copy: Path) -> None:
-    """A run that a signal ends writes a snapshot of what it has committed."""
+    """A run that a signal ends writes a snapshot of the committed sessions."""
     served.add_fault(Fault(kind="hang", seconds=60, nth=range(6, 100), endpoint="sessions"))
     process = await start(*whole_fleet(served, path), f"--snapshot={copy}")
     async with asyncio.timeout(20):

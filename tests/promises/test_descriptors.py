@@ -1,4 +1,4 @@
-"""A process that is out of file descriptors gets the errors of the library, and commands say what is wrong."""
+"""A process without file descriptors gets the errors of the library, and the commands name the problem."""
 
 from __future__ import annotations
 
