@@ -5,14 +5,23 @@ from __future__ import annotations
 import gc
 import shlex
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 
 import attrs
 
 from podero_async import PoderoClient
-from podero_async.backfill import ApiDownError, BackfillReport, Bounds, Progress, Shard, backfill, plan_backfill
+from podero_async.backfill import (
+    ApiDownError,
+    BackfillReport,
+    Bounds,
+    Progress,
+    SessionStore,
+    Shard,
+    backfill,
+    plan_backfill,
+)
 from podero_async.backfill._planner import settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
@@ -33,6 +42,12 @@ Reads the days that are missing in the file, and again those that may still
 change: all days until they were read --settle-days after their end. If a
 signal, a crash or an outage ends the run, the same command reads the rest.
 """
+# If the list of a user's vehicles failed, the user's known vehicles take its place.
+_FAILED = """
+SELECT user_id, vehicle_id FROM failures WHERE vehicle_id IS NOT NULL
+UNION SELECT user_id, vehicle_id FROM vehicles SEMI JOIN (FROM failures WHERE vehicle_id IS NULL) USING (user_id)
+WHERE gone_since IS NULL
+"""
 _Vehicles = Iterator[VehicleRef] | None
 _BOUNDS = Bounds()
 
@@ -42,6 +57,7 @@ class Options(shared.StoreOptions):
     from_date: date
     to_date: date
     vehicles: str | None
+    only_failed: bool
     include_hidden: bool
     settle_days: int
     fresh_for: timedelta
@@ -61,6 +77,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_days(add)
     vehicles = "file of user_id,vehicle_id lines or JSON lines; - is stdin (default: all vehicles of the organization)"
     shared.completes_files(add("--vehicles", metavar="FILE", help=vehicles))
+    only_failed = "read only the vehicles that failed in earlier runs, without discovering the fleet"
+    add("--only-failed", action="store_true", help=only_failed)
     shared.add_include_hidden(add)
     settle = "re-read a day until it was read N days after its end (default: %(default)s)"
     add("--settle-days", type=shared.whole_number(0, 36_500), default=30, metavar="N", help=settle)
@@ -89,6 +107,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Run or plan the backfill, and print its report."""
     _check_days(options)
+    if options.only_failed and options.vehicles is not None:
+        raise UsageError("--only-failed and --vehicles exclude each other")
     with vehicles_from(options.vehicles, invocation.signals) as vehicles:
         async with shared.client_at_speed(
             options.max_concurrency, options.requests_per_second, invocation.retry
@@ -121,7 +141,7 @@ async def _plan(options: Options, invocation: Invocation, client: PoderoClient, 
             store,
             options.from_date,
             options.to_date,
-            vehicles=vehicles,
+            vehicles=_failed_vehicles(store) if options.only_failed else vehicles,
             include_hidden=options.include_hidden,
             settle_days=options.settle_days,
             fresh_for=options.fresh_for,
@@ -134,6 +154,11 @@ async def _plan(options: Options, invocation: Invocation, client: PoderoClient, 
         print_pairs(plan_pairs(plan, rate))
         list_failures(plan.failures, len(plan.failures))
     return Exit.INCOMPLETE if plan.failures else Exit.DONE
+
+
+async def _failed_vehicles(store: SessionStore) -> AsyncIterator[VehicleRef]:
+    for row in await store.query(_FAILED):
+        yield VehicleRef(**row)
 
 
 def _is_new(path: str) -> bool:
@@ -152,7 +177,7 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         store,
                         options.from_date,
                         options.to_date,
-                        vehicles=vehicles,
+                        vehicles=_failed_vehicles(store) if options.only_failed else vehicles,
                         include_hidden=options.include_hidden,
                         settle_days=options.settle_days,
                         fresh_for=options.fresh_for,
