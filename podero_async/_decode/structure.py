@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from podero_async._concurrency import import_ahead
@@ -30,15 +31,25 @@ def structure_row(row: Any, model: type[T], path: str, index: int | None = None)
     Raises:
         DecodeError: The row is unreadable; the error names the first field at fault.
     """
+    return _field_reader()(expect(row, dict, path), model, path, index)
+
+
+def _field_reader() -> Callable[[dict[str, Any], type[T], str, int | None], T]:
+    """Return the function that reads a row.
+
+    Raises:
+        DecodeError: It cannot be imported, since no file descriptor is left; a later attempt may succeed.
+    """
     try:
         from podero_async._decode.converter import read_fields  # noqa: PLC0415
     except OSError as error:
-        raise DecodeError(f"the row cannot be read now: {error.strerror}", path, index) from error
-    return read_fields(expect(row, dict, path), model, path, index)
+        raise DecodeError(f"the rows cannot be read now: {error.strerror}", retryable=True) from error
+    return read_fields
 
 
 def structure_or_reject(rows: list[Any], model: type[T], first_index: int) -> tuple[list[T], list[RejectedItem]]:
     """Read rows, and return those that are unreadable as rejected items, so that they do not fail the others."""
+    _field_reader()  # if it cannot be imported, no row is at fault
     items, rejected = [], []
     for index, row in enumerate(rows, first_index):
         try:

@@ -39,6 +39,15 @@ determines its shard.
 its receipts. No session is lost or stored twice. At most the outcomes of the last second and the requests in flight are
 read again.
 
+**Copies.** While a process has the store open, no other process can read it, and its newest rows may be in the file `.wal`
+beside it: a copy of the store's file alone, made then or after a kill, lacks them. `SessionStore.snapshot` writes a
+consistent copy that others may hold open while the next one replaces it. Tools with DuckDB 1.0 or later read stores and
+snapshots.
+
+**Erasure.** `SessionStore.forget` erases a user: it writes the file anew, so that no byte of the user's ids remains in it,
+and keeps a hash of the id, by which later runs leave the user out. Exports and snapshots that were made before still have
+the user.
+
 **Tables.** SQL (`SessionStore.query`, or DuckDB itself while no process has the store open) sees these tables:
 
 - `sessions`: one row for each session. The columns are the 22 fields of `ChargingSession`, `user_id` and `vehicle_id`, and
@@ -60,7 +69,7 @@ read again.
   list, and the shard), `vehicles`, `started_at`, `finished_at` (NULL if the run was interrupted), `done`, `failed`,
   `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,
   `retries` and `alarms` (lines).
-- `forgotten`: `user_hash` and `forgotten_at`.
+- `forgotten`: users that were erased: `user_hash` (SHA-256 of the store's id and the user's id) and `forgotten_at`.
 - `meta`: `key` and `value`: the schema version, the store's id, and the organization and origin that own the store.
 
 Sessions and energy by month (UTC):

@@ -88,6 +88,7 @@ async def plan_backfill(
     to_date: date,
     *,
     vehicles: Vehicles = None,
+    only_failed: bool = False,
     include_hidden: bool = False,
     settle_days: int = 30,
     fresh_for: timedelta = DEFAULT_FRESH_FOR,
@@ -111,7 +112,7 @@ async def plan_backfill(
         fresh_for=fresh_for,
         started=now(),
     )
-    planner = Planner(client, store, settings, shard, Progress(), DEFAULT_BOUNDS, Limits())
+    planner = Planner(client, store, settings, shard, Progress(), DEFAULT_BOUNDS, Limits(), only_failed)
     await planner.list_vehicles(vehicles)
     plan = await store.backend.draft_run(settings)
     return attrs.evolve(plan, failures=tuple(planner.progress.failures))

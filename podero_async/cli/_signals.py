@@ -176,7 +176,7 @@ class StandardOutput:
         return self.do(self.stream.write, text)
 
     def flush(self) -> None:
-        """Write out what is buffered."""
+        """Write the buffered text."""
         self.do(self.stream.flush)
 
     def write_bytes(self, chunk: bytes) -> None:
@@ -188,7 +188,7 @@ class StandardOutput:
 
         Raises:
             OutputError: The stream cannot be written to.
-            Interrupted: A signal has ended a write that blocked; what is written later is discarded.
+            Interrupted: A signal has ended a write that blocked; later writes are discarded.
         """
         try:
             return self.signals.blocked(call, *args, **options)

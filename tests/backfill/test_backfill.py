@@ -828,7 +828,7 @@ async def test_a_store_that_fails_ends_the_run(
 
     monkeypatch.setattr("podero_async.backfill.store.duckdb.columns.Batch.tables", broken)
     async with SessionStore(path) as store:
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(StoreError, match="the disk is full"):
             await backfill(client, store, FIRST, LAST, now=clock)
         monkeypatch.undo()
         assert (await backfill(client, store, FIRST, LAST, now=clock)).finished

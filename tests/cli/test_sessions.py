@@ -151,19 +151,3 @@ async def test_an_unknown_vehicle(call: Call, served: PoderoSimulator) -> None:
     ended = await call(*one_vehicle(served), f"--vehicle={USER}")
     assert (ended.code, ended.out) == (4, "")
     assert "404" in ended.complaint
-
-
-@pytest.mark.parametrize("null", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
-async def test_a_null_time_is_printed_as_it_is(
-    call: Call, on_terminal: Call, served: PoderoSimulator, null: str
-) -> None:
-    """A time that UTC does not have ends neither the lines nor the table."""
-    vehicle = served.vehicles[0]
-    session = served.truth(vehicle)[3]["id"]
-    served.update(vehicle, session, charge_deadline=null, unplug_time=null)
-    lines = await call(*one_vehicle(served))
-    assert (lines.code, lines.err) == (0, "")
-    (row,) = [row for row in _rows(lines.out) if row["id"] == session]
-    assert row["charge_deadline"] == row["unplug_time"] == null
-    table = await on_terminal(*one_vehicle(served))
-    assert (table.code, table.err) == (0, "")

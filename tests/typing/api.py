@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import assert_never, assert_type
 from uuid import UUID
 
@@ -38,6 +38,7 @@ from podero_async.backfill import (
     BackfillReport,
     Bounds,
     DayCounts,
+    Exported,
     SessionStore,
     VerifyReport,
     backfill,
@@ -136,3 +137,7 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
     assert_type(await store.days(FIRST, LAST), DayCounts)
     assert_type(await plan_backfill(client, store, FIRST, LAST, vehicles=simulator.vehicles), BackfillPlan)
     assert_type(await verify(client, store, sample=100), VerifyReport)
+    exported = await store.export("sessions", partition_by="month", since=datetime.now(UTC), overwrite=True)
+    assert_type(exported, Exported)
+    assert_type(await store.snapshot("readers.duckdb"), int)
+    assert_type(await store.forget("7f0a3a5e-0000-4000-8000-000000000000"), int)

@@ -165,7 +165,7 @@ class SessionStore:
         """Write the table of sessions to a file; an existing file is replaced after the new one is complete.
 
         If the caller is cancelled, the export ends at once and the target stays as it was. A pipe gets the rows as they
-        are written.
+        are written. The columns are those of the table, without `absent_at`.
 
         Args:
             target: The file; with `partition_by`, an empty directory or one that does not exist yet.

@@ -12,7 +12,15 @@ from pathlib import Path
 import attrs
 
 from podero_async import PoderoClient
-from podero_async.backfill import ApiDownError, BackfillReport, Bounds, Progress, Shard, backfill, plan_backfill
+from podero_async.backfill import (
+    ApiDownError,
+    BackfillReport,
+    Bounds,
+    Progress,
+    Shard,
+    backfill,
+    plan_backfill,
+)
 from podero_async.backfill._planner import settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
@@ -102,8 +110,8 @@ async def run(options: Options, invocation: Invocation) -> Exit:
 
 
 def _check_options(options: Options) -> None:
-    if options.only_failed and (options.vehicles or options.dry_run):
-        raise UsageError("--only-failed goes neither with --vehicles nor with --dry-run")
+    if options.only_failed and options.vehicles is not None:
+        raise UsageError("--only-failed and --vehicles exclude each other")
     try:
         settings_of(
             options.from_date,
@@ -127,6 +135,7 @@ async def _plan(options: Options, invocation: Invocation, client: PoderoClient, 
             options.from_date,
             options.to_date,
             vehicles=vehicles,
+            only_failed=options.only_failed,
             include_hidden=options.include_hidden,
             settle_days=options.settle_days,
             fresh_for=options.fresh_for,

@@ -20,6 +20,7 @@ from podero_async.backfill import NotAStoreError, SessionStore, StoreError, Stor
 from podero_async.backfill.store.duckdb.files import unfinished
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of
+from tests._support.commands import settings_of, whole_fleet
 from tests._support.expected_rows import FIRST, LAST
 from tests.backfill.conftest import Clock
 
@@ -159,8 +160,10 @@ async def test_a_cancelled_export_under_anyio_leaves_nothing(path: Path, tmp_pat
 
 
 @pytest.mark.slow
-async def test_no_time_zone_database_is_needed(client: PoderoClient, path: Path, clock: Clock) -> None:
-    """Without tzdata and pytz, as on Windows, the status, queries and the command work, and times are UTC."""
+async def test_no_time_zone_database_is_needed(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Without tzdata and pytz, as on Windows, the status, queries and all commands work, and times are UTC."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
     code = f"""{_WITHOUT_TIME_ZONES}
@@ -168,7 +171,7 @@ from podero_async.backfill import SessionStore
 async def main():
     async with SessionStore(sys.argv[1]) as store:
         print((await store.status()).fetched_at.isoformat())
-        (row,) = await store.query("SELECT t, [t] AS ts, {{'t': t}} AS s FROM (SELECT max(fetched_at) AS t FROM receipts)")
+        (row,) = await store.query("SELECT t, [t] AS ts, {{'t': t}} AS s FROM (SELECT max(read_at) AS t FROM coverage)")
         print(row["t"].isoformat(), row["ts"][0].isoformat(), row["s"]["t"].isoformat())
 asyncio.run(main())
 """
@@ -179,8 +182,17 @@ asyncio.run(main())
     assert len(set(moments)) == 1
     assert moments[0].endswith("+00:00")
     code = f"{_WITHOUT_TIME_ZONES}\nfrom podero_async.cli import main\nsys.exit(main())"
-    done = await asyncio.to_thread(_run, code, "status", "--store", str(path), PYTHONTZPATH="")
-    assert (done.returncode, done.stderr) == (0, "")
+    settings = settings_of(sim)
+    for argv in (
+        [*whole_fleet(sim, path), "--settle-days=36500", "--fresh-for=0", f"--snapshot={path}.copy"],
+        ["verify", f"--store={path}", "--all"],
+        ["runs", f"--store={path}"],
+        ["status", f"--store={path}", f"--from={FIRST}", f"--to={LAST}"],
+        ["export", f"--store={path}", f"--output={path}.csv", "--format=csv"],
+        ["forget", f"--store={path}", f"--user={sim.vehicles[0].user_id}"],
+    ):
+        done = await asyncio.to_thread(_run, code, *argv, PYTHONTZPATH="", **settings)
+        assert (done.returncode, done.stderr) == (0, ""), argv
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A user who is forgotten leaves no byte in the file of a store, and is not fetched again."""
+"""A forgotten user leaves no byte in the file of a store, and is not fetched again."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_the_log_of_a_killed_run_is_erased_too(
 
 
 async def test_a_store_that_cannot_forget_is_unchanged(path: Path, sim: PoderoSimulator) -> None:
-    """A store in memory or open for reading, and an id that is no uuid, are refused."""
+    """`forget` refuses a store in memory or open for reading, and an invalid id."""
     user = sim.vehicles[0].user_id
     async with SessionStore(":memory:") as store:
         with pytest.raises(StoreError, match="open for writing"):

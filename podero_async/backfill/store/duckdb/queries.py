@@ -69,7 +69,7 @@ GROUP BY ALL ORDER BY vehicles DESC, from_date, to_date LIMIT {_MAX_LISTED}
 """
 _RUNS = """
 SELECT * REPLACE (CASE WHEN alarms = '' THEN [] ELSE string_split(alarms, chr(10)) END AS alarms)
-FROM runs ORDER BY run_id DESC LIMIT $limit
+FROM runs ORDER BY run_id DESC LIMIT ?
 """
 _FAILURES = f"""
 SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id LIMIT {_MAX_LISTED}
@@ -108,9 +108,7 @@ def read_status(con: duckdb.DuckDBPyConnection, path: str, now: datetime) -> Sto
 
 def read_runs(con: duckdb.DuckDBPyConnection, limit: int | None) -> list[RunStatus]:
     """Return the newest runs, the newest first."""
-    rows = con.execute(_RUNS, {"limit": _ALL if limit is None else limit})
-    names = [column[0] for column in rows.description or ()]
-    return [RunStatus(**dict(zip(names, row, strict=True))) for row in rows.fetchall()]
+    return [RunStatus(**row) for row in read_rows(con, _RUNS, [_ALL if limit is None else limit])]
 
 
 def count_window(con: duckdb.DuckDBPyConnection, window: Window | None, today: date) -> DayCounts:
