@@ -10,7 +10,7 @@ has the times of these changes; nothing else is excused.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -100,6 +100,19 @@ class Snapshot:
                 key = (span.pair, span.include_hidden, day)
                 assert key not in self.is_settled, f"spans of {span.pair} overlap on {day}"
                 self.is_settled[key], self.read_at[key] = span.is_settled, span.read_at
+
+    def count_days(
+        self, pairs: Iterable[Pair], first: date, last: date, *, include_hidden: bool
+    ) -> dict[str, list[tuple[Pair, date]]]:
+        """Return the vehicle-days of a window by state."""
+        found: dict[str, list[tuple[Pair, date]]] = {"settled": [], "provisional": [], "missing": []}
+        for pair in pairs:
+            for number in range((last - first).days + 1):
+                day = first + number * DAY
+                keys = [(pair, flag, day) for flag in ((True,) if include_hidden else (True, False))]
+                states = {self.is_settled[key] for key in keys if key in self.is_settled}
+                found["settled" if True in states else "provisional" if states else "missing"].append((pair, day))
+        return found
 
     @classmethod
     async def of(cls, store: SessionStore) -> Snapshot:
@@ -303,20 +316,27 @@ class Checker:
 
     def check_report(self, report: BackfillReport, now: Snapshot, pairs: set[Pair]) -> None:
         """The report counts the days of its vehicles as the coverage has them, and is clean only if none is missing."""
-        found: Counter[str] = Counter()
-        missing: list[tuple[Pair, date]] = []
-        for pair in pairs:
-            for number in range((report.to_date - report.from_date).days + 1):
-                day = report.from_date + number * DAY
-                flags = {True} if report.include_hidden else {True, False}
-                states = {now.is_settled[pair, flag, day] for flag in flags if (pair, flag, day) in now.is_settled}
-                found["settled" if True in states else "provisional" if states else "missing"] += 1
-                # A local clock may be ahead; and a vehicle that has failed for days does not make every run fail.
-                if not states and day <= self.world.now.date() and pair not in now.failed:
-                    missing.append((pair, day))
+        found = now.count_days(pairs, report.from_date, report.to_date, include_hidden=report.include_hidden)
         counts = {name: getattr(report, name) for name in ("settled", "provisional", "missing")}
-        assert counts == {name: found[name] for name in counts}, f"the report says {counts}, the coverage {found}"
+        assert counts == {name: len(found[name]) for name in counts}, f"the report says {counts}, the coverage {found}"
+        # A local clock may be ahead; and a vehicle that has failed for days does not make every run fail.
+        missing = [
+            (pair, day) for pair, day in found["missing"] if day <= self.world.now.date() and pair not in now.failed
+        ]
         assert not (report.is_clean and missing), f"a clean run, but these days are missing: {missing}"
+
+    async def check_days(self, store: SessionStore, first: date, at: datetime) -> None:
+        """The store counts the days of its vehicles as the coverage has them, and leaves out those that have gone."""
+        listed = await store.query("SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles")
+        gone = {VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"]): each["is_gone"] for each in listed}
+        known = {pair for pair, _, _ in self.before.is_settled} | gone.keys()
+        present = [pair for pair in known if not gone.get(pair)]
+        for flag in (False, True):
+            counts = await store.days(first, at.date(), include_hidden=flag, now=lambda: at)
+            found = self.before.count_days(
+                [VehicleRef(**each) for each in known], first, at.date(), include_hidden=flag
+            )
+            assert attrs.asdict(counts) == {name: len(found[name]) for name in attrs.asdict(counts)}
 
     # --- the end ---
 
