@@ -164,10 +164,13 @@ class Checker:
     replica: Replica = attrs.field(factory=Replica)
     before: Snapshot = attrs.field(factory=lambda: Snapshot([], []))
     figures: Counter[str] = attrs.field(factory=Counter)
+    settled_since: dict[Day, datetime] = attrs.field(factory=dict)
 
     async def check(self, store: SessionStore, roster: set[Pair] | None) -> None:
         """Check the store after a run; `roster` is what the run was about, None if it did not get to know it."""
         now = await Snapshot.of(store)
+        settled = {key for key, is_settled in now.is_settled.items() if is_settled}
+        self.settled_since = {key: self.settled_since.get(key, self.world.now) for key in settled}
         self._check_sessions(now, roster)
         self._check_withdrawn(now, roster)
         self._check_absent(now)
@@ -289,9 +292,9 @@ class Checker:
                     self.figures["sessions on settled days"] += 1
                     read = self.recorder.last_proof(pair, session.day, include_hidden=flag)
                     assert read is not None
-                    self._check_held(session.id, read, now)
+                    self._check_held(session.id, read, self.settled_since[pair, flag, session.day], now)
 
-    def _check_held(self, session_id: str, read: Read, now: Snapshot) -> None:
+    def _check_held(self, session_id: str, read: Read, settled_at: datetime, now: Snapshot) -> None:
         session, row = self.world.sessions[session_id], now.by_id.get(session_id)
         if (
             row is not None
@@ -299,9 +302,14 @@ class Checker:
             and (row.vehicle_id, row.day) == (read.pair.vehicle_id, session.day)
         ):
             return
+        if row is not None and row.absent_at is not None:
+            self.figures["sessions in doubt on settled days"] += 1
+            return  # the next run looks for it on all days
         if session_id in read.sessions:
             return  # `_check_sessions` and `_check_withdrawn` know what became of it
-        if any(at > read.shown.at for at, _ in session.surprised_at):
+        # If a settled day is read again for another reason, in a night in which its list is empty, it stays settled.
+        since = settled_at if read.shown.is_blank else read.shown.at
+        if any(at > since for at, _ in session.surprised_at):
             self.figures["sessions that came to a settled day"] += 1
             return
         if session.is_long and read.shown.is_blank:
