@@ -95,10 +95,6 @@ class Shop:
     checker: Checker
 
 
-class KilledError(Exception):
-    """The process was killed: its file is as it was at that moment."""
-
-
 @attrs.define(eq=False)
 class Year:
     """Runs of one seed. `run` raises an AssertionError if a store breaks its promise."""
@@ -244,6 +240,8 @@ class Year:
         for shop in self.shops:
             pairs = {pair for pair in world.listed_pairs if shop.shard is None or shop.shard.holds(pair.vehicle_id)}
             shop.checker.check_converged(shop.checker.before, pairs, world.now.date())
+            async with SessionStore(shop.path) as store:
+                await shop.checker.check_days(store, self.habit.first, world.now)
 
 
 @attrs.define(eq=False)
@@ -258,20 +256,23 @@ class _Run:
     bounds: Bounds
     stop: asyncio.Event = attrs.field(factory=asyncio.Event)
     task: asyncio.Task[BackfillReport] | None = None
-    is_struck: bool = False
     countdown: int = 0
     users: set[UUID] = attrs.field(factory=set)
     """The users who listed vehicles when the run began."""
     refused: int = 0
     """The requests that were answered with 401 before the run."""
+    looks: int = 0
+    jumps_after: int = 0
 
     def now(self) -> datetime:
-        return self.year.world.now + self.skew
+        """Return the time of the local clock, which may be set during the run."""
+        self.looks += 1
+        return self.year.world.now + (self.skew if self.looks > self.jumps_after else timedelta())
 
     async def carry_out(self) -> str:
         year, shop = self.year, self.shop
         retry = RetryPolicy(max_elapsed=30.0)
-        self.countdown = year.rng.randrange(1, 60)
+        self.countdown, self.jumps_after = year.rng.randrange(1, 60), year.rng.choice([0, 0, 2, 3, 6])
         year.world.on_tick = self._on_tick
         report: BackfillReport | None = None
         call, vehicles = self._call(), self._vehicles()
@@ -348,7 +349,6 @@ class _Run:
         self.countdown -= 1
         if self.countdown != 0 or self.task is None or self.task.done():
             return
-        self.is_struck = True
         self.year.figures[f"accident: {self.accident}"] += 1
         if self.accident == "stop":
             self.stop.set()
@@ -404,7 +404,7 @@ class _Run:
         await checker.check(store, roster)
         if report is None or not report.finished or roster is None:
             return
-        checker.check_report(report, checker.before, roster)
+        checker.check_report(report, checker.before, roster, is_clock_right=not self.skew)
         if not self.weather.changes_pages:
             world = self.year.world
             users = len(self.users | {pair.user_id for pair in world.listed_pairs}) if vehicles is None else 0

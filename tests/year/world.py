@@ -78,10 +78,10 @@ class World:
     Args:
         rng: All chance.
         start: When the story begins; nothing is plugged in before.
-        cars: Vehicles at the start.
-        settle_after: The smallest age at which a day may be called settled. A session that completes later is listed at
-            once, since neither `/current` nor the list would show it in between.
-        users_as_pages: How the simulator lists users.
+        cars_at_start: The number of vehicles at the start.
+        settle_after: The age from which on a store may call a day settled. Sessions that complete later are rarely listed
+            with a delay, since neither `/current` nor the list shows them in between.
+        users_as_pages: Whether the simulator lists users by pages.
     """
 
     rng: Random

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import duckdb
 
-__all__ = ["fold", "record"]
+__all__ = ["record"]
 
 _PAIR = "user_id, vehicle_id"
 
@@ -90,12 +90,12 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(_FACTS)
     ((unsettled,),) = con.execute(_UNSETTLED).fetchall()
     if unsettled or con.execute("SELECT 1 FROM facts WHERE NOT is_new LIMIT 1").fetchall():
-        fold(con)
+        _fold(con)
     else:  # the first reads of these vehicles: there is nothing to fold, which would take five times as long
         con.execute("INSERT INTO coverage BY NAME SELECT * EXCLUDE (is_new) FROM facts")
 
 
-def fold(con: duckdb.DuckDBPyConnection) -> None:
+def _fold(con: duckdb.DuckDBPyConnection) -> None:
     """Replace the coverage of the vehicles of the tables `facts` and `unsettled` by what these tables say."""
     con.execute(_FOLDED)
     con.execute(_DELETE)

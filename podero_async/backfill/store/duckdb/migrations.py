@@ -1,20 +1,16 @@
 """The migrations: statements that turn a store of one schema version into one of the next version."""
 
-# ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
-
 from __future__ import annotations
 
 import duckdb
 
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store.duckdb import coverage
 from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION, add_store_id, create_data_tables
 
 __all__ = ["migrate"]
 
 _SAME_TABLES_SINCE = 3
 """The oldest schema version with today's tables and columns. A store that is read only need not be migrated from it."""
-_SETTLE_DAYS = 30
 
 
 def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
@@ -77,39 +73,28 @@ SELECT run_id, coalesce(o.from_date, r.from_date) AS from_date, coalesce(o.to_da
 FROM old_runs o FULL JOIN reads r USING (run_id)
 LEFT JOIN (SELECT run_id, count(*) AS failed FROM old_failures GROUP BY run_id) f USING (run_id) ORDER BY run_id
 """
-# The days that receipts say were read, in two layers: all of them, and those that were old enough when they were read.
-# Which receipt read a day last is not kept: the oldest of a span of days is named, so nothing seems newer than it is.
-_FACTS = f"""
-CREATE OR REPLACE TEMP TABLE facts AS
-WITH layers AS (
-    SELECT user_id, vehicle_id, include_hidden, false AS is_settled, from_date, held_to AS to_date, fetched_at
-    FROM old_receipts WHERE held_to IS NOT NULL
-    UNION ALL
-    SELECT user_id, vehicle_id, include_hidden, true, from_date,
-        least(held_to, fetched_at::DATE - {_SETTLE_DAYS + 1}), fetched_at
-    FROM old_receipts WHERE least(held_to, fetched_at::DATE - {_SETTLE_DAYS + 1}) >= from_date AND held_to IS NOT NULL
-), islands AS (
+# The days that receipts say were read. Which receipt read a day last is not kept: the oldest of a span of days is named, so
+# nothing seems newer than it is.
+_COVERAGE = """
+INSERT INTO coverage BY NAME
+WITH islands AS (
     SELECT *, sum(CASE WHEN from_date <= before + 1 THEN 0 ELSE 1 END) OVER by_key AS island FROM (
-        SELECT *, max(to_date) OVER (by_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM layers
-        WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden, is_settled ORDER BY from_date, to_date)
-    ) WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden, is_settled ORDER BY from_date, to_date)
+        SELECT *, max(held_to) OVER (by_key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+        FROM old_receipts WHERE held_to IS NOT NULL
+        WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden ORDER BY from_date, held_to)
+    ) WINDOW by_key AS (PARTITION BY user_id, vehicle_id, include_hidden ORDER BY from_date, held_to)
 )
-SELECT user_id, vehicle_id, include_hidden, min(from_date) AS from_date, max(to_date) AS to_date, is_settled,
-    min(fetched_at) AS read_at, false AS is_new
-FROM islands GROUP BY user_id, vehicle_id, include_hidden, is_settled, island
-"""
-_UNSETTLED = """
-CREATE OR REPLACE TEMP TABLE unsettled AS
-SELECT DISTINCT user_id, vehicle_id, plug_in_time::DATE AS from_date, plug_in_time::DATE AS to_date FROM sessions
-WHERE (unplug_time IS NULL AND inferred_session_end IS NULL) OR session_outcome = 'in_progress'
-UNION SELECT user_id, vehicle_id, from_date, to_date FROM rejected_items
+SELECT user_id, vehicle_id, include_hidden, min(from_date) AS from_date, max(held_to) AS to_date, false AS is_settled,
+    min(fetched_at) AS read_at
+FROM islands GROUP BY user_id, vehicle_id, include_hidden, island ORDER BY vehicle_id, user_id, from_date
 """
 
 
 def _store_coverage(con: duckdb.DuckDBPyConnection) -> None:
     """Version 2 derived the days that a store holds from all receipts, and called a day held when it was over.
 
-    1. The receipts become coverage: days that were 30 days old when they were read are settled, others provisional.
+    1. The receipts become coverage. All days are provisional, since nobody asked for the session that was going on: it may
+       have been listed under an old day since. So the next run reads each vehicle's stored days once more.
     2. Runs become records; their work items go.
     3. A session without a change gets the time at which it was first seen as `changed_at`.
     """
@@ -120,9 +105,7 @@ def _store_coverage(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("INSERT INTO rejected_items BY NAME FROM old_rejected_items")
     con.execute("INSERT INTO failures BY NAME SELECT *, failed_at AS first_failed_at FROM old_failures")
     con.execute(_RUNS)
-    con.execute(_FACTS)
-    con.execute(_UNSETTLED)
-    coverage.fold(con)
+    con.execute(_COVERAGE)
     con.execute("INSERT INTO receipts BY NAME SELECT * EXCLUDE (task, held_to) FROM old_receipts")
     for name in (*_OLD_TABLES, "tasks"):
         con.execute(f"DROP TABLE {'tasks' if name == 'tasks' else f'old_{name}'}")
