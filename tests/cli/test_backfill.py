@@ -158,7 +158,7 @@ async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, f
 
 
 async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Each failed vehicle is one line on stderr, and the exit code is 1; a run with `--only-failed` reads the vehicle."""
+    """Each failed vehicle is one line on stderr, and the exit code is 1; the next run reads the vehicle."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
@@ -167,16 +167,7 @@ async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, p
     assert all("podero-async: vehicle " in line and "HTTP 404" in line for line in lines)
     assert "2 of 10 vehicles failed" in alarm
     assert "2 failed" in ended.out
-    asked = served.counts.requests["users"]
-    assert (await call(*whole_fleet(served, path), "--only-failed")).code == 0
-    assert served.counts.requests["users"] == asked
-
-
-async def test_failed_vehicles_are_not_a_choice_beside_others(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """`--only-failed` beside `--vehicles` is a wrong usage."""
-    ended = await call(*whole_fleet(served, path), "--only-failed", "--vehicles", "fleet.csv")
-    assert ended.code == 2
-    assert "--only-failed and --vehicles" in ended.err
+    assert (await call(*whole_fleet(served, path))).code == 0
 
 
 async def test_failures_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
