@@ -116,6 +116,30 @@ async def test_the_log_of_a_killed_run_is_erased_too(
     assert _found(copy, mine) == 0
 
 
+async def test_another_user_of_a_vehicle_keeps_the_sessions(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If two users list a vehicle and one is forgotten, the next backfill stores the sessions of the settled days as the other's."""
+    vehicle = sim.vehicles[0]
+    shared = sim.share_vehicle(vehicle)
+    clock.forward(days=40)
+    async with SessionStore(path) as store:
+        for _ in range(2):
+            await backfill(client, store, FIRST, LAST, now=clock)
+            clock.forward(days=1)
+        before = await _users_of(store, vehicle.vehicle_id)
+        (owner,) = set(before.values())
+        other = {str(vehicle.user_id), str(shared.user_id)} - {owner}
+        await store.forget(owner)
+        await backfill(client, store, LAST, LAST, now=clock)
+        assert await _users_of(store, vehicle.vehicle_id) == dict.fromkeys(before, *other)
+
+
+async def _users_of(store: SessionStore, vehicle_id: UUID) -> dict[str, str]:
+    rows = await store.query("SELECT id, user_id FROM sessions WHERE vehicle_id = ?", [str(vehicle_id)])
+    return {row["id"]: row["user_id"] for row in rows}
+
+
 async def test_a_store_that_cannot_forget_is_unchanged(path: Path, sim: PoderoSimulator) -> None:
     """`forget` refuses a store in memory or open for reading, and an invalid id."""
     user = sim.vehicles[0].user_id

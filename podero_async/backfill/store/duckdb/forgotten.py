@@ -27,6 +27,11 @@ WHERE database_name = current_database() AND table_name IN (
     SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()
 ) GROUP BY table_name ORDER BY table_name
 """
+# If two users list a vehicle, the erased rows were those of both: the days of the other one must be read again.
+_UNSETTLE = """
+UPDATE {copy}.coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
+WHERE vehicle_id IN (SELECT vehicle_id FROM {name}.sessions WHERE user_id = ?)
+"""
 _DATABASE = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
 _PARKED = "podero_async_parked"
 
@@ -58,7 +63,7 @@ class Forget(Interruptible[int]):
             ((before,),) = con.execute("SELECT count(*) FROM sessions").fetchall()
             con.execute("FORCE CHECKPOINT")  # the log belongs to the old file
             with unfinished(self.store) as made:
-                with attached(self, con, made) as copy:
+                with attached(self, con, made, self.store) as copy:
                     self._copy_others(con, quoted_name(name), copy)
                 self.check()
                 remove_leftovers(self.store, older_than_s=0, but=made)
@@ -74,6 +79,7 @@ class Forget(Interruptible[int]):
             if has_user:
                 rows += " WHERE user_id IS DISTINCT FROM ?"
             self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", [self.user_id] * has_user)
+        self.execute(con, _UNSETTLE.format(name=name, copy=copy), [self.user_id])
         if self.user_id not in forgotten:
             values = [forgotten.hash_of(self.user_id), datetime.now(UTC)]
             self.execute(con, f"INSERT INTO {copy}.forgotten VALUES (?, ?)", values)
