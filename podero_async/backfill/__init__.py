@@ -70,7 +70,8 @@ the user.
   `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,
   `retries` and `alarms` (lines).
 - `forgotten`: users that were erased: `user_hash` (SHA-256 of the store's id and the user's id) and `forgotten_at`.
-- `meta`: `key` and `value`: the schema version, the store's id, and the organization and origin that own the store.
+- `meta`: `key` and `value`: the schema version, the store's id, the organization and origin that own the store, and the
+  newest `changed_at` at the time a user was forgotten.
 
 Sessions and energy by month (UTC):
 

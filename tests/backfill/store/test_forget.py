@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -133,6 +134,24 @@ async def test_another_user_of_a_vehicle_keeps_the_sessions(
         await store.forget(owner)
         await backfill(client, store, LAST, LAST, now=clock)
         assert await _users_of(store, vehicle.vehicle_id) == dict.fromkeys(before, *other)
+
+
+async def test_changes_after_a_user_was_forgotten_are_newer_than_all_before(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If the forgotten user had the newest `changed_at`, of a clock that was ahead, later changes still come after it."""
+    first, last = sim.vehicles[0], sim.vehicles[-1]
+    find = "SELECT max(changed_at) AS newest FROM sessions"
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, vehicles=[last], now=clock)
+        await backfill(client, store, FIRST, LAST, vehicles=[first], now=lambda: clock() + timedelta(days=400))
+        ((newest,),) = [row.values() for row in await store.query(find)]
+        await store.forget(first.user_id)
+    sim.insert(last, plug_in_time=clock.at - timedelta(hours=1))
+    clock.forward(days=1)
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, clock.at.date(), now=clock)
+        assert (await store.query(find))[0]["newest"] > newest
 
 
 async def _users_of(store: SessionStore, vehicle_id: UUID) -> dict[str, str]:

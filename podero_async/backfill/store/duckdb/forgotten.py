@@ -14,6 +14,7 @@ import duckdb
 
 from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill.errors import StoreError
+from podero_async.backfill.store.duckdb.changes import NEWEST_CHANGE
 from podero_async.backfill.store.duckdb.connection import translated
 from podero_async.backfill.store.duckdb.files import remove_leftovers, replace, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
@@ -79,6 +80,9 @@ class Forget(Interruptible[int]):
             if has_user:
                 rows += " WHERE user_id IS DISTINCT FROM ?"
             self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", [self.user_id] * has_user)
+        newest = self.execute(con, NEWEST_CHANGE)[0]
+        self.execute(con, f"DELETE FROM {copy}.meta WHERE key = 'newest_change'")
+        self.execute(con, f"INSERT INTO {copy}.meta VALUES ('newest_change', ?)", newest)
         self.execute(con, _UNSETTLE.format(name=name, copy=copy), [self.user_id])
         if self.user_id not in forgotten:
             values = [forgotten.hash_of(self.user_id), datetime.now(UTC)]
