@@ -54,8 +54,8 @@ def too_many_vanished(vanished: int, known: int, bound: float) -> bool:
 
 
 def too_many_absent(absent: int, live: int, bound: float) -> bool:
-    """Return whether the share of absent sessions looks like a fault of the API."""
-    return absent > bound * live and absent > _MIN_ABSENT
+    """Return whether the share of absent sessions looks like a fault of the API: more than a few, or all of a small fleet's."""
+    return absent > bound * live and (absent > _MIN_ABSENT or absent == live > 1)
 
 
 def vanished_alarm(found: Vanished, bounds: Bounds) -> list[str]:

@@ -30,10 +30,10 @@ def test_a_fleet_that_vanishes_is_too_many(vanished: int, known: int, is_too_man
 
 @pytest.mark.parametrize(
     ("absent", "live", "is_too_many"),
-    [(0, 0, False), (10, 10, False), (11, 11, True), (11, 220, False), (12, 220, True)],
+    [(0, 0, False), (1, 1, False), (2, 2, True), (9, 10, False), (11, 11, True), (11, 220, False), (12, 220, True)],
 )
 def test_many_sessions_that_are_absent_are_too_many(absent: int, live: int, is_too_many: bool) -> None:
-    """Up to ten sessions are never too many."""
+    """Up to ten sessions are too many only if they are all sessions of the days read, and more than one."""
     assert too_many_absent(absent, live, BOUNDS.max_withdrawn) == is_too_many
     assert not too_many_absent(absent, live, 1)
 

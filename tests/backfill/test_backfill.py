@@ -25,6 +25,7 @@ from podero_async import (
 from podero_async._paging.window import Window
 from podero_async.backfill import (
     ApiDownError,
+    Bounds,
     Progress,
     SessionStore,
     Shard,
@@ -282,7 +283,15 @@ async def test_only_rows_of_the_days_read_are_withdrawn(path: Path, clock: Clock
         await backfill(client, store, FIRST, LAST, now=clock)
         for row in rows:
             sim.remove(vehicle, row["id"])
-        report = await backfill(client, store, date(2026, 6, 10), date(2026, 6, 12), fresh_for=AGAIN, now=clock)
+        report = await backfill(
+            client,
+            store,
+            date(2026, 6, 10),
+            date(2026, 6, 12),
+            fresh_for=AGAIN,
+            now=clock,
+            bounds=Bounds(max_withdrawn=1),
+        )
         assert report.withdrawn == 3, "provisional days before the window are read, too"
         assert {row_id for _, row_id in await held_by(store)} == {rows[3]["id"]}
 

@@ -113,9 +113,10 @@ def keep_access(made: Path, path: Path) -> None:
         return
     before, now = path.stat(), made.stat()
     if os.name == "posix" and (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
-        with suppress(PermissionError):
+        with suppress(OSError):  # also EINVAL, for an id that a container does not know
             os.chown(made, before.st_uid, before.st_gid)
-    made.chmod(stat.S_IMODE(before.st_mode))
+    if stat.S_IMODE(before.st_mode) != stat.S_IMODE(now.st_mode):
+        made.chmod(stat.S_IMODE(before.st_mode))
 
 
 def logs_of(path: Path) -> list[Path]:
