@@ -45,6 +45,8 @@ class Signals:
     """Set by the first signal."""
     exit: Exit = attrs.field(default=Exit.INTERRUPTED, init=False)
     """The exit code of the first signal."""
+    on_forced_end: list[Callable[[], object]] = attrs.field(factory=list, init=False)
+    """Called before a forced end, such as to remove a temporary directory."""
     _is_graceful: bool = attrs.field(default=False, init=False)
     _is_blocked: bool = attrs.field(default=False, init=False)
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
@@ -155,10 +157,12 @@ class Signals:
         self._leave("shutdown timed out; committed data is safe", self.exit)
 
     def _leave(self, message: str, code: Exit) -> None:
-        """End the process without cleaning up. The store treats this as a crash, and loses nothing committed."""
+        """End the process without closing anything. The store treats this as a crash, and loses nothing committed."""
         if sys.__stderr__ is not None and sys.__stderr__.isatty():
             sys.__stderr__.write("\x1b[?25h\n")  # a progress bar hides the cursor
         say(message)
+        for clean_up in self.on_forced_end:
+            clean_up()
         if not self._is_blocked:
             sys.stdout.flush()
         os._exit(code)

@@ -51,9 +51,12 @@ class BackfillBar:
         if is_discovering(progress):
             self._bar.update(self._vehicles.id, completed=progress.vehicles)
         else:
-            if self._vehicles.total is None:  # found vehicles say nothing about the speed of reading
-                self._bar.reset(self._vehicles.id, description="reading")
-            self._bar.update(self._vehicles.id, total=progress.vehicles, completed=vehicles_done(progress))
+            self._bar.update(
+                self._vehicles.id,
+                description="reading",
+                total=progress.vehicles,
+                completed=vehicles_done(progress),
+            )
         self._bar.update(self._requests.id, completed=progress.requests)
 
     def __rich__(self) -> Group:

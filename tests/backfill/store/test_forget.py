@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from pathlib import Path
 from uuid import UUID
@@ -13,6 +14,7 @@ import pytest
 from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, StoreError, StoreFullError, backfill, verify
 from podero_async.backfill.store.duckdb import DuckDBBackend
+from podero_async.backfill.store.duckdb.files import replace
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
 from tests.backfill.conftest import Clock
@@ -114,6 +116,28 @@ async def test_the_log_of_a_killed_run_is_erased_too(
     async with SessionStore(copy) as store:
         assert await store.forget(sim.vehicles[0].user_id) > 0
     assert _found(copy, mine) == 0
+
+
+async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file's log does not outlive the old file, so the new file is complete from its first moment."""
+    mine = _ids_of(sim, sim.vehicles[0].user_id)
+    killed = path.parent / "killed"
+
+    def replace_and_copy(made: Path, target: Path) -> None:
+        replace(made, target)
+        shutil.copytree(path.parent, killed, ignore=lambda _, names: {"killed"} & set(names))
+
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.forgotten.replace", replace_and_copy)
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        assert path.with_name(f"{path.name}.wal").exists()
+        await store.forget(sim.vehicles[0].user_id)
+        rows = await held_by(store)
+    assert _found(killed / path.name, mine) == 0
+    async with SessionStore(killed / path.name) as store:
+        assert await held_by(store) == rows
 
 
 async def test_a_store_that_cannot_forget_is_unchanged(path: Path, sim: PoderoSimulator) -> None:
