@@ -358,7 +358,9 @@ class Checker:
                 assert read is not None
                 self._check_shown(now, pair, day, include_hidden=read.include_hidden)
                 is_overdue = (today - day).days > self.settle_days + 8
-                may_settle = (open_day is None or open_day > day) and not read.shows_open(day)
+                # Without a session in the list, the last day before the session that is going on settles after its end.
+                is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
+                may_settle = is_before and not read.shows_open(day)
                 is_settled_too = now.is_settled.get((pair, not flag, day), False)  # runs need it no more
                 assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
         vehicles = {pair.vehicle_id for pair in pairs}
