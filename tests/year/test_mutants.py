@@ -47,9 +47,9 @@ WRONG = {
 }
 
 
-def year_of(seed: int, nights: int, directory: Path) -> Year:
+def year_of(seed: int, days: int, directory: Path) -> Year:
     """Return the year of a seed with the most usual habit."""
-    year = Year(seed, nights, directory)
+    year = Year(seed, days, directory)
     year.habit = Habit(
         schedule="fixed",
         every=DAY,
