@@ -244,7 +244,7 @@ async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock)
 async def test_lists_that_are_empty_for_a_night_settle_no_day(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If the API lists nothing in the first night, the second night's run stores and settles the sessions of these days."""
+    """If the first read returns nothing by a fault of the API, it settles no day, and a later run stores the sessions."""
     sim.insert(VEHICLES[0], row_of(1, utc(2026, 1, 1, 18), utc(2026, 1, 2, 7)))
     clock.forward(days=30)
     sim.add_fault(Fault(kind="empty_list", endpoint="sessions"))
