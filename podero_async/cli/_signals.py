@@ -28,7 +28,7 @@ _EXIT_OF = {getattr(signal, name): code for name, code in _EXITS.items() if hasa
 
 
 class Interrupted(BaseException):
-    """Raised when a signal has ended the command; no error, so that no handler of errors takes it for one."""
+    """Raised when a signal has ended the command. Not an `Exception`, so that no error handler catches it."""
 
 
 @attrs.define
@@ -55,7 +55,7 @@ class Signals:
     """When the process is ended by force, in seconds of the monotonic clock."""
     _timer: threading.Timer | None = attrs.field(default=None, init=False)
     _before: dict[int, Any] = attrs.field(factory=dict, init=False)
-    """The handlers before, of the signals that are handled."""
+    """The previous handlers of the handled signals."""
 
     @property
     def left_s(self) -> float:
@@ -100,7 +100,7 @@ class Signals:
 
     @contextmanager
     def _waking(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Let a signal wake the event loop, also one that arrives just before the loop begins to wait."""
+        """Let signals wake the event loop, even if they arrive just before the loop begins to wait."""
         with suppress(NotImplementedError, RuntimeError):
             for number in self._before:
                 loop.add_signal_handler(number, lambda: None)
@@ -170,7 +170,7 @@ class Signals:
 
 @attrs.frozen
 class StandardOutput:
-    """Stdout, with errors that no other `OSError` can be confused with, and writes that a signal ends."""
+    """Stdout whose errors are `OutputError`, unlike those of other files, and whose writes a signal can end."""
 
     stream: TextIO
     signals: Signals

@@ -1,4 +1,4 @@
-"""What all commands write besides their results: the log, errors as JSON, and helps."""
+"""The output of all commands besides their results: the log, errors as JSON, and help texts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_log_file_is_appended_to(call: Call, served: PoderoSimulator, pa
     assert "INFO token received" in first
     assert text.splitlines()[-1].endswith(f"WARNING {failed.complaint}")
     assert served.client_secret not in text
-    assert logging.getLogger("podero_async").level == logging.DEBUG  # that of these tests
+    assert logging.getLogger("podero_async").level == logging.DEBUG  # as before: the level of the tests
 
 
 async def test_a_log_file_that_cannot_be_opened(call: Call) -> None:

@@ -112,7 +112,7 @@ class Year:
     shops: list[Shop] = attrs.field(init=False)
     dead: VehicleRef | None = None
     digest: Any = attrs.field(factory=sha256)
-    """Of all that the stores held after each run: two runs of a seed must agree."""
+    """The digest of the stores' contents after each run: two runs of a seed must agree."""
 
     def __attrs_post_init__(self) -> None:
         self.rng = Random(f"year/{self.seed}")
@@ -227,7 +227,7 @@ class Year:
         return outcome
 
     async def _calm_down(self, at: datetime) -> None:
-        """Let nothing happen any more, and check that the stores become the truth."""
+        """Stop all events, and check that the stores come to equal the truth."""
         world = self.world
         world.pass_until(at)
         world.is_frozen, self.dead = True, None
@@ -416,7 +416,7 @@ class _Run:
             self.year.figures["requests"] += asked
             self.year.figures["requests by the rules"] += most.total()
             reads = [f"{read.pair} {read.first}..{read.last} {read.is_confirming}" for read in recorder.reads]
-            assert asked <= most.total(), f"{asked} requests, where the rules need {most} at most: {reads}"
+            assert asked <= most.total(), f"{asked} requests, but the rules allow {most} at most: {reads}"
 
     async def _roster(self, store: SessionStore) -> set[VehicleRef] | None:
         """Return the vehicles of the run; None if the process that knew them was killed."""

@@ -42,7 +42,7 @@ WRONG = {
     "all days are settled": "UPDATE coverage SET is_settled = true WHERE NOT is_settled",
     "a day that was never read has a state": "UPDATE coverage SET from_date = from_date - 1",
     "a day that was read is missing": "DELETE FROM coverage WHERE from_date = (SELECT max(from_date) FROM coverage)",
-    "days are said to be read later": "UPDATE coverage SET read_at = read_at + INTERVAL 1 DAY",
+    "days have a later time of their read": "UPDATE coverage SET read_at = read_at + INTERVAL 1 DAY",
     "spans overlap": "INSERT INTO coverage SELECT * FROM coverage LIMIT 1",
 }
 

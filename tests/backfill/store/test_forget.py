@@ -43,7 +43,7 @@ def _ids_of(sim: PoderoSimulator, user: UUID) -> set[UUID]:
 async def test_no_byte_of_a_forgotten_user_remains(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """After `forget`, no id of the user, of the user's vehicles and sessions is in any file; all other rows are."""
+    """After `forget`, no file has an id of the user or of the user's vehicles and sessions; all other rows stay."""
     user = sim.vehicles[0].user_id
     mine, others = _ids_of(sim, user), _ids_of(sim, sim.vehicles[-1].user_id)
     sim.add_fault(Fault(kind="malformed_row", field="energy_charged_kwh", nth=1, endpoint="sessions"))

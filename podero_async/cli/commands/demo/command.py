@@ -1,4 +1,4 @@
-"""`podero-async demo`: backfills a simulated fleet under faults, stops it, calls it again, and checks every stored session."""
+"""`podero-async demo`: backfills a simulated fleet under faults, stops, resumes, and checks every stored session."""
 
 from __future__ import annotations
 
