@@ -216,7 +216,7 @@ class Slots:
 
 
 class Chance:
-    """Throttles a share of the requests at random, whatever the rate."""
+    """Throttles a share of the requests at random, at any rate."""
 
     def __init__(self, share: float, retry_after: float, seed: int = 1) -> None:
         self.share, self.retry_after, self.rng = share, retry_after, random.Random(seed)
