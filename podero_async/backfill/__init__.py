@@ -22,11 +22,11 @@ and that one was plugged in later, or does not exist. This question costs a seve
 night. The day of a session that shows no end, or that could not be read, stays provisional.
 
 **Runs.** These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window,
-and the provisional days and those of failed reads up to its end, with one request for nearly every vehicle. A day that was read less than
-`fresh_for` (12 hours) ago is not read again, so the same call, made again after a crash, a signal or an outage, reads the
-rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses of up to 30 days. Vehicles that were never read come
-first, then those that were read longest ago. Each call lists the organization's users and their vehicles.
-`plan_backfill` returns the plan without reading a session.
+and all provisional days and days of failed reads up to the end of the window. For nearly every vehicle this takes one
+request. A day that was read less than `fresh_for` (12 hours) ago is not read again, so the same call, made again after a
+crash, a signal or an outage, reads the rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses
+of up to 30 days. Vehicles that were never read come first, then those that were read longest ago. Each call lists the organization's users
+and their vehicles. `plan_backfill` returns the plan without reading a session.
 
 **Failures.** If a vehicle fails, the others go on. The failure is stored, and the next run tries the vehicle again. If the
 API is down, the call commits the received sessions and raises `ApiDownError`. If too many vehicles fail, or too many
@@ -89,8 +89,8 @@ hides just these):
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
 
-Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` > `_report` >
-`_alarms` > `_values`, `_coverage` > `_sharding`, `_vehicle_files`.
+Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` >
+`_comparison` > `_report` > `_alarms` > `_values`, `_coverage` > `_forgotten`, `_sharding`, `_vehicle_files`.
 """
 
 from podero_async.backfill._backfill import backfill

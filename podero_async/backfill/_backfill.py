@@ -1,4 +1,4 @@
-"""The backfill: plans a run, reads its vehicles, commits their sessions in batches, and checks the whole."""
+"""The backfill: plans a run, reads its vehicles, commits their sessions in batches, and withdraws absent ones."""
 
 from __future__ import annotations
 

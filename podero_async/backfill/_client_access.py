@@ -101,7 +101,7 @@ class ItemReader:
     _times: dict[int, tuple[datetime, date | None]] = attrs.field(factory=dict)
     _was_warned: bool = False
     _unanswered: int = 0
-    """Requests in a row for sessions that are going on that failed as in an outage."""
+    """Requests in a row for current sessions that failed as in an outage."""
 
     def read(self, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> WorkerPool[WorkItem]:
         """Read work items; each item is yielded with its outcome, in order of completion."""
@@ -134,6 +134,6 @@ class ItemReader:
 
     def _on_unanswered(self, error: PoderoError) -> None:
         if not self._was_warned:
-            _logger.warning("a session that is going on could not be asked for, so no day was settled: %s", error)
+            _logger.warning("a current session could not be fetched, so no day was settled: %s", error)
         self._was_warned = True
         self._unanswered = self._unanswered + 1 if is_outage_sign(error) else 0

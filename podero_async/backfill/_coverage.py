@@ -70,7 +70,7 @@ class Need:
     from_date: date
     to_date: date
     asks_current: bool
-    """Whether to ask for the session that is going on first, so that the read can settle days."""
+    """Whether to ask for the current session before the read, so that the read can settle days."""
 
 
 @attrs.frozen
@@ -100,7 +100,7 @@ def settle_to(final: date, plugged_in_at: datetime | None) -> date | None:
 
     Args:
         final: The last day that is old enough.
-        plugged_in_at: The plug-in of the session that was going on before the read: the API lists the session once it is
+        plugged_in_at: The plug-in of the current session before the read: the API lists the session once it is
             completed, under this day. None if there was no session.
     """
     if plugged_in_at is None:
@@ -112,7 +112,7 @@ def settle_to(final: date, plugged_in_at: datetime | None) -> date | None:
 
 
 def asks_current(oldest_unsettled: date | None, final: date, today: date, group: int) -> bool:
-    """Return whether a work item asks for the session that is going on.
+    """Return whether a work item asks for the vehicle's current session.
 
     Days settle a week at a time, so that this costs a seventh of a request for each vehicle and night. A vehicle's
     group, from 0 to 6, is the day of the week on which it asks; it asks on any day if its days are overdue by a week.
@@ -124,7 +124,7 @@ def asks_current(oldest_unsettled: date | None, final: date, today: date, group:
 
 
 def stale_limits(started: datetime, fresh_for: timedelta, final: date) -> tuple[datetime, datetime, date]:
-    """Return the times up to which a read is stale, of days in general and of old ones; and the last old day.
+    """Return the time up to which a read is stale, for days in general and for old days; and the last old day.
 
     Old days are overdue by over a week. A session may never show an end, so that its day stays provisional: with a
     `fresh_for` of 12 hours, such a day is read once a week.

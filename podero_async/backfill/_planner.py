@@ -101,7 +101,7 @@ async def plan_backfill(
 
     Raises:
         ValueError: As `backfill`.
-        ForeignStoreError: The store belongs to another organization.
+        ForeignStoreError: The store belongs to another organization, or to the same one at another origin.
         PoderoError: The organization's users could not be listed.
     """
     settings = settings_of(

@@ -63,7 +63,7 @@ class BackfillPlan:
     skipped: int
     """Vehicles that need no request."""
     least_requests: int
-    """One request for each window of a vehicle, and one for each session going on that is asked for.
+    """One request for each window of a vehicle, and one for each current session that is asked for.
 
     A list of more than 200 sessions needs more."""
     windows: tuple[tuple[date, date, int], ...]

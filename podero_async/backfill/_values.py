@@ -65,14 +65,14 @@ class WorkItem:
     vehicle: VehicleRef
     window: Window
     asks_current: bool = False
-    """Whether to ask for the session that is going on before the read, so that the read can settle days."""
+    """Whether to ask for the current session before the read, so that the read can settle days."""
     is_confirming: bool = False
     """Whether the read decides about sessions that another read of the run did not return."""
 
 
 @attrs.frozen
 class RunSettings:
-    """What a run reads."""
+    """The window of a run, and the rules of its coverage."""
 
     window: Window
     """The days of the call, up to the day of the run."""

@@ -60,7 +60,7 @@ async def verify(
             sessions that ended after the last run are missing until the next run.
         repair: Whether to repair the vehicles that differ.
         settle_days: As in the store's backfills; for the repair.
-        bounds: If more stored sessions than `max_withdrawn` are missing in the API, the repair withdraws none.
+        bounds: If the API lacks a larger share of the stored sessions than `max_withdrawn`, the repair withdraws none.
         stop: If this event is set, the call cancels the other reads, and reports the vehicles that were compared.
         progress: Is updated during the call.
         now: Returns the time; for tests.
@@ -68,7 +68,8 @@ async def verify(
 
     Raises:
         ValueError: `sample` is less than 1.
-        ForeignStoreError: The store belongs to another organization.
+        ForeignStoreError: The store belongs to another organization, or to the same one at another origin.
+        ApiDownError: The API became unavailable during the repair.
         AuthenticationError: The credentials were refused.
         StoreError: The store could not be read, or repaired.
     """

@@ -7,7 +7,7 @@ PoderoError
  |    +-- ForeignStoreError it belongs to another organization, or to the same one at another origin
  |    +-- StoreTooNewError  a newer release of this library created it
  |    +-- StoreFullError    the disk is full
- +-- ApiDownError           all requests failed; committed data stays
+ +-- ApiDownError           the API is unavailable; committed data stays
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command line, `podero-async`: parses the arguments, runs one command, and returns its exit code.
 
-Import direction: `_main` imports `commands`, which import `_output` and the shared modules `_options`, `_vehicle_file`,
-`_command` and `_runtime`.
+Import direction: `_main` > `commands`, `_log` > `_command`, `_options`, `_snapshot`, `_vehicle_file` > `_output`, `_signals` >
+`_runtime`.
 """
 
 from podero_async.cli._main import main

@@ -71,7 +71,7 @@ class _Formatter(logging.Formatter):
 
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a line; not to the stream of the beginning, since a progress bar takes the place of stderr."""
+        """Write a line to the current `sys.stderr`, since a progress bar replaces it while it is shown."""
         with suppress(OSError):
             print(self.format(record), file=sys.stderr, flush=True)
 

@@ -134,7 +134,7 @@ def _guarded_stdout(signals: Signals) -> Iterator[None]:
 
 
 def _end_of(invocation: Invocation) -> Exit:
-    """Run the command; the end of stdout is its end, too."""
+    """Run the command; if stdout cannot be written to any more, the command ends."""
     try:
         code = _run(invocation)
         sys.stdout.flush()
@@ -205,7 +205,7 @@ def _explain(error: BaseException, invocation: Invocation) -> Exit:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Raise an error of one line when the arguments are wrong; argparse prints the usage, too."""
+        """Raise an error of one line if the arguments are wrong, instead of printing the usage as argparse does."""
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 

@@ -175,7 +175,7 @@ async def opened(
 
     Args:
         options: The options of the command.
-        stop: The event of the signals; a command that a signal cancels need not be asked.
+        stop: If this event is set, the wait ends. A command that a signal cancels does not need it.
         read_only: Whether to open an existing store for reading.
         path: Takes the place of `--store`.
 

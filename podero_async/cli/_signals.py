@@ -28,7 +28,7 @@ _EXIT_OF = {getattr(signal, name): code for name, code in _EXITS.items() if hasa
 
 
 class Interrupted(BaseException):
-    """Raised when a signal has ended the command; no error, so that no handler of errors takes it for one."""
+    """Raised when a signal has ended the command. Not an `Exception`, so that no error handler catches it."""
 
 
 @attrs.define
@@ -45,6 +45,8 @@ class Signals:
     """Set by the first signal."""
     exit: Exit = attrs.field(default=Exit.INTERRUPTED, init=False)
     """The exit code of the first signal."""
+    on_forced_end: list[Callable[[], object]] = attrs.field(factory=list, init=False)
+    """Called before a forced end, such as to remove a temporary directory."""
     _is_graceful: bool = attrs.field(default=False, init=False)
     _is_blocked: bool = attrs.field(default=False, init=False)
     _loop: asyncio.AbstractEventLoop | None = attrs.field(default=None, init=False)
@@ -53,7 +55,7 @@ class Signals:
     """When the process is ended by force, in seconds of the monotonic clock."""
     _timer: threading.Timer | None = attrs.field(default=None, init=False)
     _before: dict[int, Any] = attrs.field(factory=dict, init=False)
-    """The handlers before, of the signals that are handled."""
+    """The previous handlers of the handled signals."""
 
     @property
     def left_s(self) -> float:
@@ -98,7 +100,7 @@ class Signals:
 
     @contextmanager
     def _waking(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Let a signal wake the event loop, also one that arrives just before the loop begins to wait."""
+        """Let signals wake the event loop, even if they arrive just before the loop begins to wait."""
         with suppress(NotImplementedError, RuntimeError):
             for number in self._before:
                 loop.add_signal_handler(number, lambda: None)
@@ -155,10 +157,12 @@ class Signals:
         self._leave("shutdown timed out; committed data is safe", self.exit)
 
     def _leave(self, message: str, code: Exit) -> None:
-        """End the process without cleaning up. The store treats this as a crash, and loses nothing committed."""
+        """End the process without closing anything. The store treats this as a crash, and loses nothing committed."""
         if sys.__stderr__ is not None and sys.__stderr__.isatty():
             sys.__stderr__.write("\x1b[?25h\n")  # a progress bar hides the cursor
         say(message)
+        for clean_up in self.on_forced_end:
+            clean_up()
         if not self._is_blocked:
             sys.stdout.flush()
         os._exit(code)
@@ -166,7 +170,7 @@ class Signals:
 
 @attrs.frozen
 class StandardOutput:
-    """Stdout, with errors that no other `OSError` can be confused with, and writes that a signal ends."""
+    """Stdout whose errors are `OutputError`, unlike those of other files, and whose writes a signal can end."""
 
     stream: TextIO
     signals: Signals

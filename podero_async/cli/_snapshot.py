@@ -30,7 +30,7 @@ async def write_snapshot(store: SessionStore, target: str | None, stop: Signals)
         return Exit.STORE
     if is_written:
         return None
-    say(f"interrupted; the snapshot is still the one before: {target}")
+    say(f"interrupted; the snapshot was not replaced: {target}")
     return stop.exit
 
 

@@ -21,7 +21,8 @@ __all__ = ["vehicles_from"]
 def vehicles_from(source: str | None, signals: Signals) -> Iterator[Iterator[VehicleRef] | None]:
     """Read vehicles from a file, or from stdin (`-`); yield None if none is given.
 
-    A signal ends the read of a pipe that has no end. Memory does not grow with the number of vehicles: if a source cannot be read twice, it is first copied to a temporary file.
+    A signal ends the read of a pipe that has no end. Memory does not grow with the number of vehicles: if a source cannot
+    be read twice, it is first copied to a temporary file.
 
     Raises:
         UsageError: The file cannot be read, a line is not a vehicle, or the file has no vehicle.

@@ -81,7 +81,7 @@ def test_a_vehicle_needs_the_days_that_a_model_needs(
 
 @given(known=KNOWN, bounds=st.tuples(st.integers(0, LENGTH), st.integers(0, LENGTH)))
 def test_each_day_is_counted_once(known: KnownDays, bounds: tuple[int, int]) -> None:
-    """Each day of a window counts as settled, provisional or missing, and as settled before all."""
+    """Each day of a window counts once: as settled, else as provisional, else as missing."""
     window = (day(bounds[0]), day(bounds[1]))
     inside, settled = days_in([window]), days_in(known.settled)
     provisional = days_in([*known.fresh, *known.stale]) - settled
@@ -164,7 +164,7 @@ def test_known_days_are_read_from_a_text() -> None:
 
 
 def test_days_at_the_ends_of_the_calendar_do_not_overflow() -> None:
-    """A suspect session with a null time is a day like any other."""
+    """The first day of the calendar can be suspect; its neighbor before is left out."""
     known = KnownDays([], [], [], [(date.min, date.min)])
     needs = needs_of(known, (day(5), day(5)), today=day(9), final=day(0), group=0)
     assert [(need.from_date, need.to_date) for need in needs] == [(date.min, date(1, 1, 2)), (day(5), day(5))]

@@ -1,4 +1,4 @@
-"""What a store says of its days over many nights: a day is settled only when nothing of it can still come."""
+"""Coverage over many nights: a day is settled only when no session of it can still come."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ async def test_a_day_settles_after_its_time(
 async def test_a_car_that_stays_plugged_in_is_waited_for(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """The day of a session that is going on, and all later days, stay provisional until the session was listed."""
+    """The day of a current session, and all later days, stay provisional until the session was listed."""
     charge_all(sim)
     vehicle, plugged_in = VEHICLES[0], utc(2026, 1, 3, 16)
     async with SessionStore(path) as store:
@@ -209,7 +209,7 @@ async def test_a_vehicle_that_failed_is_read_when_it_is_back(
 
 
 async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock) -> None:
-    """Where a night is too short for the fleet, vehicles that were never read come first, then those read longest ago."""
+    """If a night is too short for the fleet, vehicles that were never read come first, then those read longest ago."""
     vehicles = [VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number)) for number in range(2, 14)]
     rows: dict[VehicleRef, list[dict[str, Any]]] = {vehicle: [] for vehicle in vehicles}
     async with (
@@ -244,7 +244,7 @@ async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock)
 async def test_lists_that_are_empty_for_a_night_settle_no_day(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If the API lists nothing in the first night, the second night's run stores and settles the sessions of these days."""
+    """If the first read returns nothing by a fault of the API, it settles no day, and a later run stores the sessions."""
     sim.insert(VEHICLES[0], row_of(1, utc(2026, 1, 1, 18), utc(2026, 1, 2, 7)))
     clock.forward(days=30)
     sim.add_fault(Fault(kind="empty_list", endpoint="sessions"))

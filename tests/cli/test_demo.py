@@ -133,7 +133,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[TruthCheck, Path]:
 async def test_wrong_sessions_are_found(
     stored: tuple[TruthCheck, Path], tmp_path: Path, statement: str, found: set[str]
 ) -> None:
-    """The check counts lost, doubled, altered and foreign sessions, of one session or of a whole vehicle."""
+    """The check counts lost, doubled, altered and foreign sessions, for a single session and for a whole vehicle."""
     check, original = stored
     path = Path(shutil.copy(original, tmp_path))
     with duckdb.connect(str(path)) as connection:

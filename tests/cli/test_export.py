@@ -152,7 +152,7 @@ async def test_stdout_gets_the_bytes_of_a_file(filled: Path, call: Call, kind: s
 
 @pytest.mark.parametrize("options", [[], ["--format=csv", "--json"], ["--format=csv", "--partition-by=month"]])
 async def test_what_stdout_cannot_take(filled: Path, call: Call, options: list[str]) -> None:
-    """Parquet, partitions and the object of `--json` do not go to stdout together with the rows."""
+    """With `--output -`, Parquet, partitions and `--json` are refused, since the rows go to stdout."""
     ended = await call("export", f"--store={filled}", "--output=-", *options)
     assert ended.code == 2
     assert "--output - needs" in ended.complaint

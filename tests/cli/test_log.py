@@ -1,4 +1,4 @@
-"""What all commands write besides their results: the log, errors as JSON, and helps."""
+"""The output of all commands besides their results: the log, errors as JSON, and help texts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_log_file_is_appended_to(call: Call, served: PoderoSimulator, pa
     assert "INFO token received" in first
     assert text.splitlines()[-1].endswith(f"WARNING {failed.complaint}")
     assert served.client_secret not in text
-    assert logging.getLogger("podero_async").level == logging.DEBUG  # that of these tests
+    assert logging.getLogger("podero_async").level == logging.DEBUG  # as before: the level of the tests
 
 
 async def test_a_log_file_that_cannot_be_opened(call: Call) -> None:
@@ -94,7 +94,7 @@ async def test_each_failure_is_one_object(
 
 async def test_an_outage_is_one_object_with_the_report(call: Call, served: PoderoSimulator, path: Path) -> None:
     """If the API is down, the object has the error, and the report of the vehicles that were read."""
-    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=10)
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call(*whole_fleet(served, path), "--json", retry=retry)
     found = json.loads(ended.out)

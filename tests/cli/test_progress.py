@@ -24,7 +24,7 @@ def _drawn(bar: BackfillBar) -> str:
 
 
 def test_the_bar_estimates_from_the_last_half_minute() -> None:
-    """The minute without progress does not count in the speed and the time left, since both use the last 30 seconds."""
+    """A minute without progress does not affect the speed and the time left, since both use the last 30 seconds."""
     now, progress = [0.0], Progress(phase="fetching", vehicles=100, tasks=100)
     bar = BackfillBar(progress, lambda: now[0])
     bar.update()

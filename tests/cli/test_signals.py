@@ -85,8 +85,8 @@ async def test_a_command_that_ends_in_time_is_not_forced(forced_ends: list[int])
     assert forced_ends == []
 
 
-async def test_a_forced_end_shows_the_cursor_again(forced_ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """If a progress bar has hidden the cursor of a terminal, the cursor is shown again."""
+async def test_a_forced_end_cleans_up(forced_ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary files are removed, and the cursor that a progress bar has hidden is shown again."""
     written: list[str] = []
 
     class _Terminal:
@@ -97,12 +97,15 @@ async def test_a_forced_end_shows_the_cursor_again(forced_ends: list[int], monke
             written.append(text)
 
     monkeypatch.setattr("sys.__stderr__", _Terminal())
-    with Signals(shutdown_s=60).handled():
+    signals = Signals(shutdown_s=60)
+    signals.on_forced_end.append(lambda: written.append("cleaned"))
+    with signals.handled():
         for _ in range(2):
             try:
                 os.kill(os.getpid(), signal.SIGINT)
             except Interrupted:
                 continue
+    assert "cleaned" in written
     assert "\x1b[?25h" in "".join(written)
     assert forced_ends == [130]
 

@@ -85,7 +85,7 @@ async def test_rows_from_a_file_and_faults(call: Call, monkeypatch: pytest.Monke
 
 
 async def test_a_port_in_use(call: Call) -> None:
-    """A port that is in use is exit code 2."""
+    """If the port is in use, the exit code is 2."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = await call("simulate", f"--port={taken.getsockname()[1]}")
     assert ended.code == 2
@@ -108,7 +108,7 @@ async def test_unreadable_rows(call: Call, tmp_path: Path, content: str | None, 
 
 
 async def test_rows_and_sizes_exclude_each_other(call: Call) -> None:
-    """`--rows` with the size of a fleet is exit code 2."""
+    """The exit code is 2 if `--rows` is given together with the size of a fleet."""
     ended = await call("simulate", "--rows=rows.jsonl", "--sessions=0")
     assert ended.code == 2
     assert "leave out" in ended.complaint

@@ -73,7 +73,7 @@ async def test_json(call: Call, filled: Path) -> None:
 
 
 async def test_a_window_is_checked(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """`--check` is exit code 0 if all days of the window are settled, 6 if some are provisional, 1 if some are missing."""
+    """With `--check`, the exit code is 0 if all days are settled, 6 if some are provisional, 1 if some are missing."""
     first, last = served.first_day, served.last_day
     check = ["status", f"--store={path}", f"--from={first}", f"--to={last}", "--check"]
     async with SessionStore(path):
@@ -125,7 +125,7 @@ async def test_an_empty_store(call: Call, path: Path) -> None:
 
 
 async def test_a_missing_store(call: Call, path: Path) -> None:
-    """A path without a store is exit code 5, and no store is created."""
+    """If the path has no store, the exit code is 5 and no store is created."""
     for argv in (["status"], ["export", f"--output={path.parent / 'out'}"]):
         ended = await call(*argv, f"--store={path}")
         assert (ended.code, ended.out) == (5, "")

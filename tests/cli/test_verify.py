@@ -20,7 +20,7 @@ _REPORT_KEYS = (
 
 
 async def test_a_store_that_equals_the_api(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """Equal vehicles are exit code 0, and the store is not changed."""
+    """If all vehicles are equal, the exit code is 0 and the store is unchanged."""
     before = filled.read_bytes()
     ended = await call("verify", f"--store={filled}")
     assert (ended.code, ended.err) == (0, "")
@@ -40,7 +40,7 @@ async def test_a_sample(call: Call, served: PoderoSimulator, filled: Path) -> No
 
 
 async def test_differences_are_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """A vehicle with other sessions is one line on stderr, with the ids of each kind of difference."""
+    """A vehicle whose sessions differ gets one line on stderr, with the ids of each kind of difference."""
     one, other = served.vehicles[:2]
     new = served.insert(one, served.truth(one)[0] | {"id": str(UUID(int=7))})["id"]
     gone, changed = (row["id"] for row in served.truth(other)[:2])

@@ -1,4 +1,4 @@
-"""What a store must keep after each run, checked against the truth and the committed reads.
+"""The invariants of a store after each run, checked against the truth and the committed reads.
 
 The promise has a limit: a settled day is not read again. So a session that is hidden, shown again, corrected, withdrawn,
 returned or moved after its day was settled is stored as the settling read showed it, until a run has another reason to read
@@ -167,7 +167,7 @@ class Checker:
     settled_since: dict[Day, datetime] = attrs.field(factory=dict)
 
     async def check(self, store: SessionStore, roster: set[Pair] | None) -> None:
-        """Check the store after a run; `roster` is what the run was about, None if it did not get to know it."""
+        """Check the store after a run; `roster` has the vehicles of the run, None if it ended before it knew them."""
         now = await Snapshot.of(store)
         settled = {key for key, is_settled in now.is_settled.items() if is_settled}
         self.settled_since = {key: self.settled_since.get(key, self.world.now) for key in settled}
@@ -249,15 +249,15 @@ class Checker:
     # --- coverage ---
 
     def _check_coverage(self, now: Snapshot) -> None:
-        """A day is called read only if a proven read of it was committed, and not later than that was."""
+        """The days with a state are those of committed proven reads, and no recorded time is later than the read."""
         for (pair, flag, day), read_at in now.read_at.items():
             read = self.recorder.last_proven[pair, flag].get(day)
             assert read is not None, f"{day} of {pair} was never read, but has a state"
             latest = read.shown.at + timedelta(minutes=10)
-            assert read_at <= latest, f"{day} of {pair} is said to be read at {read_at}, but was at {read.shown.at}"
+            assert read_at <= latest, f"{day} of {pair} has the time {read_at}, but was read at {read.shown.at}"
         for (pair, flag), days in self.recorder.last_proven.items():
             for day in days:
-                assert (pair, flag, day) in now.is_settled, f"{day} of {pair} was read, but is called missing"
+                assert (pair, flag, day) in now.is_settled, f"{day} of {pair} was read, but is missing"
 
     def _check_newly_settled(self, now: Snapshot) -> None:
         """A day is settled by a read that was made late enough, while no session of it or of an earlier day went on."""
@@ -358,7 +358,9 @@ class Checker:
                 assert read is not None
                 self._check_shown(now, pair, day, include_hidden=read.include_hidden)
                 is_overdue = (today - day).days > self.settle_days + 8
-                may_settle = (open_day is None or open_day > day) and not read.shows_open(day)
+                # Without a session in the list, the last day before the current session settles after its end.
+                is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
+                may_settle = is_before and not read.shows_open(day)
                 is_settled_too = now.is_settled.get((pair, not flag, day), False)  # runs need it no more
                 assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
         vehicles = {pair.vehicle_id for pair in pairs}

@@ -1,4 +1,4 @@
-"""What a store was told: the committed reads of all runs, as a model in plain dicts that the invariants compare with it."""
+"""The committed reads of all runs, as a model of the store in plain dicts; the invariants compare both."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def content_of(session: ChargingSession) -> Content:
 
 @attrs.frozen
 class Shown:
-    """What the API truly had when it made a page of a vehicle's list."""
+    """The true sessions of a vehicle when the API made a page of its list."""
 
     at: datetime
     ids: frozenset[str]
     open_day: date | None
-    """The plug-in day of the session that was going on; None if there was none."""
+    """The plug-in day of the current session; None if there was none."""
     is_blank: bool = False
     """Whether the list was empty by a fault."""
 
@@ -68,7 +68,7 @@ class Read:
         return self.first <= day <= self.last
 
     def shows_open(self, day: date) -> bool:
-        """Return whether it shows a session of a day that may still change, or could not read one."""
+        """Return whether the read has a session of the day in progress, or a rejected row that may be of the day."""
         if not self.rejected_days.isdisjoint({day, None}):
             return True
         return any(content[0].date() == day and content[4] == "in_progress" for content in self.sessions.values())

@@ -1,4 +1,4 @@
-"""What a run may ask for at most, by the rules of coverage, day by day and without any cleverness."""
+"""The most that a run may request by the rules of coverage: a plain second implementation, day by day."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, d
 
 
 def _asks_current(call: Call, before: Snapshot, pair: VehicleRef, first: date, last: date) -> bool:
-    """Return whether a read of a span may ask for the session that is going on: a week of days, or once a week."""
+    """Return whether a read of a span may ask for the current session: a week of days, or once a week."""
     days = [first + number * DAY for number in range((last - first).days + 1)]
     unsettled = [day for day in days if _state(call, before, pair, day) != "settled"]
     if not unsettled:

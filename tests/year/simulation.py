@@ -100,7 +100,7 @@ class Year:
     """Runs of one seed. `run` raises an AssertionError if a store breaks its promise."""
 
     seed: int
-    nights: int
+    days: int
     directory: Path
     cars: int = 5
     trace: Callable[[str], object] = lambda _: None
@@ -112,7 +112,7 @@ class Year:
     shops: list[Shop] = attrs.field(init=False)
     dead: VehicleRef | None = None
     digest: Any = attrs.field(factory=sha256)
-    """Of all that the stores held after each run: two runs of a seed must agree."""
+    """The digest of the stores' contents after each run: two runs of a seed must agree."""
 
     def __attrs_post_init__(self) -> None:
         self.rng = Random(f"year/{self.seed}")
@@ -125,7 +125,7 @@ class Year:
             with _in_zone(self.habit.zone), asyncio.Runner(loop_factory=LeapingLoop) as runner:
                 runner.run(self._run())
         except AssertionError as error:
-            error.add_note(f"replay: python -m tests.year {self.seed} --nights {self.nights}")
+            error.add_note(f"replay: python -m tests.year {self.seed} --days {self.days}")
             raise
         return self.figures
 
@@ -143,9 +143,11 @@ class Year:
         self.figures["two shards"] += habit.shards == 2
         async with world.sim:
             at = _START + rng.uniform(1, 5) * timedelta(hours=1)
-            for night in range(self.nights):
+            upgrades_at = _START + self.days / 2 * DAY if habit.upgrades else None
+            while at < _START + self.days * DAY:
                 world.pass_until(at)
-                if habit.upgrades and night == self.nights // 2:
+                if upgrades_at is not None and at >= upgrades_at:
+                    upgrades_at = None
                     await self._upgrade()
                 if self._chance(0.3):
                     world.hurry(at)
@@ -225,7 +227,7 @@ class Year:
         return outcome
 
     async def _calm_down(self, at: datetime) -> None:
-        """Let nothing happen any more, and check that the stores become the truth."""
+        """Stop all events, and check that the stores come to equal the truth."""
         world = self.world
         world.pass_until(at)
         world.is_frozen, self.dead = True, None
@@ -414,7 +416,7 @@ class _Run:
             self.year.figures["requests"] += asked
             self.year.figures["requests by the rules"] += most.total()
             reads = [f"{read.pair} {read.first}..{read.last} {read.is_confirming}" for read in recorder.reads]
-            assert asked <= most.total(), f"{asked} requests, where the rules need {most} at most: {reads}"
+            assert asked <= most.total(), f"{asked} requests, but the rules allow {most} at most: {reads}"
 
     async def _roster(self, store: SessionStore) -> set[VehicleRef] | None:
         """Return the vehicles of the run; None if the process that knew them was killed."""

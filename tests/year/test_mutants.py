@@ -42,14 +42,14 @@ WRONG = {
     "all days are settled": "UPDATE coverage SET is_settled = true WHERE NOT is_settled",
     "a day that was never read has a state": "UPDATE coverage SET from_date = from_date - 1",
     "a day that was read is missing": "DELETE FROM coverage WHERE from_date = (SELECT max(from_date) FROM coverage)",
-    "days are said to be read later": "UPDATE coverage SET read_at = read_at + INTERVAL 1 DAY",
+    "days have a later time of their read": "UPDATE coverage SET read_at = read_at + INTERVAL 1 DAY",
     "spans overlap": "INSERT INTO coverage SELECT * FROM coverage LIMIT 1",
 }
 
 
-def year_of(seed: int, nights: int, directory: Path) -> Year:
+def year_of(seed: int, days: int, directory: Path) -> Year:
     """Return the year of a seed with the most usual habit."""
-    year = Year(seed, nights, directory)
+    year = Year(seed, days, directory)
     year.habit = Habit(
         schedule="fixed",
         every=DAY,
@@ -125,7 +125,7 @@ def test_the_year_notices_wrong_rules(
 ) -> None:
     """A year fails if one rule is wrong: the days that settle, the time, the clock, or the number of requests."""
     mistake(monkeypatch)
-    year = year_of(2, 120, tmp_path)
+    year = year_of(1, 120, tmp_path)
     year.habit = attrs.evolve(year.habit, has_accidents=True)
     with pytest.raises(AssertionError):
         year.run()

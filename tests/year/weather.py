@@ -1,4 +1,4 @@
-"""What goes wrong with the API during one run: faults of the simulator, drawn by a seed."""
+"""The weather of a run: the API's faults while it lasts, drawn by a seed."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def draw(rng: Random, world: World, dead: VehicleRef | None) -> Weather:
     """Draw the weather of a run.
 
     Args:
-        rng: All chance.
+        rng: The source of randomness.
         world: The fleet.
-        dead: A pair whose requests all fail in any weather.
+        dead: The vehicle whose requests fail in any weather, or None.
     """
     weather = CLEAR if rng.random() < 0.5 else _bad(rng, world)
     if dead is None:

@@ -76,7 +76,7 @@ class World:
     """The fleet and its calendar. Create it in the event loop whose clock the simulator's time follows.
 
     Args:
-        rng: All chance.
+        rng: The source of randomness.
         start: When the story begins; nothing is plugged in before.
         cars_at_start: The number of vehicles at the start.
         settle_after: The age from which on a store may call a day settled. Sessions that complete later are rarely listed

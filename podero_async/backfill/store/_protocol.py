@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 CommitBatch = Callable[[datetime], Awaitable[Written]]
-"""Commits a sealed batch in one transaction at a time, and returns its effect on the table of sessions."""
+"""Commits a sealed batch in one transaction, with the given time, and returns its effect on the table of sessions."""
 
 
 class BatchBuilder(Protocol):
@@ -88,7 +88,7 @@ class StoreBackend(Protocol):
         """Add vehicles; if a user's vehicle list failed, add the user's known vehicles."""
 
     async def failed(self) -> list[tuple[UUID, UUID | None]]:
-        """Return the users and vehicles of failures, in order; no vehicle stands for a failed list of a user's vehicles."""
+        """Return the users and vehicles of failures, in order; no vehicle: the user's vehicle list failed."""
 
     async def draft_run(self, settings: RunSettings) -> BackfillPlan:
         """Return the plan of a run over the roster. Nothing is stored."""
@@ -109,7 +109,7 @@ class StoreBackend(Protocol):
         """Store the record of a run over the roster, and plan its work items.
 
         Args:
-            settings: What the run reads.
+            settings: The window of the run, and the rules of its coverage.
             scope: A description of its vehicles, for the record.
             is_of_fleet: Whether the vehicles were discovered, so that failures to list users are replaced.
         """
@@ -164,7 +164,7 @@ class StoreBackend(Protocol):
             include_provisional: Whether to choose provisional days, too.
 
         Returns:
-            The number of vehicles, and that of the vehicles that were not chosen since they have gone.
+            The number of chosen vehicles, and the number of vehicles left out because they have gone.
         """
 
     async def draw_differing(self) -> None:
@@ -189,7 +189,7 @@ class StoreBackend(Protocol):
         """
 
     def differing_vehicles(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[VehicleRef, None]:
-        """Yield the vehicles that differed, as all of their users, loaded `slice_size` at a time."""
+        """Yield the vehicles that differed, each once for each of its users, loaded `slice_size` at a time."""
 
 
 @runtime_checkable

@@ -85,7 +85,7 @@ def figures_text(progress: Progress, requests_per_second: float) -> str:
 
 
 class ProgressLines:
-    """Prints lines about a progress; each line's rates are those since the line before."""
+    """Prints lines about a progress, with the rates since the previous line."""
 
     def __init__(self, progress: Progress, stream: TextIO, clock: Callable[[], float] = monotonic) -> None:
         self._progress = progress

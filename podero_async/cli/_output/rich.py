@@ -51,9 +51,12 @@ class BackfillBar:
         if is_discovering(progress):
             self._bar.update(self._vehicles.id, completed=progress.vehicles)
         else:
-            if self._vehicles.total is None:  # found vehicles say nothing about the speed of reading
-                self._bar.reset(self._vehicles.id, description="reading")
-            self._bar.update(self._vehicles.id, total=progress.vehicles, completed=vehicles_done(progress))
+            self._bar.update(
+                self._vehicles.id,
+                description="reading",
+                total=progress.vehicles,
+                completed=vehicles_done(progress),
+            )
         self._bar.update(self._requests.id, completed=progress.requests)
 
     def __rich__(self) -> Group:
@@ -80,7 +83,7 @@ def progress_bar(progress: Progress, stream: TextIO) -> Iterator[Callable[[], No
 
 def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, numbers: Container[str]) -> None:
     """Print a table with a footer for each heading; the columns named in `numbers` are aligned right."""
-    # With narrow padding, most outcomes fit into 80 columns.
+    # With narrow padding, most values of `session_outcome` fit into 80 columns.
     table = Table(box=SIMPLE_HEAD, show_footer=True, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for heading, footer in columns.items():
         table.add_column(heading, footer, justify="right" if heading in numbers else "left", overflow="fold")

@@ -37,9 +37,9 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Fetch the charging sessions of a fleet into a DuckDB file.
 
-Reads the days that are missing in the file, and again those that may still
-change: all days until they were read --settle-days after their end. If a
-signal, a crash or an outage ends the run, the same command reads the rest.
+Reads the days that are missing in the file, and reads those again that may
+still change: each day until a read --settle-days after its end. If a signal,
+a crash or an outage ends the run, the same command reads the rest.
 """
 _Vehicles = Iterator[VehicleRef] | None
 _BOUNDS = Bounds()

@@ -20,8 +20,9 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Re-read the settled days of a store, and compare the sessions with the API.
 
-Exit code 1 if sessions differ, or a vehicle failed or could not be proven
-complete. Without --repair, the store is not changed.
+The exit code is 1 if sessions differ (with --repair: still differ), or if a
+vehicle failed or could not be proven complete. Without --repair, the store is
+not changed.
 """
 _BOUNDS = Bounds()
 _MAX_IDS = 3
@@ -43,7 +44,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("what to read").add_argument
     number = shared.whole_number(1, 1_000_000_000)
     add("--sample", type=number, metavar="N", help="check N random vehicles (default: all)")
-    everything = "compare provisional days, too; what happened since the last backfill differs"
+    everything = "compare provisional days, too; changes since the last backfill count as differences"
     add("--all", action="store_true", help=everything)
     add = parser.add_argument_group("repair").add_argument
     add("--repair", action="store_true", help="backfill the vehicles that differ, and compare them again")

@@ -101,7 +101,7 @@ def test_hidden_sessions_count_on_days_that_were_read_with_them(store: WrittenSt
 
 
 def test_a_session_of_another_vehicle_is_changed(store: WrittenStore) -> None:
-    """If the API shows a stored session under another vehicle, its row is changed there, and surplus under its stored vehicle."""
+    """A session that the API lists under another vehicle is changed there, and surplus under the stored vehicle."""
     store.write(Read(1, [_row(1)]), Read(2, []))
     assert _found(store, Read(1, []), Read(2, [_row(1)])) == {"changed": [1]}
     assert _found(store, Read(1, [])) == {"surplus": [1]}
@@ -149,7 +149,7 @@ def test_at_most_100_ids_of_a_kind_are_listed(store: WrittenStore) -> None:
 
 
 def test_the_days_of_vehicles_that_differ_become_due(store: WrittenStore) -> None:
-    """The days of a vehicle that differs are provisional and were read long ago; all of its users are read again."""
+    """The days of a vehicle that differs become provisional and due, under each of its users."""
     store.roster((1, 1), (2, 1), (1, 2))
     store.write(Read(1, [_row(1)]), Read(1, [_row(1)], user=2), Read(2, []), Read(3, [], include_hidden=True))
     store.con.execute("UPDATE coverage SET is_settled = true")

@@ -113,7 +113,7 @@ class Model:
             was_settled, read_at = self.days.get(key, (False, at))
             settles = read.settle_to is not None and number <= read.settle_to
             if settles and read.is_empty and read.settle_to is not None:
-                # An earlier read had to be as late, too.
+                # An empty read settles a day only if an earlier read was late enough to settle it, too.
                 age = at.date() - day(read.settle_to)
                 settles = read_at.date() < at.date() and day(number) <= read_at.date() - age
             self.days[key] = (was_settled or settles, at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, StoreError, StoreFullError, backfill, verify
 from podero_async.backfill.store.duckdb import DuckDBBackend
+from podero_async.backfill.store.duckdb.files import replace
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
 from tests.backfill.conftest import Clock
@@ -41,7 +43,7 @@ def _ids_of(sim: PoderoSimulator, user: UUID) -> set[UUID]:
 async def test_no_byte_of_a_forgotten_user_remains(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """After `forget`, no id of the user, of the user's vehicles and sessions is in any file; all other rows are."""
+    """After `forget`, no file has an id of the user or of the user's vehicles and sessions; all other rows stay."""
     user = sim.vehicles[0].user_id
     mine, others = _ids_of(sim, user), _ids_of(sim, sim.vehicles[-1].user_id)
     sim.add_fault(Fault(kind="malformed_row", field="energy_charged_kwh", nth=1, endpoint="sessions"))
@@ -115,6 +117,28 @@ async def test_the_log_of_a_killed_run_is_erased_too(
     async with SessionStore(copy) as store:
         assert await store.forget(sim.vehicles[0].user_id) > 0
     assert _found(copy, mine) == 0
+
+
+async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old file's log does not outlive the old file, so the new file is complete from its first moment."""
+    mine = _ids_of(sim, sim.vehicles[0].user_id)
+    killed = path.parent / "killed"
+
+    def replace_and_copy(made: Path, target: Path) -> None:
+        replace(made, target)
+        shutil.copytree(path.parent, killed, ignore=lambda _, names: {"killed"} & set(names))
+
+    monkeypatch.setattr("podero_async.backfill.store.duckdb.forgotten.replace", replace_and_copy)
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        assert path.with_name(f"{path.name}.wal").exists()
+        await store.forget(sim.vehicles[0].user_id)
+        rows = await held_by(store)
+    assert _found(killed / path.name, mine) == 0
+    async with SessionStore(killed / path.name) as store:
+        assert await held_by(store) == rows
 
 
 async def test_another_user_of_a_vehicle_keeps_the_sessions(

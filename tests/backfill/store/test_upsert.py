@@ -50,7 +50,7 @@ def test_two_reads_of_a_batch_that_return_a_session_store_it_once(store: Written
 
 
 def test_a_vehicle_that_two_users_list_keeps_the_user_of_its_rows(store: WrittenStore) -> None:
-    """While the user of a row lists the vehicle, and the session, another user's read of the vehicle changes nothing."""
+    """While a row's user lists the vehicle and the session, a read as another user of the vehicle changes nothing."""
     store.roster((1, 1), (2, 1))
     store.write(Read(1, [wire_row(1)], user=1))
     for _ in range(2):

@@ -8,7 +8,7 @@ import duckdb
 
 __all__ = ["NEWEST_CHANGE", "commit_time"]
 
-# A user who was forgotten may have had the newest change; a follower of `changed_at` has seen it.
+# The rows of a forgotten user may have had the newest change, which a follower of `changed_at` has seen.
 NEWEST_CHANGE = """
 SELECT greatest(
     (SELECT epoch_us(max(changed_at)) FROM sessions),

@@ -48,7 +48,7 @@ _NONE_DIFFERS = "CREATE OR REPLACE TEMP TABLE differing (user_id UUID, vehicle_i
 
 
 def draw(con: duckdb.DuckDBPyConnection, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
-    """Choose the vehicles to compare, at random if it is a sample; return their number, and that of those that have gone."""
+    """Choose the vehicles to compare, at random if it is a sample; return their number, and how many have gone."""
     days = {"include_provisional": include_provisional}
     present = f"{_PRESENT} WHERE {_COMPARABLE}"
     drawn = present if sample is None else f"FROM ({present}) USING SAMPLE {int(sample)} ROWS"

@@ -91,7 +91,7 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
     ((unsettled,),) = con.execute(_UNSETTLED).fetchall()
     if unsettled or con.execute("SELECT 1 FROM facts WHERE NOT is_new LIMIT 1").fetchall():
         _fold(con)
-    else:  # the first reads of these vehicles: there is nothing to fold, which would take five times as long
+    else:  # the first reads of these vehicles: nothing to fold, and folding would take five times as long
         con.execute("INSERT INTO coverage BY NAME SELECT * EXCLUDE (is_new) FROM facts")
 
 

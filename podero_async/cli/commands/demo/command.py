@@ -1,8 +1,9 @@
-"""`podero-async demo`: backfills a simulated fleet under faults, stops it, calls it again, and checks every stored session."""
+"""`podero-async demo`: backfills a simulated fleet under faults, stops, resumes, and checks every stored session."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
@@ -82,6 +83,7 @@ async def run(
         show_progress, stream=sys.stdout, is_live=is_live, line_every_s=min(invocation.line_every_s, _MAX_LINE_EVERY_S)
     )
     with invocation.signals.gracefully() as stop, TemporaryDirectory(prefix="podero-async-") as folder:
+        stop.on_forced_end.append(partial(shutil.rmtree, folder, ignore_errors=True))
         async with SessionStore(Path(folder) / "demo.duckdb") as store:
             simulator = demo_simulator(options.vehicles, options.seed, faults)
             changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)
