@@ -25,8 +25,8 @@ night. The day of a session that shows no end, or that could not be read, stays 
 and all provisional days and days of failed reads up to the end of the window. For nearly every vehicle this takes one
 request. A day that was read less than `fresh_for` (12 hours) ago is not read again, so the same call, made again after a
 crash, a signal or an outage, reads the rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses
-of up to 30 days. Vehicles that were never read come first, then those that were read longest ago. Each call lists the organization's users
-and their vehicles. `plan_backfill` returns the plan without reading a session.
+of up to 30 days. Vehicles that were never read come first, then those that were read longest ago. Each call lists the
+organization's users and their vehicles. `plan_backfill` returns the plan without reading a session.
 
 **Failures.** If a vehicle fails, the others go on. The failure is stored, and the next run tries the vehicle again. If the
 API is down, the call commits the received sessions and raises `ApiDownError`. If too many vehicles fail, or too many
