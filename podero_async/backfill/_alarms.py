@@ -84,4 +84,4 @@ def failed_alarms(counts: FailureCounts, bounds: Bounds) -> list[str]:
 
 
 def _limit(bound: float) -> str:
-    return f"at most {bound:.3g} of them is accepted" if bound else "none is accepted"
+    return f"at most a share of {bound:.3g} is accepted" if bound else "none is accepted"

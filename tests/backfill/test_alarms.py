@@ -63,7 +63,7 @@ def test_an_alarm_says_what_to_do() -> None:
     """Each alarm has the numbers, the bound, and the option to pass."""
     (line,) = vanished_alarm(Vanished(1_200, 1_000, is_recorded=False), BOUNDS)
     assert line == (
-        "1,000 of 1,200 known vehicles are no longer listed (at most 0.1 of them is accepted);"
+        "1,000 of 1,200 known vehicles are no longer listed (at most a share of 0.1 is accepted);"
         " none was recorded as gone: run once with --max-vanished 1 if they have left"
     )
     assert vanished_alarm(Vanished(1_200, 100, is_recorded=True), BOUNDS) == []

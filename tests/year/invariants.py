@@ -325,7 +325,7 @@ class Checker:
     def check_report(self, report: BackfillReport, now: Snapshot, pairs: set[Pair], *, is_clock_right: bool) -> None:
         """The report counts the days of its vehicles as the coverage has them, and is clean only if none is missing.
 
-        By a clock that is wrong, a run may ask for days that have not begun, or find that days had not begun at a read.
+        If the local clock is wrong, a run may ask for days that have not begun, or find that days had not begun at a read.
         """
         found = now.count_days(pairs, report.from_date, report.to_date, include_hidden=report.include_hidden)
         counts = {name: getattr(report, name) for name in ("settled", "provisional", "missing")}

@@ -1,4 +1,4 @@
-"""The invariants themselves: stores that are wrong by hand, and rules that are wrong in one place, are noticed."""
+"""The invariants detect stores that were altered by hand, and rules with one fault."""
 
 from __future__ import annotations
 

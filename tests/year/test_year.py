@@ -87,7 +87,7 @@ EVENTS = {
     "weather: users fail",
     "withdrawn",
 }
-"""Everything that must strike, or the years prove less than they say."""
+"""The events that must occur in the years; without one of them, they would not test it."""
 
 Report = Callable[[str, object], None]
 

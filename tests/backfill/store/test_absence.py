@@ -83,7 +83,7 @@ def test_the_row_of_a_user_who_left_is_absent_if_another_user_of_the_vehicle_lac
 
 
 def test_a_rejected_row_is_not_absent(store: WrittenStore) -> None:
-    """If an absent row returns in a form that cannot be read, also from another vehicle, it is not absent any more."""
+    """If an absent row returns in unreadable form, even under another vehicle, it is not absent any more."""
     for rejected in (_row(1, is_at_home="perhaps"), _row(9, id=None)):
         store.write(Read(1, [_row(1)]))
         store.write(Read(1, []))

@@ -61,7 +61,7 @@ def _found(store: WrittenStore, *reads: Read) -> _Found:
     ],
 )
 def test_ids_and_contents_are_compared(store: WrittenStore, shown: list[dict[str, Any]], expected: _Found) -> None:
-    """A session differs if only one side has it, or a field differs; one that the API shows in unreadable form does not."""
+    """A session differs if only one side has it, or a field differs; one that the API returns in unreadable form does not differ."""
     store.write(Read(1, [_row(1), _row(2, 20)]))
     assert _found(store, Read(1, shown)) == expected
 

@@ -22,7 +22,7 @@ from tests.backfill.store.test_session_store import files_of_at_most
 
 
 def _forms(value: UUID) -> list[bytes]:
-    """Return the ways in which an id may be in a file: as text, in order, and as DuckDB's signed number."""
+    """Return the ways in which an id may be in a file: as text, as bytes in two orders, and as DuckDB's signed number."""
     number = int.from_bytes(value.bytes, "big") ^ (1 << 127)
     return [str(value).encode(), value.bytes, value.bytes_le, number.to_bytes(16, "little")]
 
