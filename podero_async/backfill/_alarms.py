@@ -41,7 +41,7 @@ class FailureCounts:
     failed: int
     unproven: int
     long_failed: int
-    """Vehicles, among the failed and the unproven ones, that have failed for days."""
+    """Of the failed and unproven vehicles, those that have failed for at least `LONG_FAILED_DAYS`."""
 
 
 def too_many_vanished(vanished: int, known: int, bound: float) -> bool:

@@ -78,7 +78,7 @@ async def test_days_are_read_until_they_settle(call: Call, served: PoderoSimulat
 
 
 async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """The report tells settled, provisional and missing days."""
+    """The report counts settled, provisional and missing days separately."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
     ended = await call(*whole_fleet(served, path), "--settle-days=36000")
     days = (served.last_day - served.first_day).days + 1

@@ -260,7 +260,7 @@ class Checker:
                 assert (pair, flag, day) in now.is_settled, f"{day} of {pair} was read, but is missing"
 
     def _check_newly_settled(self, now: Snapshot) -> None:
-        """A day is settled by a read that was made late enough, while no session of it or of an earlier day went on."""
+        """A day is settled only by a late enough read, while no session of this or an earlier day was in progress."""
         reads: dict[tuple[Pair, bool], list[Read]] = defaultdict(list)
         for read in self.recorder.reads:
             if read.is_proven:

@@ -157,7 +157,7 @@ class World:
         self.keep_pace()
 
     def hurry(self, moment: datetime) -> None:
-        """Let some of the next events happen within a moment of a time, such as the start of a run."""
+        """Let some of the next events happen close to a time, such as the start of a run."""
         hurried = [self._events.index(each) for each in self.rng.sample(self._events, min(3, len(self._events)))]
         for index in hurried:
             at, number, event = self._events[index]

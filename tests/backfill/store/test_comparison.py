@@ -108,7 +108,7 @@ def test_a_session_of_another_vehicle_is_changed(store: WrittenStore) -> None:
 
 
 def test_rows_of_a_vehicle_that_two_users_list_are_those_of_both(store: WrittenStore) -> None:
-    """Both users' reads return the rows, which have one of the users; if this user has gone, they differ."""
+    """Each user's read returns the rows, which have one of the two users; if that user has gone, they differ."""
     store.roster((1, 1), (2, 1))
     reads = Read(1, [_row(1)], user=1), Read(1, [_row(1)], user=2)
     store.write(*reads)

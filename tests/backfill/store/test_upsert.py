@@ -32,7 +32,7 @@ def _uuid(number: int) -> UUID:
 
 @pytest.mark.parametrize("is_one_batch", [False, True])
 def test_a_session_that_moves_to_another_vehicle_moves_its_row(store: WrittenStore, is_one_batch: bool) -> None:
-    """A session that another vehicle returns is stored once, under that vehicle, and has changed."""
+    """A session that is returned for another vehicle is stored once, under that vehicle, with a new `changed_at`."""
     store.write(Read(1, [wire_row(1)]), Read(2, []))
     reads = [Read(1, []), Read(2, [wire_row(1)])]
     for part in [reads] if is_one_batch else [[read] for read in reads]:

@@ -72,7 +72,7 @@ def _plan(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def next_compared(con: duckdb.DuckDBPyConnection, after: int, limit: int) -> list[WorkItem]:
-    """Return the work items after a number, in order: all chosen days of a vehicle, and what lies between them."""
+    """Return the work items after a number, in order: all chosen days of a vehicle, and the days between them."""
     rows = con.execute(
         f"SELECT number, {_PAIR}, from_date, to_date, include_hidden FROM compared"
         " WHERE number > $after AND number <= $after + $limit ORDER BY number",
@@ -184,7 +184,7 @@ def unsettle(con: duckdb.DuckDBPyConnection) -> list[tuple[bool, date]]:
     """Make the days of the vehicles that differ provisional, and due to be read.
 
     Returns:
-        For hidden sessions and without them, the last day to read.
+        Pairs of `include_hidden` and the last day to read.
     """
     with transaction(con):
         con.execute(_REPAIRS)

@@ -86,7 +86,7 @@ def _is_snapshot(path: Path, shown: str) -> bool:
 
 
 def quoted_text(path: Path) -> str:
-    """Return a path as a text of SQL."""
+    """Return a path as an SQL string literal."""
     return "'" + str(path).replace("'", "''") + "'"
 
 
