@@ -57,7 +57,7 @@ class Row:
 
     @property
     def visible(self) -> tuple[Any, ...]:
-        """Everything that `changed_at` tells of."""
+        """The columns that a reader by `changed_at` sees."""
         return (self.user_id, self.vehicle_id, self.content, self.first_seen_at, self.changed_at, self.withdrawn_at)
 
 

@@ -87,7 +87,7 @@ EVENTS = {
     "weather: users fail",
     "withdrawn",
 }
-"""The events that must occur in the years; without one of them, they would not test it."""
+"""The events that must occur in the years, so that each of them is tested."""
 
 Report = Callable[[str, object], None]
 
@@ -118,7 +118,7 @@ def test_a_year_leaves_the_stores_right(tmp_path: Path, record_property: Report)
 
 @pytest.mark.slow
 def test_every_kind_of_event_strikes(tmp_path: Path, record_property: Report) -> None:
-    """Over at most 40 seeds of some weeks, every kind of event strikes, and the stores keep every invariant."""
+    """Over at most 40 seeds of some weeks, every kind of event occurs, and the stores keep every invariant."""
     figures: Counter[str] = Counter()
     for seed in range(100, 140):
         figures.update(Year(seed, 30, tmp_path).run())

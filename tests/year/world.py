@@ -77,10 +77,10 @@ class World:
 
     Args:
         rng: The source of randomness.
-        start: When the story begins; nothing is plugged in before.
+        start: The time of the first event; nothing is plugged in before.
         cars_at_start: The number of vehicles at the start.
-        settle_after: The age from which on a store may call a day settled. Sessions that complete later are rarely listed
-            with a delay, since neither `/current` nor the list shows them in between.
+        settle_after: The age from which on a store may call a day settled. A session that completes later is rarely
+            listed with a delay, since neither `/current` nor the list shows it before it is listed.
         users_as_pages: Whether the simulator lists users by pages.
     """
 

@@ -74,7 +74,7 @@ def test_only_a_read_that_had_to_return_a_row_marks_it(
 
 
 def test_the_row_of_a_user_who_left_is_absent_if_another_user_of_the_vehicle_lacks_it(store: WrittenStore) -> None:
-    """If a vehicle moved to another user, the reads of this user decide about the rows of the first one."""
+    """If a vehicle moved to another user, the new user's reads decide about the old user's rows."""
     store.roster((1, 1))
     store.write(Read(1, [_row(1)]))
     store.roster((2, 1))

@@ -1,4 +1,4 @@
-"""A transaction that an error or a kill ends between two of its statements has no effect on the store.
+"""If an error or a kill ends a transaction between two of its statements, the store is unchanged.
 
 The batch and the store contain every kind of row. Afterwards the same call completes the store.
 """

@@ -25,7 +25,7 @@ _COPY = "podero_async_copy"
 
 @attrs.define(kw_only=True)
 class Snapshot(Interruptible[int]):
-    """A copy of the store as it is now, which replaces the snapshot before; who reads that one keeps reading it.
+    """A copy of the current store, which replaces the previous snapshot; processes that have that one open keep reading it.
 
     The open file is never copied by hand: closing any descriptor of it would drop DuckDB's lock.
     """
