@@ -71,4 +71,4 @@ def test_an_alarm_says_what_to_do() -> None:
     assert line.startswith("50 of 60 stored sessions were no longer listed (none is accepted); none was withdrawn")
     assert withdrawn_alarm(5, 60, BOUNDS) == []
     (line,) = failed_alarms(FailureCounts(vehicles=10, failed=0, unproven=3, long_failed=0), BOUNDS)
-    assert line.startswith("3 of 10 vehicles were not proven complete (at most 0.02")
+    assert line.startswith("3 of 10 vehicles were not proven complete (at most a share of 0.02")

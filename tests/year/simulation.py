@@ -232,7 +232,7 @@ class Year:
         for number in range(_CALM_NIGHTS):
             world.pass_until(max(at, world.now))
             at += DAY
-            # In the first of these nights, the owner confirms that vehicles and sessions have left indeed.
+            # In the first of these nights, the owner confirms that vehicles and sessions have really left.
             bounds = Bounds(max_vanished=1, max_withdrawn=1) if number == 0 else _BOUNDS
             for shop in self.shops:
                 outcome = await self._visit(shop, weather.CLEAR, "", timedelta(), bounds)
