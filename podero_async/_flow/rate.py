@@ -28,6 +28,9 @@ _MIN_SPAN_S = 0.001  # keeps quotients finite
 _MAX_GAP = 2.0  # intervals of a known rate: a start after a longer gap was not delayed by the rate
 _MIN_USE = 0.5  # of a known rate: if less was used by a few starts, the rate was not the reason for the throttling
 _MIN_STARTS = 3
+_MIN_SHARE = 0.5  # of the starts between the two pauses before: a hidden rate allows more, since a window may be cut
+_MAX_CONTRADICTIONS = 2  # then the throttling has another cause ...
+_IGNORED_PAUSES = 100  # ... and this many pauses teach nothing
 
 
 class RateEstimator:
@@ -36,6 +39,10 @@ class RateEstimator:
     Such a response sets the rate to that of the starts since the last pause, less a cut. The rate then grows, slowly at
     first, and is dropped when it reaches four times that value. If a server hides a limit of 200 requests a second,
     92 % of it are used with the estimator, and 51 % without.
+
+    A server that throttles at random would make the rate fall with each response. Such a server is recognized by the
+    starts between two pauses: a hidden rate allows at least as many when they are slower, and chance often half as many.
+    Then the bound is given up for the next hundred pauses.
 
     This is a variant of the CUBIC rate limiter in botocore's adaptive retry mode, which also starts with the first
     throttling response, measures its own rate, cuts it, and lets it grow with the time since. The differences: botocore
@@ -48,6 +55,9 @@ class RateEstimator:
         self._rate = math.inf
         self._growth = 0.0
         self._remembered = self._rate, self._growth
+        self._throttled_at = 0.0  # the rate before the last cut
+        self._starts_before = 0  # the last pause, if the rate was known
+        self._contradictions = self._ignored_pauses = 0
         self._grows_since = -math.inf  # the end of the last pause
         # The sample: starts since the last pause, or since the last start that nothing but the callers delayed.
         self._since = math.inf
@@ -103,17 +113,43 @@ class RateEstimator:
         if not tells_rate:
             self._rate, self._growth = self._remembered
         elif self._is_sample(now, span_s, min_starts):
-            span_s, pause_s = max(_MIN_SPAN_S, span_s), max(_MIN_SPAN_S, resume_at - now)
-            # The weight of the rate over the time with the pause; 0.5 gives the geometric mean.
-            weight = 0.5 * math.exp(-span_s / (_TRUSTED_AFTER * pause_s))
-            cut = max(_MIN_CUT, 1 - (span_s / (span_s + pause_s)) ** weight)
-            allowed, used = self.bound(now), self._starts / span_s
-            error = cut if allowed == math.inf else max(cut, 1 - used / allowed)
-            self._rate = max(_MIN_RATE, min(allowed, used) * (1 - cut))
-            self._growth = _GROWTH * error**2
-            _logger.info("requests are limited to %.1f per second: the server throttled %.1f", self._rate, used)
+            if self._ignored_pauses:
+                self._ignored_pauses -= 1
+            elif self._is_cause(self.bound(now)):
+                self._cut(now, max(_MIN_SPAN_S, span_s), max(_MIN_SPAN_S, resume_at - now))
+            else:
+                self._give_up()
         self._since = self._grows_since = resume_at
         self._starts = 0
+
+    def _is_cause(self, allowed: float) -> bool:
+        """Return whether the rate may be the cause of the throttling; false after starts that contradict it twice."""
+        if allowed == math.inf:
+            self._starts_before = self._contradictions = 0
+            return True
+        if allowed >= self._throttled_at:  # the rate had grown back, as it does below a hidden rate
+            self._contradictions = max(0, self._contradictions - 1)
+        elif self._starts < _MIN_SHARE * self._starts_before:
+            self._contradictions += 1
+        self._starts_before = self._starts
+        return self._contradictions < _MAX_CONTRADICTIONS
+
+    def _cut(self, now: float, span_s: float, pause_s: float) -> None:
+        # The weight of the rate over the time with the pause; 0.5 gives the geometric mean.
+        weight = 0.5 * math.exp(-span_s / (_TRUSTED_AFTER * pause_s))
+        cut = max(_MIN_CUT, 1 - (span_s / (span_s + pause_s)) ** weight)
+        allowed, used = self.bound(now), self._starts / span_s
+        error = cut if allowed == math.inf else max(cut, 1 - used / allowed)
+        self._throttled_at = min(allowed, used)
+        self._rate = max(_MIN_RATE, self._throttled_at * (1 - cut))
+        self._growth = _GROWTH * error**2
+        _logger.info("requests are limited to %.1f per second: the server throttled %.1f", self._rate, used)
+
+    def _give_up(self) -> None:
+        _logger.info("requests are no longer limited to %.1f per second: the server throttles at any rate", self._rate)
+        self._rate, self._growth = math.inf, 0.0
+        self.remember()
+        self._ignored_pauses = _IGNORED_PAUSES
 
     def _is_sample(self, now: float, span_s: float, min_starts: int) -> bool:
         """Return whether the sample shows the server's rate, and not only that of the callers."""

@@ -24,8 +24,8 @@ night. The day of a session that shows no end, or that could not be read, stays 
 **Runs.** These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window,
 and all provisional days and days of failed reads up to the end of the window. For nearly every vehicle this takes one
 request. A day that was read less than `fresh_for` (12 hours) ago is not read again, so the same call, made again after a
-crash, a signal or an outage, reads the rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses.
-Vehicles that were never read come first, then those that were read longest ago. Each call lists the organization's users
+crash, a signal or an outage, reads the rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses
+of up to 30 days. Vehicles that were never read come first, then those that were read longest ago. Each call lists the organization's users
 and their vehicles. `plan_backfill` returns the plan without reading a session.
 
 **Failures.** If a vehicle fails, the others go on. The failure is stored, and the next run tries the vehicle again. If the
@@ -70,7 +70,8 @@ the user.
   `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,
   `retries` and `alarms` (lines).
 - `forgotten`: users that were erased: `user_hash` (SHA-256 of the store's id and the user's id) and `forgotten_at`.
-- `meta`: `key` and `value`: the schema version, the store's id, and the organization and origin that own the store.
+- `meta`: `key` and `value`: the schema version, the store's id, the organization and origin that own the store, and the
+  newest `changed_at` at the time a user was forgotten.
 
 Sessions and energy by month (UTC):
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import attrs
 
 from podero_async.backfill._values import Bounds
@@ -10,6 +12,7 @@ __all__ = [
     "LONG_FAILED_DAYS",
     "FailureCounts",
     "Vanished",
+    "clock_alarm",
     "failed_alarms",
     "too_many_absent",
     "too_many_vanished",
@@ -21,6 +24,7 @@ LONG_FAILED_DAYS = 3
 """A vehicle that has failed for this long causes no alarm, as long as such vehicles are few."""
 _MAX_LONG_FAILED = 0.05
 _MIN_ABSENT = 10
+_MAX_AHEAD = timedelta(days=1)
 
 
 @attrs.frozen
@@ -81,6 +85,14 @@ def failed_alarms(counts: FailureCounts, bounds: Bounds) -> list[str]:
     parts = [(counts.failed, f"{of} failed"), (counts.unproven, f"{of} were not proven complete")]
     remedy = "run again later, or pass a larger --max-failed"
     return [f"{count:,} {text} ({_limit(bounds.max_failed)}): {remedy}" for count, text in parts if count]
+
+
+def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:
+    """Return the alarm about a clock that is a day or more ahead of the server's: no day after the server's is recorded as read."""
+    if server_time is None or now - server_time < _MAX_AHEAD:
+        return []
+    clocks = f"this machine's clock, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC, is ahead of the server's, {server_time:%Y-%m-%d %H:%M} UTC"
+    return [f"{clocks}; later days than the server's were not recorded as read: correct the clock and run again"]
 
 
 def _limit(bound: float) -> str:

@@ -28,7 +28,16 @@ from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.errors import PoderoError
 from podero_async.models import VehicleFailure, VehicleRef
 
-__all__ = ["ItemReader", "discover_fleet", "is_down", "limiter_of", "list_vehicles_of", "owner_of", "read_windows"]
+__all__ = [
+    "ItemReader",
+    "discover_fleet",
+    "is_down",
+    "limiter_of",
+    "list_vehicles_of",
+    "owner_of",
+    "read_windows",
+    "server_time",
+]
 
 _MAX_UNANSWERED = 10  # then the run asks no more, since each such request takes as long as its retries
 

@@ -136,14 +136,15 @@ def needs_of(known: KnownDays, window: Days, *, today: date, final: date, group:
     """Return the days of a vehicle that a run over a window reads; the oldest come first.
 
     1. The days of the window that are missing, none after today.
-    2. The provisional days up to the end of the window that were not read a short time ago, and the missing days of
-       reads that failed, also before the window.
-    3. The days of sessions that a proven read did not return, and their neighbors.
+    2. The provisional days up to the end of the window that were not read a short time ago, also before the window.
+    3. The days of reads that failed, up to the end of the window: all of them, so that one read ends the failure.
+    4. The days of sessions that a proven read did not return, and their neighbors.
     Days with a small gap between them are one need.
     """
     last = min(window[1], today)
-    asked = [(window[0], last), *((start, min(end, last)) for start, end in (*known.stale, *known.failed))]
+    asked = [(window[0], last), *((start, min(end, last)) for start, end in known.stale)]
     wanted = _minus(_joined(asked), _joined([*known.settled, *known.fresh]))
+    wanted += [(start, min(end, last)) for start, end in known.failed]
     wanted += [(_shifted(start, -1), min(_shifted(end, 1), today)) for start, end in known.suspect]
     settled = _joined(known.settled)
     needs = []

@@ -60,9 +60,9 @@ def test_a_vehicle_needs_the_days_that_a_model_needs(
         each = day(number)
         is_known = each in settled or each in fresh
         is_missing = window[0] <= each <= window[1] and not is_known
-        is_stale = (each in stale or each in days_in(known.failed)) and each <= window[1] and not is_known
+        is_stale = (each in stale and not is_known) or each in days_in(known.failed)
         near = {each - timedelta(days=1), each, each + timedelta(days=1)}
-        if each <= day(today) and (is_missing or is_stale or near & days_in(known.suspect)):
+        if each <= day(today) and (is_missing or (is_stale and each <= window[1]) or near & days_in(known.suspect)):
             wanted.add(each)
 
     needs = needs_of(known, window, today=day(today), final=final, group=group)

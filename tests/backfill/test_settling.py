@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 
 from podero_async import PoderoClient, ThrottlePolicy, VehicleRef
-from podero_async.backfill import SessionStore, backfill
+from podero_async.backfill import SessionStore, backfill, verify
 from podero_async.backfill._values import Limits
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests._support.clients import client_of, wire_row
@@ -244,7 +244,7 @@ async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock)
 async def test_lists_that_are_empty_for_a_night_settle_no_day(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If the API lists nothing in the first night, the next run stores the sessions and settles their days."""
+    """If the first read returns nothing by a fault of the API, it settles no day, and a later run stores the sessions."""
     sim.insert(VEHICLES[0], row_of(1, utc(2026, 1, 1, 18), utc(2026, 1, 2, 7)))
     clock.forward(days=30)
     sim.add_fault(Fault(kind="empty_list", endpoint="sessions"))
@@ -256,3 +256,39 @@ async def test_lists_that_are_empty_for_a_night_settle_no_day(
         report = await backfill(client, store, START, clock.at.date(), settle_days=SETTLE_DAYS, now=clock)
         assert await held_by(store) == truth_of(sim)
         assert report.settled > 0, "a second read without a session says that there is none"
+
+
+async def test_a_user_that_leaves_a_shared_vehicle_leaves_its_sessions_to_the_other(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If two users list a vehicle and one lists it no longer, the sessions of settled days become the other's."""
+    charge_all(sim)
+    pair, other = VEHICLES[0], sim.share_vehicle(VEHICLES[0])
+    async with SessionStore(path) as store:
+        clock.forward(days=SETTLE_DAYS)
+        await backfill(client, store, START, START, settle_days=SETTLE_DAYS, now=clock)
+        await nights(client, store, clock, 10)
+        find = "SELECT user_id FROM sessions WHERE vehicle_id = ?"
+        ((owner,),) = [row.values() for row in await store.query(find, [str(pair.vehicle_id)])]
+        leaves, stays = (pair, other) if owner == str(pair.user_id) else (other, pair)
+        sim.remove_vehicle(leaves)
+        await nights(client, store, clock, 2)
+        assert await store.query(find, [str(pair.vehicle_id)]) == [{"user_id": str(stays.user_id)}]
+        assert (await verify(client, store, include_provisional=True, now=clock)).is_clean
+
+
+@pytest.mark.parametrize(("ahead", "is_clean"), [(-10, True), (0, True), (2, False)])
+async def test_a_clock_that_is_days_ahead_is_an_alarm(path: Path, clock: Clock, ahead: int, is_clean: bool) -> None:
+    """If the clock is days ahead of the server's, a run that reads only such days is not clean, and says why."""
+    start = clock.at
+    rows: dict[VehicleRef, list[dict[str, Any]]] = {vehicle: [] for vehicle in VEHICLES}
+    async with (
+        PoderoSimulator(rows=rows, clock=start.timestamp, token_lifetime_s=10**9) as sim,
+        client_of(sim) as client,
+    ):
+        async with SessionStore(path) as store:
+            clock.forward(days=ahead)
+            yesterday = clock.at.date() - timedelta(days=1)
+            report = await backfill(client, store, yesterday, yesterday, now=clock)
+    assert report.is_clean == is_clean
+    assert all("is ahead of the server's" in alarm for alarm in report.alarms)

@@ -94,6 +94,9 @@ async def test_a_window_is_checked(call: Call, served: PoderoSimulator, path: Pa
         served.set_current(vehicle, None)
     assert (await call(*whole_fleet(served, path), "--fresh-for=0")).code == 0
     assert (await call(*check)).code == 0
+    served.add_fault(Fault(kind="status", status=400, endpoint="vehicles", nth=1))
+    await call(*whole_fleet(served, path))
+    assert (await call(*check)).code == 1, "the vehicles of a user are unknown"
 
 
 @pytest.mark.parametrize(

@@ -215,18 +215,43 @@ class Slots:
         return None
 
 
-async def measure(make: Callable[[], Server], possible: float) -> tuple[float, float]:
-    """Send as much as the limiter allows for 40 s, by 72 workers.
+class Chance:
+    """Throttles a share of the requests at random, at any rate."""
+
+    def __init__(self, share: float, retry_after: float, seed: int = 1) -> None:
+        self.share, self.retry_after, self.rng = share, retry_after, random.Random(seed)
+
+    async def serve(self) -> float | None:
+        await asyncio.sleep(0.1)
+        return self.retry_after if self.rng.random() < self.share else None
+
+
+class Unlimited(RateEstimator):
+    """Learns nothing, so that throttling responses only pause the limiter and lower its limit."""
+
+    def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True, min_starts: int = 1) -> None:
+        pass
+
+
+async def measure(
+    make: Callable[[], Server], possible: float, seconds: int = 40, rate: RateEstimator | None = None
+) -> tuple[float, float]:
+    """Send as much as the limiter allows for some seconds, by 72 workers.
 
     Returns:
         The share of the possible requests that succeeded after the first 10 s, and the share that was throttled.
     """
-    server, limiter, loop, rng = make(), Limiter(ThrottlePolicy()), asyncio.get_running_loop(), random.Random(1)
+    server, limiter, loop, rng = (
+        make(),
+        Limiter(ThrottlePolicy(), rate=rate),
+        asyncio.get_running_loop(),
+        random.Random(1),
+    )
     began, succeeded, throttled = loop.time(), 0, 0
 
     async def worker() -> None:
         nonlocal succeeded, throttled
-        while loop.time() < began + 40:
+        while loop.time() < began + seconds:
             slot = await limiter.acquire()
             wait_s = await server.serve()
             is_counted = loop.time() > began + 10
@@ -241,7 +266,7 @@ async def measure(make: Callable[[], Server], possible: float) -> tuple[float, f
                 await asyncio.sleep(wait_s + rng.random() / 2)
 
     await asyncio.gather(*(worker() for _ in range(72)))
-    return succeeded / 30 / possible, throttled / (succeeded + throttled)
+    return succeeded / (seconds - 10) / possible, throttled / (succeeded + throttled)
 
 
 def assert_used(make: Callable[[], Server], possible: float, *, used: float, throttled: float) -> None:
@@ -266,3 +291,42 @@ def test_a_rate_that_is_counted_in_windows_is_used_whenever_they_begin(rate: int
 def test_a_hidden_number_of_slots_is_found_and_used() -> None:
     """Over 80 % of eight slots are used, and under 4 % of the requests are throttled."""
     assert_used(lambda: Slots(8), 80, used=0.8, throttled=0.04)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retry_after", [0.0, 0.2, 1.0])
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.03])
+def test_throttling_at_random_costs_no_more_than_its_pauses(share: float, retry_after: float) -> None:
+    """A server that throttles at random gets at least 85 % of the requests that it gets if no rate is learned."""
+    learned, unlimited = (
+        run_by_clockwork(measure(lambda: Chance(share, retry_after), 1, 120, rate), within_s=240)[0]
+        for rate in (RateEstimator(), Unlimited())
+    )
+    assert learned > 0.85 * unlimited
+
+
+def test_throttling_at_random_ends_the_fall_of_the_rate() -> None:
+    """If one request in a hundred is throttled with a short pause, the rate stays above 40 a second, and is given up."""
+    estimator, rng, now, rates = RateEstimator(), random.Random(1), 0.0, list[float]()
+    while now < 20:
+        now += max(estimator.started(now), 0.001)
+        if rng.random() < 0.01:
+            estimator.throttled(now, now + 0.2)
+            now += 0.2
+            rates.append(estimator.bound(now))
+    assert min(rates) > 40
+    assert rates[-1] == math.inf
+
+
+@pytest.mark.parametrize("starts", [30, 60])
+def test_a_rate_falls_as_long_as_the_same_number_of_starts_is_throttled(starts: int) -> None:
+    """A window of 30 requests that may be met in its middle is not taken for chance: the rate falls below 30 a second."""
+    estimator, now = RateEstimator(), 0.0
+    for number in range(60):
+        for _ in range(starts if number % 2 else 30):
+            now += max(estimator.started(now), 0.001)
+        if estimator.bound(now) < 30:
+            return
+        estimator.throttled(now, now + 1)
+        now += 1
+    pytest.fail("the rate was given up")

@@ -1,4 +1,4 @@
-"""Replay the year of a seed: `python -m tests.year SEED [--nights N]`."""
+"""Replay the year of a seed: `python -m tests.year SEED [--days N]`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.year.simulation import Year
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.year", description="Replay the year of a seed.")
     parser.add_argument("seeds", type=int, nargs="+")
-    parser.add_argument("--nights", type=int, default=365)
+    parser.add_argument("--days", type=int, default=365)
     parser.add_argument("--quiet", action="store_true", help="do not print each run")
     options = parser.parse_args()
     total: dict[str, int] = {}
     for seed in options.seeds:
         with tempfile.TemporaryDirectory(dir=_memory()) as directory:
-            year = Year(seed, options.nights, Path(directory))
+            year = Year(seed, options.days, Path(directory))
             print(seed, year.habit, flush=True)
             if not options.quiet:
                 year.trace = lambda line: print(line, flush=True)

@@ -100,7 +100,7 @@ class Year:
     """Runs of one seed. `run` raises an AssertionError if a store breaks its promise."""
 
     seed: int
-    nights: int
+    days: int
     directory: Path
     cars: int = 5
     trace: Callable[[str], object] = lambda _: None
@@ -125,7 +125,7 @@ class Year:
             with _in_zone(self.habit.zone), asyncio.Runner(loop_factory=LeapingLoop) as runner:
                 runner.run(self._run())
         except AssertionError as error:
-            error.add_note(f"replay: python -m tests.year {self.seed} --nights {self.nights}")
+            error.add_note(f"replay: python -m tests.year {self.seed} --days {self.days}")
             raise
         return self.figures
 
@@ -143,9 +143,11 @@ class Year:
         self.figures["two shards"] += habit.shards == 2
         async with world.sim:
             at = _START + rng.uniform(1, 5) * timedelta(hours=1)
-            for night in range(self.nights):
+            upgrades_at = _START + self.days / 2 * DAY if habit.upgrades else None
+            while at < _START + self.days * DAY:
                 world.pass_until(at)
-                if habit.upgrades and night == self.nights // 2:
+                if upgrades_at is not None and at >= upgrades_at:
+                    upgrades_at = None
                     await self._upgrade()
                 if self._chance(0.3):
                     world.hurry(at)

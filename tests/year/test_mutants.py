@@ -47,9 +47,9 @@ WRONG = {
 }
 
 
-def year_of(seed: int, nights: int, directory: Path) -> Year:
+def year_of(seed: int, days: int, directory: Path) -> Year:
     """Return the year of a seed with the most usual habit."""
-    year = Year(seed, nights, directory)
+    year = Year(seed, days, directory)
     year.habit = Habit(
         schedule="fixed",
         every=DAY,
@@ -125,7 +125,7 @@ def test_the_year_notices_wrong_rules(
 ) -> None:
     """A year fails if one rule is wrong: the days that settle, the time, the clock, or the number of requests."""
     mistake(monkeypatch)
-    year = year_of(2, 120, tmp_path)
+    year = year_of(1, 120, tmp_path)
     year.habit = attrs.evolve(year.habit, has_accidents=True)
     with pytest.raises(AssertionError):
         year.run()

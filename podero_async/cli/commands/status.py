@@ -24,7 +24,7 @@ Print the contents of a store, its age and its failures.
 Shows which days of how many vehicles are settled, provisional (more may come)
 and missing, and which vehicles failed. With --from, --to and --check, the exit
 code is 0 if all days of all vehicles are settled, 6 if some are provisional,
-and 1 if some are missing. Sends no request, needs no credentials, changes
+and 1 if some are missing or the vehicles of a user could not be listed. Sends no request, needs no credentials, changes
 nothing.
 """
 _MAX_MINUTES = 120
@@ -70,11 +70,12 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         if days is not None:
             print_pairs([("window", f"{first} to {last}: {days_text(days)}")])
         list_failures(status.failed_vehicles, status.failures)
-    return _exit_of(days) if options.check and days is not None else Exit.DONE
+    return _exit_of(status, days) if options.check and days is not None else Exit.DONE
 
 
-def _exit_of(days: DayCounts) -> Exit:
-    if days.missing or not (days.settled or days.provisional):
+def _exit_of(status: StoreStatus, days: DayCounts) -> Exit:
+    has_unlisted = any(failed.vehicle_id is None for failed in status.failed_vehicles)
+    if has_unlisted or days.missing or not (days.settled or days.provisional):
         return Exit.INCOMPLETE
     return Exit.PROVISIONAL if days.provisional else Exit.DONE
 

@@ -169,3 +169,12 @@ def test_the_days_of_vehicles_that_differ_become_due(store: WrittenStore) -> Non
         Read(1, [], user=2).ref,
         Read(3, []).ref,
     ]
+
+
+@pytest.mark.parametrize("shown", [{"plug_in_time": "2026-01-20T12:00:00Z"}, {"is_hidden": True}])
+def test_a_stored_row_is_compared_where_the_store_has_it(store: WrittenStore, shown: dict[str, Any]) -> None:
+    """A session that the API shows on a day that is not compared, or as hidden, has changed if the store has it on a compared day."""
+    store.write(Read(1, [_row(1, 5)], days=(FIRST, FIRST + 9 * ONE_DAY)))
+    store.write(Read(1, [], days=(LAST, LAST), include_hidden=True))
+    assert _found(store, Read(1, [_row(1, 5) | shown], include_hidden=True)) == {"changed": [1]}
+    assert _found(store, Read(1, [_row(1, 5)], include_hidden=True)) == {}

@@ -211,3 +211,47 @@ async def test_a_device_or_pipe_is_not_a_store(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(NotAStoreError, match="device or pipe"):
         await SessionStore(tmp_path / "pipe").__aenter__()
+
+
+async def test_the_log_of_a_store_that_is_gone_is_not_replayed(path: Path) -> None:
+    """If a store was removed and its log was not, no store is created, and the error names the log."""
+    log = path.with_name(f"{path.name}.wal")
+    log.write_bytes(b"rows")
+    with pytest.raises(StoreError, match=r"log of a store that is gone.*wal"):
+        await SessionStore(path).__aenter__()
+    assert (log.read_bytes(), path.exists()) == (b"rows", False)
+
+
+async def test_rows_that_a_killed_process_moved_to_the_disk_are_removed(path: Path) -> None:
+    """DuckDB's temporary files of a killed process are removed when the store is opened for writing, and others stay."""
+    folder = path.with_name(f"{path.name}.tmp")
+    async with SessionStore(path):
+        folder.mkdir()
+        for name in ("duckdb_temp_1_0_storage_DEFAULT-0.tmp", "mine"):
+            (folder / name).write_bytes(b"rows")
+    async with SessionStore(path, read_only=True):
+        assert len(list(folder.iterdir())) == 2
+    async with SessionStore(path):
+        assert [file.name for file in folder.iterdir()] == ["mine"]
+    (folder / "mine").unlink()
+    async with SessionStore(path):
+        assert not folder.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
+async def test_files_that_are_replaced_keep_their_permissions(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A store, a snapshot and an export that only their owner may read stay so when they are written anew."""
+    snapshot, table, months = (path.with_name(name) for name in ("snapshot.duckdb", "table.csv", "months"))
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        for mode in (None, 0o600):
+            for file in (path, snapshot, table, months):
+                if mode is not None:
+                    file.chmod(mode | 0o100 * file.is_dir())
+            await store.forget(sim.vehicles[0].user_id)
+            await store.snapshot(snapshot)
+            await store.export(table, "csv")
+            await store.export(months, partition_by="month", overwrite=True)
+    assert [file.stat().st_mode & 0o777 for file in (path, snapshot, table, months)] == [0o600, 0o600, 0o600, 0o700]

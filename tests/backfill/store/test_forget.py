@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -138,6 +139,48 @@ async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user
     assert _found(killed / path.name, mine) == 0
     async with SessionStore(killed / path.name) as store:
         assert await held_by(store) == rows
+
+
+async def test_another_user_of_a_vehicle_keeps_the_sessions(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If two users list a vehicle and one is forgotten, the next backfill stores the sessions of the settled days as the other's."""
+    vehicle = sim.vehicles[0]
+    shared = sim.share_vehicle(vehicle)
+    clock.forward(days=40)
+    async with SessionStore(path) as store:
+        for _ in range(2):
+            await backfill(client, store, FIRST, LAST, now=clock)
+            clock.forward(days=1)
+        before = await _users_of(store, vehicle.vehicle_id)
+        (owner,) = set(before.values())
+        other = {str(vehicle.user_id), str(shared.user_id)} - {owner}
+        await store.forget(owner)
+        await backfill(client, store, LAST, LAST, now=clock)
+        assert await _users_of(store, vehicle.vehicle_id) == dict.fromkeys(before, *other)
+
+
+async def test_changes_after_a_user_was_forgotten_are_newer_than_all_before(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If the forgotten user had the newest `changed_at`, of a clock that was ahead, later changes still come after it."""
+    first, last = sim.vehicles[0], sim.vehicles[-1]
+    find = "SELECT max(changed_at) AS newest FROM sessions"
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, vehicles=[last], now=clock)
+        await backfill(client, store, FIRST, LAST, vehicles=[first], now=lambda: clock() + timedelta(days=400))
+        ((newest,),) = [row.values() for row in await store.query(find)]
+        await store.forget(first.user_id)
+    sim.insert(last, plug_in_time=clock.at - timedelta(hours=1))
+    clock.forward(days=1)
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, clock.at.date(), now=clock)
+        assert (await store.query(find))[0]["newest"] > newest
+
+
+async def _users_of(store: SessionStore, vehicle_id: UUID) -> dict[str, str]:
+    rows = await store.query("SELECT id, user_id FROM sessions WHERE vehicle_id = ?", [str(vehicle_id)])
+    return {row["id"]: row["user_id"] for row in rows}
 
 
 async def test_a_store_that_cannot_forget_is_unchanged(path: Path, sim: PoderoSimulator) -> None:

@@ -79,7 +79,7 @@ async def spans_of(store: SessionStore) -> list[tuple[str, str, bool]]:
 
 @pytest.mark.parametrize("version", [0, 1, 2])
 async def test_receipts_become_coverage(path: Path, version: int) -> None:
-    """Days that were read are provisional, even old ones, because no current session was asked for at that time."""
+    """Days that were read are provisional at any age, since older releases did not ask for the current session."""
     day = date(2026, 1, 1)
     reads = [
         receipt(1, day, date(2026, 1, 31), date(2026, 1, 31), utc(2026, 2, 10, 2)),

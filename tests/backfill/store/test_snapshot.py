@@ -124,3 +124,23 @@ async def test_a_store_in_memory_has_snapshots(target: Path) -> None:
         await store.snapshot(target)
     async with SessionStore(target, read_only=True) as snapshot:
         assert (await snapshot.status()).sessions == 0
+
+
+async def test_the_log_of_the_snapshot_before_is_not_replayed(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, target: Path, clock: Clock
+) -> None:
+    """If a reader that was killed has left a log beside a snapshot, the next snapshot shows the rows of the store."""
+    log = target.with_name(f"{target.name}.wal")
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+        await store.snapshot(target)
+        before = target.read_bytes()
+        with duckdb.connect(str(target)) as writer:
+            writer.execute("UPDATE sessions SET energy_charged_kwh = -1")
+            left = log.read_bytes()
+        target.write_bytes(before)
+        log.write_bytes(left)
+        await store.snapshot(target)
+        assert not log.exists()
+        async with SessionStore(target, read_only=True) as snapshot:
+            assert await held_by(snapshot) == await held_by(store)

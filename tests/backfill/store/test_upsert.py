@@ -220,9 +220,9 @@ WIDER = (FIRST - ONE_DAY, LAST + ONE_DAY)
         ({"include_hidden": True}, {"include_hidden": True}, False),
         ({"include_hidden": True}, {}, True),
         ({}, {"days": LATER}, True),
-        ({}, {"days": EARLIER}, True),
+        ({}, {"days": EARLIER}, False),
         ({}, {"days": LATER, "rows": [wire_row(5)]}, False),
-        ({}, {"days": EARLIER, "rows": [wire_row(5)]}, False),
+        ({}, {"days": (FIRST, FIRST)}, False),
         ({}, {"days": LATER, "rows": [wire_row(6)]}, True),
         ({}, {"vehicle": 2}, True),
         ({}, {"user": 2}, True),
@@ -233,10 +233,18 @@ WIDER = (FIRST - ONE_DAY, LAST + ONE_DAY)
 def test_a_rejected_row_stays_until_a_proven_read_replaces_it(
     store: WrittenStore, first: dict[str, Any], second: dict[str, Any], stays: bool
 ) -> None:
-    """A rejected row is deleted if a proven read covers its window, or returns its session in readable form."""
+    """A rejected row is deleted if a proven read covers its day, or returns its session in readable form."""
     store.write(Read(**{"vehicle": 1, "rows": [wire_row(5, is_at_home=5)], **first}))
     store.write(Read(**{"vehicle": 1, "rows": [], **second}))
     assert store.query("SELECT session_id FROM rejected_items") == [(_uuid(5),)] * stays
+
+
+def test_a_rejected_row_without_a_day_stays_until_all_days_are_read(store: WrittenStore) -> None:
+    """A rejected row whose plug-in time cannot be read is deleted by a proven read of the whole window."""
+    store.write(Read(1, [wire_row(5, plug_in_time="soon")]))
+    for days, stays in ((LATER, True), (EARLIER, True), (WIDER, False)):
+        store.write(Read(1, [], days=days))
+        assert store.query("SELECT from_date, to_date FROM rejected_items") == [(FIRST, LAST)] * stays
 
 
 @pytest.mark.parametrize(
@@ -282,6 +290,14 @@ def test_a_repeated_failure_keeps_the_time_of_the_first_one(
     found = store.query(f"SELECT first_failed_at, failed_at, message FROM failures WHERE vehicle_id = '{_uuid(1)}'")
     assert len(found) == rows
     assert (first if is_known else store.at, store.at, "HTTP 500: down on 03 (GET /x)") in found
+
+
+def test_a_failure_that_replaces_another_has_its_days_too(store: WrittenStore) -> None:
+    """If a read of a few of its days fails again, no day of a failure is forgotten."""
+    store.write(failed=(Read(1, []),))
+    for days in ((FIRST, FIRST), (LAST, LAST + ONE_DAY)):
+        store.write(failed=(Read(1, [], days=days),))
+    assert store.query("SELECT from_date, to_date FROM failures") == [(FIRST, LAST + ONE_DAY)]
 
 
 def test_an_unproven_read_is_a_failure(store: WrittenStore) -> None:

@@ -6,7 +6,16 @@ from datetime import UTC, datetime, timedelta
 
 import duckdb
 
-__all__ = ["commit_time"]
+__all__ = ["NEWEST_CHANGE", "commit_time"]
+
+# The rows of a forgotten user may have had the newest change, which a follower of `changed_at` has seen.
+NEWEST_CHANGE = """
+SELECT greatest(
+    (SELECT epoch_us(max(changed_at)) FROM sessions),
+    (SELECT max(TRY_CAST(value AS BIGINT)) FROM meta WHERE key = 'newest_change'),
+    0
+)
+"""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TICK = timedelta(microseconds=1)
@@ -20,7 +29,7 @@ def commit_time(con: duckdb.DuckDBPyConnection, now: datetime) -> datetime:
     ((newest,),) = con.execute("SELECT getvariable('newest_change')").fetchall()
     if newest is None:  # the first commit of the connection
         con.execute("CREATE TEMP TABLE IF NOT EXISTS roster (user_id UUID, vehicle_id UUID)")
-        ((newest,),) = con.execute("SELECT coalesce(epoch_us(max(changed_at)), 0) FROM sessions").fetchall()
+        ((newest,),) = con.execute(NEWEST_CHANGE).fetchall()
     at: datetime = max(now, _EPOCH + (newest + 1) * _TICK)
     con.execute("SET VARIABLE newest_change = ?", [(at - _EPOCH) // _TICK])
     return at

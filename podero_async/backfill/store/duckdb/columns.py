@@ -54,7 +54,7 @@ _SESSION = pa.schema([_TASK, *((name, _TYPES[kind]) for name, kind in SESSION_CO
 _COVERAGE = [("fetched_at", _MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
 _READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("digest", pa.string()), ("requests", pa.int32()), *_COVERAGE])
 _UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
-_REJECTED = pa.schema([_TASK, ("session_id", _UUID), ("index", pa.int64()), *_REASON])
+_REJECTED = pa.schema([_TASK, ("day", pa.date32()), ("session_id", _UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", _MOMENT)])
 _UNLISTED = pa.schema([("user_id", _UUID), *_ERROR])
 
@@ -147,12 +147,12 @@ class Batch:
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables by name. Their rows refer to a read by the number of its work item, `task`."""
-        sessions = pa.Table.from_batches(self._slices, _SESSION)
+        sessions, rejected = pa.Table.from_batches(self._slices, _SESSION), self._rejected_rows()
         return {
             "arrow_sessions": sessions,
             "arrow_reads": _table(self._reads, _READ),
-            "arrow_unsettled": pa.concat_tables([_open_days(sessions), self._rejected_days()]),
-            "arrow_rejected": _table([_rejected_row(*each) for each in self._rejected], _REJECTED),
+            "arrow_unsettled": pa.concat_tables([_open_days(sessions), rejected.select(["task", "day"])]),
+            "arrow_rejected": rejected,
             "arrow_failures": _table(self._failures, _FAILURE),
         }
 
@@ -160,12 +160,10 @@ class Batch:
         self._slices.extend(columns.stored)
         self._rejected.extend(columns.refused)
 
-    def _rejected_days(self) -> pa.Table:
-        """Return the days of the rejected rows; None stands for all days of the read."""
-        if not self._rejected:
-            return _UNSETTLED.empty_table()
+    def _rejected_rows(self) -> pa.Table:
+        """Return the rejected rows with their days; None stands for all days of the read."""
         days = {number: (first, last) for number, _, _, first, last, *_ in self._reads}
-        return _table([(number, _day_of(item, *days[number])) for number, item in self._rejected], _UNSETTLED)
+        return _table([_rejected_row(number, item, *days[number]) for number, item in self._rejected], _REJECTED)
 
 
 @attrs.frozen
@@ -253,12 +251,13 @@ def _open_days(sessions: pa.Table) -> pa.Table:
     return pa.Table.from_arrays([rows["task"], pc.cast(rows["plug_in_time"], pa.date32())], schema=_UNSETTLED)
 
 
-def _rejected_row(number: int, item: RejectedItem) -> tuple[Any, ...]:
+def _rejected_row(number: int, item: RejectedItem, first: date, last: date) -> tuple[Any, ...]:
     try:
         raw = json.dumps(item.raw, default=str)
     except RecursionError:
         raw = '"nested too deeply"'
-    return (number, _id_of(item), item.index, _clean(item.path), _clean(item.reason), raw)
+    day = _day_of(item, first, last)
+    return (number, day, _id_of(item), item.index, _clean(item.path), _clean(item.reason), raw)
 
 
 def _unstorable(row: ChargingSession, error: Exception) -> RejectedItem:

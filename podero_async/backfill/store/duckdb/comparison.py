@@ -96,12 +96,18 @@ s.vehicle_id <> i.vehicle_id OR (s.user_id <> i.user_id AND (s.user_id, s.vehicl
 """
 _COMPARE = f"""
 CREATE OR REPLACE TEMP TABLE differences AS
-SELECT i.task, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind FROM (
-    FROM (SELECT i.*, {_PAIR} FROM arrow_sessions i JOIN arrow_reads USING (task)) i
-    SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="i")}
-) i LEFT JOIN (
+WITH incoming AS (
+    SELECT i.*, {_PAIR} FROM arrow_sessions i JOIN arrow_reads USING (task)
+), live AS (
     SELECT s.* FROM sessions s JOIN found f ON s.rowid = f.pos WHERE s.withdrawn_at IS NULL
-) s ON s.id = i.id
+), comparable AS (
+    -- The API may show a session on another day than the store, or as hidden: one of both has to be compared.
+    SELECT task, id FROM incoming i SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="i")}
+    UNION SELECT task, s.id FROM live s JOIN arrow_reads USING ({_PAIR})
+    SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
+)
+SELECT i.task, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind
+FROM (FROM incoming SEMI JOIN comparable USING (task, id)) i LEFT JOIN live s ON s.id = i.id
 WHERE s.id IS NULL OR {CONTENT_DIFFERS} OR {_HAS_OTHER_OWNER}
 UNION ALL
 SELECT r.task, s.id, 'surplus' FROM (

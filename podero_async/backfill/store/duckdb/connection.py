@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.backfill.errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
-from podero_async.backfill.store.duckdb.files import check_name, is_database, unfinished
+from podero_async.backfill.store.duckdb.files import check_name, is_database, logs_of, remove_spilled, unfinished
 from podero_async.backfill.store.duckdb.migrations import migrate
 from podero_async.backfill.store.duckdb.schema import check_version, create_tables
 
@@ -136,6 +136,9 @@ def _create(resolved: Path, path: str, options: _Options) -> None:
     """Create a store under another name and link it: if the process is killed, no incomplete store is left."""
     if not resolved.parent.is_dir():
         raise StoreError("no such directory for the store", path)
+    for log in logs_of(resolved):
+        if log.exists() and not resolved.exists():  # DuckDB would replay it over the new store
+            raise StoreError("the log of a store that is gone: restore the store, or remove this file", str(log))
     with unfinished(resolved) as made:
         with duckdb.connect(str(made), config=options) as con:
             create_tables(con)
@@ -156,6 +159,8 @@ def _connect(resolved: Path, path: str, options: _Options, *, read_only: bool) -
         raise NotAStoreError("not a store of charging sessions", path) from error
     with ExitStack() as undo:
         undo.callback(con.close)
+        if not read_only:
+            remove_spilled(resolved)
         migrate(con, path, check_version(con, path))
         undo.pop_all()
     return con

@@ -15,7 +15,7 @@ import duckdb
 from podero_async.backfill.errors import StoreError
 from podero_async.backfill.store._status import Exported
 from podero_async.backfill.store.duckdb.connection import is_open_here, translated
-from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, unfinished
+from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, keep_access, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 
 __all__ = ["Export"]
@@ -64,6 +64,7 @@ class Export(Interruptible[Exported]):
                 made.mkdir()
             rows = self._copy(con, made)
             self.check()
+            keep_access(made, path)
             if path.is_dir():
                 _replace_directory(made, path)
             else:

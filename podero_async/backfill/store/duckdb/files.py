@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,7 +13,17 @@ from time import time
 
 from podero_async.backfill.errors import StoreError
 
-__all__ = ["check_name", "check_replaceable", "is_database", "remove_leftovers", "replace", "unfinished"]
+__all__ = [
+    "check_name",
+    "check_replaceable",
+    "is_database",
+    "keep_access",
+    "logs_of",
+    "remove_leftovers",
+    "remove_spilled",
+    "replace",
+    "unfinished",
+]
 
 _MARK = ".podero_async-unfinished-"
 _LEFTOVER_AGE_S = 12 * 3600
@@ -49,7 +60,7 @@ def check_replaceable(path: Path, store: Path, shown: str) -> None:
     Raises:
         StoreError: The target must not be replaced.
     """
-    if path == store.with_name(f"{store.name}.wal") or (path.exists() and store.exists() and path.samefile(store)):
+    if path in logs_of(store) or (path.exists() and store.exists() and path.samefile(store)):
         raise StoreError("this would replace the store itself", shown)
     logged = path.with_suffix("")
     if path.suffix == ".wal" and logged.is_file() and is_database(logged):
@@ -67,7 +78,7 @@ def unfinished(path: Path) -> Iterator[Path]:
     try:
         yield made
     finally:
-        for leftover in (made, Path(f"{made}.wal")):
+        for leftover in (made, *logs_of(made)):
             _remove(leftover)
 
 
@@ -82,7 +93,11 @@ def remove_leftovers(path: Path, *, older_than_s: float, but: Path | None = None
 
 
 def replace(made: Path, path: Path) -> None:
-    """Put a complete file in the place of its target, durably."""
+    """Put a complete file in the place of its target, durably, with the target's permissions and owner."""
+    keep_access(made, path)
+    # A log beside the target belongs to the file before: DuckDB would replay it over the new one without an error.
+    for log in logs_of(path):
+        log.unlink(missing_ok=True)
     made.replace(path)
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -90,6 +105,31 @@ def replace(made: Path, path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def keep_access(made: Path, path: Path) -> None:
+    """Give a new file or directory the permissions of its target, and the owner if this process may set it."""
+    if not path.exists():
+        return
+    before, now = path.stat(), made.stat()
+    if os.name == "posix" and (before.st_uid, before.st_gid) != (now.st_uid, now.st_gid):
+        with suppress(PermissionError):
+            os.chown(made, before.st_uid, before.st_gid)
+    made.chmod(stat.S_IMODE(before.st_mode))
+
+
+def logs_of(path: Path) -> list[Path]:
+    """Return the paths of a database's log, and of those that DuckDB writes during a checkpoint or a recovery."""
+    return [path.with_name(f"{path.name}.wal{suffix}") for suffix in ("", ".checkpoint", ".recovery")]
+
+
+def remove_spilled(path: Path) -> None:
+    """Remove the rows that a killed process has moved from memory to the disk; this process must hold the database's lock."""
+    folder = path.with_name(f"{path.name}.tmp")
+    with suppress(OSError):
+        for spilled in folder.glob("duckdb_temp_*"):
+            spilled.unlink()
+        folder.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -14,6 +14,7 @@ import duckdb
 
 from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill.errors import StoreError
+from podero_async.backfill.store.duckdb.changes import NEWEST_CHANGE
 from podero_async.backfill.store.duckdb.connection import translated
 from podero_async.backfill.store.duckdb.files import remove_leftovers, replace, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
@@ -26,6 +27,11 @@ SELECT table_name, bool_or(column_name = 'user_id') FROM duckdb_columns()
 WHERE database_name = current_database() AND table_name IN (
     SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()
 ) GROUP BY table_name ORDER BY table_name
+"""
+# If two users list a vehicle, the erased rows were those of both: the days of the other one must be read again.
+_UNSETTLE = """
+UPDATE {copy}.coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
+WHERE vehicle_id IN (SELECT vehicle_id FROM {name}.sessions WHERE user_id = ?)
 """
 _DATABASE = "SELECT database_name, readonly FROM duckdb_databases() WHERE database_name = current_database()"
 _PARKED = "podero_async_parked"
@@ -58,7 +64,7 @@ class Forget(Interruptible[int]):
             ((before,),) = con.execute("SELECT count(*) FROM sessions").fetchall()
             con.execute("FORCE CHECKPOINT")  # the log belongs to the old file
             with unfinished(self.store) as made:
-                with attached(self, con, made) as copy:
+                with attached(self, con, made, self.store) as copy:
                     self._copy_others(con, quoted_name(name), copy)
                 self.check()
                 remove_leftovers(self.store, older_than_s=0, but=made)
@@ -74,6 +80,10 @@ class Forget(Interruptible[int]):
             if has_user:
                 rows += " WHERE user_id IS DISTINCT FROM ?"
             self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", [self.user_id] * has_user)
+        newest = self.execute(con, NEWEST_CHANGE)[0]
+        self.execute(con, f"DELETE FROM {copy}.meta WHERE key = 'newest_change'")
+        self.execute(con, f"INSERT INTO {copy}.meta VALUES ('newest_change', ?)", newest)
+        self.execute(con, _UNSETTLE.format(name=name, copy=copy), [self.user_id])
         if self.user_id not in forgotten:
             values = [forgotten.hash_of(self.user_id), datetime.now(UTC)]
             self.execute(con, f"INSERT INTO {copy}.forgotten VALUES (?, ?)", values)

@@ -93,8 +93,8 @@ FROM islands GROUP BY user_id, vehicle_id, include_hidden, island ORDER BY vehic
 def _store_coverage(con: duckdb.DuckDBPyConnection) -> None:
     """Version 2 derived the days that a store holds from all receipts, and called a day held when it was over.
 
-    1. The receipts become coverage. All days are provisional, because no current session was asked for: a long session may
-       have been listed under an old day since. So the next run reads the stored days of each vehicle once more.
+    1. The receipts become coverage. All days are provisional, since version 2 did not ask for the current session, which
+       may be listed under an old day later. The next run reads each vehicle's stored days once more.
     2. Runs become records; their work items go.
     3. A session without a change gets the time at which it was first seen as `changed_at`.
     """

@@ -72,7 +72,7 @@ SELECT * REPLACE (CASE WHEN alarms = '' THEN [] ELSE string_split(alarms, chr(10
 FROM runs ORDER BY run_id DESC LIMIT ?
 """
 _FAILURES = f"""
-SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id LIMIT {_MAX_LISTED}
+SELECT user_id, vehicle_id, kind, message FROM failures ORDER BY vehicle_id NULLS FIRST LIMIT {_MAX_LISTED}
 """
 # A vehicle that has gone is not counted, since its days can be read no more.
 _PRESENT_DAYS = """

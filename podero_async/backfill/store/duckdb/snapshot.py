@@ -14,7 +14,14 @@ import duckdb
 
 from podero_async.backfill.errors import StoreError, StoreInUseError
 from podero_async.backfill.store.duckdb.connection import STORAGE_VERSION, is_written_here, translated
-from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, replace, unfinished
+from podero_async.backfill.store.duckdb.files import (
+    check_name,
+    check_replaceable,
+    is_database,
+    keep_access,
+    replace,
+    unfinished,
+)
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 
 __all__ = ["Snapshot", "attached", "quoted_name", "quoted_text"]
@@ -40,7 +47,7 @@ class Snapshot(Interruptible[int]):
             self._check_target(path)
             ((name,),) = self.execute(con, "SELECT current_database()")
             with unfinished(path) as made:
-                with attached(self, con, made) as copy:
+                with attached(self, con, made, path) as copy:
                     self.execute(con, f"COPY FROM DATABASE {quoted_name(name)} TO {copy}")
                     self.execute(con, f"DELETE FROM {copy}.meta WHERE key = 'snapshot_at'")
                     at = datetime.now(UTC).isoformat()
@@ -60,11 +67,12 @@ class Snapshot(Interruptible[int]):
 
 
 @contextmanager
-def attached(operation: Interruptible[int], con: duckdb.DuckDBPyConnection, made: Path) -> Iterator[str]:
-    """Attach a new database file, and yield its name; at the end of the block, all of it is written to the disk."""
+def attached(operation: Interruptible[int], con: duckdb.DuckDBPyConnection, made: Path, path: Path) -> Iterator[str]:
+    """Attach a new database file for a target, and yield its name; at the end of the block, all of it is on the disk."""
     version = f"STORAGE_VERSION '{STORAGE_VERSION}'"
     operation.execute(con, f"ATTACH {quoted_text(made)} AS {_COPY} (READ_WRITE, {version})")
     try:
+        keep_access(made, path)  # before it has rows, which others must not read
         yield _COPY
         operation.execute(con, f"CHECKPOINT {_COPY}")
     finally:

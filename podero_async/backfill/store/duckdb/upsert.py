@@ -80,9 +80,11 @@ WHERE j.vehicle_id = r.vehicle_id AND j.user_id = r.user_id AND r.completeness <
   AND ((r.from_date <= j.from_date AND r.to_date >= j.to_date AND (r.include_hidden OR NOT j.include_hidden))
        OR j.session_id IN (SELECT id FROM arrow_sessions))
 """
+# The window of a row is its day, if that is known: a window that has moved on replaces the row if it has this day.
 _REJECTED = """
 INSERT INTO rejected_items BY NAME
-SELECT r.user_id, r.vehicle_id, r.from_date, r.to_date, r.include_hidden, j.* EXCLUDE (task), r.fetched_at
+SELECT r.user_id, r.vehicle_id, coalesce(j.day, r.from_date) AS from_date, coalesce(j.day, r.to_date) AS to_date,
+    r.include_hidden, j.* EXCLUDE (task, day), r.fetched_at
 FROM arrow_rejected j JOIN arrow_reads r USING (task)
 """
 _SAME_VEHICLE = "f.vehicle_id = a.vehicle_id AND f.user_id = a.user_id AND (a.include_hidden OR NOT f.include_hidden)"
@@ -90,17 +92,21 @@ _DROP_FAILURES = f"""
 DELETE FROM failures f USING arrow_reads a
 WHERE {_SAME_VEHICLE} AND a.from_date <= f.from_date AND a.to_date >= f.to_date AND a.completeness <> 'unproven'
 """
-# The window of a nightly run moves, or adjoins the one of the night before.
+_SHARES_DAYS = f"{_SAME_VEHICLE} AND f.from_date <= a.to_date AND f.to_date >= a.from_date"
+# The window of a nightly run moves, or adjoins the one of the night before. The failure that replaces others has their
+# days, too.
 _NEW_FAILURES = f"""
 CREATE OR REPLACE TEMP TABLE new_failures AS
-SELECT $run AS run_id, a.*, least(failed_at, (
+SELECT $run AS run_id, a.* REPLACE (
+    least(a.from_date, (SELECT min(f.from_date) FROM failures f WHERE {_SHARES_DAYS})) AS from_date,
+    greatest(a.to_date, (SELECT max(f.to_date) FROM failures f WHERE {_SHARES_DAYS})) AS to_date
+), least(failed_at, (
     SELECT min(f.first_failed_at) FROM failures f
     WHERE {_SAME_VEHICLE} AND f.from_date <= a.to_date + 1 AND f.to_date >= a.from_date - 1
 )) AS first_failed_at FROM arrow_failures a
 """
 _REPLACE_FAILURES = f"""
-DELETE FROM failures f USING new_failures a
-WHERE {_SAME_VEHICLE} AND f.from_date <= a.to_date AND f.to_date >= a.from_date
+DELETE FROM failures f USING new_failures a WHERE {_SHARES_DAYS}
 """
 _FAILURES = "INSERT INTO failures BY NAME FROM new_failures"
 _COUNTS = (

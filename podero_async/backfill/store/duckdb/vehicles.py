@@ -60,6 +60,14 @@ FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN roster USING ({_PAIR}) A
 """
 
 
+# The rows of a vehicle that two users listed are those of one; if this one has it no longer, the other's read changes them.
+_UNSETTLE = """
+UPDATE coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
+WHERE vehicle_id IN (SELECT vehicle_id FROM sessions SEMI JOIN gone USING (user_id, vehicle_id))
+  AND vehicle_id IN (SELECT vehicle_id FROM roster)
+"""
+
+
 def record_fleet(
     con: duckdb.DuckDBPyConnection, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
 ) -> Vanished:
@@ -74,6 +82,7 @@ def record_fleet(
                 " WHERE v.user_id = g.user_id AND v.vehicle_id = g.vehicle_id",
                 at,
             )
+            con.execute(_UNSETTLE)
         con.execute(
             "UPDATE vehicles v SET last_seen_at = $now, gone_since = NULL FROM roster r ANTI JOIN unlisted USING (user_id)"
             " WHERE v.user_id = r.user_id AND v.vehicle_id = r.vehicle_id",
