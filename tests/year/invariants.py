@@ -361,7 +361,7 @@ class Checker:
                 # Without a session in the list, the last day before the current session settles after its end.
                 is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
                 may_settle = is_before and not read.shows_open(day)
-                is_settled_too = now.is_settled.get((pair, not flag, day), False)  # runs need it no more
+                is_settled_too = now.is_settled.get((pair, not flag, day), False)  # so no run reads it again
                 assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
         vehicles = {pair.vehicle_id for pair in pairs}
         absent = [row for row in now.rows if row.absent_at is not None and row.vehicle_id in vehicles]

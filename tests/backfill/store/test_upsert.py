@@ -283,7 +283,7 @@ def test_a_failure_stays_until_its_whole_window_is_read(
 def test_a_repeated_failure_keeps_the_time_of_the_first_one(
     store: WrittenStore, days: tuple[date, date], rows: int, is_known: bool
 ) -> None:
-    """A failure replaces those whose days it shares, and keeps the first time of those that it shares or adjoins."""
+    """A failure replaces earlier ones of the same days, and keeps the first time of those and of adjoining ones."""
     store.write(failed=(Read(1, []), Read(2, [])))
     first = store.at
     store.write(failed=(Read(1, [], days=days),))

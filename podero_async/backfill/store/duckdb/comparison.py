@@ -172,7 +172,7 @@ WHERE d.user_id = c.user_id AND d.vehicle_id = c.vehicle_id AND d.include_hidden
   AND c.from_date <= d.to_date AND c.to_date >= d.from_date
   AND (d.user_id, d.vehicle_id) IN (SELECT (user_id, vehicle_id) FROM differing)
 """
-# A vehicle is repaired as all of its users, since the rows of one must not be taken for those of another.
+# A vehicle is repaired under each of its users, since the rows of one must not be taken for those of another.
 _REPAIRS = f"""
 CREATE OR REPLACE TEMP TABLE repairs AS
 SELECT row_number() OVER (PARTITION BY include_hidden ORDER BY vehicle_id, user_id) AS number, {_PAIR}, include_hidden
