@@ -45,7 +45,7 @@ class FailureCounts:
     failed: int
     unproven: int
     long_failed: int
-    """Vehicles, among the failed and the unproven ones, that have failed for days."""
+    """Of the failed and unproven vehicles, those that have failed for at least `LONG_FAILED_DAYS`."""
 
 
 def too_many_vanished(vanished: int, known: int, bound: float) -> bool:
@@ -88,7 +88,7 @@ def failed_alarms(counts: FailureCounts, bounds: Bounds) -> list[str]:
 
 
 def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:
-    """Return the alarm about a clock that is days ahead of the server's: a read records no day that is in the server's future."""
+    """Return the alarm about a clock that is a day or more ahead of the server's: no day after the server's is recorded as read."""
     if server_time is None or now - server_time < _MAX_AHEAD:
         return []
     clocks = f"this machine's clock, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC, is ahead of the server's, {server_time:%Y-%m-%d %H:%M} UTC"
@@ -96,4 +96,4 @@ def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:
 
 
 def _limit(bound: float) -> str:
-    return f"at most {bound:.3g} of them is accepted" if bound else "none is accepted"
+    return f"at most a share of {bound:.3g} is accepted" if bound else "none is accepted"

@@ -100,7 +100,7 @@ async def backfill(
         started=now(),
     )
     if only_failed and vehicles is not None:
-        raise ValueError("only_failed reads the store's failed vehicles: give no other ones")
+        raise ValueError("only_failed reads the store's failed vehicles: do not pass vehicles as well")
     progress = progress or Progress()
     progress.watch(limiter_of(client))
     planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed)

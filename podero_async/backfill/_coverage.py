@@ -31,7 +31,7 @@ Days = tuple[date, date]
 _WEEK = 7
 _OLD_FRESHNESS = 13
 _MAX_GAP = 30
-"""Days that are read in vain rather than with one more request: nearly every vehicle has fewer sessions than a page."""
+"""A gap of up to these days is read again, since that costs no request: most vehicles have less than a page of sessions."""
 
 
 @attrs.frozen

@@ -65,7 +65,7 @@ class BackfillPlan:
     least_requests: int
     """One request for each window of a vehicle, and one for each current session that is asked for.
 
-    A list of more than 200 sessions needs more."""
+    A list of 200 sessions or more needs more."""
     windows: tuple[tuple[date, date, int], ...]
     """First day, last day and number of vehicles; the most frequent window comes first."""
     failures: tuple[FailedVehicle, ...] = ()

@@ -210,7 +210,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Return a formatter of lines of at most 80 characters, on a wider terminal, too."""
+    """Return a formatter of lines of at most 80 characters, even on a wider terminal."""
     width = min(80, shutil.get_terminal_size().columns)
     return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
 

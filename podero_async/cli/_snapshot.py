@@ -16,7 +16,7 @@ _RESERVE_S = 1.0
 
 
 async def write_snapshot(store: SessionStore, target: str | None, stop: Signals) -> Exit | None:
-    """Replace the snapshot; return the exit code if it stays as it was, since a signal came or it cannot be written.
+    """Replace the snapshot; if a signal or an error prevents that, return the exit code.
 
     After the first signal, a snapshot is written only as long as the shutdown lasts.
     """

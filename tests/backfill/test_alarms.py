@@ -63,7 +63,7 @@ def test_an_alarm_says_what_to_do() -> None:
     """Each alarm has the numbers, the bound, and the option to pass."""
     (line,) = vanished_alarm(Vanished(1_200, 1_000, is_recorded=False), BOUNDS)
     assert line == (
-        "1,000 of 1,200 known vehicles are no longer listed (at most 0.1 of them is accepted);"
+        "1,000 of 1,200 known vehicles are no longer listed (at most a share of 0.1 is accepted);"
         " none was recorded as gone: run once with --max-vanished 1 if they have left"
     )
     assert vanished_alarm(Vanished(1_200, 100, is_recorded=True), BOUNDS) == []
@@ -71,4 +71,4 @@ def test_an_alarm_says_what_to_do() -> None:
     assert line.startswith("50 of 60 stored sessions were no longer listed (none is accepted); none was withdrawn")
     assert withdrawn_alarm(5, 60, BOUNDS) == []
     (line,) = failed_alarms(FailureCounts(vehicles=10, failed=0, unproven=3, long_failed=0), BOUNDS)
-    assert line.startswith("3 of 10 vehicles were not proven complete (at most 0.02")
+    assert line.startswith("3 of 10 vehicles were not proven complete (at most a share of 0.02")

@@ -367,7 +367,7 @@ async def test_changed_hidden_removed_and_returning_rows(
 async def test_runs_without_hidden_sessions_keep_stored_hidden_ones(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A run without hidden sessions withdraws no hidden one; a run with them reads those days again."""
+    """A run without hidden sessions withdraws no hidden one; a run with hidden ones reads the same days again."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
         idle = await backfill(client, store, FIRST, LAST, now=clock)

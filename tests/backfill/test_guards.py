@@ -96,7 +96,7 @@ async def test_sessions_that_vanish_are_an_alarm(
 async def test_a_dead_vehicle_is_no_alarm_after_three_days(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A vehicle that fails is an alarm in a small fleet; after three days it is a failure, but no alarm."""
+    """A vehicle that fails causes an alarm in a small fleet; after three days it still counts as failed, without an alarm."""
     sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[0]))
     clean = []
     async with SessionStore(path) as store:

@@ -78,13 +78,13 @@ async def test_days_are_read_until_they_settle(call: Call, served: PoderoSimulat
 
 
 async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """The report tells settled, provisional and missing days."""
+    """The report counts settled, provisional and missing days separately."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
     ended = await call(*whole_fleet(served, path), "--settle-days=36000")
     days = (served.last_day - served.first_day).days + 1
     assert f"days      0 settled, {9 * days:,} provisional, {days:,} missing (days of vehicles)" in ended.out
     assert ended.code == 1
-    assert "1 of 10 vehicles failed (at most 0.02 of them is accepted)" in ended.err
+    assert "1 of 10 vehicles failed (at most a share of 0.02 is accepted)" in ended.err
     accepted = await call(*whole_fleet(served, path), "--max-failed=0.5", "--json")
     assert (accepted.code, _report(accepted)["alarms"]) == (0, [])
 

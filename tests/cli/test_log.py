@@ -104,7 +104,7 @@ async def test_an_outage_is_one_object_with_the_report(call: Call, served: Poder
 
 
 async def test_helps_fit_a_narrow_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a terminal of 200 columns, a help has lines of at most 80 characters, too."""
+    """Help texts have lines of at most 80 characters, even on a terminal of 200 columns."""
     monkeypatch.setenv("COLUMNS", "200")
     for command in COMMANDS:
         text = await call(command.name, "--help")

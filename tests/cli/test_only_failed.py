@@ -10,7 +10,7 @@ from tests._support.commands import Call, whole_fleet
 
 
 async def test_only_vehicles_that_failed_are_read(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A run with `--only-failed` asks for the failed vehicle alone, and another one has nothing to do."""
+    """A run with `--only-failed` reads only the failed vehicle, and the next such run has nothing to read."""
     argv = [*whole_fleet(served, path), "--json"]
     served.add_fault(Fault(kind="status", status=404, nth=1, endpoint="sessions"))
     assert json.loads((await call(*argv)).out)["failed"] == 1

@@ -86,7 +86,7 @@ async def test_json_on_a_terminal(on_terminal: Call, served: PoderoSimulator) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
 async def test_a_time_that_utc_does_not_have(call: Call, on_terminal: Call, served: PoderoSimulator, time: str) -> None:
-    """Such a time, as some servers send it for null, is printed as it was sent, and the other sessions are printed, too."""
+    """A time outside the range of UTC, which some servers send for null, is printed as sent, like the other sessions."""
     vehicle = served.vehicles[0]
     row = served.truth(vehicle)[3]
     served.update(vehicle, row["id"], unplug_time=time, charge_deadline=time)

@@ -57,7 +57,7 @@ class Row:
 
     @property
     def visible(self) -> tuple[Any, ...]:
-        """Everything that `changed_at` tells of."""
+        """The columns that a reader by `changed_at` sees."""
         return (self.user_id, self.vehicle_id, self.content, self.first_seen_at, self.changed_at, self.withdrawn_at)
 
 
@@ -260,7 +260,7 @@ class Checker:
                 assert (pair, flag, day) in now.is_settled, f"{day} of {pair} was read, but is missing"
 
     def _check_newly_settled(self, now: Snapshot) -> None:
-        """A day is settled by a read that was made late enough, while no session of it or of an earlier day went on."""
+        """A day is settled only by a late enough read, while no session of this or an earlier day was in progress."""
         reads: dict[tuple[Pair, bool], list[Read]] = defaultdict(list)
         for read in self.recorder.reads:
             if read.is_proven:
@@ -325,7 +325,7 @@ class Checker:
     def check_report(self, report: BackfillReport, now: Snapshot, pairs: set[Pair], *, is_clock_right: bool) -> None:
         """The report counts the days of its vehicles as the coverage has them, and is clean only if none is missing.
 
-        By a clock that is wrong, a run may ask for days that have not begun, or find that days had not begun at a read.
+        If the local clock is wrong, a run may ask for days that have not begun, or find that days had not begun at a read.
         """
         found = now.count_days(pairs, report.from_date, report.to_date, include_hidden=report.include_hidden)
         counts = {name: getattr(report, name) for name in ("settled", "provisional", "missing")}
@@ -361,7 +361,7 @@ class Checker:
                 # Without a session in the list, the last day before the current session settles after its end.
                 is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
                 may_settle = is_before and not read.shows_open(day)
-                is_settled_too = now.is_settled.get((pair, not flag, day), False)  # runs need it no more
+                is_settled_too = now.is_settled.get((pair, not flag, day), False)  # so no run reads it again
                 assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
         vehicles = {pair.vehicle_id for pair in pairs}
         absent = [row for row in now.rows if row.absent_at is not None and row.vehicle_id in vehicles]

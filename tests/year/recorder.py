@@ -1,4 +1,4 @@
-"""The committed reads of all runs, as a model of the store in plain dicts; the invariants compare both."""
+"""The committed reads of all runs, as a model in plain dicts; the invariants compare it with the store."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.year.recorder import Recorder
 from tests.year.world import DAY
 
 _FULL_PAGE = 200
-_NEW_ROWS = 150  # of a page at least; the others overlap with the page before
+_NEW_ROWS = 150  # the least number of new rows on a page; the others overlap with the previous page
 
 
 @attrs.frozen

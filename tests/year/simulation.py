@@ -32,9 +32,9 @@ from tests.year.world import DAY, World
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _HISTORY = 100 * DAY
-"""The story begins that long before the first run."""
+"""The events begin this long before the first run."""
 _CALM_NIGHTS = 9
-"""After the last event, so that every day settles that can."""
+"""Nights after the last event, enough for every day to settle that can."""
 _BOUNDS = Bounds()
 _ZONES = ["UTC", "Europe/Oslo", "America/New_York", "Asia/Kolkata", "Pacific/Kiritimati"]
 
@@ -234,7 +234,7 @@ class Year:
         for number in range(_CALM_NIGHTS):
             world.pass_until(max(at, world.now))
             at += DAY
-            # In the first of these nights, the owner confirms that vehicles and sessions have left indeed.
+            # In the first of these nights, the owner confirms that vehicles and sessions have really left.
             bounds = Bounds(max_vanished=1, max_withdrawn=1) if number == 0 else _BOUNDS
             for shop in self.shops:
                 outcome = await self._visit(shop, weather.CLEAR, "", timedelta(), bounds)
@@ -360,7 +360,7 @@ class _Run:
         self.task.cancel()
 
     def _kill(self) -> None:
-        """Keep the files as they are now. No transaction is open, since the loop runs the store's operations at once."""
+        """Keep the files as they are now. No transaction is open, since each of the store's operations blocks the event loop."""
         self.shop.recorder.is_frozen = True
         for file in _files(self.shop.path):
             if file.exists():

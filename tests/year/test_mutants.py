@@ -1,4 +1,4 @@
-"""The invariants themselves: stores that are wrong by hand, and rules that are wrong in one place, are noticed."""
+"""The invariants detect stores that were altered by hand, and rules with one fault."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WRONG = {
     "all days are settled": "UPDATE coverage SET is_settled = true WHERE NOT is_settled",
     "a day that was never read has a state": "UPDATE coverage SET from_date = from_date - 1",
     "a day that was read is missing": "DELETE FROM coverage WHERE from_date = (SELECT max(from_date) FROM coverage)",
-    "days have a later time of their read": "UPDATE coverage SET read_at = read_at + INTERVAL 1 DAY",
+    "days have too late a read time": "UPDATE coverage SET read_at = read_at + INTERVAL 1 DAY",
     "spans overlap": "INSERT INTO coverage SELECT * FROM coverage LIMIT 1",
 }
 
@@ -71,7 +71,7 @@ class _Enough(Exception):  # noqa: N818 - it ends a year early
 
 
 def test_the_invariants_notice_wrong_stores(tmp_path: Path) -> None:
-    """A store that is made wrong by one statement is refused, for each of these statements."""
+    """The invariants reject a store that any of these statements has altered."""
     left = dict(WRONG)
 
     async def spoil(year: Year, shop: Shop) -> None:

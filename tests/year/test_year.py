@@ -87,7 +87,7 @@ EVENTS = {
     "weather: users fail",
     "withdrawn",
 }
-"""Everything that must strike, or the years prove less than they say."""
+"""The events that must occur in the years, so that each of them is tested."""
 
 Report = Callable[[str, object], None]
 
@@ -118,7 +118,7 @@ def test_a_year_leaves_the_stores_right(tmp_path: Path, record_property: Report)
 
 @pytest.mark.slow
 def test_every_kind_of_event_strikes(tmp_path: Path, record_property: Report) -> None:
-    """Over at most 40 seeds of two months, every kind of event strikes, and the stores keep every invariant."""
+    """Over at most 40 seeds of two months, every kind of event occurs, and the stores keep every invariant."""
     figures: Counter[str] = Counter()
     for seed in range(332, 372):
         figures.update(Year(seed, 60, tmp_path).run())

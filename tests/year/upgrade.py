@@ -42,7 +42,7 @@ def _rows(con: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
 
 
 def _spans(recorder: Recorder) -> Iterator[tuple[Read, date, date]]:
-    """Yield the days of which each read is the last one, by spans."""
+    """Yield each read with the spans of days of which it is the last proven read."""
     for days in recorder.last_proven.values():
         for day in sorted(days):
             if days.get(day - DAY) is not days[day]:

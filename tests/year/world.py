@@ -77,10 +77,10 @@ class World:
 
     Args:
         rng: The source of randomness.
-        start: When the story begins; nothing is plugged in before.
+        start: The time of the first event; nothing is plugged in before.
         cars_at_start: The number of vehicles at the start.
-        settle_after: The age from which on a store may call a day settled. Sessions that complete later are rarely listed
-            with a delay, since neither `/current` nor the list shows them in between.
+        settle_after: The age from which on a store may call a day settled. A session that completes later is rarely
+            listed with a delay, since neither `/current` nor the list shows it before it is listed.
         users_as_pages: Whether the simulator lists users by pages.
     """
 
@@ -157,7 +157,7 @@ class World:
         self.keep_pace()
 
     def hurry(self, moment: datetime) -> None:
-        """Let some of the next events happen within a moment of a time, such as the start of a run."""
+        """Let some of the next events happen close to a time, such as the start of a run."""
         hurried = [self._events.index(each) for each in self.rng.sample(self._events, min(3, len(self._events)))]
         for index in hurried:
             at, number, event = self._events[index]

@@ -88,7 +88,7 @@ class StoreBackend(Protocol):
         """Add vehicles; if a user's vehicle list failed, add the user's known vehicles."""
 
     async def failed(self) -> list[tuple[UUID, UUID | None]]:
-        """Return the users and vehicles of failures, in order; no vehicle: the user's vehicle list failed."""
+        """Return the pairs of user and vehicle of failures, in order; for a failed vehicle list, the vehicle is None."""
 
     async def draft_run(self, settings: RunSettings) -> BackfillPlan:
         """Return the plan of a run over the roster. Nothing is stored."""
@@ -185,7 +185,7 @@ class StoreBackend(Protocol):
         """Make the days of the vehicles that differed provisional, and due to be read.
 
         Returns:
-            For hidden sessions and without them, the last day to read.
+            Pairs of `include_hidden` and the last day to read.
         """
 
     def differing_vehicles(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[VehicleRef, None]:

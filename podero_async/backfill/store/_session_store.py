@@ -122,7 +122,7 @@ class SessionStore:
         Args:
             from_date: First UTC day, inclusive.
             to_date: Last UTC day, inclusive.
-            include_hidden: Whether only reads count that included sessions hidden by the server.
+            include_hidden: Whether to count only reads that included sessions hidden by the server.
             now: Returns the time; for tests.
 
         Raises:

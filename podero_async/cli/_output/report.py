@@ -39,7 +39,7 @@ def days_text(counts: BackfillReport | StoreStatus | DayCounts) -> str:
 def plan_pairs(plan: BackfillPlan, requests_per_second: float | None) -> Iterator[Pair]:
     """Describe a planned backfill."""
     yield "vehicles", f"{plan.vehicles:,}: {plan.skipped:,} up to date"
-    yield "requests", f"at least {plan.least_requests:,}; a window of more than 200 sessions takes several"
+    yield "requests", f"at least {plan.least_requests:,}; a window of 200 sessions or more takes several"
     if requests_per_second is None:
         yield "time", "unknown; pass --requests-per-second to get an estimate"
     else:

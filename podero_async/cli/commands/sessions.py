@@ -25,8 +25,9 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Print the completed charging sessions of a vehicle.
 
-Prints a table on a terminal, otherwise one JSON object per line. Exit code 1
-if a row could not be read, or if the list could not be verified as complete.
+Prints a table on a terminal, otherwise one JSON object per line. The exit code
+is 1 if a row could not be read, or if the list could not be verified as
+complete.
 """
 _RETRY = RetryPolicy(max_attempts=5)  # gives up after a few seconds, since a user waits
 _HOUR = timedelta(hours=1)

@@ -74,7 +74,7 @@ def test_only_a_read_that_had_to_return_a_row_marks_it(
 
 
 def test_the_row_of_a_user_who_left_is_absent_if_another_user_of_the_vehicle_lacks_it(store: WrittenStore) -> None:
-    """If a vehicle moved to another user, the reads of this user decide about the rows of the first one."""
+    """If a vehicle moved to another user, the new user's reads decide about the old user's rows."""
     store.roster((1, 1))
     store.write(Read(1, [_row(1)]))
     store.roster((2, 1))
@@ -83,7 +83,7 @@ def test_the_row_of_a_user_who_left_is_absent_if_another_user_of_the_vehicle_lac
 
 
 def test_a_rejected_row_is_not_absent(store: WrittenStore) -> None:
-    """If an absent row returns in a form that cannot be read, also from another vehicle, it is not absent any more."""
+    """If an absent row returns in unreadable form, even under another vehicle, it is not absent any more."""
     for rejected in (_row(1, is_at_home="perhaps"), _row(9, id=None)):
         store.write(Read(1, [_row(1)]))
         store.write(Read(1, []))

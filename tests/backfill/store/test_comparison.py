@@ -61,7 +61,7 @@ def _found(store: WrittenStore, *reads: Read) -> _Found:
     ],
 )
 def test_ids_and_contents_are_compared(store: WrittenStore, shown: list[dict[str, Any]], expected: _Found) -> None:
-    """A session differs if only one side has it, or a field differs; one that the API shows in unreadable form does not."""
+    """A session differs if only one side has it, or a field differs; one that the API returns in unreadable form does not differ."""
     store.write(Read(1, [_row(1), _row(2, 20)]))
     assert _found(store, Read(1, shown)) == expected
 
@@ -108,7 +108,7 @@ def test_a_session_of_another_vehicle_is_changed(store: WrittenStore) -> None:
 
 
 def test_rows_of_a_vehicle_that_two_users_list_are_those_of_both(store: WrittenStore) -> None:
-    """Both users' reads return the rows, which have one of the users; if this user has gone, they differ."""
+    """Each user's read returns the rows, which have one of the two users; if that user has gone, they differ."""
     store.roster((1, 1), (2, 1))
     reads = Read(1, [_row(1)], user=1), Read(1, [_row(1)], user=2)
     store.write(*reads)

@@ -27,7 +27,7 @@ from tests.backfill.conftest import AGAIN, Clock
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]
-TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"  # whether a row is absent is not known for sure
+TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"  # an export leaves out `absent_at`, since no second read has confirmed it
 
 
 @pytest.fixture

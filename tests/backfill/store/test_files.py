@@ -116,7 +116,7 @@ async def test_a_store_beside_a_connection_of_ones_own(path: Path) -> None:
 
 
 async def test_a_store_that_was_dropped_frees_its_path(path: Path) -> None:
-    """A store that a notebook dropped without closing it warns, and can be opened again."""
+    """A store that was dropped without being closed emits a warning, and its file can be opened again."""
     dropped = SessionStore(path)
     await dropped.__aenter__()
     await dropped.query("SELECT 1")

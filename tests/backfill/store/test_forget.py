@@ -23,7 +23,7 @@ from tests.backfill.store.test_session_store import files_of_at_most
 
 
 def _forms(value: UUID) -> list[bytes]:
-    """Return the ways in which an id may be in a file: as text, in order, and as DuckDB's signed number."""
+    """Return the ways in which an id may be in a file: as text, as bytes in two orders, and as DuckDB's signed number."""
     number = int.from_bytes(value.bytes, "big") ^ (1 << 127)
     return [str(value).encode(), value.bytes, value.bytes_le, number.to_bytes(16, "little")]
 
@@ -163,7 +163,7 @@ async def test_another_user_of_a_vehicle_keeps_the_sessions(
 async def test_changes_after_a_user_was_forgotten_are_newer_than_all_before(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If the forgotten user had the newest `changed_at`, of a clock that was ahead, later changes still come after it."""
+    """If a row of the forgotten user had the newest `changed_at`, from a clock that was ahead, later changes still follow it."""
     first, last = sim.vehicles[0], sim.vehicles[-1]
     find = "SELECT max(changed_at) AS newest FROM sessions"
     async with SessionStore(path) as store:

@@ -82,7 +82,7 @@ async def test_a_snapshot_replaces_nothing_but_a_snapshot(path: Path, target: Pa
 
 
 async def test_a_full_disk_keeps_the_snapshot_before(path: Path, target: Path) -> None:
-    """If the disk is full, the older snapshot stays, no other file is left, and the store goes on."""
+    """If the disk is full, the older snapshot stays, no other file is left, and the store stays usable."""
     async with SessionStore(path) as store:
         await store.snapshot(target)
         before = target.read_bytes()

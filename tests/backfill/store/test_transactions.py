@@ -1,4 +1,4 @@
-"""A transaction that an error or a kill ends between two of its statements has no effect on the store.
+"""If an error or a kill ends a transaction between two of its statements, the store is unchanged.
 
 The batch and the store contain every kind of row. Afterwards the same call completes the store.
 """
@@ -187,7 +187,7 @@ async def _kill_at(fleet: Fleet, path: Path, at: int) -> None:
 
 
 async def _prove_a_kill(folder: Path, clock: Clock, at: int | None) -> int:
-    """Kill a process at a statement of its batch (None: the commit) and complete; return the number of statements."""
+    """Kill a process at a statement of its batch, or at the commit; complete the store; return the number of statements."""
     path = folder / "fleet.duckdb"
     async with _fleet(clock) as fleet:
         await fleet.fill(path)

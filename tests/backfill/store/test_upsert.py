@@ -32,7 +32,7 @@ def _uuid(number: int) -> UUID:
 
 @pytest.mark.parametrize("is_one_batch", [False, True])
 def test_a_session_that_moves_to_another_vehicle_moves_its_row(store: WrittenStore, is_one_batch: bool) -> None:
-    """A session that another vehicle returns is stored once, under that vehicle, and has changed."""
+    """A session that is returned for another vehicle is stored once, under that vehicle, with a new `changed_at`."""
     store.write(Read(1, [wire_row(1)]), Read(2, []))
     reads = [Read(1, []), Read(2, [wire_row(1)])]
     for part in [reads] if is_one_batch else [[read] for read in reads]:
@@ -283,7 +283,7 @@ def test_a_failure_stays_until_its_whole_window_is_read(
 def test_a_repeated_failure_keeps_the_time_of_the_first_one(
     store: WrittenStore, days: tuple[date, date], rows: int, is_known: bool
 ) -> None:
-    """A failure replaces those whose days it shares, and keeps the first time of those that it shares or adjoins."""
+    """A failure replaces earlier ones of the same days, and keeps the first time of those and of adjoining ones."""
     store.write(failed=(Read(1, []), Read(2, [])))
     first = store.at
     store.write(failed=(Read(1, [], days=days),))

@@ -1,8 +1,8 @@
 """Absence: stored sessions that a proven read of their day did not return, until a wider read confirms it.
 
 1. A batch sets `absent_at` on such rows, and clears it on rows that return. Neither is a visible change.
-2. At the end of a run, `absent_share` tells how many of the rows that had to be returned are absent, for the run's guard.
-3. `confirming_items` are reads of all covered days of these vehicles, as each of their users.
+2. At the end of a run, `absent_share` counts the rows that should have been returned, and the absent ones among them.
+3. `confirming_items` are reads of all covered days of these vehicles, under each of their users.
 4. `conclude` withdraws the rows that are still absent.
 """
 
@@ -43,7 +43,7 @@ FROM sessions s JOIN arrow_reads r ON s.vehicle_id = r.vehicle_id
 WHERE s.withdrawn_at IS NULL AND (r.include_hidden OR NOT s.is_hidden) AND r.completeness <> 'unproven'
   AND s.rowid NOT IN (SELECT pos FROM found)
 """
-# While its own user has the vehicle, only a read as this user has to return a row.
+# While the row's own user has the vehicle, only a read under this user must return the row.
 _KEEP_OTHERS = f"""
 DELETE FROM absent a USING {PRESENT} p WHERE NOT is_own AND a.user_id = p.user_id AND a.vehicle_id = p.vehicle_id
 """
@@ -122,7 +122,7 @@ def absent_share(con: duckdb.DuckDBPyConnection, run_id: int) -> tuple[int, int]
 
 
 def confirming_items(con: duckdb.DuckDBPyConnection, include_hidden: bool, first_number: int) -> list[WorkItem]:
-    """Return the reads that confirm the absence of the absent rows: all covered days of a vehicle, as each of its users.
+    """Return the reads that confirm the absence of the absent rows: all covered days of a vehicle, under each of its users.
 
     Only vehicles of the roster are read. Rows that become absent later are not withdrawn by this run.
     """

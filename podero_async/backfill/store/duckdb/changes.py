@@ -8,7 +8,7 @@ import duckdb
 
 __all__ = ["NEWEST_CHANGE", "commit_time"]
 
-# The rows of a forgotten user may have had the newest change, which a follower of `changed_at` has seen.
+# An erased row may have had the newest `changed_at`, which a reader has seen: later changes must be newer still.
 NEWEST_CHANGE = """
 SELECT greatest(
     (SELECT epoch_us(max(changed_at)) FROM sessions),

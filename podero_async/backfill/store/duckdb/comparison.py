@@ -72,7 +72,7 @@ def _plan(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def next_compared(con: duckdb.DuckDBPyConnection, after: int, limit: int) -> list[WorkItem]:
-    """Return the work items after a number, in order: all chosen days of a vehicle, and what lies between them."""
+    """Return the work items after a number, in order: all chosen days of a vehicle, and the days between them."""
     rows = con.execute(
         f"SELECT number, {_PAIR}, from_date, to_date, include_hidden FROM compared"
         " WHERE number > $after AND number <= $after + $limit ORDER BY number",
@@ -172,7 +172,7 @@ WHERE d.user_id = c.user_id AND d.vehicle_id = c.vehicle_id AND d.include_hidden
   AND c.from_date <= d.to_date AND c.to_date >= d.from_date
   AND (d.user_id, d.vehicle_id) IN (SELECT (user_id, vehicle_id) FROM differing)
 """
-# A vehicle is repaired as all of its users, since the rows of one must not be taken for those of another.
+# A vehicle is repaired under each of its users, since the rows of one must not be taken for those of another.
 _REPAIRS = f"""
 CREATE OR REPLACE TEMP TABLE repairs AS
 SELECT row_number() OVER (PARTITION BY include_hidden ORDER BY vehicle_id, user_id) AS number, {_PAIR}, include_hidden
@@ -190,7 +190,7 @@ def unsettle(con: duckdb.DuckDBPyConnection) -> list[tuple[bool, date]]:
     """Make the days of the vehicles that differ provisional, and due to be read.
 
     Returns:
-        For hidden sessions and without them, the last day to read.
+        Pairs of `include_hidden` and the last day to read.
     """
     with transaction(con):
         con.execute(_REPAIRS)

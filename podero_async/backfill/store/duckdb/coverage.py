@@ -44,9 +44,9 @@ CREATE OR REPLACE TEMP TABLE unsettled AS
 SELECT DISTINCT {_PAIR}, coalesce(day, from_date) AS from_date, coalesce(day, to_date) AS to_date
 FROM proven_reads JOIN (SELECT task, day FROM arrow_unsettled UNION ALL SELECT task, day FROM absent) USING (task)
 """
-# The ends of all facts of a vehicle cut its days into pieces, and each piece gets the state that its facts give it: a
-# settled day stays settled when it is read again, unless the read leaves it unsettled. Then pieces that adjoin are folded:
-# settled ones, and provisional ones of the same time.
+# The first and last days of a vehicle's facts cut its days into pieces. Each piece gets its state from the facts that cover
+# it: a settled day stays settled when it is read again, unless the read leaves it unsettled. Then adjoining pieces are
+# joined: settled ones, and provisional ones that were read at the same time.
 _FOLDED = f"""
 CREATE OR REPLACE TEMP TABLE folded AS
 WITH cuts AS (

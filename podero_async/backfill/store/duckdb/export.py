@@ -114,7 +114,7 @@ class Export(Interruptible[Exported]):
             conditions.append(f"changed_at > TIMESTAMPTZ '{self.since.isoformat()}'")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         quoted = str(target).replace("'", "''")
-        # The names of the table's columns stand for those, not for the texts that are made of them here.
+        # A column name means the column of the table, not the text of the same name that is made of it here.
         return f"COPY (SELECT {columns} FROM (SELECT * FROM sessions{where})) TO '{quoted}' ({options})"
 
     def _column(self, name: str, kind: str) -> str:

@@ -48,7 +48,7 @@ def check_name(path: str) -> None:
 def is_database(path: Path) -> bool:
     """Return whether a file is a DuckDB database.
 
-    Closing the file would drop the lock of a database that this process has open, so ask only for other files.
+    Closing the file would drop the lock of a database that this process has open, so call this for other files only.
     """
     with path.open("rb") as file:
         return file.read(_MAGIC.stop)[_MAGIC] == b"DUCK"

@@ -56,7 +56,7 @@ class Forget(Interruptible[int]):
     user_id: UUID
 
     def work(self, con: duckdb.DuckDBPyConnection) -> int:
-        """Write the file anew, and return how many sessions it does not have any more."""
+        """Write the file anew, and return the number of sessions that were left out."""
         with translated(self.target):
             ((name, is_read_only),) = con.execute(_DATABASE).fetchall()
             if is_read_only or not self.store.is_file():

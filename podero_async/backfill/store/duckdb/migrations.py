@@ -73,8 +73,8 @@ SELECT run_id, coalesce(o.from_date, r.from_date) AS from_date, coalesce(o.to_da
 FROM old_runs o FULL JOIN reads r USING (run_id)
 LEFT JOIN (SELECT run_id, count(*) AS failed FROM old_failures GROUP BY run_id) f USING (run_id) ORDER BY run_id
 """
-# The days that receipts say were read. Which receipt read a day last is not kept: the oldest of a span of days is named, so
-# nothing seems newer than it is.
+# The days that were read according to the receipts. No receipt says which read of a day was the last, so a span of days gets
+# its oldest time: no day seems newer than it is.
 _COVERAGE = """
 INSERT INTO coverage BY NAME
 WITH islands AS (

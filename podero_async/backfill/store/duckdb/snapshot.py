@@ -32,7 +32,7 @@ _COPY = "podero_async_copy"
 
 @attrs.define(kw_only=True)
 class Snapshot(Interruptible[int]):
-    """A copy of the store as it is now, which replaces the snapshot before; who reads that one keeps reading it.
+    """A copy of the current store, which replaces the previous snapshot; processes that have that one open keep reading it.
 
     The open file is never copied by hand: closing any descriptor of it would drop DuckDB's lock.
     """
@@ -94,7 +94,7 @@ def _is_snapshot(path: Path, shown: str) -> bool:
 
 
 def quoted_text(path: Path) -> str:
-    """Return a path as a text of SQL."""
+    """Return a path as an SQL string literal."""
     return "'" + str(path).replace("'", "''") + "'"
 
 

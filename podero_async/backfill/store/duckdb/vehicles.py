@@ -43,7 +43,7 @@ def add_to_roster(con: duckdb.DuckDBPyConnection, vehicles: list[VehicleRef], fa
 
 
 def failed(con: duckdb.DuckDBPyConnection) -> list[tuple[UUID, UUID | None]]:
-    """Return the users and vehicles of failures; no vehicle: the user's vehicle list failed."""
+    """Return the pairs of user and vehicle of failures; for a failed vehicle list, the vehicle is None."""
     return con.execute(f"SELECT DISTINCT {_PAIR} FROM failures ORDER BY vehicle_id, user_id").fetchall()
 
 

@@ -35,9 +35,9 @@ _DESCRIPTION = """\
 Backfill a simulated fleet under faults, and check every session.
 
 The server fails, stalls and revokes tokens, and sessions are inserted and
-removed during the backfill, which stops half-way and is called again. Exit
-code 1 if a session is lost, doubled or altered, or if vehicles failed. Needs
-no credentials and no network, and leaves no file.
+removed during the backfill, which stops half-way and is then resumed. The
+exit code is 1 if a session is lost, doubled or altered, or if vehicles failed.
+Needs no credentials and no network, and leaves no file.
 """
 FAULTS = (
     # At each request the first match wins, so the rare faults come first.
