@@ -258,7 +258,7 @@ async def test_an_api_that_is_down_is_exit_code_4(
     call: Call, served: PoderoSimulator, path: Path, options: list[str]
 ) -> None:
     """If all requests fail, the exit code is 4; the report is printed and, without `--json`, each failed vehicle."""
-    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1)
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1, max_elapsed=1.0)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call(*whole_fleet(served, path), *options, retry=retry)
     assert ended.code == 4

@@ -94,7 +94,7 @@ async def test_each_failure_is_one_object(
 
 async def test_an_outage_is_one_object_with_the_report(call: Call, served: PoderoSimulator, path: Path) -> None:
     """If the API is down, the object has the error, and the report of the vehicles that were read."""
-    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1)
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1, max_elapsed=1.0)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     ended = await call(*whole_fleet(served, path), "--json", retry=retry)
     found = json.loads(ended.out)

@@ -55,7 +55,7 @@ async def test_a_snapshot_that_cannot_be_written(call: Call, served: PoderoSimul
 
 async def test_a_snapshot_of_an_outage(call: Call, served: PoderoSimulator, path: Path, copy: Path) -> None:
     """If the API goes down, the snapshot has the batches that were committed before."""
-    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1)
+    retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, budget=1, max_elapsed=1.0)
     served.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
     assert (await call(*whole_fleet(served, path), f"--snapshot={copy}", retry=retry)).code == 4
     async with SessionStore(copy, read_only=True) as snapshot:

@@ -24,8 +24,8 @@ Print the contents of a store, its age and its failures.
 Shows which days of how many vehicles are settled, provisional (more may come)
 and missing, and which vehicles failed. With --from, --to and --check, the exit
 code is 0 if all days of all vehicles are settled, 6 if some are provisional,
-and 1 if some are missing or the vehicles of a user could not be listed. Sends no request, needs no credentials, changes
-nothing.
+and 1 if some are missing or the vehicles of a user could not be listed. Sends
+no request, needs no credentials, changes nothing.
 """
 _MAX_MINUTES = 120
 """If an age is longer, it is given in hours."""
