@@ -110,13 +110,13 @@ def test_a_seed_determines_a_year(tmp_path: Path) -> None:
     assert digests[0] == digests[1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_year_leaves_the_stores_right(tmp_path: Path, record_property: Report) -> None:
     """After each run of a year, a store keeps every invariant."""
     record_property("figure", _summary(Year(1, 365, tmp_path).run()))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_every_kind_of_event_strikes(tmp_path: Path, record_property: Report) -> None:
     """Over at most 40 seeds of two months, every kind of event occurs, and the stores keep every invariant."""
     figures: Counter[str] = Counter()
