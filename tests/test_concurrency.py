@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 
-from podero_async._concurrency import cancel_all, map_as_completed, map_in_order, run_until
+from podero_async._concurrency import cancel_all, import_ahead, map_as_completed, map_in_order, run_until
 
 pytestmark = pytest.mark.leaping
 
@@ -165,3 +168,16 @@ async def test_run_until_says_whether_the_task_ended_first() -> None:
 
 async def divide(number: int) -> float:
     return 1 / number
+
+
+def test_a_module_is_imported_ahead_in_a_thread_that_no_exit_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`import_ahead` imports a module in a daemon thread."""
+    (tmp_path / "imported_ahead.py").write_text("import threading\nis_daemon = threading.current_thread().daemon\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import_ahead("imported_ahead")
+    for thread in threading.enumerate():
+        if thread.name == "podero_async import":
+            thread.join(timeout=10)
+    assert sys.modules.pop("imported_ahead").is_daemon

@@ -215,7 +215,9 @@ class StoreModel:
             )
 
         self.rejected = [item for item in self.rejected if not is_over(item)]
-        self.rejected += [(*read.window, id_, read.at) for read in reads for id_ in read.rejected]
+        for read in reads:
+            self.rejected += [(*read.window, id_, read.at) for id_ in read.unreadable]
+            self.rejected += [(*_day_window(read.window, row), row.id, read.at) for row in read.unstorable]
 
     def _update_failures(self, run_id: int, outcomes: Sequence[Outcome]) -> None:
         proven = [each for each in outcomes if each.is_proven]
@@ -229,3 +231,10 @@ class StoreModel:
             row for row in self.failures if not any(each.covers(row[1:6], within_days=0) for each in failed)
         ]
         self.failures += new
+
+
+def _day_window(window: Record, row: Listed) -> Record:
+    """Return the window of a rejected session: its day, if the read has this day."""
+    user, vehicle, first, last, include_hidden = window
+    day = row.plug_in_time.date()
+    return (user, vehicle, day, day, include_hidden) if first <= day <= last else window

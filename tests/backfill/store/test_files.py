@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
@@ -182,6 +183,7 @@ asyncio.run(main())
     assert len(set(moments)) == 1
     assert moments[0].endswith("+00:00")
     code = f"{_WITHOUT_TIME_ZONES}\nfrom podero_async.cli import main\nsys.exit(main())"
+    clock.at = datetime.now(UTC)  # of the commands
     settings = settings_of(sim)
     for argv in (
         [*whole_fleet(sim, path), "--settle-days=36500", "--fresh-for=0", f"--snapshot={path}.copy"],
