@@ -99,8 +99,6 @@ async def backfill(
         fresh_for=fresh_for,
         started=now(),
     )
-    if only_failed and vehicles is not None:
-        raise ValueError("only_failed reads the store's failed vehicles: do not pass vehicles as well")
     progress = progress or Progress()
     progress.watch(limiter_of(client))
     planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed)

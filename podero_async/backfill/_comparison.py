@@ -67,5 +67,9 @@ class VerifyReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether all vehicles were compared, and none differs any more."""
-        return self.finished and self.differing == self.repaired and not self.unproven and not self.failed
+        """Whether at least one vehicle was compared, all others were, too, and none differs any more.
+
+        If no day is settled yet, nothing was compared, so nothing is known.
+        """
+        is_compared = self.matching + self.differing > 0
+        return is_compared and self.finished and self.differing == self.repaired and not (self.unproven or self.failed)

@@ -153,6 +153,8 @@ class Planner:
 
     async def list_vehicles(self, vehicles: Vehicles) -> CompletenessError | None:
         """Fill the roster with the vehicles of the call; return the error if the list of users is incomplete."""
+        if self.only_failed and vehicles is not None:
+            raise ValueError("only_failed reads the failed vehicles of the store: do not pass vehicles as well")
         await check_owner(self.store, owner_of(self.client))  # before the first request
         if self.only_failed:
             await self._fill_roster(self._failed())

@@ -127,7 +127,10 @@ class BackfillReport:
 
     @property
     def is_clean(self) -> bool:
-        """Whether the run is finished and has no alarm. Days may still be provisional."""
+        """Whether the run is finished and has no alarm.
+
+        Days may still be provisional, and the days of a tolerated share of failed vehicles missing: see `missing`.
+        """
         return self.finished and not self.alarms
 
 

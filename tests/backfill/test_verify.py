@@ -200,13 +200,14 @@ async def test_a_call_that_is_stopped_reports_what_it_compared(
 async def test_unproven_reads_are_not_verified(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Days that were never proven complete are missing, so there is nothing to verify."""
+    """Days that were never proven complete are missing, so nothing is compared, and the result is not clean."""
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     clock.at += LATER
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         sim.clear_faults()
-        assert (await verify(client, store, include_provisional=True)).checked == 0
+        report = await verify(client, store, include_provisional=True)
+        assert (report.checked, report.differing, report.is_clean) == (0, 0, False)
 
 
 async def test_the_coverage_shows_gaps(client: PoderoClient, path: Path, clock: Clock) -> None:

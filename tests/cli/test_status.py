@@ -15,7 +15,7 @@ from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, whole_fleet
 
 _STATUS_KEYS = (
-    "path schema_version org_id origin vehicles gone settled provisional missing sessions withdrawn absent hidden"
+    "path schema_version org_id origin vehicles gone unread settled provisional missing sessions withdrawn absent hidden"
     " first_plug_in last_plug_in fetched_at rejected failures failed_vehicles coverage runs"
 )
 
@@ -48,12 +48,13 @@ async def test_a_filled_store(
 
 
 async def test_failures(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A failed vehicle is counted, and is one line on stderr."""
+    """A failed vehicle is counted, also as one that was never read, and is one line on stderr."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth=1))
     assert (await call(*whole_fleet(served, path), "--include-hidden")).code == 1
     ended = await call("status", f"--store={path}")
     assert ended.code == 0
     assert "failed    1 vehicles" in ended.out
+    assert "vehicles  10, 1 never read" in ended.out
     assert "settled, with hidden sessions: " in ended.out
     assert ended.complaint.startswith("vehicle ")
     assert "HTTP 404" in ended.complaint

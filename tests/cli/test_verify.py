@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.commands import Call, end_of, start
+from tests._support.commands import Call, end_of, start, whole_fleet
 
 _REPORT_KEYS = (
     "finished checked matching differing repaired left unproven failed requests differences failures alarms is_clean"
@@ -37,6 +37,16 @@ async def test_a_sample(call: Call, served: PoderoSimulator, filled: Path) -> No
     assert report.keys() == set(_REPORT_KEYS.split())
     assert (ended.code, report["checked"], report["is_clean"]) == (0, 3, True)
     assert served.counts.requests["sessions"] - asked == 3
+
+
+async def test_nothing_to_compare(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """If no day is settled, the exit code is 1, and one line names `--all`, which compares provisional days."""
+    await call(*whole_fleet(served, path), "--settle-days=36000")
+    ended = await call("verify", f"--store={path}")
+    assert ended.code == 1
+    assert "nothing was compared" in ended.complaint
+    assert "--all" in ended.complaint
+    assert (await call("verify", f"--store={path}", "--all")).code == 0
 
 
 async def test_differences_are_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:

@@ -61,6 +61,8 @@ class StoreStatus:
     """Vehicles that were listed or read at any time."""
     gone: int
     """Known vehicles that the last discovery did not list. Their days are not counted below."""
+    unread: int
+    """Listed vehicles of which no day was read. Their days are not counted below, since no first one is known."""
     settled: int
     """Days of vehicles, from a vehicle's first one to today, that were read long enough after their end."""
     provisional: int

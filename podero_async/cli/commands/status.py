@@ -84,7 +84,9 @@ def _pairs(status: StoreStatus, now: datetime) -> Iterator[Pair]:
     yield "store", f"{status.path}, schema version {status.schema_version}"
     if status.org_id:
         yield "owner", f"organization {status.org_id} at {status.origin}"
-    yield "vehicles", f"{status.vehicles:,}" + (f", {status.gone:,} no longer listed" if status.gone else "")
+    gone = f", {status.gone:,} no longer listed" if status.gone else ""
+    unread = f", {status.unread:,} never read" if status.unread else ""
+    yield "vehicles", f"{status.vehicles:,}{gone}{unread}"
     absent = f", and {status.absent:,} that may have been withdrawn" if status.absent else ""
     yield (
         "sessions",
@@ -117,7 +119,7 @@ def age_text(moment: datetime | None, now: datetime) -> str:
 def run_text(run: RunStatus) -> str:
     """Return the record of a run in one line."""
     end = f"finished {run.finished_at.astimezone(UTC):%H:%M}" if run.finished_at else "interrupted"
-    alarms = f", {len(run.alarms)} alarms" if run.alarms else ""
+    alarms = f", {len(run.alarms)} alarm{'s' * (len(run.alarms) > 1)}" if run.alarms else ""
     return (
         f"#{run.run_id} {run.started_at.astimezone(UTC):%Y-%m-%d %H:%M}: {run.vehicles:,} vehicles,"
         f" {run.from_date} to {run.to_date}, {end}{alarms}"

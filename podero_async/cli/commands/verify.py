@@ -91,6 +91,9 @@ def _print(options: Options, report: VerifyReport) -> None:
         print_json(report, is_clean=report.is_clean)
         return
     print_pairs(_pairs(report))
+    if report.finished and not report.checked:
+        days = "days" if options.all else "settled days; --all compares provisional days, too"
+        say(f"nothing was compared: no vehicle of the fleet has {days}")
     for difference in report.differences:
         say(_difference_text(difference))
     if report.differing > len(report.differences):

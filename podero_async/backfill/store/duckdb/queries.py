@@ -59,7 +59,9 @@ SELECT * FROM (
     SELECT count(DISTINCT vehicle_id) AS vehicles FROM (
         SELECT vehicle_id FROM coverage UNION ALL SELECT vehicle_id FROM vehicles
     )
-), (SELECT count(*) AS gone FROM vehicles WHERE gone_since IS NOT NULL),
+), (SELECT count(*) AS gone FROM vehicles WHERE gone_since IS NOT NULL), (
+    SELECT count(*) AS unread FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN coverage USING (user_id, vehicle_id)
+),
 (SELECT max(read_at) AS fetched_at FROM coverage),
 (SELECT count(*) AS rejected FROM rejected_items), (SELECT count(*) AS failures FROM failures)
 """
