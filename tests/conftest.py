@@ -12,6 +12,7 @@ import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+import hypothesis
 import pytest
 
 from podero_async.testing import PoderoSimulator
@@ -30,8 +31,11 @@ def pytest_asyncio_loop_factories(
     return {"plain": asyncio.new_event_loop}
 
 
-def pytest_configure() -> None:
-    """Restore the default handler of SIGINT, which a shell's background job and its child processes ignore."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Let only the long forms draw new examples, and restore the handler of SIGINT, which a background job ignores."""
+    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    is_long_form = config.option.markexpr == "soak"
+    hypothesis.settings.load_profile("default" if is_long_form else "repeatable")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -225,8 +225,11 @@ class StoreModel:
         self.failures = [row for row in self.failures if not any(each.covers(row[1:6]) for each in proven)]
         new = []
         for each in failed:
-            before = [row[6] for row in self.failures if each.covers(row[1:6], within_days=1)]
-            new.append((run_id, *each.window, min([*before, each.at]), each.at))
+            user, vehicle, first, last, include_hidden = each.window
+            replaced = [row for row in self.failures if each.covers(row[1:6], within_days=0)]
+            first, last = min([first, *(row[3] for row in replaced)]), max([last, *(row[4] for row in replaced)])
+            since = [row[6] for row in self.failures if each.covers(row[1:6], within_days=1)]
+            new.append((run_id, user, vehicle, first, last, include_hidden, min([*since, each.at]), each.at))
         self.failures = [
             row for row in self.failures if not any(each.covers(row[1:6], within_days=0) for each in failed)
         ]

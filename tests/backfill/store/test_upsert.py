@@ -300,6 +300,15 @@ def test_a_failure_that_replaces_another_has_its_days_too(store: WrittenStore) -
     assert store.query("SELECT from_date, to_date FROM failures") == [(FIRST, LAST + ONE_DAY)]
 
 
+def test_a_failure_replaces_only_those_that_share_its_own_days(store: WrittenStore) -> None:
+    """A failure that takes over the days of another keeps a third one, which shares days with that other alone."""
+    third = (FIRST + 2 * ONE_DAY, LAST)
+    for days, include_hidden in (((FIRST, third[0]), True), (third, False), ((FIRST - ONE_DAY, FIRST), True)):
+        store.write(failed=(Read(1, [], days=days, include_hidden=include_hidden),))
+    found = store.query("SELECT from_date, to_date, include_hidden FROM failures ORDER BY from_date")
+    assert found == [(FIRST - ONE_DAY, third[0], True), (*third, False)]
+
+
 def test_an_unproven_read_is_a_failure(store: WrittenStore) -> None:
     """A read that is not proven complete is stored with its sessions, and with a failure that tells the reason."""
     assert store.write(Read(1, [wire_row(1)], completeness=Completeness.UNPROVEN)).new == 1

@@ -106,7 +106,7 @@ SELECT $run AS run_id, a.* REPLACE (
 )) AS first_failed_at FROM arrow_failures a
 """
 _REPLACE_FAILURES = f"""
-DELETE FROM failures f USING new_failures a WHERE {_SHARES_DAYS}
+DELETE FROM failures f USING arrow_failures a WHERE {_SHARES_DAYS}
 """
 _FAILURES = "INSERT INTO failures BY NAME FROM new_failures"
 _COUNTS = (
