@@ -92,7 +92,7 @@ class RequestSender:
                 return response
             if response.status == _UNAUTHORIZED:
                 refusals = refusals or Refusals()
-                if await self._is_replayed(token, refusals, request, call):
+                if await self._is_replayed(token, refusals, request, call) and self._retrier.left_s(call) > 0:
                     continue
             error = api_error(response)
             if isinstance(error, AuthenticationError):
@@ -105,7 +105,7 @@ class RequestSender:
 
         async def is_accepted(token: str) -> bool | None:
             good = next((good for good in reversed(self._last_good.values()) if good.url != request.url), None)
-            if good is None:
+            if good is None or self._retrier.left_s(call) <= 0:
                 return None
             self._pauses.check("GET", good.path)
             call.stats.requests += 1

@@ -47,6 +47,7 @@ class Server:
     """Seconds until the server accepts a new token."""
     refuses: Callable[[web.Request], bool] = lambda _: False
     token_takes_s: float = 0.0
+    refusal_takes_s: float = 0.0
     issued_at: dict[str, float] = attrs.field(factory=dict)
     revoked: set[str] = attrs.field(factory=set)
     requests: list[str] = attrs.field(factory=list)
@@ -63,6 +64,7 @@ class Server:
         self.requests.append(token)
         is_known = token not in self.revoked and now >= self.issued_at.get(token, 0.0) + self.lag_s
         if not is_known or self.refuses(request):
+            await asyncio.sleep(self.refusal_takes_s)
             return web.json_response({"detail": "Unauthorized"}, status=401)
         return web.Response(body=page_body() if request.path.endswith("/sessions") else b'{"session": null}')
 
@@ -411,3 +413,17 @@ async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
         await asyncio.sleep(1.5)
         assert await call(client) == ""
     assert len(server.issued_at) == 1
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["nothing to check", "a call to check"])
+async def test_no_replay_begins_after_the_time_of_the_call(others: int) -> None:
+    """If a 401 arrives after `max_elapsed`, the call is not sent again, but the next one carries a new token."""
+    server = Server(refusal_takes_s=2.0)
+    async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
+        for number in range(1 + others):
+            assert await call(client, number) == ""
+        server.revoked.add("t1")
+        assert await call(client, 0) == "one"
+        assert server.requests == ["t1"] * (2 + others)
+        assert await call(client, 0) == ""
+    assert server.requests == [*["t1"] * (2 + others), "t2"]
