@@ -247,8 +247,8 @@ class PoderoClient:
         """Stream the organization's users, each once, in the server's order.
 
         One response is in memory at a time, and the ids of all users so far, which take some 100 bytes each. A server
-        that does not page the list sends all users in one response. If the server counts more users than it lists, a
-        `CompletenessError` is raised after the last one.
+        that does not page the list sends all users in one response. If the server counts more users than it lists, or a user
+        has no readable id, a `CompletenessError` is raised after the last one.
         `GET .../users`, once per page if the server pages the list.
         """
         deleted = arguments.flag("include_deleted", include_deleted)
@@ -268,8 +268,8 @@ class PoderoClient:
     def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
         """Stream the vehicles of all users, in no particular order; users without vehicles cost no request.
 
-        Several users' lists are requested at a time. If one of them fails, its error ends the stream. If the server
-        counts more users than it lists, a `CompletenessError` is raised after the last vehicle.
+        Several users' lists are requested at a time. If one of them fails, its error ends the stream. If the list
+        of users is incomplete (see `users`), a `CompletenessError` is raised after the last vehicle.
         `GET .../users`, then `GET .../users/{user_id}/electric-vehicles` for each user.
         """
         return all_vehicles(self._bulk_endpoints, ahead=self._transport.limiter.ceiling)
@@ -294,7 +294,7 @@ class PoderoClient:
 
         Args:
             vehicles: Any iterable or async iterable. If none is given, the whole fleet is discovered while it is read,
-                and a list of users that is shorter than its total is a `CompletenessError` after the last outcome.
+                and an incomplete list of users (see `users`) is a `CompletenessError` after the last outcome.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, arguments.vehicle_refs(vehicles))

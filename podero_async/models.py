@@ -233,12 +233,12 @@ class VehicleSessions:
 
 @attrs.frozen(kw_only=True)
 class VehicleFailure:
-    """The failure of one vehicle in a fleet fetch, or of one user, whose vehicles could not be listed."""
+    """The failure of one vehicle in a fleet fetch, or of one user, whose vehicles could not all be listed."""
 
     user_id: uuid.UUID
     """The user's id."""
     vehicle: VehicleRef | None
-    """The vehicle; None if the user's vehicles could not be listed."""
+    """The vehicle; None if the user's vehicles could not be listed, or one of them has no readable id."""
     error: PoderoError
     """The error that a call for this vehicle or user alone would raise."""
     requests: int = 0

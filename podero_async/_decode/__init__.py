@@ -9,7 +9,12 @@ from __future__ import annotations
 from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
 from podero_async._decode.outline import PageOutline, outline_page, stated_total
 from podero_async._decode.plain_json import decode_json, encode_json, is_markup, uuid_text
-from podero_async._decode.responses import decode_current_session, decode_page, decode_vehicles
+from podero_async._decode.responses import (
+    decode_current_session,
+    decode_listed_vehicles,
+    decode_page,
+    decode_vehicles,
+)
 from podero_async._decode.structure import preload_converter
 from podero_async._decode.users import decode_user, decode_users
 
@@ -17,6 +22,7 @@ __all__ = [
     "PageOutline",
     "decode_current_session",
     "decode_json",
+    "decode_listed_vehicles",
     "decode_page",
     "decode_user",
     "decode_users",

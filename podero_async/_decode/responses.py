@@ -7,13 +7,13 @@ from typing import Any
 import msgspec
 
 from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
-from podero_async._decode.structure import structure_or_reject, structure_row, structure_rows
+from podero_async._decode.structure import expect_any, structure_or_reject, structure_row, structure_rows
 from podero_async._decode.timestamps import build_decoder
 from podero_async._decode.unknown import unknown_fields
 from podero_async.errors import DecodeError
 from podero_async.models import ChargingSession, ElectricVehicle, SessionsPage
 
-__all__ = ["decode_current_session", "decode_page", "decode_vehicles"]
+__all__ = ["decode_current_session", "decode_listed_vehicles", "decode_page", "decode_vehicles"]
 
 
 class _PageWire(msgspec.Struct, gc=False):
@@ -67,11 +67,21 @@ def decode_current_session(body: bytes) -> ChargingSession | None:
 
 
 def decode_vehicles(body: bytes) -> list[ElectricVehicle]:
-    """Decode a user's vehicles."""
+    """Decode a user's vehicles; a vehicle without a readable id is an error."""
+    vehicles = []
+    for vehicle in decode_listed_vehicles(body):
+        if isinstance(vehicle, DecodeError):
+            raise vehicle
+        vehicles.append(vehicle)
+    return vehicles
+
+
+def decode_listed_vehicles(body: bytes) -> list[ElectricVehicle | DecodeError]:
+    """Decode a user's vehicles. A vehicle without a readable id is replaced by its error, unless no vehicle has one."""
     try:
         return _vehicles.decode(body)  # type: ignore[no-any-return]
     except MSGSPEC_ERRORS:
-        return structure_rows(expect(decode_json(body), list, "$"), ElectricVehicle, "$")
+        return expect_any(structure_rows(expect(decode_json(body), list, "$"), ElectricVehicle, "$"))
 
 
 def _structure_page(body: bytes, first_index: int) -> SessionsPage:

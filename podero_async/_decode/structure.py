@@ -10,7 +10,7 @@ from podero_async._decode.plain_json import expect
 from podero_async.errors import DecodeError
 from podero_async.models import RejectedItem
 
-__all__ = ["preload_converter", "structure_or_reject", "structure_row", "structure_rows"]
+__all__ = ["expect_any", "preload_converter", "structure_or_reject", "structure_row", "structure_rows"]
 
 T = TypeVar("T")
 
@@ -59,17 +59,32 @@ def structure_or_reject(rows: list[Any], model: type[T], first_index: int) -> tu
     return items, rejected
 
 
-def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int = 0) -> list[T]:
-    """Read rows that need only an `id`: an unreadable optional field is left out, so it does not fail a whole fleet."""
+def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int = 0) -> list[T | DecodeError]:
+    """Read rows that need only an `id`, so that none fails a whole fleet.
+
+    An unreadable optional field is left out. A row without a readable `id` is replaced by its error.
+    """
+    _field_reader()  # if it cannot be imported, no row is at fault
     return [_structure_leniently(row, model, f"{path}[{index}]", index) for index, row in enumerate(rows, first_index)]
 
 
-def _structure_leniently(row: Any, model: type[T], path: str, index: int) -> T:
+def expect_any(rows: list[T | DecodeError]) -> list[T | DecodeError]:
+    """Return the rows, unless each of them is unreadable.
+
+    Raises:
+        DecodeError: The error of the first row.
+    """
+    if rows and isinstance(rows[0], DecodeError) and all(isinstance(row, DecodeError) for row in rows):
+        raise rows[0]
+    return rows
+
+
+def _structure_leniently(row: Any, model: type[T], path: str, index: int) -> T | DecodeError:
     while True:
         try:
             return structure_row(row, model, path, index)
         except DecodeError as error:
             name = error.json_path.removeprefix(f"{path}.").partition(".")[0]
             if not isinstance(row, dict) or name not in row or name == "id":
-                raise
+                return DecodeError(error.reason, error.json_path, index)  # without the traceback, which holds the row
             row = {field: value for field, value in row.items() if field != name}

@@ -7,7 +7,7 @@ import re
 import msgspec
 
 from podero_async._decode.plain_json import MSGSPEC_ERRORS, decode_json, expect, required, total_of
-from podero_async._decode.structure import structure_row, structure_rows
+from podero_async._decode.structure import expect_any, structure_row, structure_rows
 from podero_async._decode.timestamps import build_decoder
 from podero_async.errors import DecodeError
 from podero_async.models import User
@@ -38,19 +38,21 @@ def decode_user(body: bytes) -> User:
         return structure_row(decode_json(body), User, "$")
 
 
-def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int | None, list[User]]:
+def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int | None, list[User | DecodeError]]:
     """Decode users, from an array or a page; return a page's total, or None for an array, and the users in the body.
+
+    A user without a readable id is replaced by its error.
 
     Args:
         body: The inflated body.
         slice_bytes: An array is decoded in slices of about this size, so that other threads run in between.
 
     Raises:
-        DecodeError: The body is not JSON (`retryable`), not a list of users, or a user has no readable id.
+        DecodeError: The body is not JSON (`retryable`), not a list of users, or no user has a readable id.
     """
     try:
         if body.lstrip()[:1] == b"[":
-            return None, _decode_slices(body, slice_bytes)
+            return None, expect_any(_decode_slices(body, slice_bytes))
         page = _page.decode(body)
         return page.total, page.items
     except MSGSPEC_ERRORS:
@@ -62,17 +64,17 @@ def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int |
     value = decode_json(body)
     if isinstance(value, dict):
         items = expect(required(value, "items"), list, "$.items")
-        return total_of(value), structure_rows(items, User, "$.items")
-    return None, structure_rows(expect(value, list, "$"), User, "$")
+        return total_of(value), expect_any(structure_rows(items, User, "$.items"))
+    return None, expect_any(structure_rows(expect(value, list, "$"), User, "$"))
 
 
-def _decode_slices(body: bytes, slice_bytes: int) -> list[User]:
+def _decode_slices(body: bytes, slice_bytes: int) -> list[User | DecodeError]:
     """Decode an array of objects as several smaller arrays.
 
     All users begin with the same key, so a slice ends before that key. If a cut is inside a string or a nested object,
     the slice is not valid JSON. Then a later cut is tried, in steps that double, until the slice is twice as large.
     """
-    users: list[User] = []
+    users: list[User | DecodeError] = []
     start, opening = 0, b""
     at, step = slice_bytes, 1
     first = _FIRST_KEY.match(body)
@@ -91,7 +93,7 @@ def _decode_slices(body: bytes, slice_bytes: int) -> list[User]:
     return users
 
 
-def _decode_array(array: bytes, first_index: int) -> list[User]:
+def _decode_array(array: bytes, first_index: int) -> list[User | DecodeError]:
     try:
         return _users.decode(array)  # type: ignore[no-any-return]
     except MSGSPEC_ERRORS:

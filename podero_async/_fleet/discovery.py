@@ -19,7 +19,7 @@ from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.overlap import refusal_of
 from podero_async._validation import MAX_PAGE_SIZE
-from podero_async.errors import ApiError, CompletenessError, PoderoError
+from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
 from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = ["all_users", "all_vehicles", "discover", "vehicles_of"]
@@ -41,8 +41,10 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     page without a total, so a next page is requested.
 
     Raises:
-        CompletenessError: The server counts more users than it lists; raised after the last user.
+        CompletenessError: The server counts more users than it lists, or a user has no readable id; raised after the last
+            user.
     """
+    unreadable: DecodeError | None = None
     seen: set[int] = set()  # a UUID takes twice the memory of its int
     position = _Position()
     while not position.is_at_end:
@@ -53,7 +55,8 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
                 raise
             refusal_of(error, is_later_page=False)  # the array was the whole list
             return
-        if users and position.goes_back(is_first_known=users[0].id.int in seen):
+        first_id = next((user.id.int for user in users if isinstance(user, User)), None)
+        if first_id is not None and position.goes_back(is_first_known=first_id in seen):
             continue
         count, seen_before = len(users), len(seen)
         users.reverse()
@@ -61,11 +64,13 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
             if len(users) % _MAX_USERS_PER_LOOP_TURN == 0:
                 await asyncio.sleep(0)
             user = users.pop()  # so that each user is freed when the consumer drops it
-            if user.id.int not in seen:
+            if isinstance(user, DecodeError):
+                unreadable = user
+            elif user.id.int not in seen:
                 seen.add(user.id.int)
                 yield user
         position.advance(count, total, has_new=len(seen) > seen_before)
-    position.balance(len(seen))
+    position.balance(len(seen), unreadable)
 
 
 @attrs.define
@@ -113,8 +118,10 @@ class _Position:
         is_past_total = self._offset >= total and not may_go_on
         self.is_at_end = is_past_total or self._pages_without_new == _MAX_PAGES_WITHOUT_NEW
 
-    def balance(self, listed: int) -> None:
+    def balance(self, listed: int, unreadable: DecodeError | None) -> None:
         """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
+        if unreadable is not None:
+            raise CompletenessError(f"a user cannot be read: {unreadable}", listed, self._totals[-1])
         least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
         if least <= listed <= max(self._totals):
             return
@@ -137,7 +144,8 @@ async def discover(
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
 
     Raises:
-        CompletenessError: The server counts more users than it lists; raised after the vehicles of all listed users.
+        CompletenessError: The server counts more users than it lists, or a user has no readable id; raised after the
+            vehicles of all listed users.
     """
     incomplete: CompletenessError | None = None
 
@@ -162,13 +170,14 @@ async def discover(
         raise incomplete
 
 
-async def vehicles_of(
-    endpoints: Endpoints, stats: RequestStats, user_id: UUID
-) -> list[VehicleRef] | list[VehicleFailure]:
-    """Return a user's vehicles, or the failure of their list; a failure that every call would share is raised."""
+async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user_id: UUID) -> list[VehicleRef | VehicleFailure]:
+    """Return a user's vehicles, and a failure if their list failed or a vehicle has no readable id.
+
+    A failure that every call would share is raised.
+    """
     own = RequestStats()
     try:
-        vehicles = await endpoints.electric_vehicles(user_id, own)
+        vehicles = await endpoints.listed_vehicles(user_id, own)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
@@ -176,7 +185,17 @@ async def vehicles_of(
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
-    return [VehicleRef(user_id=user_id, vehicle_id=vehicle.id) for vehicle in vehicles]
+    found: list[VehicleRef | VehicleFailure] = []
+    unreadable: DecodeError | None = None
+    for vehicle in vehicles:
+        if isinstance(vehicle, DecodeError):
+            unreadable = unreadable or vehicle
+        else:
+            found.append(VehicleRef(user_id=user_id, vehicle_id=vehicle.id))
+    if unreadable is not None:
+        unreadable.path = endpoints.vehicles_path(user_id)
+        found.append(failure_of(user_id, None, unreadable, own))
+    return found
 
 
 async def all_vehicles(endpoints: Endpoints, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:

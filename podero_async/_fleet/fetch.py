@@ -97,7 +97,7 @@ class FleetFetch:
         Raises:
             AuthenticationError: The credentials were refused, so every other vehicle would fail too.
             RateLimitError, ServerError: The server asked for a longer pause than `RetryPolicy` allows.
-            CompletenessError: The API counts more users than it lists; raised after the last outcome.
+            CompletenessError: The list of users is incomplete; raised after the last outcome.
             PoderoError: The organization's users could not be listed; raised after the outcomes of those listed before.
         """
         if self._started_at is None:

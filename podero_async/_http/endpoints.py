@@ -11,6 +11,7 @@ from uuid import UUID
 
 from podero_async._decode import (
     decode_current_session,
+    decode_listed_vehicles,
     decode_user,
     decode_users,
     decode_vehicles,
@@ -21,6 +22,7 @@ from podero_async._flow.retry import RequestStats
 from podero_async._http import Transport
 from podero_async._http.response import MAX_USERS_BYTES
 from podero_async._validation import MAX_PAGE_SIZE
+from podero_async.errors import DecodeError
 from podero_async.models import ChargingSession, ElectricVehicle, User, VehicleRef
 
 __all__ = ["Endpoints"]
@@ -65,7 +67,7 @@ class Endpoints:
 
     def users(
         self, *, offset: int, include_deleted: bool, stats: RequestStats
-    ) -> Coroutine[Any, Any, tuple[int | None, list[User]]]:
+    ) -> Coroutine[Any, Any, tuple[int | None, list[User | DecodeError]]]:
         """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
@@ -90,8 +92,13 @@ class Endpoints:
 
     def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> Coroutine[Any, Any, list[ElectricVehicle]]:
         """GET .../users/{user_id}/electric-vehicles."""
-        path = f"{self._root}/{user_id}/electric-vehicles"
-        return self._get(path, decode_vehicles, stats, endpoint="vehicles")
+        return self._get(self.vehicles_path(user_id), decode_vehicles, stats, endpoint="vehicles")
+
+    def listed_vehicles(
+        self, user_id: UUID, stats: RequestStats
+    ) -> Coroutine[Any, Any, list[ElectricVehicle | DecodeError]]:
+        """GET .../users/{user_id}/electric-vehicles; an unreadable vehicle among readable ones is replaced by its error."""
+        return self._get(self.vehicles_path(user_id), decode_listed_vehicles, stats, endpoint="vehicles")
 
     def _get(
         self,
@@ -106,6 +113,10 @@ class Endpoints:
             self._is_first_call = False
             preload_converter()  # while the first request is on its way
         return self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
+
+    def vehicles_path(self, user_id: UUID) -> str:
+        """Return the path of a user's vehicles."""
+        return f"{self._root}/{user_id}/electric-vehicles"
 
     def sessions_path(self, vehicle: VehicleRef) -> str:
         """Return the path of a vehicle's sessions, without query."""

@@ -66,8 +66,8 @@ def discover_fleet(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[
 
 async def list_vehicles_of(
     client: PoderoClient, user_id: UUID, stats: RequestStats
-) -> list[VehicleRef] | list[VehicleFailure]:
-    """Return a user's vehicles, or the failure of their list."""
+) -> list[VehicleRef | VehicleFailure]:
+    """Return a user's vehicles, and a failure if their list failed or a vehicle has no readable id."""
     return await vehicles_of(client._bulk_endpoints, stats, user_id)  # noqa: SLF001
 
 

@@ -22,9 +22,9 @@ class FailedVehicle:
     """A vehicle whose sessions could not be fetched, a user with a failed vehicle list, or an incomplete list of users."""
 
     user_id: str | None
-    """None if the API counts more users than it lists, so that some vehicles may be missing."""
+    """None if the list of users is incomplete, so that some vehicles may be missing."""
     vehicle_id: str | None
-    """None if the user's vehicle list failed."""
+    """None if the user's vehicle list failed, or one of its vehicles has no readable id."""
     kind: str
     """The class name of the error."""
     message: str

@@ -23,6 +23,10 @@ class Directory:
     total_is_off_by: int = 0
     max_page_size: int = 200
     default_page_size: int = 50
+    without_id: set[int] = attrs.field(factory=set)
+    """Users whose ids cannot be read."""
+    with_odd_vehicle: set[int] = attrs.field(factory=set)
+    """Users that have another vehicle, whose id cannot be read."""
     before_users: Callable[[int], Awaitable[None]] | None = None
     """Called with the offset of each request for users."""
     offsets: list[int] = attrs.field(factory=list)
@@ -31,7 +35,8 @@ class Directory:
         if request.path.endswith("/sessions"):
             return web.Response(body=page_body())
         if request.path.endswith("/electric-vehicles"):
-            return web.json_response([{"id": request.path.split("/")[-2]}])
+            user = UUID(request.path.split("/")[-2])
+            return web.json_response([{"id": "unknown"}] * (user.int in self.with_odd_vehicle) + [{"id": str(user)}])
         offset = int(request.query.get("offset", 0))
         limit = int(request.query.get("limit", self.default_page_size))
         self.offsets.append(offset)
@@ -42,7 +47,10 @@ class Directory:
 
     def _row(self, user: int) -> dict[str, Any]:
         is_owner = self.owners is None or user in self.owners
-        return {"id": str(UUID(int=user)), "num_electric_vehicles": int(is_owner)}
+        return {
+            "id": "unknown" if user in self.without_id else str(UUID(int=user)),
+            "num_electric_vehicles": int(is_owner),
+        }
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[PoderoClient]:

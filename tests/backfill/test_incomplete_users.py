@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import date
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
@@ -48,3 +49,20 @@ async def test_the_users_are_listed_again_after_an_unfinished_run(path: Path) ->
         assert not (await reading).finished
         again = await backfill(client, store, *DAYS)
         assert (again.finished, again.is_clean) == (True, False)
+
+
+async def test_a_backfill_with_unreadable_ids_reads_all_others_and_is_not_clean(path: Path) -> None:
+    """A user and a vehicle without a readable id are failures of the run, night after night, and no vehicle counts as gone."""
+    directory = Directory(list(range(60)))
+    async with directory.client() as client, SessionStore(path) as store:
+        assert (await backfill(client, store, *DAYS)).is_clean
+        directory.without_id, directory.with_odd_vehicle = {7}, {9}
+        for _ in range(2):
+            report = await backfill(client, store, *DAYS)
+            assert (report.finished, report.vehicles, report.vanished, report.is_clean) == (True, 59, 0, False)
+            failed = {failure.user_id: failure.message for failure in report.failures}
+            assert set(failed) == {None, str(UUID(int=9))}
+            assert "a user cannot be read" in failed[None]
+            assert "expected a uuid" in failed[str(UUID(int=9))]
+        directory.without_id, directory.with_odd_vehicle = set(), set()
+        assert (await backfill(client, store, *DAYS)).is_clean

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+import re
 import weakref
 from collections import Counter
 from contextlib import aclosing, suppress
@@ -15,7 +16,7 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from podero_async import CompletenessError, PermissionDeniedError, VehicleFailure, VehicleSessions
+from podero_async import CompletenessError, DecodeError, PermissionDeniedError, VehicleFailure, VehicleSessions
 from tests._support.clients import serving, static_client
 from tests._support.directory import Directory
 
@@ -175,6 +176,40 @@ async def test_a_fleet_with_an_incomplete_list_of_users_yields_every_listed_vehi
             async for vehicle in client.discover_vehicles():
                 vehicles.append(vehicle)  # noqa: PERF401
         assert len(vehicles) == owners
+
+
+@pytest.mark.parametrize(("number_of_users", "page_size"), [(30, 200), (400, 50)])
+async def test_a_user_without_a_readable_id_fails_no_other(number_of_users: int, page_size: int) -> None:
+    """All vehicles of the other users are read, wherever the user stands in its page, and then a `CompletenessError` says so."""
+    pages = {"default_page_size": page_size, "max_page_size": page_size}
+    for unreadable in ({0}, {number_of_users // 2, 45}, {number_of_users - 1}):
+        directory = Directory(list(range(number_of_users)), without_id=unreadable, **pages)
+        readable = set(directory.users) - unreadable
+        async with directory.client() as client:
+            users, outcomes = [], []
+            with pytest.raises(CompletenessError, match=r"a user cannot be read: expected a uuid.* at \$\.items\["):
+                async for user in client.users():
+                    users.append(user.id.int)  # noqa: PERF401
+            with pytest.raises(CompletenessError, match="a user cannot be read"):
+                async with client.fetch_fleet(*DAYS) as fleet:
+                    async for outcome in fleet:
+                        outcomes.append(outcome)  # noqa: PERF401
+        assert set(users) == readable
+        assert {outcome.vehicle.vehicle_id.int for outcome in outcomes if outcome.vehicle} == readable
+
+
+async def test_a_vehicle_without_a_readable_id_fails_no_other_of_its_user() -> None:
+    """The user's other vehicle is read, and a failure of the user has the path, and no value, of the odd one."""
+    directory = Directory(list(range(1, 4)), with_odd_vehicle={2})
+    async with directory.client() as client, client.fetch_fleet(*DAYS) as fleet:
+        outcomes = [outcome async for outcome in fleet]
+        with pytest.raises(DecodeError, match=r"at \$\[0\]\.id .*/electric-vehicles"):
+            await client.electric_vehicles(UUID(int=2))
+    failed = [outcome for outcome in outcomes if isinstance(outcome, VehicleFailure)]
+    assert [(failure.user_id.int, failure.vehicle) for failure in failed] == [(2, None)]
+    assert re.search(r"expected a uuid, got another string - at \$\[0\]\.id .*/electric-vehicles", str(failed[0].error))
+    assert {outcome.vehicle.vehicle_id.int for outcome in outcomes if outcome.vehicle} == {1, 2, 3}
+    assert (fleet.summary.vehicles, fleet.summary.failures, fleet.summary.requests) == (3, 1, 7)
 
 
 @pytest.mark.parametrize("owners", [1, 63, 64])
