@@ -14,10 +14,11 @@ from uuid import UUID
 import attrs
 
 from podero_async._concurrency import map_as_completed
+from podero_async._failures import is_retryable_status, is_server_fault
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
-from podero_async._paging.overlap import refusal_of
+from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
 from podero_async.models import User, VehicleFailure, VehicleRef
@@ -28,6 +29,8 @@ _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting w
 _OVERLAP = 5  # rows
 _MAX_GAPS = 10  # an unordered list has one after almost every page
 _MAX_PAGES_WITHOUT_NEW = 2  # in a row
+_ROUND_SIZES = (10, 25, 32)  # a server's page size is a multiple of one of them
+_UNAUTHORIZED = 401
 
 _logger = logging.getLogger("podero_async")
 
@@ -37,12 +40,12 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
 
     Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
     that the list is ordered. A page without new users is requested once more. If the list still ends before its total,
-    or goes on after it, a warning with both numbers is logged. An array of a round number of users, up to 200, may be a
-    page without a total, so a next page is requested.
+    or goes on after it, a warning with both numbers is logged. An array of a round number of users may be a page without a
+    total, so a next page is requested; a server that does not know the request's parameters may refuse it.
 
     Raises:
-        CompletenessError: The server counts more users than it lists, or a user has no readable id; raised after the last
-            user.
+        CompletenessError: The server counts more users than it lists, a page that may exist failed, or a user has no
+            readable id; raised after the last user.
     """
     unreadable: DecodeError | None = None
     seen: set[int] = set()  # a UUID takes twice the memory of its int
@@ -50,11 +53,13 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     while not position.is_at_end:
         try:
             total, users = await endpoints.users(offset=position.begin, include_deleted=include_deleted, stats=stats)
-        except ApiError as error:
-            if not position.is_array:
+        except PoderoError as error:
+            if not position.is_array or endpoints.is_fatal(error):
                 raise
-            refusal_of(error, is_later_page=False)  # the array was the whole list
-            return
+            if not position.ends_with(error):
+                reason = f"the list of users may go on, but its page at offset {position.begin} failed: {error}"
+                raise CompletenessError(reason, len(seen), position.begin) from None
+            break
         first_id = next((user.id.int for user in users if isinstance(user, User)), None)
         if first_id is not None and position.goes_back(is_first_known=first_id in seen):
             continue
@@ -88,12 +93,23 @@ class _Position:
     _page_size: int = 0
     _pages_without_new: int = 0
     _gaps: int = 0
+    _is_back: bool = False
+    """Whether the next page is read because of a gap; pages after it are known to exist."""
     _totals: list[int] = attrs.field(factory=list)
 
     @property
     def begin(self) -> int:
         """The offset of the next page."""
         return max(0, self._offset - min(_OVERLAP, self._page_size // 4))
+
+    def ends_with(self, error: PoderoError) -> bool:
+        """Return whether an error says that the arrays so far were the whole list."""
+        may_know_no_pages = len(self._totals) == 1
+        if isinstance(error, DecodeError):
+            return may_know_no_pages and error.index is None and not error.retryable
+        if not isinstance(error, ApiError) or error.status == _UNAUTHORIZED or is_retryable_status(error.status):
+            return False
+        return error.status in REFUSED_PAGE_STATUSES or (may_know_no_pages and not is_server_fault(error.status))
 
     def goes_back(self, *, is_first_known: bool) -> bool:
         """Return whether to read an earlier page, since users may lie between the last page and this one."""
@@ -102,7 +118,8 @@ class _Position:
         self._gaps += 1
         if self._gaps > _MAX_GAPS:
             return False
-        self._offset = max(0, self.begin - self._page_size)
+        self._offset = max(0, self.begin - min(self._page_size, MAX_PAGE_SIZE))
+        self._is_back = True
         return True
 
     def advance(self, count: int, total: int | None, *, has_new: bool) -> None:
@@ -113,8 +130,13 @@ class _Position:
         if count:
             self._offset = self.begin + count
         self._page_size = max(self._page_size, count)
-        self._pages_without_new = 0 if has_new else self._pages_without_new + 1
-        may_go_on = has_new and count == self._page_size and _may_be_limit(count)  # even if the total is too small
+        is_back, self._is_back = self._is_back, False
+        if has_new:
+            self._pages_without_new = 0
+        elif not is_back:
+            self._pages_without_new += 1
+        is_full = count >= min(self._page_size, MAX_PAGE_SIZE) and any(count % size == 0 for size in _ROUND_SIZES)
+        may_go_on = is_back if self.is_array and not has_new else has_new and is_full  # even if the total is too small
         is_past_total = self._offset >= total and not may_go_on
         self.is_at_end = is_past_total or self._pages_without_new == _MAX_PAGES_WITHOUT_NEW
 
@@ -131,11 +153,6 @@ class _Position:
             raise CompletenessError("the list of users ends before its total", listed, total)
 
 
-def _may_be_limit(count: int) -> bool:
-    """Return whether this number may be the page size of a server."""
-    return count <= MAX_PAGE_SIZE and (count % 10 == 0 or count % 25 == 0)
-
-
 async def discover(
     endpoints: Endpoints, stats: RequestStats, *, ahead: int
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
@@ -144,10 +161,10 @@ async def discover(
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
 
     Raises:
-        CompletenessError: The server counts more users than it lists, or a user has no readable id; raised after the
-            vehicles of all listed users.
+        PoderoError: The list of users is incomplete, or a later page of it failed; raised after the vehicles of all
+            listed users, unless every other call would fail the same way now.
     """
-    incomplete: CompletenessError | None = None
+    incomplete: PoderoError | None = None
 
     async def owners() -> AsyncGenerator[User, None]:
         nonlocal incomplete
@@ -156,7 +173,9 @@ async def discover(
                 async for user in users:
                     if user.num_electric_vehicles != 0:
                         yield user
-            except CompletenessError as error:
+            except PoderoError as error:
+                if endpoints.is_fatal(error):
+                    raise
                 incomplete = error
 
     async with (

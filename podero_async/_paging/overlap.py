@@ -11,7 +11,7 @@ from podero_async._paging.page import Page
 from podero_async._paging.proof import Order, fits, is_aligned, order_of, overlaps
 from podero_async.errors import ApiError, RequestTimeoutError, ServerError
 
-__all__ = ["OverlapReader", "refusal_of"]
+__all__ = ["REFUSED_PAGE_STATUSES", "OverlapReader", "refusal_of"]
 
 _OVERLAP_ROWS = 5  # fewer leave more gaps when the list changes, more cost more requests
 _MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
@@ -19,7 +19,7 @@ _MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
 _MIN_OVERLAP_ROWS = 2  # the time of a single shared row may be the time of other rows, too
 _MAX_REREADS_PER_GAP = 8  # a gap that survives them shows that the list changes faster than it can be read
 _MAX_PAGES_WITHOUT_PROGRESS = 50  # in a row; more come from a server that repeats itself
-_STATUSES_OF_REFUSED_PAGES = {400, 404, 416, 422}
+REFUSED_PAGE_STATUSES = frozenset({400, 404, 416, 422})
 _UNAVAILABLE = 503  # says nothing about the page
 _MAX_REPEATS_OF_FIRST_PAGE = 3  # in a row; as many show that the server ignores the offset
 
@@ -232,7 +232,7 @@ def refusal_of(error: ApiError | RequestTimeoutError, *, is_later_page: bool) ->
     if isinstance(error, RequestTimeoutError):
         if is_later_page:
             return error.reason
-    elif error.status in _STATUSES_OF_REFUSED_PAGES or (
+    elif error.status in REFUSED_PAGE_STATUSES or (
         is_later_page and isinstance(error, ServerError) and error.status != _UNAVAILABLE
     ):
         return f"HTTP {error.status}: {error.detail}"

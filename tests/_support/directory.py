@@ -21,6 +21,8 @@ class Directory:
     users: list[int]
     owners: set[int] | None = None
     total_is_off_by: int = 0
+    is_array: bool = False
+    """Whether pages are arrays without a total."""
     max_page_size: int = 200
     default_page_size: int = 50
     without_id: set[int] = attrs.field(factory=set)
@@ -29,12 +31,16 @@ class Directory:
     """Users that have another vehicle, whose id cannot be read."""
     before_users: Callable[[int], Awaitable[None]] | None = None
     """Called with the offset of each request for users."""
+    before_vehicles: Callable[[], Awaitable[None]] | None = None
+    """Called for each request for a user's vehicles."""
     offsets: list[int] = attrs.field(factory=list)
 
     async def respond(self, request: web.Request) -> web.Response:
         if request.path.endswith("/sessions"):
             return web.Response(body=page_body())
         if request.path.endswith("/electric-vehicles"):
+            if self.before_vehicles is not None:
+                await self.before_vehicles()
             user = UUID(request.path.split("/")[-2])
             return web.json_response([{"id": "unknown"}] * (user.int in self.with_odd_vehicle) + [{"id": str(user)}])
         offset = int(request.query.get("offset", 0))
@@ -43,7 +49,9 @@ class Directory:
         if self.before_users is not None:
             await self.before_users(offset)
         page = self.users[offset : offset + min(limit, self.max_page_size)]
-        return web.json_response({"total": len(self.users) + self.total_is_off_by, "items": [*map(self._row, page)]})
+        rows = [*map(self._row, page)]
+        total = len(self.users) + self.total_is_off_by
+        return web.json_response(rows if self.is_array else {"total": total, "items": rows})
 
     def _row(self, user: int) -> dict[str, Any]:
         is_owner = self.owners is None or user in self.owners

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from podero_async import CompletenessError, DecodeError, PermissionDeniedError, VehicleFailure, VehicleSessions
-from tests._support.clients import serving, static_client
+from tests._support.clients import page_body, serving, static_client
 from tests._support.directory import Directory
 
 DAYS = date(2026, 1, 1), date(2026, 1, 31)
@@ -50,7 +50,7 @@ async def test_every_listed_user_arrives_whatever_the_total(
 
 @pytest.mark.parametrize(
     ("number_of_users", "serves_pages", "requests"),
-    [(120, True, 3), (50, True, 2), (51, False, 1), (50, False, 2), (2000, False, 1)],
+    [(120, True, 3), (50, True, 2), (51, False, 1), (50, False, 2), (1999, False, 1)],
 )
 async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serves_pages: bool, requests: int) -> None:
     """An array of a round number of users is followed by a request for more, which a server without pages may refuse."""
@@ -67,6 +67,55 @@ async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serv
     async with serving(handler) as origin, static_client(origin) as client:
         assert [user.id.int async for user in client.users()] == list(range(number_of_users))
     assert len(offsets) == requests
+
+
+@pytest.mark.parametrize("page_size", [64, 100, 128, 250, 256, 500, 1000])
+async def test_an_array_that_is_cut_at_a_usual_size_is_read_on(page_size: int) -> None:
+    """A server that pages an array without a total, in pages of any usual size, lists all of its 1,500 users."""
+
+    async def handler(request: web.Request) -> web.Response:
+        offset, limit = int(request.query.get("offset", 0)), int(request.query.get("limit", page_size))
+        end = min(1500, offset + min(limit, page_size))
+        return web.json_response([{"id": str(UUID(int=number))} for number in range(offset, end)])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert [user.id.int async for user in client.users()] == list(range(1500))
+
+
+@pytest.mark.parametrize("refusal", [400, 403, 405, 414, 422, "a message"])
+async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_users(refusal: int | str) -> None:
+    """If the first response was an array, and the request for a next page is refused, the array was the whole list."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if "offset" not in request.query:
+            return web.json_response([{"id": str(UUID(int=number))} for number in range(100)])
+        return web.json_response({"detail": "unknown parameter"}, status=refusal if isinstance(refusal, int) else 200)
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert len([user async for user in client.users()]) == 100
+
+
+@pytest.mark.parametrize("fails_at", [95, 190])
+async def test_a_page_that_may_exist_and_fails_makes_the_list_incomplete(fails_at: int) -> None:
+    """If the page after an array fails, all vehicles are read, and then a `CompletenessError` names the page and the fault."""
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if request.path.endswith("/electric-vehicles"):
+            return web.json_response([{"id": request.path.split("/")[-2]}])
+        if request.path.endswith("/sessions"):
+            return web.Response(body=page_body())
+        if offset == fails_at:
+            return web.json_response({"detail": "no such column"}, status=500 if fails_at == 95 else 403)
+        return web.json_response([{"id": str(UUID(int=number))} for number in range(offset, offset + 100)])
+
+    message = rf"may go on, but its page at offset {fails_at} failed: .*no such column.*: {fails_at + 5} rows delivered"
+    outcomes = []
+    async with serving(handler) as origin, static_client(origin) as client, client.fetch_fleet(*DAYS) as fleet:
+        with pytest.raises(CompletenessError, match=message):
+            async for outcome in fleet:
+                outcomes.append(outcome)  # noqa: PERF401
+    assert len(outcomes) == fails_at + 5
 
 
 @pytest.mark.parametrize("page_size", [50, 60, 200])
@@ -129,10 +178,13 @@ async def test_a_user_is_freed_when_the_consumer_drops_it() -> None:
 
 @pytest.mark.parametrize("page_size", [20, 50, 200])
 @pytest.mark.parametrize("seed", range(6))
-async def test_users_that_exist_throughout_arrive_while_others_come_and_go(page_size: int, seed: int) -> None:
+@pytest.mark.parametrize("is_array", [False, True])
+async def test_users_that_exist_throughout_arrive_while_others_come_and_go(
+    page_size: int, seed: int, is_array: bool
+) -> None:
     """Between any two requests up to 9 users are removed or added anywhere in the list, and no other user is lost."""
     rng = random.Random(seed)
-    directory = Directory(list(range(600)), default_page_size=page_size, max_page_size=page_size)
+    directory = Directory(list(range(600)), is_array=is_array, default_page_size=page_size, max_page_size=page_size)
     throughout = set(directory.users)
     added = itertools.count(1000)
 
@@ -153,6 +205,20 @@ async def test_users_that_exist_throughout_arrive_while_others_come_and_go(page_
                 users.append(user.id.int)  # noqa: PERF401
     assert len(users) == len(set(users))
     assert throughout <= set(users)
+
+
+async def test_a_gap_that_hides_no_user_does_not_end_the_list() -> None:
+    """If rows of the first page vanish and the second begins after a gap, all users of a bare array arrive."""
+
+    async def remove(offset: int) -> None:
+        if offset > 150 and len(directory.users) == 600:
+            del directory.users[10:16]
+
+    directory = Directory(
+        list(range(600)), is_array=True, default_page_size=100, max_page_size=100, before_users=remove
+    )
+    async with directory.client() as client:
+        assert {user.id.int for user in [user async for user in client.users()]} >= set(directory.users)
 
 
 @pytest.mark.parametrize(("number_of_users", "owners"), [(100, 60), (400, 400)])
@@ -181,9 +247,8 @@ async def test_a_fleet_with_an_incomplete_list_of_users_yields_every_listed_vehi
 @pytest.mark.parametrize(("number_of_users", "page_size"), [(30, 200), (400, 50)])
 async def test_a_user_without_a_readable_id_fails_no_other(number_of_users: int, page_size: int) -> None:
     """All vehicles of the other users are read, wherever the user stands in its page, and then a `CompletenessError` says so."""
-    pages = {"default_page_size": page_size, "max_page_size": page_size}
     for unreadable in ({0}, {number_of_users // 2, 45}, {number_of_users - 1}):
-        directory = Directory(list(range(number_of_users)), without_id=unreadable, **pages)
+        directory = Directory(list(range(number_of_users)), without_id=unreadable, max_page_size=page_size)
         readable = set(directory.users) - unreadable
         async with directory.client() as client:
             users, outcomes = [], []
@@ -229,13 +294,16 @@ async def test_the_first_outcome_comes_before_the_list_of_users_ends(owners: int
 
 
 async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_users_before_it() -> None:
-    """If the second page of users is refused, vehicles of the first page that were found by then are still read."""
+    """If the second page of users is refused, all vehicles of the first page are still read, and discovered."""
 
     async def refuse(offset: int) -> None:
         if offset:
             raise web.HTTPForbidden
 
-    directory = Directory(list(range(400)), default_page_size=200, before_users=refuse)
+    async def wait() -> None:
+        await asyncio.sleep(0.02)  # the second page is refused before any vehicle is listed
+
+    directory = Directory(list(range(400)), default_page_size=200, before_users=refuse, before_vehicles=wait)
     outcomes: Counter[type] = Counter()
     ends = 0
 
@@ -251,6 +319,10 @@ async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_use
 
         await asyncio.gather(consume(), consume())
         await consume()
+        found = []
+        with pytest.raises(PermissionDeniedError):
+            async for vehicle in client.discover_vehicles():
+                found.append(vehicle)  # noqa: PERF401
     assert ends == 3
-    assert VehicleFailure not in outcomes
-    assert outcomes[VehicleSessions] > 0
+    assert outcomes == {VehicleSessions: 200}
+    assert len(found) == 200
