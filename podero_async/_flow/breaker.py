@@ -39,6 +39,8 @@ class CircuitBreaker:
         self.endpoint = endpoint
         self.in_flight = 0
         """Requests in flight to this endpoint, counted by the limiter."""
+        self.interactive_in_flight = 0
+        """How many of them are interactive."""
         self.max_in_flight = math.inf
         """Upper bound of `in_flight` after an outage; infinite at other times."""
         self.last_cause = ""

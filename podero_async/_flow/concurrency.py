@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+from podero_async._flow.breaker import CircuitBreaker
+
 __all__ = ["ConcurrencyLimit"]
 
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
-_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, bulk calls leave one slot to interactive calls: 3 % at most
+_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, the calls to an endpoint that hangs leave slots to others:
+_BULK_RESERVE = 1  # bulk calls 3 % at most, since a fleet uses all the others ...
+_INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint the eighth part
 _CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
 
@@ -27,12 +31,24 @@ class ConcurrencyLimit:
         self.value = 0
         """How many requests may be in flight."""
         self.value_for_bulk = 0
-        """How many may be in flight when a bulk call starts."""
+        """How many may be in flight when a bulk call starts, and to one endpoint when an interactive call starts."""
+        self.interactive_per_endpoint = 0
+        """How many interactive calls to one endpoint may be in flight."""
         self._set(min(ceiling, _FIRST_LIMIT) if is_adaptive else ceiling)
         self._threshold = math.inf  # below it, each success raises the limit by one
         self._before_throttling = self._limit
         self._min_of_burst = 0.0
         self._successes_since_cut = 0
+
+    def has_slot(self, in_flight: int, breaker: CircuitBreaker, *, is_bulk: bool) -> bool:
+        """Return whether a request may start beside those in flight; from a limit of 32 on, no endpoint takes all slots."""
+        if is_bulk:
+            return in_flight < self.value_for_bulk
+        return (
+            in_flight < self.value
+            and breaker.in_flight < self.value_for_bulk
+            and breaker.interactive_in_flight < self.interactive_per_endpoint
+        )
 
     def is_filled(self, in_flight: int) -> bool:
         """Return whether at least half of the limit is in use."""
@@ -72,4 +88,6 @@ class ConcurrencyLimit:
     def _set(self, limit: float) -> None:
         self._limit = min(float(self.ceiling), max(1.0, limit))
         self.value = int(self._limit)
-        self.value_for_bulk = self.value - 1 if self.value >= _MIN_LIMIT_WITH_RESERVE else self.value
+        has_reserve = self.value >= _MIN_LIMIT_WITH_RESERVE
+        self.value_for_bulk = self.value - _BULK_RESERVE * has_reserve
+        self.interactive_per_endpoint = self.value - self.value // _INTERACTIVE_RESERVE * has_reserve

@@ -98,14 +98,13 @@ class Limiter:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
         if self._closed:
             raise ConfigurationError("the client is closed")
-        limit = self._concurrency.value_for_bulk if is_bulk else self._concurrency.value
-        if self.queue.size or self.in_flight >= limit:
+        breaker = self.breakers[endpoint]
+        if self.queue.size or not self._concurrency.has_slot(self.in_flight, breaker, is_bulk=is_bulk):
             return None
         now = asyncio.get_running_loop().time()
         if now < self._paused_until or now < self._rate.next_start_at:
             return None
-        breaker = self.breakers[endpoint]
-        return self._grant(breaker, now) if breaker.is_calm or breaker.next_start_at <= now else None
+        return self._grant(breaker, now, is_bulk=is_bulk) if breaker.is_calm or breaker.next_start_at <= now else None
 
     async def acquire(self, endpoint: str = "", *, is_bulk: bool = False, left_s: float = math.inf) -> Slot:
         """Wait for a slot. The caller reports the request's outcome with it, and gives it back with `release`.
@@ -150,6 +149,7 @@ class Limiter:
         """Give a slot back."""
         self.in_flight -= 1
         slot.breaker.in_flight -= 1
+        slot.breaker.interactive_in_flight -= not slot.is_bulk
         if self.queue.size:
             self._dispatch()
 
@@ -226,10 +226,11 @@ class Limiter:
             if is_new_burst:
                 self._cut_at_start = self._starts
 
-    def _grant(self, breaker: CircuitBreaker, now: float) -> Slot:
+    def _grant(self, breaker: CircuitBreaker, now: float, *, is_bulk: bool) -> Slot:
         self.in_flight += 1
         self._starts += 1
-        slot = Slot(self._starts, breaker, breaker.waits > 0)
+        breaker.interactive_in_flight += not is_bulk
+        slot = Slot(self._starts, breaker, breaker.waits > 0, is_bulk)
         breaker.started(self._starts, now)
         self._rate.started(now, is_filled=self._concurrency.is_filled(self.in_flight))
         return slot
@@ -247,7 +248,7 @@ class Limiter:
                 return
             next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
-                next_one.slot.set_result(self._grant(next_one.breaker, now))
+                next_one.slot.set_result(self._grant(next_one.breaker, now, is_bulk=next_one.is_bulk))
             else:
                 if next_one < math.inf:
                     self._set_timer(next_one)
@@ -256,7 +257,7 @@ class Limiter:
     def _start_at(self, waiter: Waiter) -> float:
         """Return when a caller may start, as far as slots and its circuit breaker are concerned."""
         breaker = waiter.breaker
-        if self.in_flight < (self._concurrency.value_for_bulk if waiter.is_bulk else self._concurrency.value):
+        if self._concurrency.has_slot(self.in_flight, breaker, is_bulk=waiter.is_bulk):
             return -math.inf if breaker.is_calm else breaker.next_start_at
         if breaker.is_closed or self.in_flight >= self.ceiling:
             return math.inf

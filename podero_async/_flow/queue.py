@@ -36,6 +36,7 @@ class Slot:
     """The circuit breaker of the request's endpoint."""
     is_probe: bool
     """Whether the breaker was not closed when the slot was granted."""
+    is_bulk: bool = False
 
 
 @attrs.define(eq=False)

@@ -44,8 +44,9 @@ async def succeed(limiter: Limiter, times: int) -> None:
     """Report successes of requests that use the limit up, and release all of their slots."""
     slots: list[Slot] = []
     for _ in range(times):
-        slots.append(await limiter.acquire())
-        while slot := limiter.try_acquire():
+        if not slots:
+            slots.append(await limiter.acquire())
+        while slot := limiter.try_acquire() or limiter.try_acquire("another"):
             slots.append(slot)
         slot = slots.pop(0)
         limiter.succeeded(slot)
@@ -341,7 +342,7 @@ async def test_faults_in_a_row_leave_one_probe_and_successes_restore_the_speed(t
     await succeed(limiter, 64)
     assert limiter.limit >= before
     assert not limiter.breakers.has_open
-    assert all(limiter.try_acquire() for _ in range(limiter.limit))
+    assert all(limiter.try_acquire() or limiter.try_acquire("another") for _ in range(limiter.limit))
 
 
 async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
@@ -514,12 +515,31 @@ async def test_under_a_rate_an_interactive_caller_waits_one_interval_at_most() -
 
 
 async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_callers() -> None:
-    """If slow bulk requests fill 32 slots or more, an interactive call starts at once; small limits have no reserve."""
+    """If slow bulk requests fill 32 slots or more, a call to another endpoint starts at once; small limits have no reserve."""
     for limit in (31, 32):
         limiter = fixed(limit)
         while limiter.try_acquire(is_bulk=True):
             pass
-        assert (limiter.in_flight, limiter.try_acquire() is not None) == (31, limit == 32)
+        assert (limiter.in_flight, limiter.try_acquire(), limiter.try_acquire("another") is not None) == (
+            31,
+            None,
+            limit == 32,
+        )
+
+
+@pytest.mark.parametrize(("limit", "granted"), [(31, 31), (32, 28), (64, 56)])
+async def test_interactive_calls_to_one_endpoint_leave_slots_to_the_others(limit: int, granted: int) -> None:
+    """Of 100 calls that hang, seven eighths of a large limit get slots; a call to another endpoint passes those that wait."""
+    limiter = fixed(limit)
+    hanging = [asyncio.create_task(limiter.acquire("current")) for _ in range(100)]
+    await asyncio.sleep(0)
+    assert limiter.in_flight == granted
+    for _ in range(limit - granted):
+        assert await limiter.acquire("user", left_s=1.0)
+    for task in hanging[:2]:
+        limiter.release(task.result())
+    await asyncio.sleep(0)
+    assert sum(task.done() for task in hanging) == granted + 2, "slots that are given back go to those that wait"
 
 
 async def test_an_interactive_caller_waits_no_longer_than_its_bound() -> None:

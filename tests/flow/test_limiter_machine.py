@@ -248,6 +248,8 @@ class LimiterMachine(LoopMachine):
         for endpoint in _ENDPOINTS:
             in_flight = sum(slot.breaker.endpoint == endpoint for slot in self.slots)
             assert self.limiter.breakers[endpoint].in_flight == in_flight
+            interactive = sum(slot.breaker.endpoint == endpoint and not slot.is_bulk for slot in self.slots)
+            assert self.limiter.breakers[endpoint].interactive_in_flight == interactive
         assert self.limiter.queue.size == len(self.callers)
         assert self.limiter.queue.interactive == sum(not caller.is_bulk for caller in self.callers)
         for caller in self.callers:
@@ -280,7 +282,13 @@ class LimiterMachine(LoopMachine):
         """Return whether a caller has a slot and its breaker lets it start."""
         breaker, now = self.limiter.breakers[endpoint], self.loop.time() - _TOLERANCE_S
         limit = self.limiter.limit
-        if self.limiter.in_flight < (limit - 1 if is_bulk and limit >= _MIN_LIMIT_WITH_RESERVE else limit):
+        has_reserve = limit >= _MIN_LIMIT_WITH_RESERVE
+        has_slot = self.limiter.in_flight < limit - (is_bulk and has_reserve)
+        if not is_bulk and has_reserve:
+            of_endpoint = [slot for slot in self.slots if slot.breaker is breaker]
+            interactive = sum(not slot.is_bulk for slot in of_endpoint)
+            has_slot = has_slot and len(of_endpoint) < limit - 1 and interactive < limit - limit // 8
+        if has_slot:
             return breaker.next_start_at <= now
         is_probe_due = max(breaker.next_probe_at, breaker.next_start_at) <= now
         return not breaker.is_closed and is_probe_due and self.limiter.in_flight < self.ceiling

@@ -189,6 +189,36 @@ async def test_an_endpoint_that_is_down_does_not_stop_the_others() -> None:
     assert lists < 150
 
 
+@pytest.mark.leaping
+@pytest.mark.parametrize("has_fleet", [False, True])
+async def test_an_endpoint_that_hangs_does_not_stop_the_others(has_fleet: bool, record_property: Record) -> None:
+    """While 300 live calls hang, or a fleet and a list, quick calls to another endpoint succeed within their second."""
+    hangs = "/sessions" if has_fleet else "/current"
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith(hangs):
+            await asyncio.sleep(3600)
+        await asyncio.sleep(LATENCY_S)
+        return web.json_response([] if request.path.endswith("/electric-vehicles") else {"session": None})
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+        quick = client.with_options(retry=RetryPolicy(max_elapsed=1.0))
+        if has_fleet:
+            busy = [asyncio.create_task(fetch(client, refs(300)))]
+            await asyncio.sleep(1)
+            busy.append(asyncio.create_task(client.list_sessions(USER, UUID(int=1), *DAYS)))
+        else:
+            busy = [asyncio.create_task(client.current_session(USER, vehicle.vehicle_id)) for vehicle in refs(300)]
+        await asyncio.sleep(1)
+        calls = 5 if has_fleet else 20
+        waits = await asyncio.gather(*(timed(quick.electric_vehicles(USER)) for _ in range(calls)))
+        for task in busy:
+            task.cancel()
+        await asyncio.wait(busy)
+    assert max(waits) < 1 + LATENCY_S
+    record_property("figure", f"{calls} calls at once, each within {max(waits):.1f} s")
+
+
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
