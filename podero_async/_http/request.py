@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import attrs
 from multidict import CIMultiDict
@@ -15,6 +17,7 @@ from podero_async._failures import is_retryable_status, is_server_fault, is_thro
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
+from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession
@@ -22,6 +25,7 @@ from podero_async._redaction import Secret
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
+    DecodeError,
     PoderoError,
     RateLimitError,
     RequestTimeoutError,
@@ -44,10 +48,12 @@ class Request:
     is_bulk: bool
     private: str
     max_bytes: int
+    decode: Callable[[bytes], Any]
+    """Makes the value of the call of an inflated body."""
 
 
 class RequestSender:
-    """Send the GET requests of all calls, one attempt at a time, and report each response to the limiter.
+    """Send the GET requests of all calls, one attempt at a time, decode each response, and report it to the limiter.
 
     Attributes:
         counts: The requests and retries so far.
@@ -62,6 +68,7 @@ class RequestSender:
         self._limiter = limiter
         self._tokens = tokens
         self._pauses = pauses
+        self._decoder = BodyDecoder()
         self.counts = RequestStats()
         self.last_date = ""
         self._last_good: dict[str, Request] = {}  # the last request that succeeded, for each endpoint
@@ -74,25 +81,34 @@ class RequestSender:
         derived._session, derived._retrier = session, retrier  # noqa: SLF001
         return derived
 
-    async def send(self, request: Request, call: Call) -> Response:
-        """Send one attempt, and send it again with another token if the server refuses its token (401)."""
-        refusals = None
+    async def send(self, request: Request, call: Call) -> Any:
+        """Send one attempt, and send it again with another token if the server refuses its token (401).
+
+        Returns:
+            The value that `request.decode` makes of the body.
+        """
+        refusals, token = None, ""
         while True:
             # 1. Fail if the server asked for no requests until later.
             self._pauses.check("GET", request.path)
-            # 2. Wait for a slot.
+            # 2. Wait for a token, before the slot, which other calls may need. In an outage only a probe asks for one.
+            token = self._tokens.current() or token
+            if not token and self._limiter.breakers[request.endpoint].is_closed:
+                token = await self._new_token(request, call)
+            # 3. Wait for a slot.
             slot = self._limiter.try_acquire(request.endpoint, is_bulk=request.is_bulk)
             if slot is None or slot.is_probe:
                 slot = await self._wait_for_slot(slot, request, call)
-            # 3. Send the request, and release the slot, before any sleep.
-            response, token = await self._send_in_slot(request, call, slot)
-            # 4. Return the response, repeat the request with another token, or raise the error.
+                token = self._tokens.current() or token
+            # 4. Send the request, and release the slot, before any sleep.
+            response, token = await self._send_in_slot(request, call, slot, token)
+            # 5. Return the value, repeat the request with another token, or raise the error.
             if response.status == _OK:
-                self._tokens.served(token)
-                return response
+                return await self._decode(response, request, slot, token)
             if response.status == _UNAUTHORIZED:
                 refusals = refusals or Refusals()
                 if await self._is_replayed(token, refusals, request, call) and self._retrier.left_s(call) > 0:
+                    token = ""
                     continue
             error = api_error(response)
             if isinstance(error, AuthenticationError):
@@ -123,14 +139,36 @@ class RequestSender:
                 return await self._tokens.refused(token, refusals, is_accepted)
         return False
 
-    async def _send_in_slot(self, request: Request, call: Call, slot: Slot) -> tuple[Response, str]:
-        """Send one request, tell the limiter how it ended, and release the slot.
+    async def _decode(self, response: Response, request: Request, slot: Slot, token: str) -> Any:
+        """Decode a response of status 200, and tell the limiter how the request ended.
+
+        If the body is not JSON, such as a proxy's page, the API did not answer, whatever the status says.
+        """
+        try:
+            with response:
+                value = await self._decoder.decode(response, request.decode, is_alone=not self._limiter.in_flight)
+        except (DecodeError, TransportError) as error:
+            if error.retryable:
+                self._limiter.failed(slot, error.reason)
+                raise
+            self._accept(request, slot, token)
+            raise
+        self._accept(request, slot, token)
+        return value
+
+    def _accept(self, request: Request, slot: Slot, token: str) -> None:
+        self._tokens.served(token)
+        self._last_good[request.endpoint] = request
+        self._limiter.succeeded(slot)
+
+    async def _send_in_slot(self, request: Request, call: Call, slot: Slot, token: str) -> tuple[Response, str]:
+        """Send one request, release the slot, and tell the limiter how the request ended, unless its body will show that.
 
         Returns:
             The response, read whole, and the token that the request carried.
         """
         try:
-            token = self._tokens.current() or await self._new_token(call, request.path)
+            token = token or await self._new_token(request, call, slot)
             call.stats.requests += 1
             self.counts.requests += 1
             response = await self._session.send(
@@ -144,16 +182,9 @@ class RequestSender:
         except TransportError as error:
             self._limiter.failed(slot, error.reason)
             raise
-        except NotRetriedError as wrapped:
-            if isinstance(wrapped.error, TransportError):
-                self._limiter.failed(slot, wrapped.error.reason)
-            raise
         else:
             self.last_date = response.headers.get("Date", "")
-            if response.status == _OK:
-                self._last_good[request.endpoint] = request
-                self._limiter.succeeded(slot)
-            else:
+            if response.status != _OK:
                 self._report(api_error(response), slot)
             return response, token
         finally:
@@ -194,9 +225,12 @@ class RequestSender:
             return False
         call.stats.retries += 1
         self.counts.retries += 1
-        with suppress(TransportError):  # it was reported to the limiter
-            response, _ = await self._send_in_slot(request, call, slot)
-            response.release()
+        with suppress(TransportError, DecodeError):  # it was reported to the limiter
+            response, token = await self._send_in_slot(request, call, slot, self._tokens.current() or "")
+            if response.status == _OK:
+                await self._decode(response, request, slot, token)
+            else:
+                response.release()
         return True
 
     def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
@@ -213,15 +247,20 @@ class RequestSender:
         limited.attempts = call.attempts
         return NotRetriedError(limited)
 
-    async def _new_token(self, call: Call, path: str) -> str:
+    async def _new_token(self, request: Request, call: Call, slot: Slot | None = None) -> str:
+        """Wait for a token; a fault of the token endpoint is reported to the limiter like one of the request."""
+        slot = slot or Slot(0, self._limiter.breakers[request.endpoint], is_probe=False)
         try:
             async with asyncio.timeout(self._retrier.left_s(call)):
                 return await self._tokens.get()
         except PoderoError as error:  # the token request was already repeated
+            if isinstance(error, TransportError):
+                self._limiter.failed(slot, error.reason)
             raise NotRetriedError(error) from None
         except TimeoutError:  # the token request goes on for other calls
             reason = "no access token in time: the token request or the token store took longer than max_elapsed"
-            raise NotRetriedError(RequestTimeoutError(reason, "GET", path)) from None
+            self._limiter.failed(slot, reason)
+            raise NotRetriedError(RequestTimeoutError(reason, "GET", request.path)) from None
 
     def _report(self, error: ApiError, slot: Slot) -> None:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"

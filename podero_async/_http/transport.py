@@ -19,7 +19,6 @@ from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, RequestStats, Retrier
-from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.origin import checked_origin
 from podero_async._http.pauses import LongPauses
 from podero_async._http.request import Request, RequestSender
@@ -102,7 +101,6 @@ class Transport:
             store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
         )
         self._requests = RequestSender(self.session, self._retrier, self.limiter, self.tokens, self._pauses)
-        self._decoder = BodyDecoder()
         self._calls = _OpenCalls()
         self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
 
@@ -196,13 +194,12 @@ class Transport:
         self._check_loop()
         url_path, _, query = path.partition("?")
         url, max_bytes = self._url(url_path, query), max_bytes or self._max_body_bytes
-        request = Request(url, shown_path or url_path, endpoint, is_bulk, private, max_bytes)
+        request = Request(url, shown_path or url_path, endpoint, is_bulk, private, max_bytes, decode)
         breaker = self.limiter.breakers[endpoint]
 
         async def attempt(call: Call) -> T:
             self._requests.counts.retries += call.attempts > 1
-            with await self._requests.send(request, call) as response:
-                return await self._decoder.decode(response, decode, is_alone=not self.limiter.in_flight)
+            return await self._requests.send(request, call)  # type: ignore[no-any-return]
 
         with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
             retrier = self._bulk_retrier if is_bulk else self._retrier

@@ -286,7 +286,7 @@ def test_an_unreadable_nested_field_of_a_vehicle_leaves_out_the_outer_one() -> N
 )
 @pytest.mark.parametrize("paged", [False, True])
 def test_a_user_without_an_id_is_an_error(row: Any, path: str, reason: str, paged: bool) -> None:
-    """A user without a readable id is replaced by a `DecodeError` without traceback; if there are no others, it is raised."""
+    """A user without a readable id is replaced by its `DecodeError`; if no user has one, the error is raised."""
     body = {"total": 2, "items": [USER_ROW, row]} if paged else [USER_ROW, row]
     _, (user, error) = decode_users(json.dumps(body).encode())
     assert isinstance(user, User)

@@ -535,7 +535,7 @@ async def test_interactive_calls_to_one_endpoint_leave_slots_to_the_others(limit
     await asyncio.sleep(0)
     assert limiter.in_flight == granted
     for _ in range(limit - granted):
-        assert await limiter.acquire("user", left_s=1.0)
+        await limiter.acquire("user", left_s=1.0)
     for task in hanging[:2]:
         limiter.release(task.result())
     await asyncio.sleep(0)

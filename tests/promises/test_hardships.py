@@ -90,7 +90,7 @@ async def test_invalid_utf8_on_a_later_page_is_a_failure_of_its_vehicle() -> Non
     async with serving(handler) as origin, static_client(origin) as client:
         outcomes = await fleet_of(client, refs(3))
         assert [type(outcome.error) for outcome in outcomes] == [DecodeError] * 3
-        assert all(outcome.requests == 1 + QUICK.max_attempts for outcome in outcomes)
+        assert all(outcome.error.attempts == QUICK.max_attempts for outcome in outcomes)
         with pytest.raises(DecodeError) as caught:
             await client.vehicle_sessions(USER, USER, *DAYS)
         assert "Ren" not in str([frame.f_locals for frame, _ in walk_tb(caught.value.__traceback__)][1:])

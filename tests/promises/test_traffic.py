@@ -204,7 +204,7 @@ async def test_an_endpoint_that_hangs_does_not_stop_the_others(has_fleet: bool, 
     async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
         quick = client.with_options(retry=RetryPolicy(max_elapsed=1.0))
         if has_fleet:
-            busy = [asyncio.create_task(fetch(client, refs(300)))]
+            busy: list[asyncio.Task[Any]] = [asyncio.create_task(fetch(client, refs(300)))]
             await asyncio.sleep(1)
             busy.append(asyncio.create_task(client.list_sessions(USER, UUID(int=1), *DAYS)))
         else:
