@@ -100,7 +100,7 @@ class RequestSender:
             if slot is None or slot.is_probe:
                 slot = await self._wait_for_slot(slot, request, call)
                 token = self._tokens.current() or token
-            # 4. Send the request, and release the slot, before any sleep.
+            # 4. Send the request.
             response, token = await self._send_in_slot(request, call, slot, token)
             # 5. Return the value, repeat the request with another token, or raise the error.
             if response.status == _OK:
@@ -140,10 +140,14 @@ class RequestSender:
         return False
 
     async def _decode(self, response: Response, request: Request, slot: Slot, token: str) -> Any:
-        """Decode a response of status 200, and tell the limiter how the request ended.
+        """Decode a response of status 200, tell the limiter how the request ended, and release the slot.
 
         If the body is not JSON, such as a proxy's page, the API did not answer, whatever the status says.
         """
+        # A slot is for the time until the response has arrived. A probe keeps it until its outcome is known.
+        is_decisive = not slot.breaker.is_calm
+        if not is_decisive:
+            self._limiter.release(slot)
         try:
             with response:
                 value = await self._decoder.decode(response, request.decode, is_alone=not self._limiter.in_flight)
@@ -153,8 +157,12 @@ class RequestSender:
                 raise
             self._accept(request, slot, token)
             raise
-        self._accept(request, slot, token)
-        return value
+        else:
+            self._accept(request, slot, token)
+            return value
+        finally:
+            if is_decisive:
+                self._limiter.release(slot)
 
     def _accept(self, request: Request, slot: Slot, token: str) -> None:
         self._tokens.served(token)
@@ -162,11 +170,12 @@ class RequestSender:
         self._limiter.succeeded(slot)
 
     async def _send_in_slot(self, request: Request, call: Call, slot: Slot, token: str) -> tuple[Response, str]:
-        """Send one request, release the slot, and tell the limiter how the request ended, unless its body will show that.
+        """Send one request. Tell the limiter how it ended, and release the slot, unless the body of the response decides.
 
         Returns:
             The response, read whole, and the token that the request carried.
         """
+        is_decided = True
         try:
             token = token or await self._new_token(request, call, slot)
             call.stats.requests += 1
@@ -184,11 +193,13 @@ class RequestSender:
             raise
         else:
             self.last_date = response.headers.get("Date", "")
-            if response.status != _OK:
+            is_decided = response.status != _OK
+            if is_decided:
                 self._report(api_error(response), slot)
             return response, token
         finally:
-            self._limiter.release(slot)
+            if is_decided:
+                self._limiter.release(slot)
 
     async def _wait_for_slot(self, slot: Slot | None, request: Request, call: Call) -> Slot:
         """Wait for a slot; if a probe is due, send it first."""

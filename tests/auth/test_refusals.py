@@ -22,6 +22,7 @@ from podero_async import (
     RequestTimeoutError,
     RetryPolicy,
     StaticToken,
+    ThrottlePolicy,
     Token,
     VehicleFailure,
     VehicleRef,
@@ -427,3 +428,26 @@ async def test_no_replay_begins_after_the_time_of_the_call(others: int) -> None:
         assert server.requests == ["t1"] * (2 + others)
         assert await call(client, 0) == ""
     assert server.requests == [*["t1"] * (2 + others), "t2"]
+
+
+async def test_calls_that_wait_for_a_token_take_no_slot() -> None:
+    """If the token endpoint hangs under a fleet, the error of a quick call names the token, and not a lack of slots."""
+    server = Server(token_takes_s=20.0)
+    async with calling(server) as client:
+        fleet = asyncio.create_task(fleet_of(client, 200))
+        await asyncio.sleep(1)
+        assert client.statistics().in_flight == 0
+        quick = client.with_options(retry=RetryPolicy(max_elapsed=1.0))
+        with pytest.raises(RequestTimeoutError, match="no access token in time"):
+            await quick.current_session(USER, VEHICLE)
+        assert await fleet == {VehicleSessions: 200, VehicleFailure: 0}
+    assert len(server.issued_at) == 1
+
+
+async def test_a_cold_client_uses_its_rate_from_the_start() -> None:
+    """Waiting for the first token uses no request of a fixed rate."""
+    server = Server(token_takes_s=1.0)
+    async with calling(server, throttle=ThrottlePolicy(requests_per_second=10)) as client:
+        started = asyncio.get_running_loop().time()
+        await fleet_of(client, 50)
+        assert asyncio.get_running_loop().time() - started < 1 + 50 / 10 + 0.1

@@ -37,12 +37,13 @@ KINDS: Mapping[str, Fault | None] = {
     "503": Fault(kind="status", status=503),
     "429 without a time": Fault(kind="status", status=429),
     "429 with a time": Fault(kind="status", status=429, headers={"Retry-After": "1"}),
+    "pages for people": Fault(kind="status", status=200, body="<html>maintenance</html>", content_type="text/html"),
     "hangs": Fault(kind="hang"),
 }
 
 
 FETCHED: list[Any] = [
-    *(("refused connections", 8), ("503", 8), ("429 without a time", 8), ("hangs", 16)),
+    *(("refused connections", 8), ("503", 8), ("429 without a time", 8), ("pages for people", 8), ("hangs", 16)),
     *(pytest.param(kind, 64, marks=pytest.mark.soak) for kind in KINDS),
 ]
 BACKFILLED: list[Any] = [
@@ -71,7 +72,7 @@ class Outage:
             self.is_reading.set()
         self.requests.append(clock())
         response = await send()
-        if response.status == 200:
+        if response.status == 200 and "json" in response.headers["Content-Type"]:
             self.successes.append(clock())
         return response
 
