@@ -1,0 +1,1 @@
+"""Sessions as Arrow, pandas and polars frames, all of one schema."""
