@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
@@ -15,45 +15,50 @@ from podero_async._decode import plain_values
 from podero_async.frames._schema import ENUMS, MOMENT, SESSION_SCHEMA, UUID
 from podero_async.models import ChargingSession
 
-__all__ = ["column", "encode_enum", "session_columns"]
+__all__ = ["column", "encode_enum", "plain_columns", "session_columns"]
 
-_EARLIEST = pa.scalar(datetime.min.replace(tzinfo=UTC), MOMENT)
-_LATEST = pa.scalar(datetime.max.replace(tzinfo=UTC), MOMENT)
+_EARLIEST = pa.scalar(datetime.min.replace(tzinfo=UTC), MOMENT).value
+_LATEST = pa.scalar(datetime.max.replace(tzinfo=UTC), MOMENT).value
 
 
-def session_columns(
-    sessions: Sequence[ChargingSession], dictionaries: Mapping[str, pa.StringArray] = ENUMS
-) -> list[pa.Array]:
+def session_columns(sessions: Sequence[ChargingSession]) -> list[pa.Array]:
     """Return sessions as the columns of `SESSION_SCHEMA`.
-
-    Args:
-        sessions: The sessions.
-        dictionaries: The texts with which the dictionary of each enum's column begins.
 
     Raises:
         ValueError: A session has a value that no column can hold.
     """
-    columns = []
-    for field in SESSION_SCHEMA:
-        array = column(list(map(attrgetter(field.name), sessions)), field.type)
-        columns.append(encode_enum(array, dictionaries[field.name]) if field.name in ENUMS else array)
+    columns = plain_columns(sessions, SESSION_SCHEMA)
+    for name, members in ENUMS.items():
+        index = SESSION_SCHEMA.get_field_index(name)
+        columns[index] = encode_enum(columns[index], members)
     return columns
 
 
-def column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return values as a column; texts of a column with a dictionary are not encoded yet.
+def plain_columns(sessions: Sequence[ChargingSession], schema: pa.Schema) -> list[pa.Array]:
+    """Return fields of sessions as columns, in which the enums are texts without a dictionary.
+
+    Raises:
+        ValueError: A session has a value that no column can hold.
+    """
+    return [column(list(map(attrgetter(field.name), sessions)), field) for field in schema]
+
+
+def column(values: Sequence[Any], field: pa.Field) -> pa.Array:
+    """Return the values of a field as a column; texts get no dictionary.
 
     Raises:
         ValueError: A value does not fit into the column.
     """
     try:
-        if kind == MOMENT:
+        if field.type == MOMENT:
             return _moments(values)
-        if kind == UUID:
+        if field.type == UUID:
             return _uuids(values)
-        return pa.array(values, pa.string() if pa.types.is_dictionary(kind) else kind)
-    except (pa.ArrowException, OverflowError, TypeError) as error:
-        raise ValueError(f"a value that no column can hold: {error}") from error
+        if field.type == pa.string():
+            return pa.array(plain_values(values), pa.string())
+        return pa.array(values, pa.string() if pa.types.is_dictionary(field.type) else field.type)
+    except (pa.ArrowException, OverflowError, TypeError, UnicodeError) as error:
+        raise ValueError(f"no column can hold a value of {field.name}: {error}") from error
 
 
 def encode_enum(texts: pa.StringArray, known: pa.StringArray) -> pa.DictionaryArray:
@@ -73,7 +78,7 @@ def _moments(values: Sequence[datetime | None]) -> pa.TimestampArray:
     else:
         moments = pa.array(values, MOMENT)
     bounds = pc.min_max(moments)
-    if bounds["min"].is_valid and not (bounds["min"].value >= _EARLIEST.value and bounds["max"].value <= _LATEST.value):
+    if bounds["min"].is_valid and not (bounds["min"].value >= _EARLIEST and bounds["max"].value <= _LATEST):
         raise OverflowError("a time outside the range of UTC")  # Arrow stores it, but queries fail
     return moments
 

@@ -6,7 +6,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.models import HiddenReason, SessionOutcome
 
-__all__ = ["ENUMS", "MOMENT", "SESSION_SCHEMA", "UUID", "VEHICLE_FIELDS"]
+__all__ = ["ENUMS", "MOMENT", "SESSION_SCHEMA", "UUID", "VEHICLE_SCHEMA", "frame_schema"]
 
 UUID = pa.uuid()
 MOMENT = pa.timestamp("us", tz="UTC")
@@ -46,5 +46,25 @@ SESSION_SCHEMA = pa.schema(
 )
 """The fields of a `ChargingSession`, in order."""
 
-VEHICLE_FIELDS = [pa.field("user_id", UUID), pa.field("vehicle_id", UUID)]
-"""The columns before those of a session in a frame; null if a session was given without its vehicle."""
+VEHICLE_SCHEMA = pa.schema(
+    [
+        ("user_id", UUID),
+        ("vehicle_id", UUID),
+        ("external_user_id", pa.string()),
+        ("manufacturer", pa.string()),
+        ("model", pa.string()),
+    ]
+)
+"""The fields of a `VehicleRef`, which precede those of a session in a frame."""
+
+_FRAME = pa.schema([*VEHICLE_SCHEMA, *SESSION_SCHEMA])
+_TEXT_FRAME = pa.schema([field.with_type(pa.string()) if field.type == UUID else field for field in _FRAME])
+
+
+def frame_schema(*, text_ids: bool = False) -> pa.Schema:
+    """Return the schema of all frames: fields of the `VehicleRef`, then the fields of the `ChargingSession`.
+
+    Args:
+        text_ids: Ids are texts instead of Arrow's uuid.
+    """
+    return _TEXT_FRAME if text_ids else _FRAME

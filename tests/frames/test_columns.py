@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from podero_async import ChargingSession, HiddenReason, SessionOutcome
 from podero_async.frames._columns import encode_enum, session_columns
 from podero_async.frames._schema import ENUMS, SESSION_SCHEMA
+from tests._support.made_outcomes import session_of
 
 _OFFSETS = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 _ZONES = st.one_of(st.just(UTC), _OFFSETS, st.sampled_from([ZoneInfo("Europe/Vienna"), ZoneInfo("America/New_York")]))
@@ -76,7 +77,7 @@ def test_a_dictionary_begins_with_the_members(texts: list[str | None]) -> None:
         {"energy_charged_kwh": "7"},
     ],
 )
-def test_a_value_that_no_column_can_hold_is_refused(session: ChargingSession, change: dict[str, Any]) -> None:
+def test_a_value_that_no_column_can_hold_is_refused(change: dict[str, Any]) -> None:
     """A value that a column would change, or that readers cannot read, raises a `ValueError`."""
     with pytest.raises(ValueError):
-        session_columns([attrs.evolve(session, **change)])
+        session_columns([session_of(1, **change)])
