@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.frames._columns import column, encode_enum, plain_columns
 from podero_async.frames._schema import ENUMS, SESSION_SCHEMA, VEHICLE_SCHEMA, frame_schema
-from podero_async.models import ChargingSession, VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.models import ChargingSession, VehicleRef
 
 __all__ = ["BatchBuilder"]
 
 _ROWS_PER_SLICE = 2000  # converted in 5 ms
 _MAX_TEXTS_KEPT = 1000
-
-Rows = tuple[VehicleRef | None, Sequence[ChargingSession]]
 
 
 class BatchBuilder:
@@ -27,15 +25,11 @@ class BatchBuilder:
     Args:
         rows: The rows of a batch; the last batch may have fewer.
         text_ids: Ids are texts instead of Arrow's uuid.
-        on_failure: Called with each failure. If none is given, its error is raised.
     """
 
-    def __init__(
-        self, rows: int, *, text_ids: bool = False, on_failure: Callable[[VehicleFailure], object] | None = None
-    ) -> None:
+    def __init__(self, rows: int, *, text_ids: bool = False) -> None:
         self.schema = frame_schema(text_ids=text_ids)
         self._rows = rows
-        self._on_failure = on_failure
         self._session_fields = pa.schema([self.schema.field(name) for name in SESSION_SCHEMA.names])
         self._vehicle_fields = pa.schema([self.schema.field(name) for name in VEHICLE_SCHEMA.names])
         self._dictionaries = dict(ENUMS)
@@ -48,23 +42,6 @@ class BatchBuilder:
         self._slices: list[list[pa.Array]] = []
         self._vehicles: list[VehicleRef | None] = []
         self._sizes: list[int] = []
-
-    def rows_of(self, item: ChargingSession | VehicleSessions | VehicleFailure) -> Rows:
-        """Return the sessions of an item, with their vehicle if it is known.
-
-        Raises:
-            PoderoError: The item is a failure, and `on_failure` was not given.
-        """
-        if isinstance(item, ChargingSession):
-            return None, (item,)
-        if isinstance(item, VehicleSessions):
-            return item.vehicle, item.sessions
-        if not isinstance(item, VehicleFailure):
-            raise ValueError(f"items must be sessions or outcomes, not {type(item).__name__}")  # noqa: TRY004
-        if self._on_failure is None:
-            raise item.error
-        self._on_failure(item)
-        return item.vehicle, ()
 
     def add(self, vehicle: VehicleRef | None, sessions: Sequence[ChargingSession]) -> Iterator[pa.RecordBatch | None]:
         """Add sessions; yield each batch that is full, and None after a slice was converted, so that others may run."""

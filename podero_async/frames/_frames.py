@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from podero_async._outcomes import Item, OnFailure, sessions_of
 from podero_async.frames._batches import BatchBuilder
-from podero_async.models import ChargingSession, VehicleFailure, VehicleSessions
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # noqa: ICN001
@@ -21,10 +21,10 @@ _ROWS = 50_000
 
 
 def to_arrow(
-    items: Iterable[ChargingSession | VehicleSessions | VehicleFailure],
+    items: Iterable[Item],
     *,
     text_ids: bool = False,
-    on_failure: Callable[[VehicleFailure], object] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> pa.Table:
     """Return sessions as an Arrow table, in their order.
 
@@ -37,17 +37,18 @@ def to_arrow(
         PoderoError: The error of a failure, if `on_failure` was not given.
         ValueError: A session has a value that no column can hold, such as a time before the year 1 in UTC.
     """
-    builder = BatchBuilder(_ROWS, text_ids=text_ids, on_failure=on_failure)
-    batches = [batch for item in items for batch in builder.add(*builder.rows_of(item)) if batch is not None]
+    builder = BatchBuilder(_ROWS, text_ids=text_ids)
+    rows = (sessions_of(item, on_failure) for item in items)
+    batches = [batch for of_item in rows for batch in builder.add(*of_item) if batch is not None]
     if builder.count or not batches:  # an empty table has the dictionaries, too
         batches.append(builder.take())
     return pa.Table.from_batches(batches, builder.schema).unify_dictionaries()
 
 
 def to_pandas(
-    items: Iterable[ChargingSession | VehicleSessions | VehicleFailure],
+    items: Iterable[Item],
     *,
-    on_failure: Callable[[VehicleFailure], object] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> pandas.DataFrame:
     """Return sessions as a pandas frame, in their order; arguments and errors are those of `to_arrow`.
 
@@ -60,9 +61,9 @@ def to_pandas(
 
 
 def to_polars(
-    items: Iterable[ChargingSession | VehicleSessions | VehicleFailure],
+    items: Iterable[Item],
     *,
-    on_failure: Callable[[VehicleFailure], object] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> polars.DataFrame:
     """Return sessions as a polars frame, in their order; arguments and errors are those of `to_arrow`. Ids are texts."""
     import polars as pl  # noqa: PLC0415
@@ -71,11 +72,11 @@ def to_polars(
 
 
 async def arrow_batches(
-    items: AsyncIterable[ChargingSession | VehicleSessions | VehicleFailure],
+    items: AsyncIterable[Item],
     *,
     rows: int = _ROWS,
     text_ids: bool = False,
-    on_failure: Callable[[VehicleFailure], object] | None = None,
+    on_failure: OnFailure | None = None,
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     """Stream sessions as Arrow record batches, for a fleet that is larger than memory.
 
@@ -101,12 +102,12 @@ async def arrow_batches(
     """
     if not isinstance(rows, int) or rows < 1:
         raise ValueError(f"rows must be a whole number of at least 1, not {rows!r}")
-    builder = BatchBuilder(rows, text_ids=text_ids, on_failure=on_failure)
+    builder = BatchBuilder(rows, text_ids=text_ids)
     source = aiter(items)
     end: Exception | None = None
     while end is None:
         try:
-            vehicle, sessions = builder.rows_of(await anext(source))
+            vehicle, sessions = sessions_of(await anext(source), on_failure)
         except Exception as error:  # noqa: BLE001  # raised below
             end = error
             break
