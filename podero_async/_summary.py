@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from podero_async._json import JsonModel
 from podero_async._outcomes import Item, OnFailure, sessions_of
 from podero_async.models import ChargingSession, VehicleRef
 
@@ -22,8 +23,8 @@ _SUMMED = ("energy_charged_kwh", "actual_cost_eur", "expected_savings_eur", "act
 
 
 @attrs.frozen(kw_only=True)
-class SessionTotals:
-    """The sums of a group of sessions. A sum leaves nulls out; if all values are null, or there is no session, it is None."""
+class SessionTotals(JsonModel):
+    """The sums of a group of sessions. A sum leaves nulls out; without any other value it is None."""
 
     sessions: int = 0
     """Number of sessions."""

@@ -37,7 +37,7 @@ VALUES = st.none() | st.floats(-1000, 1000)
 
 
 def test_all_sessions_are_one_group_without_a_name() -> None:
-    """Without a name, the totals of all sessions have the key `()`, even if there is no session."""
+    """Without a name, the totals of all sessions have the key `()`, even those of an empty list."""
     outcomes = [outcome_of(1, session_of(1), session_of(2, actual_savings_eur=None)), outcome_of(2, session_of(3))]
     assert summarize(outcomes) == {
         (): SessionTotals(

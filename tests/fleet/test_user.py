@@ -65,7 +65,7 @@ async def test_a_users_failing_vehicle_does_not_fail_the_others() -> None:
 
 
 async def test_a_users_shared_error_is_raised(simulator: PoderoSimulator) -> None:
-    """An unknown user is a `NotFoundError`, and refused credentials are an `AuthenticationError`: there is no outcome."""
+    """An unknown user is a `NotFoundError`, and refused credentials are an `AuthenticationError`, without any outcome."""
     days = simulator.first_day, simulator.last_day
     async with client_of(simulator) as client:
         with pytest.raises(NotFoundError):
@@ -93,7 +93,7 @@ def _rows(*days: float) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("days", "latest", "requests"),
     [
-        ((20, 3, 29), 2, 1),  # whatever the order of the list
+        ((20, 3, 29), 2, 1),  # in any order of the list
         ((0.001,), 1, 1),
         ((200, 90), 2, 2),
         ((400,), None, 2),

@@ -21,7 +21,7 @@ from tests._support.made_outcomes import session_of
 _OFFSETS = st.integers(-86399, 86399).map(lambda seconds: timezone(timedelta(seconds=seconds)))
 _ZONES = st.one_of(st.just(UTC), _OFFSETS, st.sampled_from([ZoneInfo("Europe/Vienna"), ZoneInfo("America/New_York")]))
 _MOMENTS = st.datetimes(datetime(1800, 1, 1), datetime(9000, 1, 1), timezones=_ZONES)  # noqa: DTZ001 - the zone is drawn
-_FLOATS = st.none() | st.floats(allow_nan=False)
+_FLOATS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 _BOOLS = st.none() | st.booleans()
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 _OUTCOMES = st.sampled_from(SessionOutcome) | _TEXTS.map(SessionOutcome)
