@@ -12,6 +12,8 @@ import attrs
 
 __all__ = ["JsonModel"]
 
+_PLAIN_TYPES = {float, type(None), bool, int, str}  # most values
+
 
 class JsonModel:
     """A model that becomes JSON."""
@@ -51,6 +53,8 @@ class JsonModel:
 
 
 def _plain(value: Any) -> Any:
+    if type(value) in _PLAIN_TYPES:
+        return value
     if isinstance(value, datetime):
         text = value.isoformat()
         return f"{text[:-6]}Z" if text.endswith("+00:00") else text

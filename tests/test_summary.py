@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from podero_async import (
     VehicleRef,
     summarize,
 )
+from podero_async.backfill import SessionStore, backfill
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of, wire_row
 from tests._support.made_outcomes import outcome_of, session_of
@@ -152,3 +155,29 @@ async def test_a_partners_question_takes_three_lines() -> None:
         assert external_id is not None
         answer = await savings_in_october(client, external_id)
     assert answer == sum(2**number for number, is_october in enumerate(moments.values()) if is_october)
+
+
+# --- the same figures as SQL ------------------------------------------------------------------------------------------
+
+_SQL = f"""
+SELECT user_id, date_trunc('month', plug_in_time AT TIME ZONE 'Europe/Vienna')::DATE AS "month", count(*) AS sessions,
+    {", ".join(f"fsum({name}) AS {name}" for name in SUMS)},
+    {", ".join(f"count(*) FILTER ({name} IS NULL) AS {nulls}" for name, nulls in zip(SUMS, NULLS, strict=True))}
+FROM sessions WHERE withdrawn_at IS NULL GROUP BY user_id, "month"
+"""
+
+
+async def test_a_summary_has_the_figures_of_the_store(tmp_path: Path) -> None:
+    """The sums by customer and month are those that SQL finds in a store of the same fleet, nulls included."""
+    async with PoderoSimulator(users=4, vehicles=8, sessions_per_vehicle=200, seed=3) as simulator:
+        days = simulator.first_day, simulator.last_day
+        async with client_of(simulator) as client, SessionStore(tmp_path / "fleet.duckdb") as store:
+            async with client.fetch_fleet(*days) as fleet:
+                outcomes = [outcome async for outcome in fleet]
+            assert (await backfill(client, store, *days)).is_clean
+            stored = await store.query(_SQL)
+    summary = summarize(outcomes, ("user_id", "month"), time_zone=VIENNA)
+    assert len(summary) == len(stored) > 8
+    for row in stored:
+        totals = attrs.asdict(summary[UUID(row.pop("user_id")), row.pop("month")])
+        assert totals == pytest.approx(row, rel=1e-12)
