@@ -45,6 +45,7 @@ from podero_async._fleet.fetch import FleetFetch
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._http import Timeouts
 from podero_async._settings import PRODUCTION_URL, SANDBOX_URL
+from podero_async._summary import SessionTotals, summarize
 from podero_async._version import __version__
 from podero_async.errors import (
     ApiError,
@@ -109,6 +110,7 @@ __all__ = [
     "RetryPolicy",
     "ServerError",
     "SessionOutcome",
+    "SessionTotals",
     "SessionsPage",
     "StaticToken",
     "ThrottlePolicy",
@@ -123,6 +125,7 @@ __all__ = [
     "VehicleRef",
     "VehicleSessions",
     "__version__",
+    "summarize",
 ]
 
 for _name in __all__:

@@ -16,6 +16,7 @@ from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
 from podero_async._fleet.discovery import all_users, all_vehicles
 from podero_async._fleet.fetch import FleetFetch
+from podero_async._fleet.user import UserCalls
 from podero_async._fleet.vehicle import fetch_page, read_vehicle, stream_vehicle
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import RequestStats
@@ -38,7 +39,7 @@ from podero_async.models import (
 __all__ = ["PoderoClient"]
 
 
-class PoderoClient:
+class PoderoClient(UserCalls):
     """A client of Podero's Partner API for one organization.
 
     Create one client, share it between any number of tasks of one event loop, and close it: use it as `async with`, or
@@ -152,8 +153,7 @@ class PoderoClient:
         """Return a client with other bounds that shares all else: token, connections, limits, pauses and statistics.
 
         Create it once and keep it, because its retries have budgets of their own. It works until this client is closed,
-        and closing it closes nothing. `retry` and `timeouts` are as in the constructor; if one is not given, this
-        client's applies.
+        and closing it closes nothing. An argument that is not given is as in this client.
         """
         settings.check_kinds(retry=retry, timeouts=timeouts, is_optional=True)
         derived = copy.copy(self)

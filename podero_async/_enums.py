@@ -3,7 +3,7 @@
 import enum
 import logging
 import re
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 __all__ = ["Completeness", "HiddenReason", "SessionOutcome"]
 
@@ -33,6 +33,13 @@ class _OpenEnum(enum.StrEnum):
         member._name_ = None  # type: ignore[assignment]  # as for unnamed members of enum.Flag
         member._value_ = value
         return member
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, *_: object) -> Any:
+        """Describe the enum to pydantic, and so to FastAPI, as a text: it may have values that this release does not know."""
+        from pydantic_core import core_schema  # noqa: PLC0415 - pydantic, which calls this, imports it
+
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}{f'.{self._name_}' if self._name_ else ''}: {self._value_!r}>"

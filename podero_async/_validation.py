@@ -21,6 +21,7 @@ __all__ = [
     "callback",
     "count",
     "days",
+    "days_back",
     "external_id",
     "flag",
     "flag_setting",
@@ -39,6 +40,7 @@ Callback = TypeVar("Callback", bound=Callable[..., Any] | None)
 
 MAX_PAGE_SIZE = 200
 """The largest `limit` that the API accepts."""
+_MAX_DAYS_BACK = 3650
 
 
 def positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
@@ -117,6 +119,13 @@ def days(from_date: date, to_date: date) -> tuple[date, date]:
     if from_date > to_date:
         raise ValueError("from_date must not be after to_date")
     return from_date, to_date
+
+
+def days_back(value: int) -> int:
+    """Return a number of days to look back, 1 to 3,650."""
+    if not is_whole_number(value) or not 1 <= value <= _MAX_DAYS_BACK:
+        raise ValueError(f"days must be a whole number from 1 to {_MAX_DAYS_BACK}")
+    return value
 
 
 def page_bounds(limit: int, offset: int) -> tuple[int, int]:

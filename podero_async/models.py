@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from podero_async._enums import Completeness, HiddenReason, SessionOutcome
+from podero_async._json import JsonModel
 from podero_async.errors import PoderoError
 
 __all__ = [
@@ -37,7 +38,7 @@ __all__ = [
 
 
 @attrs.frozen(kw_only=True)
-class ChargingSession:
+class ChargingSession(JsonModel):
     """One charging session of one vehicle, from plug-in to unplug (`SessionItem` in the API's contract).
 
     A state of charge (SoC) is in percent of the battery's capacity, 0 to 100. The server may change a session later.
@@ -87,7 +88,7 @@ class ChargingSession:
 
 
 @attrs.frozen(kw_only=True)
-class RejectedItem:
+class RejectedItem(JsonModel):
     """A row of a page that could not be read. The other rows of the page are not affected."""
 
     index: int
@@ -101,7 +102,7 @@ class RejectedItem:
 
 
 @attrs.frozen(kw_only=True)
-class SessionsPage:
+class SessionsPage(JsonModel):
     """One page of a vehicle's completed charging sessions, as the server returned it."""
 
     total: int
@@ -113,7 +114,7 @@ class SessionsPage:
 
 
 @attrs.frozen(kw_only=True)
-class User:
+class User(JsonModel):
     """A user of the organization, with the fields that a fleet needs. Personal fields are left out of the repr."""
 
     id: uuid.UUID
@@ -138,7 +139,7 @@ class User:
 
 
 @attrs.frozen(kw_only=True)
-class DeviceModel:
+class DeviceModel(JsonModel):
     """The model of a vehicle."""
 
     manufacturer: str | None = None
@@ -148,7 +149,7 @@ class DeviceModel:
 
 
 @attrs.frozen(kw_only=True)
-class VehicleOwner:
+class VehicleOwner(JsonModel):
     """The owner of a vehicle."""
 
     id: uuid.UUID | None = None
@@ -158,7 +159,7 @@ class VehicleOwner:
 
 
 @attrs.frozen(kw_only=True)
-class ElectricVehicle:
+class ElectricVehicle(JsonModel):
     """A user's vehicle, with the fields that a fleet needs."""
 
     id: uuid.UUID
@@ -192,7 +193,7 @@ def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
 
 
 @attrs.frozen(kw_only=True)
-class VehicleRef:
+class VehicleRef(JsonModel):
     """The ids of a vehicle and its user. They may be passed as text.
 
     Raises:
@@ -206,7 +207,7 @@ class VehicleRef:
 
 
 @attrs.frozen(kw_only=True)
-class VehicleSessions:
+class VehicleSessions(JsonModel):
     """All sessions of one vehicle in a window of days, each once, with the verdict on their completeness."""
 
     vehicle: VehicleRef
@@ -248,7 +249,7 @@ class VehicleFailure:
 
 
 @attrs.frozen(kw_only=True)
-class FleetSummary:
+class FleetSummary(JsonModel):
     """The counts of a fleet fetch so far. Vehicles, failures and sessions count once the caller has received them."""
 
     vehicles: int = 0
@@ -275,7 +276,7 @@ class FleetSummary:
 
 
 @attrs.frozen(kw_only=True)
-class ClientStatistics:
+class ClientStatistics(JsonModel):
     """The state and the counts of a client, and of all clients derived from it by `with_options`."""
 
     in_flight: int

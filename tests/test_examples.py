@@ -11,6 +11,7 @@ from aiohttp import ClientSession, web
 import podero_async.backfill
 from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
+from tests._support.clients import client_of, wire_row
 from tests.examples import bot, fleet, nightly, own_tests, service
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -60,6 +61,27 @@ async def test_service(simulator: PoderoSimulator) -> None:
                     assert str(simulator.org_id) not in await response.text()
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.usefixtures("environment")
+async def test_service_fastapi(simulator: PoderoSimulator) -> None:
+    """FastAPI returns a session as the API does, sums, 404 for an unknown customer, and describes both in OpenAPI."""
+    pytest.importorskip("fastapi")
+    httpx = pytest.importorskip("httpx")
+    from tests.examples.service_fastapi import app, lifespan  # noqa: PLC0415 - FastAPI may be missing
+
+    async with lifespan(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app") as http:
+        ref = simulator.vehicles[0]
+        simulator.set_current(ref, row := wire_row(1, session_outcome="brand_new"))
+        response = await http.get(f"/users/{ref.user_id}/vehicles/{ref.vehicle_id}/live")
+        assert response.json().items() >= row.items()
+        async with client_of(simulator) as client:
+            external_id = (await anext(client.users())).external_user_id
+        savings = f"/customers/{external_id}/savings/{simulator.last_day.replace(day=1)}"
+        assert (await http.get(savings)).json()["sessions"] > 0
+        assert (await http.get("/customers/nobody/savings/2026-10-01")).status_code == 404
+        schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+        assert {"ChargingSession", "SessionTotals"} <= schemas.keys()
 
 
 @pytest.mark.usefixtures("environment")

@@ -8,19 +8,23 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
 
 import podero_async
 import podero_async.backfill
+import podero_async.frames
 import podero_async.testing
 from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
 
-PACKAGES = [podero_async, podero_async.backfill, podero_async.testing]
+PACKAGES = [podero_async, podero_async.backfill, podero_async.frames, podero_async.testing]
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if callable(getattr(package, name))]
+
+OPTIONAL = {name: SimpleNamespace(DataFrame=object) for name in ("pandas", "polars")}
+"""Libraries that annotations name although only one function imports them."""
 
 CALLS_OF_ONE_ENDPOINT = {
     "list_sessions": "/users/{user_id}/electric-vehicles/{vehicle_id}/sessions",
@@ -45,7 +49,7 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "cli", "testing", "backfill"}
+    modules = {"errors", "models", "cli", "testing", "backfill", "frames"}
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public | {"__version__"} == set(podero_async.__all__)
     assert public >= {*models.__all__, *podero_async.errors.__all__}
@@ -74,9 +78,28 @@ def test_a_public_name_shows_its_public_module(package: ModuleType, name: str) -
     assert value.__module__.startswith(package.__name__)
     assert "._" not in value.__module__
     assert pickle.loads(pickle.dumps(value)) is value
-    get_type_hints(value)
+    get_type_hints(value, localns=OPTIONAL)
     if inspect.isclass(value):
         get_type_hints(value.__init__)
+
+
+WITHOUT_EXTRAS = """
+import sys
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in {"pandas", "polars", "duckdb"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Missing)
+import podero_async.frames
+print(podero_async.frames.to_arrow([]).num_columns)
+"""
+
+
+def test_the_frames_need_pyarrow_alone() -> None:
+    """The frames can be imported and made where pandas, polars and DuckDB are not installed."""
+    result = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["27"]
 
 
 @pytest.mark.parametrize("module", [errors, models, podero_async.backfill.errors], ids=public_id)
@@ -104,7 +127,8 @@ async def test_the_example_on_the_front_page_runs(
 
 def test_the_import_loads_only_what_every_program_needs() -> None:
     """Importing the package loads no extra, no part for tests or the command line, and nothing that only failures need."""
-    heavy = ["rich", "duckdb", "pyarrow", "filelock", "argparse", "podero_async.testing", "podero_async.cli", "cattrs"]
+    libraries = ["rich", "duckdb", "pyarrow", "pandas", "polars", "filelock", "argparse", "cattrs"]
+    heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames"]
     code = f"import sys, aiohttp; before = set(sys.modules); import podero_async; print(*[n for n in {heavy} if n in set(sys.modules) - before])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
 from podero_async._decode.outline import PageOutline, outline_page, stated_total
-from podero_async._decode.plain_json import decode_json, encode_json, is_markup, uuid_text
+from podero_async._decode.plain_json import decode_json, encode_json, is_markup, plain_values, uuid_text
 from podero_async._decode.responses import (
     decode_current_session,
     decode_listed_vehicles,
@@ -33,6 +33,7 @@ __all__ = [
     "no_explanation",
     "oauth_error_code",
     "outline_page",
+    "plain_values",
     "preload_converter",
     "stated_total",
     "uuid_text",

@@ -22,6 +22,7 @@ __all__ = [
     "expect",
     "is_markup",
     "json_type",
+    "plain_values",
     "required",
     "total_of",
     "uuid_text",
@@ -71,6 +72,11 @@ def is_markup(body: bytes) -> bool:
 def encode_json(value: Any) -> bytes:
     """Encode plain values as JSON."""
     return msgspec.json.encode(value)
+
+
+def plain_values(values: Any) -> Any:
+    """Return values as plain ones: a model as a dictionary, a time or an id as its text; offsets in whole minutes."""
+    return msgspec.to_builtins(values)
 
 
 def uuid_text(value: UUID) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from podero_async import FileTokenStore, PoderoClient
+from podero_async import FileTokenStore, PoderoClient, summarize
 
 
 async def charged_this_week(client: PoderoClient, external_id: str) -> str:
@@ -11,11 +11,8 @@ async def charged_this_week(client: PoderoClient, external_id: str) -> str:
     today = datetime.now(UTC).date()
     async with asyncio.timeout(5):
         user = await client.user_by_external_id(external_id)
-        kwh = 0.0
-        for vehicle in await client.electric_vehicles(user.id):
-            async for session in client.sessions(user.id, vehicle.id, today - timedelta(days=6), today):
-                kwh += session.energy_charged_kwh or 0.0
-    return f"{kwh:.1f} kWh this week"
+        totals = summarize(await client.user_sessions(user.id, today - timedelta(days=6), today))[()]
+    return f"{totals.energy_charged_kwh or 0.0:.1f} kWh this week"
 
 
 def make_client(token_file: str) -> PoderoClient:

@@ -107,6 +107,10 @@ async def a_stream(client: PoderoClient, simulator: PoderoSimulator) -> None:
         pass
 
 
+async def one_user(client: PoderoClient, simulator: PoderoSimulator) -> None:
+    await client.user_sessions(simulator.vehicles[0].user_id, simulator.first_day, simulator.last_day)
+
+
 async def discovery(client: PoderoClient, simulator: PoderoSimulator) -> None:
     async for _ in client.discover_vehicles():
         pass
@@ -124,6 +128,7 @@ WORKS: list[FleetWork] = [
     a_fleet_left_early,
     one_vehicle,
     a_stream,
+    one_user,
     discovery,
     calls_at_once,
 ]
@@ -184,6 +189,7 @@ def served(vehicles: int, soak_scale: float) -> PoderoSimulator:
         (a_stream, by_a_sibling, 3),
         (calls_at_once, by_cancelling, 3),
         pytest.param(fleet, by_cancelling, 3, marks=slow),
+        pytest.param(one_user, by_a_timeout, 3, marks=slow),
         pytest.param(a_fleet_taken_slowly, by_cancelling, 3, marks=slow),
         *(pytest.param(work, way, 12, marks=soak) for work in WORKS for way in WAYS),
     ],

@@ -77,6 +77,8 @@ async def everything(client: PoderoClient, place: str) -> AsyncIterator[object]:
         (lambda: client.list_sessions(USER, VEHICLE, FIRST, LAST, offset=50), ("later page",)),
         (lambda: whole(client.sessions(USER, VEHICLE, FIRST, LAST)), later),
         (lambda: client.vehicle_sessions(USER, VEHICLE, FIRST, LAST), later),
+        (lambda: client.latest_session(USER, VEHICLE), later),
+        (lambda: client.user_sessions(USER, FIRST, LAST), ("vehicles", *later)),
         (lambda: whole(client.users()), ("users",)),
         (lambda: whole(client.discover_vehicles()), ("users", "vehicles")),
         (fleet, ("users", "vehicles", *later)),
@@ -152,8 +154,8 @@ async def test_failed_connections_expose_no_canary(credentials: Credentials) -> 
     """If TLS or the connection fails, the errors hold no header, although aiohttp's frames did."""
     async with echo_server() as origin:
         port = origin.rpartition(":")[2]
-        assert await call_everything(f"https://127.0.0.1:{port}", credentials) == 10
-    assert await call_everything(origin, credentials) == 10
+        assert await call_everything(f"https://127.0.0.1:{port}", credentials) == 12
+    assert await call_everything(origin, credentials) == 12
 
 
 async def test_successful_calls_expose_no_canary() -> None:

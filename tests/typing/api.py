@@ -32,6 +32,7 @@ from podero_async import (
     VehicleFailure,
     VehicleRef,
     VehicleSessions,
+    summarize,
 )
 from podero_async.backfill import (
     BackfillPlan,
@@ -55,6 +56,10 @@ async def calls(client: PoderoClient, user_id: UUID, vehicle_id: str) -> None:
     assert_type(await client.list_sessions(user_id, vehicle_id, FIRST, LAST, limit=200, offset=0), SessionsPage)
     assert_type(client.sessions(user_id, vehicle_id, FIRST, LAST), AsyncGenerator[ChargingSession, None])
     assert_type(await client.vehicle_sessions(user_id, vehicle_id, FIRST, LAST), VehicleSessions)
+    assert_type(await client.latest_session(user_id, vehicle_id, days=30), ChargingSession | None)
+    outcomes = await client.user_sessions(user_id, FIRST, LAST)
+    assert_type(outcomes, list[VehicleSessions | VehicleFailure])
+    assert_type(summarize(outcomes, ("month", "session_outcome"))[FIRST, "optimized"].actual_savings_eur, float | None)
     assert_type(await client.current_session(user_id, vehicle_id), ChargingSession | None)
     assert_type(await client.user_by_external_id("customer_12345"), User)
     assert_type(await client.electric_vehicles(user_id), list[ElectricVehicle])

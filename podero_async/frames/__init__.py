@@ -1,0 +1,41 @@
+"""Charging sessions as Arrow, pandas and polars frames, all of one schema.
+
+```python
+outcomes = [outcome async for outcome in fleet]     # or sessions, or outcomes of `client.vehicle_sessions`
+frame = to_pandas(outcomes)
+frame.groupby(frame.plug_in_time.dt.tz_convert("Europe/Vienna").dt.month).actual_savings_eur.sum()
+```
+
+A frame has one row for each session: `user_id`, `vehicle_id`, `external_user_id`, `manufacturer` and `model` of its
+`VehicleRef`, then the fields of the `ChargingSession`. The former are null for a session that is given without an outcome;
+the last three of them also if you name the vehicles yourself, since only a discovery knows them. `frame_schema` returns the
+types, which do not depend on the data:
+
+| values | Arrow | pandas | polars |
+|---|---|---|---|
+| ids | uuid, or texts with `text_ids` | texts | texts |
+| times | timestamp in microseconds, in UTC | `datetime64[us, UTC]` | `Datetime`, in UTC |
+| enums | dictionary: the members, then unknown texts | `category` | `Categorical` |
+| numbers | double | `float64`, with NaN for null | `Float64` |
+| whole numbers | int32 | `int32[pyarrow]`, with `<NA>` for null | `Int32` |
+| booleans | bool | `bool[pyarrow]`, with `<NA>` for null | `Boolean` |
+
+Ids are texts in pandas and polars, because neither joins uuids with texts. Spark knows no uuid either: it reads
+`spark.createDataFrame(to_arrow(items, text_ids=True))`. Every frame has `__arrow_c_stream__`, so DuckDB, PyArrow and other
+libraries read it without a copy.
+
+A `VehicleFailure` has no rows. By default its error is raised; with `on_failure`, which is called with each failure, the
+frame has the rows of the other vehicles. Rows that could not be read are in no frame, and a frame does not hold the
+verdicts: look at `rejected` and `completeness` of the outcomes, or at `fleet.summary`.
+
+The extra `frames` installs pyarrow; install pandas or polars yourself. Import direction: `_frames` > `_batches` > `_columns`
+> `_schema`.
+"""
+
+from podero_async.frames._frames import arrow_batches, to_arrow, to_pandas, to_polars
+from podero_async.frames._schema import frame_schema
+
+__all__ = ["arrow_batches", "frame_schema", "to_arrow", "to_pandas", "to_polars"]
+
+for _name in __all__:
+    globals()[_name].__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

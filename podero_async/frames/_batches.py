@@ -1,0 +1,94 @@
+"""Sessions to record batches of a fixed number of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from podero_async.frames._columns import column, encode_enum, plain_columns
+from podero_async.frames._schema import ENUMS, SESSION_SCHEMA, VEHICLE_SCHEMA, frame_schema
+from podero_async.models import ChargingSession, VehicleRef
+
+__all__ = ["BatchBuilder"]
+
+_ROWS_PER_SLICE = 2000  # converted in 5 ms
+_MAX_TEXTS_KEPT = 1000
+
+
+class BatchBuilder:
+    """Gathers sessions, converts them slice by slice, and returns them as batches of one schema.
+
+    The dictionary of an enum begins with its members, and with the dictionary of the batch before, unless that has over
+    1,000 texts.
+
+    Args:
+        rows: The rows of a batch; the last batch may have fewer.
+        text_ids: Ids are texts instead of Arrow's uuid.
+    """
+
+    def __init__(self, rows: int, *, text_ids: bool = False) -> None:
+        self.schema = frame_schema(text_ids=text_ids)
+        self._rows = rows
+        self._session_fields = pa.schema([self.schema.field(name) for name in SESSION_SCHEMA.names])
+        self._vehicle_fields = pa.schema([self.schema.field(name) for name in VEHICLE_SCHEMA.names])
+        self._dictionaries = dict(ENUMS)
+        self._clear()
+
+    def _clear(self) -> None:
+        self.count = 0
+        """The rows of the batch that is being filled."""
+        self._pending: list[ChargingSession] = []
+        self._slices: list[list[pa.Array]] = []
+        self._vehicles: list[VehicleRef | None] = []
+        self._sizes: list[int] = []
+
+    def add(self, vehicle: VehicleRef | None, sessions: Sequence[ChargingSession]) -> Iterator[pa.RecordBatch | None]:
+        """Add sessions; yield each batch that is full, and None after a slice was converted, so that others may run."""
+        start = 0
+        while start < len(sessions):
+            size = min(self._rows - self.count, _ROWS_PER_SLICE - len(self._pending))
+            piece = sessions[start : start + size]
+            start += len(piece)
+            self._pending.extend(piece)
+            self.count += len(piece)
+            self._vehicles.append(vehicle)
+            self._sizes.append(len(piece))
+            if self.count == self._rows:
+                yield self.take()
+            elif len(self._pending) == _ROWS_PER_SLICE:
+                self._convert()
+                yield None
+
+    def take(self) -> pa.RecordBatch:
+        """Return the batch, which may be empty or not full, and begin the next one."""
+        if self._pending or not self._slices:
+            self._convert()
+        columns = [pa.concat_arrays(slices) for slices in zip(*self._slices, strict=True)]
+        for name in ENUMS:
+            index = SESSION_SCHEMA.get_field_index(name)
+            columns[index] = encode_enum(columns[index], self._dictionaries[name])
+            dictionary = columns[index].dictionary
+            self._dictionaries[name] = dictionary if len(dictionary) <= _MAX_TEXTS_KEPT else ENUMS[name]
+        batch = pa.RecordBatch.from_arrays([*self._vehicle_columns(), *columns], schema=self.schema)
+        self._clear()
+        return batch
+
+    def _convert(self) -> None:
+        try:
+            self._slices.append(plain_columns(self._pending, self._session_fields))
+        except ValueError:
+            for session in self._pending:
+                try:
+                    plain_columns([session], self._session_fields)
+                except ValueError as error:
+                    raise ValueError(f"session {session.id}: {error}") from error
+            raise
+        self._pending.clear()
+
+    def _vehicle_columns(self) -> list[pa.Array]:
+        indices = pa.array([index for index, size in enumerate(self._sizes) for _ in range(size)], pa.int32())
+        return [
+            column([getattr(vehicle, field.name, None) for vehicle in self._vehicles], field).take(indices)
+            for field in self._vehicle_fields
+        ]

@@ -1,0 +1,142 @@
+"""A user's sessions over all vehicles, and a vehicle's latest session."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from aiohttp import web
+
+from podero_async import (
+    AuthenticationError,
+    ClientCredentials,
+    Completeness,
+    CompletenessError,
+    DecodeError,
+    NotFoundError,
+    ServerError,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
+from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import USER, VEHICLE, client_of, page_body, serving, static_client, wire_row
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def _ago(days: float) -> str:
+    return (NOW - timedelta(days=days)).isoformat()
+
+
+async def test_a_users_sessions_are_those_of_all_vehicles() -> None:
+    """Each vehicle of the user has one outcome, in the order of the list of vehicles, with all its sessions, VERIFIED."""
+    async with PoderoSimulator(users=1, vehicles=5, sessions_per_vehicle=30) as simulator:
+        large = simulator.add_vehicle(simulator.vehicles[0].user_id, sessions=450)
+        async with client_of(simulator) as client:
+            user = large.user_id
+            outcomes = await client.user_sessions(user, simulator.first_day, simulator.last_day)
+            vehicles = await client.electric_vehicles(user)
+        assert [outcome.vehicle and outcome.vehicle.vehicle_id for outcome in outcomes] == [
+            each.id for each in vehicles
+        ]
+        for outcome in outcomes:
+            assert isinstance(outcome, VehicleSessions)
+            assert outcome.completeness is Completeness.VERIFIED
+            truth = {UUID(row["id"]) for row in simulator.truth(outcome.vehicle)}
+            assert {session.id for session in outcome.sessions} == truth
+            assert len(outcome.sessions) == len(truth)
+
+
+async def test_a_users_failing_vehicle_does_not_fail_the_others() -> None:
+    """One vehicle's error is a failure with its requests, and the other vehicles' sessions arrive."""
+    async with PoderoSimulator(users=1, vehicles=3, sessions_per_vehicle=5) as simulator:
+        broken = simulator.vehicles[1]
+        simulator.add_fault(Fault(kind="status", status=500, rate=1.0, vehicle=broken))
+        async with client_of(simulator) as client:
+            outcomes = await client.user_sessions(broken.user_id, simulator.first_day, simulator.last_day)
+    (failure,) = (outcome for outcome in outcomes if isinstance(outcome, VehicleFailure))
+    assert failure.vehicle == broken
+    assert isinstance(failure.error, ServerError)
+    assert failure.requests == failure.retries + 1 > 1
+    assert sum(isinstance(outcome, VehicleSessions) for outcome in outcomes) == 2
+
+
+async def test_a_users_shared_error_is_raised(simulator: PoderoSimulator) -> None:
+    """An unknown user is a `NotFoundError`, and refused credentials are an `AuthenticationError`, without any outcome."""
+    days = simulator.first_day, simulator.last_day
+    async with client_of(simulator) as client:
+        with pytest.raises(NotFoundError):
+            await client.user_sessions(UUID(int=1), *days)
+    credentials = ClientCredentials(simulator.client_id, "wrong")
+    async with client_of(simulator, credentials=credentials) as client:
+        with pytest.raises(AuthenticationError):
+            await client.user_sessions(simulator.vehicles[0].user_id, *days)
+
+
+async def test_a_user_without_vehicles_has_no_outcome(simulator: PoderoSimulator) -> None:
+    """The outcomes of a user without vehicles are an empty list."""
+    async with client_of(simulator) as client:
+        user = simulator.add_vehicle().user_id
+        simulator.remove_vehicle(next(each for each in simulator.vehicles if each.user_id == user))
+        assert await client.user_sessions(user, simulator.first_day, simulator.last_day) == []
+
+
+def _rows(*days: float) -> list[dict[str, Any]]:
+    return [
+        wire_row(number, plug_in_time=_ago(day), unplug_time=_ago(day - 0.01)) for number, day in enumerate(days, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("days", "latest", "requests"),
+    [
+        ((20, 3, 29), 2, 1),  # in any order of the list
+        ((0.001,), 1, 1),
+        ((200, 90), 2, 2),
+        ((400,), None, 2),
+        ((), None, 2),
+    ],
+)
+async def test_the_latest_session_is_the_last_one_plugged_in(
+    days: tuple[float, ...], latest: int | None, requests: int
+) -> None:
+    """The session with the latest plug-in comes back after one request if the last month has one, otherwise after two."""
+    vehicle = VehicleRef(user_id=USER, vehicle_id=VEHICLE)
+    async with PoderoSimulator(rows={vehicle: _rows(*days)}) as simulator, client_of(simulator) as client:
+        session = await client.latest_session(USER, VEHICLE)
+        assert (session and session.id.int) == latest
+        assert simulator.counts.requests["sessions"] == requests
+
+
+async def test_the_latest_session_of_few_days_takes_one_request() -> None:
+    """`days` is the number of UTC days that are looked at, today included."""
+    vehicle = VehicleRef(user_id=USER, vehicle_id=VEHICLE)
+    async with PoderoSimulator(rows={vehicle: _rows(7.0)}) as simulator, client_of(simulator) as client:
+        assert await client.latest_session(USER, VEHICLE, days=7) is None
+        assert await client.latest_session(USER, VEHICLE, days=8) is not None
+        assert simulator.counts.requests["sessions"] == 2
+        for days in (0, 3651, 7.0, True):
+            with pytest.raises(ValueError, match="days must be"):
+                await client.latest_session(USER, VEHICLE, days=days)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (page_body(*_rows(3.0), total=2), CompletenessError),
+        (page_body(*_rows(3.0), {**_rows(2.0)[0], "is_at_home": "yes"}), DecodeError),
+    ],
+    ids=["unproven", "unreadable"],
+)
+async def test_a_latest_session_that_may_not_be_the_latest_is_an_error(body: bytes, error: type[Exception]) -> None:
+    """If the list cannot be proven complete, or has an unreadable row, an error is raised instead of an older session."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async with serving(answer) as origin, static_client(origin) as client:
+        with pytest.raises(error):
+            await client.latest_session(USER, VEHICLE)
