@@ -1,9 +1,8 @@
 """Counts and records of the requests that the simulator received."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
+from typing import Self
 
 import attrs
 
@@ -50,7 +49,7 @@ class Counts:
         self.concurrent += 1
         self.peak_concurrent = max(self.peak_concurrent, self.concurrent)
 
-    def copy(self) -> Counts:
+    def copy(self) -> Self:
         """Return a copy, which no request changes any more."""
         return attrs.evolve(
             self, requests=self.requests.copy(), responses=self.responses.copy(), faults=self.faults.copy()
