@@ -18,6 +18,8 @@ import pytest
 from podero_async.testing import PoderoSimulator
 from tests._support.time_warp import LeapingLoop
 
+pytest_plugins = ["podero_async.testing.pytest"]
+
 FAKE_TOKEN = "token-1"
 """The token of the clients that `tests._support.clients` connects to fake servers."""
 
@@ -33,9 +35,11 @@ def pytest_asyncio_loop_factories(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let only the long forms draw new examples, and restore the handler of SIGINT, which a background job ignores."""
-    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    slow = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}  # no test bounds real time
+    hypothesis.settings.register_profile("fresh", **slow)
+    hypothesis.settings.register_profile("repeatable", derandomize=True, **slow)
     is_long_form = config.option.markexpr == "soak"
-    hypothesis.settings.load_profile("default" if is_long_form else "repeatable")
+    hypothesis.settings.load_profile("fresh" if is_long_form else "repeatable")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,5 +1,6 @@
 """Faults, and the script that decides which requests they affect; the server plays them."""
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Literal, get_args
@@ -7,6 +8,7 @@ from typing import Literal, get_args
 import attrs
 
 from podero_async.models import VehicleRef
+from podero_async.testing._arguments import AnyVehicle, seconds, vehicle_id_of, whole_number
 
 Endpoint = Literal["sessions", "current", "users", "user", "vehicles", "token"]
 FaultKind = Literal[
@@ -61,6 +63,13 @@ FAULT_KINDS: Mapping[str, FaultKindRules] = {
     "wrong_total": FaultKindRules(_SESSIONS, frozenset({"delta"}), shapes_response=True),
 }
 _OPTIONS = frozenset().union(*(rules.options for rules in FAULT_KINDS.values()))
+_BOUNDS: Mapping[str, tuple[int, int | None]] = {
+    "times": (1, None),
+    "status": (200, 599),
+    "after_bytes": (0, None),
+    "chunk_bytes": (1, None),
+    "limit": (1, None),
+}
 _CHOICES = {"page": ("first", "later"), "damage": ("missing", "wrong_type")}
 
 
@@ -68,6 +77,10 @@ def _numbers(value: int | Iterable[int] | None) -> frozenset[int] | None:
     if value is None:
         return None
     return frozenset({value} if isinstance(value, int) else value)
+
+
+def _vehicle(value: AnyVehicle | None) -> VehicleRef | uuid.UUID | None:
+    return value if value is None or isinstance(value, VehicleRef) else vehicle_id_of(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -89,8 +102,8 @@ class Fault:
     """Only requests to this endpoint; if None, to every endpoint that the kind can affect."""
     page: Literal["first", "later"] | None = None
     """Only pages at offset 0, or only the others."""
-    vehicle: VehicleRef | None = None
-    """Only requests about this vehicle."""
+    vehicle: VehicleRef | uuid.UUID | None = attrs.field(default=None, converter=_vehicle)
+    """Only requests about this vehicle: a `VehicleRef`, an `ElectricVehicle` or an id."""
     times: int | None = None
     """How often it happens at most."""
 
@@ -120,12 +133,20 @@ class Fault:
             raise ValueError(f"{self.kind} does not take {', '.join(foreign)}")
         if rules.required and getattr(self, rules.required) is None:
             raise ValueError(f"{self.kind} needs {rules.required}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         if self.rate is not None and self.nth is not None:
             raise ValueError("rate and nth exclude each other")
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise ValueError(f"rate is between 0 and 1, not {self.rate}")
         if self.nth is not None and min(self.nth, default=0) < 1:
             raise ValueError("nth is counted from 1")
+        if self.seconds is not None:
+            seconds("seconds", self.seconds)
+        for name, (low, high) in _BOUNDS.items():
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), low, high)
 
 
 @attrs.frozen(kw_only=True)
@@ -151,7 +172,7 @@ class ArmedFault:
         return (
             request.endpoint in FAULT_KINDS[fault.kind].endpoints
             and fault.endpoint in {None, request.endpoint}
-            and fault.vehicle in {None, request.vehicle}
+            and fault.vehicle in {None, request.vehicle, request.vehicle and request.vehicle.vehicle_id}
             and (fault.page is None or (fault.page == "first") == request.is_first_page)
         )
 
