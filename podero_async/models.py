@@ -117,9 +117,7 @@ class User:
     """A user of the organization, with the fields that a fleet needs. Personal fields are left out of the repr."""
 
     id: uuid.UUID
-    """The user's id."""
     organization_id: uuid.UUID | None = None
-    """The id of the user's organization."""
     role: str | None = None
     """`admin`, `staff`, `user` or `guest`."""
     num_electric_vehicles: int | None = None
@@ -152,7 +150,6 @@ class VehicleOwner:
     """The owner of a vehicle."""
 
     id: uuid.UUID | None = None
-    """The user's id."""
     external_id: str | None = attrs.field(default=None, repr=False)
     """The partner's own id for the user."""
 
@@ -162,7 +159,6 @@ class ElectricVehicle:
     """A user's vehicle, with the fields that a fleet needs."""
 
     id: uuid.UUID
-    """The vehicle's id."""
     device_model: DeviceModel | None = None
     """Manufacturer, model and year."""
     owner: VehicleOwner | None = None
@@ -193,16 +189,24 @@ def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
 
 @attrs.frozen(kw_only=True)
 class VehicleRef:
-    """The ids of a vehicle and its user. They may be passed as text.
+    """The ids of a vehicle and its user, which may be passed as text, and what a discovery knows of the vehicle.
+
+    Vehicles are equal if their ids are.
 
     Raises:
         ValueError: An id is not a uuid.
     """
 
     user_id: uuid.UUID = attrs.field(converter=_as_uuid)
-    """The id of the vehicle's user."""
     vehicle_id: uuid.UUID = attrs.field(converter=_as_uuid)
-    """The vehicle's id."""
+    external_user_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    """The partner's own id for the user. Like all fields below, it is None unless a discovery has found it."""
+    manufacturer: str | None = attrs.field(default=None, eq=False, repr=False)
+    model: str | None = attrs.field(default=None, eq=False, repr=False)
+    year: int | None = attrs.field(default=None, eq=False, repr=False)
+    price_zone: str | None = attrs.field(default=None, eq=False, repr=False)
+    lifecycle_state: str | None = attrs.field(default=None, eq=False, repr=False)
+    is_authenticated: bool | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -210,7 +214,6 @@ class VehicleSessions:
     """All sessions of one vehicle in a window of days, each once, with the verdict on their completeness."""
 
     vehicle: VehicleRef
-    """The vehicle that was read."""
     from_date: date
     """First day of the window, in UTC, inclusive."""
     to_date: date
@@ -236,7 +239,6 @@ class VehicleFailure:
     """The failure of one vehicle in a fleet fetch, or of one user, whose vehicles could not be listed."""
 
     user_id: uuid.UUID
-    """The user's id."""
     vehicle: VehicleRef | None
     """The vehicle; None if the user's vehicles could not be listed."""
     error: PoderoError

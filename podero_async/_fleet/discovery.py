@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from uuid import UUID
 
 import attrs
 
@@ -20,7 +19,7 @@ from podero_async._http.endpoints import Endpoints
 from podero_async._paging.overlap import refusal_of
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, PoderoError
-from podero_async.models import User, VehicleFailure, VehicleRef
+from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailure, VehicleOwner, VehicleRef
 
 __all__ = ["all_users", "all_vehicles", "discover", "vehicles_of"]
 
@@ -28,6 +27,7 @@ _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting w
 _OVERLAP = 5  # rows
 _MAX_GAPS = 10  # an unordered list has one after almost every page
 _MAX_PAGES_WITHOUT_NEW = 2  # in a row
+_NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
 
 _logger = logging.getLogger("podero_async")
 
@@ -130,11 +130,17 @@ def _may_be_limit(count: int) -> bool:
 
 
 async def discover(
-    endpoints: Endpoints, stats: RequestStats, *, ahead: int
+    endpoints: Endpoints, stats: RequestStats, *, ahead: int, takes: Callable[[User], bool] = lambda _: True
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of all users, in no particular order, and a failure for each user whose list failed.
 
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
+
+    Args:
+        endpoints: Send the requests.
+        stats: Counts them.
+        ahead: How many users' vehicles are requested at once.
+        takes: Is called with each user, and returns whether to list the user's vehicles.
 
     Raises:
         CompletenessError: The server counts more users than it lists; raised after the vehicles of all listed users.
@@ -146,14 +152,17 @@ async def discover(
         async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
             try:
                 async for user in users:
-                    if user.num_electric_vehicles != 0:
+                    if takes(user) and user.num_electric_vehicles != 0:
                         yield user
             except CompletenessError as error:
                 incomplete = error
 
+    async def vehicles_of_user(user: User) -> list[VehicleRef] | list[VehicleFailure]:
+        return await vehicles_of(endpoints, stats, user)
+
     async with (
         aclosing(owners()) as users,
-        aclosing(map_as_completed(lambda user: vehicles_of(endpoints, stats, user.id), users, ahead=ahead)) as lists,
+        aclosing(map_as_completed(vehicles_of_user, users, ahead=ahead)) as lists,
     ):
         async for vehicles in lists:
             for vehicle in vehicles:
@@ -162,21 +171,34 @@ async def discover(
         raise incomplete
 
 
-async def vehicles_of(
-    endpoints: Endpoints, stats: RequestStats, user_id: UUID
-) -> list[VehicleRef] | list[VehicleFailure]:
+async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> list[VehicleRef] | list[VehicleFailure]:
     """Return a user's vehicles, or the failure of their list; a failure that every call would share is raised."""
     own = RequestStats()
     try:
-        vehicles = await endpoints.electric_vehicles(user_id, own)
+        vehicles = await endpoints.electric_vehicles(user.id, own)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
-        return [failure_of(user_id, None, error, own)]
+        return [failure_of(user.id, None, error, own)]
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
-    return [VehicleRef(user_id=user_id, vehicle_id=vehicle.id) for vehicle in vehicles]
+    return [_ref_of(user, vehicle) for vehicle in vehicles]
+
+
+def _ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:
+    device, owner = vehicle.device_model or _NO_MODEL, vehicle.owner or _NO_OWNER
+    return VehicleRef(
+        user_id=user.id,
+        vehicle_id=vehicle.id,
+        external_user_id=user.external_user_id or (owner.external_id if owner.id == user.id else None),
+        manufacturer=device.manufacturer,
+        model=device.model,
+        year=device.year,
+        price_zone=vehicle.price_zone,
+        lifecycle_state=vehicle.lifecycle_state,
+        is_authenticated=vehicle.is_authenticated,
+    )
 
 
 async def all_vehicles(endpoints: Endpoints, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:
