@@ -21,7 +21,7 @@ from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, PoderoError
 from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailure, VehicleOwner, VehicleRef
 
-__all__ = ["all_users", "all_vehicles", "discover", "vehicles_of"]
+__all__ = ["all_users", "all_vehicles", "discover", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
 _OVERLAP = 5  # rows
@@ -183,10 +183,11 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
-    return [_ref_of(user, vehicle) for vehicle in vehicles]
+    return [ref_of(user, vehicle) for vehicle in vehicles]
 
 
-def _ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:
+def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:
+    """Return a vehicle's ids and details; the external id is the user's, or the one that the vehicle's owner has."""
     device, owner = vehicle.device_model or _NO_MODEL, vehicle.owner or _NO_OWNER
     return VehicleRef(
         user_id=user.id,

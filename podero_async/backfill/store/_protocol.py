@@ -211,6 +211,12 @@ class SupportsQuery(Protocol):
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         """Run a query and return its rows."""
 
+    def stream(self, sql: str, max_rows: int) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
+        """Run a query; yield the names of its columns with at most `max_rows` rows at a time, and with none at the end.
+
+        If the caller is cancelled, the query ends soon.
+        """
+
 
 @runtime_checkable
 class SupportsExport(Protocol):

@@ -69,7 +69,10 @@ class Options(shared.StoreOptions):
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("what to read").add_argument
     shared.add_days(add)
-    vehicles = "file of user_id,vehicle_id lines or JSON lines; - is stdin (default: all vehicles of the organization)"
+    vehicles = (
+        "file of user_id,vehicle_id lines, or the lines of `podero-async vehicles`; - is stdin"
+        " (default: all vehicles of the organization)"
+    )
     shared.completes_files(add("--vehicles", metavar="FILE", help=vehicles))
     failed = "only vehicles that failed before, or were not proven complete; the fleet is not listed"
     add("--only-failed", action="store_true", help=failed)

@@ -31,6 +31,7 @@ from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
 from podero_async.backfill.store.duckdb.snapshot import Snapshot
+from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
 from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = ["DuckDBBackend"]
@@ -214,6 +215,15 @@ class DuckDBBackend:
 
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         return await self.call(queries.read_rows, sql, values)
+
+    async def stream(self, sql: str, max_rows: int) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
+        stream = RowStream(sql, max_rows)
+        try:
+            while rows := await run_interruptible(self.call, NextRows(target=self._path, stream=stream)):
+                yield stream.columns, rows
+            yield stream.columns, []
+        finally:
+            await self.call(stream.close)
 
     async def export(self, target: str, kind: str, **options: Any) -> Exported:
         return await run_interruptible(self.call, Export(target=target, store=self._resolved, kind=kind, **options))
