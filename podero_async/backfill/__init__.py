@@ -89,15 +89,13 @@ and these views:
 
 All tables, views and columns have comments. Runs over given vehicles fill in what the caller knows (`VehicleRef`).
 
-The savings of a customer in October, in Vienna's time:
+The savings of each customer by month, in Vienna's time; a condition on both columns answers for one:
 
-    SELECT actual_savings_eur FROM monthly_savings_in('Europe/Vienna')
-    WHERE external_user_id = 'customer_12345' AND month = '2026-10-01';
+    SELECT external_user_id, month, actual_savings_eur FROM monthly_savings_in('Europe/Vienna') ORDER BY month;
 
-Who had a vehicle at some time:
+Who has each vehicle today, and since when; `since <= t AND (until IS NULL OR until > t)` answers for a time `t`:
 
-    SELECT user_id, external_user_id FROM ownership
-    WHERE vehicle_id = '...' AND since <= '2026-10-31' AND (until IS NULL OR until > '2026-10-31');
+    SELECT vehicle_id, user_id, external_user_id, since FROM ownership WHERE until IS NULL;
 
 The busiest hours of plug-in (UTC):
 

@@ -97,7 +97,7 @@ async def test_a_list_of_users_that_is_too_short_is_exit_code_1(
 
 
 async def test_the_current_session(call: Call, served: PoderoSimulator) -> None:
-    """The active session is printed as the API sends it, and `null` if there is none."""
+    """The active session is printed as the API sends it; without one, `null` is printed."""
     vehicle = served.vehicles[0]
     row = served.truth(vehicle)[0] | {"unplug_time": None, "session_outcome": "in_progress"}
     names = [f"--user={vehicle.user_id}", f"--vehicle={vehicle.vehicle_id}"]
@@ -108,7 +108,7 @@ async def test_the_current_session(call: Call, served: PoderoSimulator) -> None:
 
 
 async def test_the_current_session_on_a_terminal(on_terminal: Call, served: PoderoSimulator) -> None:
-    """A terminal gets the fields of the active session that are known, or one line if there is none."""
+    """A terminal gets the known fields of the active session; without one, it gets one line."""
     vehicle = served.vehicles[0]
     row = served.truth(vehicle)[0] | {"unplug_time": None, "session_outcome": "in_progress"}
     names = [f"--user={vehicle.user_id}", f"--vehicle={vehicle.vehicle_id}"]

@@ -71,7 +71,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
 
 
 async def _find_user(store: SessionStore, external_id: str | None) -> str:
-    """Return the id of the user who has an external id, or had it last."""
+    """Return the id of the user with an external id, or of the last one that had it."""
     found = await store.query(_USER_OF, [external_id])
     if not found:
         raise UsageError("no user of the store has this external id; pass --user")

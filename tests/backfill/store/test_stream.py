@@ -14,7 +14,7 @@ FOREVER = "SELECT sum(hash(a.range) % 7 + hash(b.range) % 5) FROM range(10000000
 
 
 async def test_rows_come_in_slices(path: Path) -> None:
-    """Each slice has the names of the columns and at most `max_rows` rows, the last one none; other queries run meanwhile."""
+    """Each slice has the names of the columns and at most `max_rows` rows, and other queries run meanwhile."""
     async with (
         SessionStore(path) as store,
         aclosing(store.stream("SELECT range AS n FROM range(10)", max_rows=4)) as rows,
@@ -42,7 +42,7 @@ async def test_a_stream_that_is_left_or_cancelled_ends_at_once(path: Path) -> No
 
 
 async def test_a_wrong_query_is_a_store_error(path: Path) -> None:
-    """The error comes from the first step of the iteration; times are in UTC whatever the machine's zone is."""
+    """The error comes from the first step of the iteration; times are in UTC in each time zone of the machine."""
     async with SessionStore(path) as store:
         async with aclosing(store.stream("SELEC")) as rows:
             with pytest.raises(StoreError, match="SELEC"):
