@@ -118,9 +118,7 @@ class User(JsonModel):
     """A user of the organization, with the fields that a fleet needs. Personal fields are left out of the repr."""
 
     id: uuid.UUID
-    """The user's id."""
     organization_id: uuid.UUID | None = None
-    """The id of the user's organization."""
     role: str | None = None
     """`admin`, `staff`, `user` or `guest`."""
     num_electric_vehicles: int | None = None
@@ -153,7 +151,6 @@ class VehicleOwner(JsonModel):
     """The owner of a vehicle."""
 
     id: uuid.UUID | None = None
-    """The user's id."""
     external_id: str | None = attrs.field(default=None, repr=False)
     """The partner's own id for the user."""
 
@@ -163,7 +160,6 @@ class ElectricVehicle(JsonModel):
     """A user's vehicle, with the fields that a fleet needs."""
 
     id: uuid.UUID
-    """The vehicle's id."""
     device_model: DeviceModel | None = None
     """Manufacturer, model and year."""
     owner: VehicleOwner | None = None
@@ -194,16 +190,24 @@ def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
 
 @attrs.frozen(kw_only=True)
 class VehicleRef(JsonModel):
-    """The ids of a vehicle and its user. They may be passed as text.
+    """The ids of a vehicle and its user, which may be passed as text, and what a discovery knows of the vehicle.
+
+    Vehicles are equal if their ids are.
 
     Raises:
         ValueError: An id is not a uuid.
     """
 
     user_id: uuid.UUID = attrs.field(converter=_as_uuid)
-    """The id of the vehicle's user."""
     vehicle_id: uuid.UUID = attrs.field(converter=_as_uuid)
-    """The vehicle's id."""
+    external_user_id: str | None = attrs.field(default=None, eq=False, repr=False)
+    """The partner's own id for the user. Like all fields below, it is None unless a discovery has found it."""
+    manufacturer: str | None = attrs.field(default=None, eq=False, repr=False)
+    model: str | None = attrs.field(default=None, eq=False, repr=False)
+    year: int | None = attrs.field(default=None, eq=False, repr=False)
+    price_zone: str | None = attrs.field(default=None, eq=False, repr=False)
+    lifecycle_state: str | None = attrs.field(default=None, eq=False, repr=False)
+    is_authenticated: bool | None = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -211,7 +215,6 @@ class VehicleSessions(JsonModel):
     """All sessions of one vehicle in a window of days, each once, with the verdict on their completeness."""
 
     vehicle: VehicleRef
-    """The vehicle that was read."""
     from_date: date
     """First day of the window, in UTC, inclusive."""
     to_date: date
@@ -237,7 +240,6 @@ class VehicleFailure:
     """The failure of one vehicle in a fleet fetch, or of one user, whose vehicles could not all be listed."""
 
     user_id: uuid.UUID
-    """The user's id."""
     vehicle: VehicleRef | None
     """The vehicle; None if the user's vehicles could not be listed, or one of them has no readable id."""
     error: PoderoError

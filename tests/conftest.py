@@ -35,9 +35,9 @@ def pytest_asyncio_loop_factories(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let only the long forms draw new examples, and restore the handler of SIGINT, which a background job ignores."""
-    slow = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}  # no test bounds real time
-    hypothesis.settings.register_profile("fresh", **slow)
-    hypothesis.settings.register_profile("repeatable", derandomize=True, **slow)
+    no_bounds = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+    hypothesis.settings.register_profile("fresh", no_bounds)
+    hypothesis.settings.register_profile("repeatable", no_bounds, derandomize=True)
     is_long_form = config.option.markexpr == "soak"
     hypothesis.settings.load_profile("fresh" if is_long_form else "repeatable")
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -49,7 +49,7 @@ async def test_nightly_queries(tmp_path: Path) -> None:
     path = str(tmp_path / "fleet.duckdb")
     await nightly.nightly(path)
     queries = re.findall(r"^    (SELECT .*?;)$", podero_async.backfill.__doc__ or "", re.DOTALL | re.MULTILINE)
-    assert len(queries) == 3
+    assert len(queries) == 4
     async with SessionStore(path, read_only=True) as store:
         for query in queries:
             assert await store.query(query)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from uuid import UUID
 
 import attrs
 
@@ -21,9 +20,9 @@ from podero_async._http.endpoints import Endpoints
 from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
-from podero_async.models import User, VehicleFailure, VehicleRef
+from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailure, VehicleOwner, VehicleRef
 
-__all__ = ["all_users", "all_vehicles", "discover", "vehicles_of"]
+__all__ = ["all_users", "all_vehicles", "discover", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
 _OVERLAP = 5  # rows
@@ -31,6 +30,7 @@ _MAX_GAPS = 10  # an unordered list has one after almost every page
 _MAX_PAGES_WITHOUT_NEW = 2  # in a row
 _ROUND_SIZES = (10, 25, 32)  # a server's page size is a multiple of one of them
 _UNAUTHORIZED = 401
+_NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
 
 _logger = logging.getLogger("podero_async")
 
@@ -154,11 +154,17 @@ class _Position:
 
 
 async def discover(
-    endpoints: Endpoints, stats: RequestStats, *, ahead: int
+    endpoints: Endpoints, stats: RequestStats, *, ahead: int, takes: Callable[[User], bool] = lambda _: True
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of all users, in no particular order, and a failure for each user whose list failed.
 
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
+
+    Args:
+        endpoints: Send the requests.
+        stats: Counts them.
+        ahead: How many users' vehicles are requested at once.
+        takes: Is called with each user, and returns whether to list the user's vehicles.
 
     Raises:
         PoderoError: The list of users is incomplete, or a later page of it failed; raised after the vehicles of all
@@ -171,16 +177,19 @@ async def discover(
         async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
             try:
                 async for user in users:
-                    if user.num_electric_vehicles != 0:
+                    if takes(user) and user.num_electric_vehicles != 0:
                         yield user
             except PoderoError as error:
                 if endpoints.is_fatal(error):
                     raise
                 incomplete = error
 
+    async def vehicles_of_user(user: User) -> list[VehicleRef | VehicleFailure]:
+        return await vehicles_of(endpoints, stats, user)
+
     async with (
         aclosing(owners()) as users,
-        aclosing(map_as_completed(lambda user: vehicles_of(endpoints, stats, user.id), users, ahead=ahead)) as lists,
+        aclosing(map_as_completed(vehicles_of_user, users, ahead=ahead)) as lists,
     ):
         async for vehicles in lists:
             for vehicle in vehicles:
@@ -189,18 +198,18 @@ async def discover(
         raise incomplete
 
 
-async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user_id: UUID) -> list[VehicleRef | VehicleFailure]:
+async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> list[VehicleRef | VehicleFailure]:
     """Return a user's vehicles, and a failure if their list failed or a vehicle has no readable id.
 
     A failure that every call would share is raised.
     """
     own = RequestStats()
     try:
-        vehicles = await endpoints.listed_vehicles(user_id, own)
+        vehicles = await endpoints.listed_vehicles(user.id, own)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
-        return [failure_of(user_id, None, error, own)]
+        return [failure_of(user.id, None, error, own)]
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
@@ -210,11 +219,27 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user_id: UUID) 
         if isinstance(vehicle, DecodeError):
             unreadable = unreadable or vehicle
         else:
-            found.append(VehicleRef(user_id=user_id, vehicle_id=vehicle.id))
+            found.append(ref_of(user, vehicle))
     if unreadable is not None:
-        unreadable.path = endpoints.vehicles_path(user_id)
-        found.append(failure_of(user_id, None, unreadable, own))
+        unreadable.path = endpoints.vehicles_path(user.id)
+        found.append(failure_of(user.id, None, unreadable, own))
     return found
+
+
+def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:
+    """Return a vehicle's ids and details; the external id is the user's, or the one that the vehicle's owner has."""
+    device, owner = vehicle.device_model or _NO_MODEL, vehicle.owner or _NO_OWNER
+    return VehicleRef(
+        user_id=user.id,
+        vehicle_id=vehicle.id,
+        external_user_id=user.external_user_id or (owner.external_id if owner.id == user.id else None),
+        manufacturer=device.manufacturer,
+        model=device.model,
+        year=device.year,
+        price_zone=vehicle.price_zone,
+        lifecycle_state=vehicle.lifecycle_state,
+        is_authenticated=vehicle.is_authenticated,
+    )
 
 
 async def all_vehicles(endpoints: Endpoints, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:

@@ -19,7 +19,7 @@ from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
 from podero_async._validation import Id
-from podero_async.models import ChargingSession, VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.models import ChargingSession, User, VehicleFailure, VehicleRef, VehicleSessions
 
 __all__ = ["UserCalls"]
 
@@ -46,7 +46,7 @@ class UserCalls:
         user = arguments.uuid("user_id", user_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         vehicles: dict[VehicleRef, None] = {}
-        for found in await vehicles_of(self._endpoints, RequestStats(), user):
+        for found in await vehicles_of(self._endpoints, RequestStats(), User(id=user)):
             if isinstance(found, VehicleFailure):
                 raise found.error
             vehicles[found] = None

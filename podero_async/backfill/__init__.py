@@ -32,8 +32,8 @@ organization's users and their vehicles. `plan_backfill` returns the plan withou
 API is down, the call commits the received sessions and raises `ApiDownError`. If too many vehicles fail, or too many
 vehicles or sessions seem to vanish (`Bounds`), the run is not clean, and `report.alarms` says why.
 
-**Shards.** `Shard(2, 5)` is a stable fifth of the vehicles, for a process and a store of its own. A vehicle's id alone
-determines its shard.
+**Shards.** `Shard(2, 5)` is a stable fifth of the users, with their vehicles, for a process and a store of its own. A user's
+id alone determines the shard, so each process lists the vehicles of its own users only.
 
 **Kills.** Each batch of vehicles is one transaction: a killed process leaves a batch stored completely or not at all, with
 its receipts. No session is lost or stored twice. At most the outcomes of the last second and the requests in flight are
@@ -56,7 +56,13 @@ the user.
   return the session, and a second one has not confirmed that yet) and `withdrawn_at` (confirmed; NULL otherwise).
 - `coverage`: the days that were read, as spans: `user_id`, `vehicle_id`, `include_hidden`, `from_date`, `to_date`,
   `is_settled` and `read_at`.
-- `vehicles`: `user_id`, `vehicle_id`, `first_seen_at`, `last_seen_at` and `gone_since` (NULL while the vehicle is listed).
+- `users`: one row for each user: `user_id`, `external_user_id` (the partner's own id; see `keep_external_ids`), `role`,
+  `num_electric_vehicles`, `first_seen_at`, `last_seen_at` and `gone_since` (NULL while the user is listed). Names, e-mail
+  addresses and addresses are never stored.
+- `vehicles`: one row for each vehicle and user: `user_id`, `vehicle_id`, `manufacturer`, `model`, `year`, `price_zone`,
+  `lifecycle_state`, `is_authenticated`, `first_seen_at`, `last_seen_at` and `gone_since`.
+- `ownership`: who had which vehicle when, and under which external id: `vehicle_id`, `user_id`, `external_user_id`,
+  `since` and `until` (NULL if it is so today).
 - `receipts`: one row for each read of a window, for 400 days: `run_id`, `user_id`, `vehicle_id`, `from_date`, `to_date`,
   `include_hidden`, `completeness` (the verdict), `total` (the server's count), `count` (stored rows), `digest` (of ids and
   contents), `requests` and `fetched_at`.
@@ -73,10 +79,23 @@ the user.
 - `meta`: `key` and `value`: the schema version, the store's id, the organization and origin that own the store, and the
   newest `changed_at` at the time a user was forgotten.
 
-Sessions and energy by month (UTC):
+and these views:
 
-    SELECT strftime(plug_in_time AT TIME ZONE 'UTC', '%Y-%m') AS month, count(*) AS sessions, sum(energy_charged_kwh) AS kwh
-    FROM sessions WHERE withdrawn_at IS NULL GROUP BY month ORDER BY month;
+- `live_sessions`: the sessions without the withdrawn ones, with `external_user_id`, `manufacturer` and `model`.
+- `monthly_savings`: `sessions`, `energy_charged_kwh`, `actual_cost_eur`, `expected_savings_eur`, `actual_savings_eur` and
+  `sessions_without_savings` for each user (`user_id`, `external_user_id`) and `month` in UTC. The table function
+  `monthly_savings_in('Europe/Vienna')` has the months of another time zone.
+- `vehicle_coverage`: `settled_days`, `provisional_days` and `missing_days` of each vehicle between its first and last day.
+
+All tables, views and columns have comments. Runs over given vehicles fill in what the caller knows (`VehicleRef`).
+
+The savings of each customer by month, in Vienna's time; a condition on both columns answers for one:
+
+    SELECT external_user_id, month, actual_savings_eur FROM monthly_savings_in('Europe/Vienna') ORDER BY month;
+
+Who has each vehicle today, and since when; `since <= t AND (until IS NULL OR until > t)` answers for a time `t`:
+
+    SELECT vehicle_id, user_id, external_user_id, since FROM ownership WHERE until IS NULL;
 
 The busiest hours of plug-in (UTC):
 

@@ -45,6 +45,7 @@ async def backfill(
     fresh_for: timedelta = DEFAULT_FRESH_FOR,
     only_failed: bool = False,
     shard: Shard | None = None,
+    keep_external_ids: bool = True,
     bounds: Bounds = DEFAULT_BOUNDS,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
@@ -75,7 +76,8 @@ async def backfill(
         fresh_for: How long a provisional day is not read again.
         only_failed: Whether to read only vehicles whose last read failed or was not proven complete, and the vehicles of
             users whose list failed. The fleet is not discovered.
-        shard: Restricts the run to one shard of the vehicles.
+        shard: Restricts the run to the vehicles of one shard of the users.
+        keep_external_ids: Whether the store keeps the partner's own ids of users. If not, those that it has are removed.
         bounds: Shares of vehicles and sessions beyond which the run ends with an alarm.
         stop: If this event is set, the run commits the received outcomes, cancels the other reads and ends.
         progress: Is updated during the run.
@@ -101,7 +103,7 @@ async def backfill(
     )
     progress = progress or Progress()
     progress.watch(limiter_of(client))
-    planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed)
+    planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed, keep_external_ids)
     window = Window(from_date, to_date, include_hidden)
     return await _Backfill(planner, window, now).run_until_done(vehicles, stop or asyncio.Event())
 
@@ -219,6 +221,8 @@ class _Backfill:
         planner, progress, run = self.planner, self.planner.progress, self.run
         backend, days = planner.store.backend, DayCounts()
         if run is not None:
+            if not planner.is_of_fleet:
+                await backend.record_read(run.run_id, self.now(), keep_external_ids=planner.keep_external_ids)
             failures = await backend.count_failures(run.run_id, self.now())
             progress.alarms += failed_alarms(failures, planner.bounds)
             progress.alarms += clock_alarm(self.now(), server_time(planner.client))

@@ -26,7 +26,7 @@ from podero_async._http.retry_after import http_date
 from podero_async.backfill._coverage import final_day, settle_to
 from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.errors import PoderoError
-from podero_async.models import VehicleFailure, VehicleRef
+from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = [
     "ItemReader",
@@ -59,16 +59,18 @@ def is_down(client: PoderoClient) -> bool:
     return client._transport.is_down  # noqa: SLF001
 
 
-def discover_fleet(client: PoderoClient, stats: RequestStats) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
-    """Yield the vehicles of the organization, and a failure for each user with a failed vehicle list."""
-    return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling)  # noqa: SLF001
+def discover_fleet(
+    client: PoderoClient, stats: RequestStats, takes: Callable[[User], bool]
+) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+    """Yield the vehicles of the users that `takes` accepts, and a failure for each user with a failed vehicle list."""
+    return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling, takes=takes)  # noqa: SLF001
 
 
 async def list_vehicles_of(
     client: PoderoClient, user_id: UUID, stats: RequestStats
 ) -> list[VehicleRef | VehicleFailure]:
     """Return a user's vehicles, and a failure if their list failed or a vehicle has no readable id."""
-    return await vehicles_of(client._bulk_endpoints, stats, user_id)  # noqa: SLF001
+    return await vehicles_of(client._bulk_endpoints, stats, User(id=user_id))  # noqa: SLF001
 
 
 def server_time(client: PoderoClient) -> datetime | None:

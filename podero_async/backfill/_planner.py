@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 import attrs
 
@@ -17,9 +18,9 @@ from podero_async.backfill._report import BackfillPlan, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Bounds, Limits, Run, RunSettings, StoreOwner
 from podero_async.backfill.errors import ForeignStoreError
-from podero_async.backfill.store import SessionStore
+from podero_async.backfill.store import SessionStore, StoreBackend
 from podero_async.errors import CompletenessError
-from podero_async.models import VehicleFailure, VehicleRef
+from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = [
     "DEFAULT_BOUNDS",
@@ -130,24 +131,31 @@ class Planner:
     bounds: Bounds
     limits: Limits
     only_failed: bool = False
+    keep_external_ids: bool = True
+    is_of_fleet: bool = attrs.field(default=True, init=False)
+    """Whether the vehicles are those of a discovery."""
 
     async def plan_run(self, vehicles: Vehicles) -> Run:
         """Store the record of a new run, and plan its work items."""
         incomplete = await self.list_vehicles(vehicles)
         backend, progress = self.store.backend, self.progress
-        is_of_fleet = vehicles is None and not self.only_failed
-        if is_of_fleet:
+        self.is_of_fleet = vehicles is None and not self.only_failed
+        if self.is_of_fleet:
             found = await backend.record_fleet(
-                self.shard, self.settings.started, self.bounds.max_vanished, is_complete=incomplete is None
+                self.shard,
+                self.settings.started,
+                self.bounds.max_vanished,
+                is_complete=incomplete is None,
+                keep_external_ids=self.keep_external_ids,
             )
             progress.vanished = found.vanished
             progress.alarms += vanished_alarm(found, self.bounds)
         if incomplete is not None:
             progress.alarms.append(f"some users may be missing, and their vehicles with them: {incomplete}")
-        scope = "the fleet" if is_of_fleet else "failed vehicles" if self.only_failed else "a list of vehicles"
+        scope = "the fleet" if self.is_of_fleet else "failed vehicles" if self.only_failed else "a list of vehicles"
         if self.shard is not None:
             scope += f", shard {self.shard}"
-        run = await backend.start_run(self.settings, scope, is_of_fleet=is_of_fleet)
+        run = await backend.start_run(self.settings, scope, is_of_fleet=self.is_of_fleet)
         progress.vehicles, progress.tasks, progress.skipped = run.vehicles, run.work_items, run.skipped
         return run
 
@@ -183,39 +191,63 @@ class Planner:
         """Fill the roster with all vehicles that are found; return the error if the list of users is incomplete."""
         self.progress.phase = "discovering"
         incomplete: CompletenessError | None = None
+        users: list[User] = []
+        forgotten = await self.store.backend.forgotten_users()
+
+        def takes(user: User) -> bool:
+            is_taken = self._is_in_shard(user.id) and user.id not in forgotten
+            if is_taken:
+                users.append(user)
+            return is_taken
 
         async def found() -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
             nonlocal incomplete
             try:
-                async with aclosing(discover_fleet(self.client, self.progress)) as vehicles:
+                async with aclosing(discover_fleet(self.client, self.progress, takes)) as vehicles:
                     async for vehicle in vehicles:
                         yield vehicle
             except CompletenessError as error:
                 incomplete = error
 
-        await self._fill_roster(found())
+        await self._fill_roster(found(), users)
         return incomplete
 
-    async def _fill_roster(self, found: AsyncGenerator[VehicleRef | VehicleFailure, None]) -> None:
+    def _is_in_shard(self, user_id: UUID) -> bool:
+        return self.shard is None or self.shard.holds(user_id)
+
+    async def _fill_roster(
+        self, found: AsyncGenerator[VehicleRef | VehicleFailure, None], users: list[User] | None = None
+    ) -> None:
+        """Add vehicles, failures and the users of a discovery, which appends them to `users`, to the roster."""
         backend = self.store.backend
         await backend.clear_roster()
         forgotten = await backend.forgotten_users()
+        users = [] if users is None else users
         vehicles: list[VehicleRef] = []
         failures: list[VehicleFailure] = []
         async with aclosing(found):
             async for each in found:
-                if each.user_id in forgotten:
+                if each.user_id in forgotten or not self._is_in_shard(each.user_id):
                     continue
                 if isinstance(each, VehicleFailure):
                     failures.append(each)
                     self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage_sign(each.error))
-                elif self.shard is None or self.shard.holds(each.vehicle_id):
+                else:
                     vehicles.append(each)
                     self.progress.vehicles += 1
-                if len(vehicles) + len(failures) >= self.limits.roster_slice:
-                    await backend.add_to_roster(vehicles, failures)
-                    vehicles, failures = [], []
-        await backend.add_to_roster(vehicles, failures)
+                if len(users) + len(vehicles) + len(failures) >= self.limits.roster_slice:
+                    await _add(backend, users, vehicles, failures)
+        await _add(backend, users, vehicles, failures)
+
+
+async def _add(
+    backend: StoreBackend, users: list[User], vehicles: list[VehicleRef], failures: list[VehicleFailure]
+) -> None:
+    """Add users, vehicles and failures to the roster, and empty the lists."""
+    added = users.copy(), vehicles.copy(), failures.copy()
+    for each in (users, vehicles, failures):
+        each.clear()
+    await backend.add_to_roster(*added)
 
 
 async def _as_stream(

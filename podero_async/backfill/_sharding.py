@@ -1,4 +1,4 @@
-"""Shards: stable fractions of a fleet, each for a store of its own."""
+"""Shards: stable fractions of an organization's users, each for a store of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ["Shard"]
 
 @attrs.frozen
 class Shard:
-    """Shard `index` of `count`, counted from 1. The id of a vehicle alone determines its shard."""
+    """Shard `index` of `count`, counted from 1. The id of a user alone determines the shard of the user's vehicles.
+
+    So a run over a shard lists only the vehicles of its own users.
+    """
 
     index: int
     count: int
@@ -37,7 +40,7 @@ class Shard:
             raise ValueError(f"a shard is written I/N, as in 2/5, not {text!r}")
         return cls(int(index), int(count))
 
-    def holds(self, vehicle_id: UUID) -> bool:
-        """Return whether a vehicle belongs to the shard; the result is the same on every machine and in every release."""
-        digest = blake2b(vehicle_id.bytes, digest_size=8).digest()
+    def holds(self, user_id: UUID) -> bool:
+        """Return whether a user belongs to the shard; the result is the same on every machine and in every release."""
+        digest = blake2b(user_id.bytes, digest_size=8).digest()
         return int.from_bytes(digest) % self.count == self.index - 1

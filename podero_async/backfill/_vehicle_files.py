@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from typing import Any
 from uuid import UUID
 
 from podero_async.models import VehicleRef
@@ -11,11 +12,21 @@ from podero_async.models import VehicleRef
 __all__ = ["read_vehicle_refs"]
 
 _NAMES = ("user_id", "vehicle_id")
+_DETAILS = {
+    "external_user_id": str,
+    "manufacturer": str,
+    "model": str,
+    "year": int,
+    "price_zone": str,
+    "lifecycle_state": str,
+    "is_authenticated": bool,
+}
 
 
 def read_vehicle_refs(lines: Iterable[str]) -> Iterator[VehicleRef]:
     """Yield the vehicles of lines: CSV (`user_id,vehicle_id`) or one JSON object a line.
 
+    JSON lines may have the other fields of `VehicleRef`, too, as those of `podero-async vehicles` do.
     CSV may begin with a header: the two names, in any case and in either order. Blank lines, and lines that begin with
     `#`, are skipped. Each line is read when its vehicle is needed.
 
@@ -57,13 +68,14 @@ def _from_json(text: str) -> VehicleRef:
         raise ValueError("not a JSON object") from None
     if not isinstance(row, dict) or any(not isinstance(row.get(name), str) for name in _NAMES):
         raise ValueError("expected an object with a user_id and a vehicle_id")
-    return _ref(row["user_id"], row["vehicle_id"])
+    details = {name: row[name] for name, kind in _DETAILS.items() if type(row.get(name)) is kind}
+    return _ref(row["user_id"], row["vehicle_id"], **details)
 
 
-def _ref(user_id: str, vehicle_id: str) -> VehicleRef:
+def _ref(user_id: str, vehicle_id: str, **details: Any) -> VehicleRef:
     for name, value in zip(_NAMES, (user_id, vehicle_id), strict=True):
         try:
             UUID(value)
         except ValueError:
             raise ValueError(f"{name} must be a uuid") from None
-    return VehicleRef(user_id=user_id, vehicle_id=vehicle_id)
+    return VehicleRef(user_id=user_id, vehicle_id=vehicle_id, **details)

@@ -19,6 +19,7 @@ from podero_async.cli._runtime import say
 from podero_async.cli._signals import Interrupted
 
 __all__ = [
+    "AddArgument",
     "StoreOptions",
     "add_days",
     "add_include_hidden",

@@ -23,6 +23,8 @@ from tests._support.clients import page_body
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 31)
 START = datetime(2026, 2, 2, tzinfo=UTC)
 ONE_DAY = timedelta(days=1)
+KNOWN = "(user_id, vehicle_id, first_seen_at, last_seen_at, gone_since)"
+"""The columns of `vehicles` that are never NULL, and `gone_since`."""
 
 
 @attrs.frozen

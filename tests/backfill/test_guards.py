@@ -51,7 +51,7 @@ def test_a_vehicle_that_comes_back_is_not_gone() -> None:
         create_tables(con)
         for night, (roster, gone, vanished) in enumerate(listed):
             vehicles.clear_roster(con)
-            vehicles.add_to_roster(con, roster, [])
+            vehicles.add_to_roster(con, [], roster, [])
             found = vehicles.record_fleet(con, None, utc(2026, 1, 1 + night), 0.5, is_complete=True)
             assert found.vanished == vanished
             rows = con.execute("SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NOT NULL").fetchall()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import shutil
 import signal
 from functools import partial
@@ -71,6 +72,20 @@ async def test_lists_that_change_at_each_page(call: Call) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert re.search(r"[1-9]\d* sessions inserted, [1-9]\d* removed", ended.out)
     assert _CLEAN in ended.out
+
+
+async def test_the_store_may_be_kept(call: Call, tmp_path: Path) -> None:
+    """With `--keep`, the store stays in the directory, and each of the printed commands runs; it is never replaced."""
+    folder = tmp_path / "a b" / "kept"
+    ended = await call("demo", "--vehicles=3", f"--keep={folder}", **_demo_with())
+    assert (ended.code, ended.err) == (0, "")
+    commands = [shlex.split(line) for line in ended.out.splitlines() if line.startswith("  podero-async")]
+    assert [command[1] for command in commands] == ["status", "sql", "sql", "export"]
+    for _, *argv in commands[:-1]:
+        assert (await call(*argv)).code == 0
+    assert "customer_1" in (await call(*commands[1][1:])).out
+    again = await call("demo", "--vehicles=3", f"--keep={folder}", **_demo_with())
+    assert (again.code, again.complaint) == (2, f"a store is in the way of the demo's: {folder / 'demo.duckdb'}")
 
 
 def test_the_seed_decides_the_fleet() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
@@ -51,6 +52,9 @@ from tests._support.echo_server import PLACES, RESPONSES, echo_server, echoing, 
 from tests.conftest import LogWatch
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 28)
+_KEPT_FORMS = (EXTERNAL_ID, EXTERNAL_ID.encode().decode("latin-1"), EXTERNAL_ID[:8])
+KEPT_ID = re.compile("|".join(map(re.escape, _KEPT_FORMS)))
+"""The only personal field that a store keeps: in its tables, in the file's bytes, and in the statistics of a column."""
 QUICK = RetryPolicy(max_attempts=2, backoff_initial=0.001, backoff_max=0.002)
 
 # --- every call, with every faulty response ---------------------------------------------------------------------------
@@ -302,9 +306,10 @@ def contents_of(folder: Path) -> Iterator[str]:
                     yield str(con.execute(f"SELECT * FROM {table}").fetchall())
 
 
+@pytest.mark.parametrize("keeps_external_ids", [True, False])
 @pytest.mark.parametrize("place", [None, "users", "vehicles", "first page", "later page"])
-async def test_a_backfill_exposes_no_canary(place: str | None, tmp_path: Path) -> None:
-    """The report, the progress and the store of a backfill hold no canary, whether it succeeds or fails."""
+async def test_a_backfill_exposes_no_canary(place: str | None, keeps_external_ids: bool, tmp_path: Path) -> None:
+    """Whether a backfill succeeds or fails, its report, progress and store hold no canary, but external ids if it keeps them."""
     for response in ("422 that echoes", "invalid JSON"):
         path = tmp_path / f"{response}.duckdb"
         progress = Progress()
@@ -314,14 +319,19 @@ async def test_a_backfill_exposes_no_canary(place: str | None, tmp_path: Path) -
             SessionStore(path) as store,
         ):
             try:
-                report = await backfill(client, store, FIRST, LAST, progress=progress)
+                report = await backfill(
+                    client, store, FIRST, LAST, keep_external_ids=keeps_external_ids, progress=progress
+                )
                 assert_no_canary(report, attrs.asdict(report))
             except PoderoError as error:
                 assert_no_canary(*exposed_by(error))
             assert_no_canary(progress, progress.failures)
         if place is None:
             break
-    assert_no_canary(*contents_of(tmp_path))
+    contents = list(contents_of(tmp_path))
+    has_external_ids = place != "users" and keeps_external_ids
+    assert any(KEPT_ID.search(each) for each in contents) == has_external_ids
+    assert_no_canary(*(KEPT_ID.sub("", each) for each in contents) if keeps_external_ids else contents)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +370,7 @@ async def test_commands_expose_no_canary(
             assert_no_canary(captured.out, captured.err)
             assert "Traceback" not in captured.err
             assert place or code == 0, (command, captured)
-    assert_no_canary(*contents_of(tmp_path))
+    assert_no_canary(*(KEPT_ID.sub("", each) for each in contents_of(tmp_path)))
 
 
 # --- the check of every test's log ------------------------------------------------------------------------------------

@@ -240,7 +240,7 @@ class Year:
                 outcome = await self._visit(shop, weather.CLEAR, "", timedelta(), bounds)
                 assert number < _CALM_NIGHTS - 1 or outcome == "clean", f"a calm night's run is {outcome}"
         for shop in self.shops:
-            pairs = {pair for pair in world.listed_pairs if shop.shard is None or shop.shard.holds(pair.vehicle_id)}
+            pairs = {pair for pair in world.listed_pairs if shop.shard is None or shop.shard.holds(pair.user_id)}
             shop.checker.check_converged(shop.checker.before, pairs, world.now.date())
             async with SessionStore(shop.path) as store:
                 await shop.checker.check_days(store, self.habit.first, world.now)

@@ -20,7 +20,7 @@ from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
-from podero_async.models import VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.models import User, VehicleFailure, VehicleRef, VehicleSessions
 
 __all__ = [
     "BatchBuilder",
@@ -84,8 +84,10 @@ class StoreBackend(Protocol):
     async def clear_roster(self) -> None:
         """Empty the roster: the vehicles of the next run. A roster is not persistent."""
 
-    async def add_to_roster(self, vehicles: list[VehicleRef], failures: list[VehicleFailure]) -> None:
-        """Add vehicles; if a user's vehicle list failed, add the user's known vehicles."""
+    async def add_to_roster(
+        self, users: list[User], vehicles: list[VehicleRef], failures: list[VehicleFailure]
+    ) -> None:
+        """Add users and vehicles; if a user's vehicle list failed, add the user's known vehicles."""
 
     async def failed(self) -> list[tuple[UUID, UUID | None]]:
         """Return the pairs of user and vehicle of failures, in order; for a failed vehicle list, the vehicle is None."""
@@ -94,16 +96,26 @@ class StoreBackend(Protocol):
         """Return the plan of a run over the roster. Nothing is stored."""
 
     async def record_fleet(
-        self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
+        self,
+        shard: Shard | None,
+        now: datetime,
+        max_vanished: float,
+        *,
+        is_complete: bool,
+        keep_external_ids: bool,
     ) -> Vanished:
-        """Record the listed vehicles and, unless they are too many, those that have gone.
+        """Record the listed users and vehicles and, unless they are too many, those that have gone.
 
         Args:
             shard: The shard of the roster.
             now: The time of the discovery.
             max_vanished: The largest share of known vehicles that is recorded as gone.
             is_complete: Whether all users were listed; if not, no vehicle counts as gone.
+            keep_external_ids: Whether to store the partner's own ids of users. If not, those that are stored are removed.
         """
+
+    async def record_read(self, run_id: int, now: datetime, *, keep_external_ids: bool) -> None:
+        """Record the vehicles that a run over given vehicles has read, and their users, with what the caller knows."""
 
     async def start_run(self, settings: RunSettings, scope: str, *, is_of_fleet: bool) -> Run:
         """Store the record of a run over the roster, and plan its work items.
@@ -198,6 +210,12 @@ class SupportsQuery(Protocol):
 
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         """Run a query and return its rows."""
+
+    def stream(self, sql: str, max_rows: int) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
+        """Run a query; yield the names of its columns with at most `max_rows` rows at a time, and with none at the end.
+
+        If the caller is cancelled, the query ends soon.
+        """
 
 
 @runtime_checkable

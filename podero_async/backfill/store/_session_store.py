@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
@@ -151,6 +151,22 @@ class SessionStore:
         if not isinstance(backend, SupportsQuery):
             raise StoreError("this kind of store has no SQL queries", self.path)
         return await backend.query(sql, values)
+
+    def stream(
+        self, sql: str, *, max_rows: int = 1_000
+    ) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
+        """Run one SQL query; yield the names of its columns with at most `max_rows` rows at a time, and with none at the end.
+
+        Unlike `query`, it takes little memory, and the query ends soon if the caller is cancelled. Close the stream with
+        `contextlib.aclosing`.
+
+        Raises:
+            StoreError: The query is invalid.
+        """
+        backend = self.backend
+        if not isinstance(backend, SupportsQuery):
+            raise StoreError("this kind of store has no SQL queries", self.path)
+        return backend.stream(sql, max_rows)
 
     async def export(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+import math
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import attrs
 
@@ -13,19 +14,22 @@ from podero_async.backfill import ApiDownError
 from podero_async.cli._output.text import in_utc
 from podero_async.models import ChargingSession
 
-__all__ = ["print_error", "print_json", "session_row"]
+__all__ = ["json_value", "print_error", "print_json", "session_row"]
 
 _NAMES = tuple(field.name for field in attrs.fields(ChargingSession))
 
 
 def session_row(session: ChargingSession) -> dict[str, Any]:
     """Return a session as the API sends it: the same names, formats and order."""
-    return {name: _json_value(getattr(session, name)) for name in _NAMES}
+    return {name: json_value(getattr(session, name)) for name in _NAMES}
 
 
 def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
     """Print a report as one JSON object on one line."""
-    fields = attrs.asdict(report, value_serializer=lambda _, __, value: _json_value(value))
+    # What a discovery knows of a vehicle is not part of a report.
+    fields = attrs.asdict(
+        report, filter=lambda field, _: bool(field.eq), value_serializer=lambda _, __, value: json_value(value)
+    )
     print(json.dumps(fields | more))
 
 
@@ -38,9 +42,26 @@ def print_error(error: BaseException, message: str, exit_code: int) -> None:
         print(json.dumps(described))
 
 
-def _json_value(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return in_utc(value).isoformat().replace("+00:00", "Z")
-    if isinstance(value, date):
-        return value.isoformat()
-    return str(value) if isinstance(value, UUID) else value
+def json_value(value: Any) -> Any:
+    """Return a value as JSON has it: times in UTC, ids as text, and numbers that JSON does not have as null."""
+    plain = value
+    match value:
+        case None | bool() | int() | str():
+            pass
+        case float():
+            plain = value if math.isfinite(value) else None
+        case Decimal():
+            plain = int(value) if value == value.to_integral_value() else float(value)
+        case datetime():
+            plain = in_utc(value).isoformat().replace("+00:00", "Z")
+        case date() | time():
+            plain = value.isoformat()
+        case bytes():
+            plain = value.hex()
+        case dict():
+            plain = {str(name): json_value(each) for name, each in value.items()}
+        case list() | tuple() if not hasattr(value, "_fields"):  # an interval is a named tuple
+            plain = [json_value(each) for each in value]
+        case _ if not attrs.has(type(value)):
+            plain = str(value)
+    return plain

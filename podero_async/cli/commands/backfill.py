@@ -55,6 +55,7 @@ class Options(shared.StoreOptions):
     settle_days: int
     fresh_for: timedelta
     shard: Shard | None
+    external_ids: bool
     max_vanished: float
     max_withdrawn: float
     max_failed: float
@@ -68,7 +69,10 @@ class Options(shared.StoreOptions):
 def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("what to read").add_argument
     shared.add_days(add)
-    vehicles = "file of user_id,vehicle_id lines or JSON lines; - is stdin (default: all vehicles of the organization)"
+    vehicles = (
+        "file of user_id,vehicle_id lines, or the lines of `podero-async vehicles`; - is stdin"
+        " (default: all vehicles of the organization)"
+    )
     shared.completes_files(add("--vehicles", metavar="FILE", help=vehicles))
     failed = "only vehicles that failed before, or were not proven complete; the fleet is not listed"
     add("--only-failed", action="store_true", help=failed)
@@ -77,8 +81,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--settle-days", type=shared.whole_number(0, 36_500), default=30, metavar="N", help=settle)
     fresh = "do not re-read a day that was read less than HOURS ago (default: 12)"
     add("--fresh-for", type=shared.hours, default=timedelta(hours=12), metavar="HOURS", help=fresh)
-    shard = "read only shard I of N, such as 2/5; a vehicle is always in the same shard"
+    shard = "read only shard I of N of the users, such as 2/5; a user is always in the same shard"
     add("--shard", type=shared.shard, metavar="I/N", help=shard)
+    external_ids = "do not store the partner's own ids of users, and remove those that are stored"
+    add("--no-external-ids", action="store_false", dest="external_ids", help=external_ids)
     add = parser.add_argument_group(
         "checks, as shares from 0 to 1; beyond them, the run ends with exit code 1"
     ).add_argument
@@ -172,6 +178,7 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         settle_days=options.settle_days,
                         fresh_for=options.fresh_for,
                         shard=options.shard,
+                        keep_external_ids=options.external_ids,
                         bounds=Bounds(
                             max_vanished=options.max_vanished,
                             max_withdrawn=options.max_withdrawn,

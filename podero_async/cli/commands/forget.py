@@ -10,11 +10,12 @@ from uuid import UUID
 import attrs
 
 from podero_async._concurrency import run_until
-from podero_async.backfill import StoreError
+from podero_async.backfill import SessionStore, StoreError
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
-from podero_async.cli._runtime import Exit, say
+from podero_async.cli._runtime import Exit, UsageError, say
+from podero_async.cli._selection import add_user
 
 __all__ = ["COMMAND"]
 
@@ -26,10 +27,18 @@ the store keeps a hash of the id. A signal ends it and leaves the store as it
 was. Exports and snapshots that were made before still have the user.
 """
 
+_USER_OF = """
+SELECT user_id FROM (
+    SELECT external_user_id, user_id, last_seen_at AS seen_at, true AS is_current FROM users
+    UNION ALL SELECT external_user_id, user_id, coalesce(until, since), false FROM ownership
+) WHERE external_user_id = ? ORDER BY is_current DESC, seen_at DESC LIMIT 1
+"""
+
 
 @attrs.frozen(kw_only=True)
 class Options(shared.StoreOptions):
-    user: UUID
+    user: UUID | None
+    external_id: str | None
     json: bool
 
 
@@ -39,8 +48,7 @@ class _Erased:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add = parser.add_argument_group("what to erase").add_argument
-    add("--user", type=shared.uuid, required=True, metavar="UUID", help="the user")
+    add_user(parser.add_argument_group("what to erase"), "the user")
     shared.add_store(parser)
     shared.add_json(parser.add_argument_group("output").add_argument)
 
@@ -50,7 +58,8 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     with invocation.signals.gracefully() as stop:
         _check_exists(options.store)  # it would be created
         async with shared.opened(options, stop.event) as store:
-            erasing = asyncio.create_task(store.forget(options.user))
+            user = options.user or await _find_user(store, options.external_id)
+            erasing = asyncio.create_task(store.forget(user))
             if not await run_until(stop.event, erasing):
                 say("interrupted; nothing was erased")
                 return stop.exit
@@ -59,6 +68,14 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     else:
         print(f"{erasing.result():,} sessions erased; later runs leave the user out")
     return Exit.DONE
+
+
+async def _find_user(store: SessionStore, external_id: str | None) -> str:
+    """Return the id of the user with an external id, or of the last one that had it."""
+    found = await store.query(_USER_OF, [external_id])
+    if not found:
+        raise UsageError("no user of the store has this external id; pass --user")
+    return str(found[0]["user_id"])
 
 
 def _check_exists(path: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -17,14 +16,17 @@ from podero_async import ChargingSession, CompletenessError, PoderoClient, Rejec
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import session_row
+from podero_async.cli._output.rows import is_table
 from podero_async.cli._output.text import in_utc
 from podero_async.cli._runtime import Exit, UsageError, in_one_line, say
+from podero_async.cli._selection import UserOptions, add_user, add_vehicle, vehicle_of
 
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
 Print the completed charging sessions of a vehicle.
 
+The user is given by --user, or by your own id for the user, --external-id.
 Prints a table on a terminal, otherwise one JSON object per line. The exit code
 is 1 if a row could not be read, or if the list could not be verified as
 complete.
@@ -34,9 +36,8 @@ _HOUR = timedelta(hours=1)
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    user: UUID
-    vehicle: UUID
+class Options(UserOptions):
+    vehicle: UUID | None
     from_date: date
     to_date: date
     include_hidden: bool
@@ -44,11 +45,11 @@ class Options:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add = parser.add_argument_group("what to read").add_argument
-    add("--user", type=shared.uuid, required=True, metavar="UUID", help="owner of the vehicle")
-    add("--vehicle", type=shared.uuid, required=True, metavar="UUID", help="the vehicle")
-    shared.add_days(add)
-    shared.add_include_hidden(add)
+    group = parser.add_argument_group("what to read")
+    add_user(group, "owner of the vehicle")
+    add_vehicle(group.add_argument)
+    shared.add_days(group.add_argument)
+    shared.add_include_hidden(group.add_argument)
     add = parser.add_argument_group("output").add_argument
     add("--json", action="store_true", help="print one JSON object per line, also on a terminal")
 
@@ -63,16 +64,17 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         reasons.append(f"row {item.index} cannot be read: {item.reason} - at {item.path}")
 
     async with PoderoClient.from_env(retry=invocation.retry or _RETRY) as client:
+        vehicle = await vehicle_of(options, options.vehicle, client)
         stream = client.sessions(
-            options.user,
-            options.vehicle,
+            vehicle.user_id,
+            vehicle.vehicle_id,
             options.from_date,
             options.to_date,
             include_hidden=options.include_hidden,
             on_rejected=note_rejected,
         )
         async with aclosing(stream):
-            print_all = _print_lines if options.json or not sys.stdout.isatty() else _print_table
+            print_all = _print_table if is_table(json=options.json) else _print_lines
             await print_all(_until_unproven(stream, reasons))
     for reason in reasons:
         say(reason)

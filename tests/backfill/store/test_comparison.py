@@ -13,7 +13,7 @@ from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb import comparison
 from podero_async.backfill.store.duckdb.columns import Batch
 from tests._support.clients import wire_row
-from tests._support.written_store import FIRST, LAST, ONE_DAY, START, Read, WrittenStore
+from tests._support.written_store import FIRST, KNOWN, LAST, ONE_DAY, START, Read, WrittenStore
 
 _Found = dict[str, list[int]]
 
@@ -115,14 +115,14 @@ def test_rows_of_a_vehicle_that_two_users_list_are_those_of_both(store: WrittenS
     assert _found(store, *reads) == {}
     assert _found(store, Read(1, [], user=1)) == {}, "the row is the other user's"
     assert _found(store, Read(1, [], user=2)) == {"surplus": [1]}
-    store.con.execute("INSERT INTO vehicles VALUES (?, ?, now(), now(), now())", [UUID(int=2), UUID(int=1)])
+    store.con.execute(f"INSERT INTO vehicles {KNOWN} VALUES (?, ?, now(), now(), now())", [UUID(int=2), UUID(int=1)])
     assert _found(store, Read(1, [_row(1)], user=1)) == {"changed": [1]}
 
 
 def test_a_sample_draws_vehicles(store: WrittenStore) -> None:
     """A sample has all days of as many vehicles; the ones that have gone are counted, not drawn."""
     store.write(*[Read(number, [], days=days) for number in range(1, 6) for days in ((FIRST, FIRST), (LAST, LAST))])
-    store.con.execute("INSERT INTO vehicles VALUES (?, ?, now(), now(), now())", [UUID(int=1), UUID(int=5)])
+    store.con.execute(f"INSERT INTO vehicles {KNOWN} VALUES (?, ?, now(), now(), now())", [UUID(int=1), UUID(int=5)])
     assert comparison.draw(store.con, None, include_provisional=True) == (4, 1)
     assert comparison.draw(store.con, 2, include_provisional=True) == (2, 0)
     assert [(item.window.from_date, item.window.to_date) for item in _draw(store, 2)] == [(FIRST, LAST)] * 2

@@ -55,15 +55,27 @@ async def test_no_byte_of_a_forgotten_user_remains(
         sim.clear_faults()
         before = await held_by(store)
     assert _found(path, mine) == len(mine)
+    assert b"customer_1" in path.read_bytes()
     async with SessionStore(path) as store:
         erased = await store.forget(str(user))
         after = await held_by(store)
         assert erased == len(before) - len(after) > 0
         assert {key: row for key, row in before.items() if UUID(key[0]) not in mine} == after
-        for table in ("sessions", "coverage", "vehicles", "receipts", "failures", "rejected_items"):
+        for table in (
+            "sessions",
+            "coverage",
+            "users",
+            "vehicles",
+            "ownership",
+            "receipts",
+            "failures",
+            "rejected_items",
+            "live_sessions",
+        ):
             assert await store.query(f"SELECT 1 FROM {table} WHERE user_id = ?", [user]) == []
         assert _found(path, mine) == 0
     assert _found(path, mine) == 0
+    assert b"customer_1" not in path.read_bytes()
     assert _found(path, others) == len(others)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 

@@ -30,6 +30,7 @@ from tests._support.fake_clock import Machine, run_machine
 from tests._support.follower import Follower
 from tests._support.kill_process import Breaking
 from tests._support.store_model import Listed, Outcome, Record, StoreModel
+from tests._support.written_store import KNOWN
 
 FIRST = date(2026, 6, 1)
 DAYS = 4
@@ -416,7 +417,8 @@ def _fill_roster(con: duckdb.DuckDBPyConnection, roster: set[VehicleRef], known:
     con.execute("DELETE FROM vehicles")
     for pair in PAIRS:
         gone_since = None if pair in known else datetime(2026, 6, 1, tzinfo=UTC)
-        con.execute("INSERT INTO vehicles VALUES (?, ?, now(), now(), ?)", [pair.user_id, pair.vehicle_id, gone_since])
+        values = [pair.user_id, pair.vehicle_id, gone_since]
+        con.execute(f"INSERT INTO vehicles {KNOWN} VALUES (?, ?, now(), now(), ?)", values)
     con.execute("CREATE OR REPLACE TEMP TABLE roster (user_id UUID, vehicle_id UUID)")
     for pair in roster:
         con.execute("INSERT INTO roster VALUES (?, ?)", [pair.user_id, pair.vehicle_id])

@@ -34,7 +34,19 @@ from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
 from tests._support.kill_process import Breaking, Operation, replaced
 from tests.backfill.conftest import Clock
 
-TABLES = "sessions", "receipts", "failures", "rejected_items", "coverage", "runs", "vehicles", "meta", "forgotten"
+TABLES = (
+    "sessions",
+    "receipts",
+    "failures",
+    "rejected_items",
+    "coverage",
+    "runs",
+    "users",
+    "vehicles",
+    "ownership",
+    "meta",
+    "forgotten",
+)
 BATCH_TABLES = TABLES[:5]
 
 State = dict[str, list[tuple[Any, ...]]]

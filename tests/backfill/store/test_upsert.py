@@ -18,7 +18,7 @@ from podero_async.backfill.store.duckdb.connection import close_store, open_stor
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, owner_of
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.clients import wire_row
-from tests._support.written_store import FIRST, LAST, ONE_DAY, START, Read, WrittenStore
+from tests._support.written_store import FIRST, KNOWN, LAST, ONE_DAY, START, Read, WrittenStore
 
 _TICK = timedelta(microseconds=1)
 
@@ -87,7 +87,7 @@ def test_a_run_over_some_vehicles_keeps_the_users_of_others(store: WrittenStore,
     """If a run does not read the row's user, but the last discovery has listed this user's vehicle, the row keeps the user."""
     store.roster((2, 1))
     gone_since = START if has_gone else None
-    store.con.execute("INSERT INTO vehicles VALUES (?, ?, now(), now(), ?)", [_uuid(1), _uuid(1), gone_since])
+    store.con.execute(f"INSERT INTO vehicles {KNOWN} VALUES (?, ?, now(), now(), ?)", [_uuid(1), _uuid(1), gone_since])
     store.write(Read(1, [wire_row(1), wire_row(2)], user=1))
     assert store.write(Read(1, [wire_row(1)], user=2)) == (Written(changed=1) if has_gone else Written(unchanged=1))
     assert store.numbers("absent_at IS NOT NULL") == [2] * has_gone

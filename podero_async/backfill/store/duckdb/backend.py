@@ -31,7 +31,8 @@ from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
 from podero_async.backfill.store.duckdb.snapshot import Snapshot
-from podero_async.models import VehicleFailure, VehicleRef
+from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
+from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = ["DuckDBBackend"]
 
@@ -106,16 +107,26 @@ class DuckDBBackend:
     async def clear_roster(self) -> None:
         await self.call(vehicles.clear_roster)
 
-    async def add_to_roster(self, found: list[VehicleRef], failures: list[VehicleFailure]) -> None:
-        await self.call(vehicles.add_to_roster, found, failures)
+    async def add_to_roster(self, users: list[User], found: list[VehicleRef], failures: list[VehicleFailure]) -> None:
+        await self.call(vehicles.add_to_roster, users, found, failures)
 
     async def is_in_roster(self, vehicle: VehicleRef) -> bool:
         return await self.call(vehicles.is_in_roster, vehicle)
 
     async def record_fleet(
-        self, shard: Shard | None, now: datetime, max_vanished: float, *, is_complete: bool
+        self,
+        shard: Shard | None,
+        now: datetime,
+        max_vanished: float,
+        *,
+        is_complete: bool,
+        keep_external_ids: bool,
     ) -> Vanished:
-        return await self.call(vehicles.record_fleet, shard, now, max_vanished, is_complete=is_complete)
+        options = {"is_complete": is_complete, "keep_external_ids": keep_external_ids}
+        return await self.call(vehicles.record_fleet, shard, now, max_vanished, **options)
+
+    async def record_read(self, run_id: int, now: datetime, *, keep_external_ids: bool) -> None:
+        await self.call(vehicles.record_read, run_id, now, keep_external_ids=keep_external_ids)
 
     async def failed(self) -> list[tuple[UUID, UUID | None]]:
         return await self.call(vehicles.failed)
@@ -204,6 +215,15 @@ class DuckDBBackend:
 
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
         return await self.call(queries.read_rows, sql, values)
+
+    async def stream(self, sql: str, max_rows: int) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
+        stream = RowStream(sql, max_rows)
+        try:
+            while rows := await run_interruptible(self.call, NextRows(target=self._path, stream=stream)):
+                yield stream.columns, rows
+            yield stream.columns, []
+        finally:
+            await self.call(stream.close)
 
     async def export(self, target: str, kind: str, **options: Any) -> Exported:
         return await run_interruptible(self.call, Export(target=target, store=self._resolved, kind=kind, **options))

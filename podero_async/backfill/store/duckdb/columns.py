@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from operator import attrgetter
 from typing import Any
@@ -23,12 +23,10 @@ from podero_async.models import (
     Completeness,
     RejectedItem,
     SessionOutcome,
-    VehicleFailure,
-    VehicleRef,
     VehicleSessions,
 )
 
-__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "encoded", "unlisted_table", "vehicles_table"]
+__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "encoded"]
 
 ROWS_PER_SLICE = 128
 _DIGEST_DIGITS = 32
@@ -56,7 +54,6 @@ _READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("digest", pa.string()), ("requests",
 _UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
 _REJECTED = pa.schema([_TASK, ("day", pa.date32()), ("session_id", _UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", _MOMENT)])
-_UNLISTED = pa.schema([("user_id", _UUID), *_ERROR])
 
 _fields_of: Callable[[ChargingSession], tuple[Any, ...]] = attrgetter(*SESSION_COLUMNS)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
@@ -193,17 +190,6 @@ def encoded(rows: Sequence[ChargingSession]) -> bytes:
         return encode_json(rows)
     except ValueError:  # a text that is not Unicode
         return ascii(rows).encode()
-
-
-def unlisted_table(failures: Iterable[VehicleFailure]) -> pa.Table:
-    """Return a table of users with a failed vehicle list."""
-    rows = [(each.user_id, type(each.error).__name__, _clean(str(each.error))) for each in failures]
-    return _table(rows, _UNLISTED)
-
-
-def vehicles_table(vehicles: Iterable[VehicleRef]) -> pa.Table:
-    """Return a table of vehicles."""
-    return _table([(vehicle.user_id, vehicle.vehicle_id) for vehicle in vehicles], pa.schema(_VEHICLE))
 
 
 def _record_batch(rows: Sequence[tuple[int, ChargingSession]]) -> pa.RecordBatch:

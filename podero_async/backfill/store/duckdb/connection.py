@@ -17,6 +17,7 @@ import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.backfill.errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
+from podero_async.backfill.store.duckdb.comments import add_comments
 from podero_async.backfill.store.duckdb.files import check_name, is_database, logs_of, remove_spilled, unfinished
 from podero_async.backfill.store.duckdb.migrations import migrate
 from podero_async.backfill.store.duckdb.schema import check_version, create_tables
@@ -142,6 +143,8 @@ def _create(resolved: Path, path: str, options: _Options) -> None:
     with unfinished(resolved) as made:
         with duckdb.connect(str(made), config=options) as con:
             create_tables(con)
+            with transaction(con):
+                add_comments(con)
             con.execute("CHECKPOINT")  # closing would not report a full disk
         with suppress(FileExistsError):  # another process has created the store
             os.link(made, resolved)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -55,11 +56,17 @@ class Interruptible(ABC, Generic[T]):
 
     def execute(self, con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, which a cancellation interrupts."""
+        with self.interrupted(con):
+            return con.execute(sql, list(values)).fetchall()
+
+    @contextmanager
+    def interrupted(self, con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Let a cancellation interrupt the statements of the block."""
         try:
             with self._lock:
                 self.check()
                 self._running = con
-            return con.execute(sql, list(values)).fetchall()
+            yield
         finally:
             with self._lock:  # an interrupt must not reach a later query of another caller
                 self._running = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import duckdb
 
 from podero_async.backfill.errors import StoreError
+from podero_async.backfill.store.duckdb.comments import add_comments
 from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION, add_store_id, create_data_tables
 
 __all__ = ["migrate"]
@@ -97,6 +98,7 @@ def _store_coverage(con: duckdb.DuckDBPyConnection) -> None:
        may be listed under an old day later. The next run reads each vehicle's stored days once more.
     2. Runs become records; their work items go.
     3. A session without a change gets the time at which it was first seen as `changed_at`.
+    4. Users and vehicles are unknown until the next discovery.
     """
     for name in _OLD_TABLES:
         con.execute(f"ALTER TABLE {name} RENAME TO old_{name}")
@@ -110,6 +112,7 @@ def _store_coverage(con: duckdb.DuckDBPyConnection) -> None:
     for name in (*_OLD_TABLES, "tasks"):
         con.execute(f"DROP TABLE {'tasks' if name == 'tasks' else f'old_{name}'}")
     add_store_id(con)
+    add_comments(con)
 
 
 _STEPS = [_add_withdrawn_at, _keep, _store_coverage]

@@ -18,7 +18,7 @@ from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill.store._status import Coverage, RunStatus, StoreStatus
 from podero_async.backfill.store.duckdb.schema import check_version, owner_of
 
-__all__ = ["count_window", "read_rows", "read_runs", "read_status"]
+__all__ = ["count_window", "python_values", "read_rows", "read_runs", "read_status", "relation_of"]
 
 _MAX_LISTED = 100
 _ALL = 2**62
@@ -26,17 +26,29 @@ _ALL = 2**62
 
 def read_rows(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | None = None) -> list[dict[str, Any]]:
     """Run a query and return its rows."""
-    found = con.sql(sql, params=list(values or ()))
+    table = relation_of(con, sql, values).to_arrow_table()
+    columns = python_values(table)
+    return [dict(zip(table.column_names, row, strict=True)) for row in columns]
+
+
+def relation_of(
+    con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | None = None
+) -> duckdb.DuckDBPyRelation:
+    """Return the result of a query, which is not computed yet."""
+    found: duckdb.DuckDBPyRelation | None = con.sql(sql, params=list(values or ()))
     if found is None:
         raise duckdb.InvalidInputException("no query: the statement returns no rows")
-    table = found.to_arrow_table()
+    return found
+
+
+def python_values(table: pa.Table | pa.RecordBatch) -> list[tuple[Any, ...]]:
+    """Return the rows of a table, which may have several columns of the same name."""
     # Arrow would look for UTC in a time zone database, which Windows and minimal containers do not have.
-    fields = [field.with_type(_at_offset(field.type)) for field in table.schema]
     try:
-        rows: list[dict[str, Any]] = table.cast(pa.schema(fields)).to_pylist()
+        columns = [column.cast(_at_offset(column.type)).to_pylist() for column in table.columns]
     except (OverflowError, ValueError) as error:  # a year after 9999, for example
         raise duckdb.ConversionException(f"a value of the query has no counterpart in Python: {error}") from error
-    return rows
+    return list(zip(*columns, strict=True))
 
 
 def _at_offset(kind: pa.DataType) -> pa.DataType:

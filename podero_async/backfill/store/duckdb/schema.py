@@ -10,6 +10,7 @@ import duckdb
 
 from podero_async.backfill._values import StoreOwner
 from podero_async.backfill.errors import NotAStoreError, StoreTooNewError
+from podero_async.backfill.store.duckdb.views import VIEWS
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -78,12 +79,34 @@ CREATE TABLE coverage (
     is_settled BOOLEAN NOT NULL,
     read_at TIMESTAMPTZ NOT NULL
 );
-CREATE TABLE vehicles (
+CREATE TABLE users (
     user_id UUID NOT NULL,
-    vehicle_id UUID NOT NULL,
+    external_user_id VARCHAR,
+    "role" VARCHAR,
+    num_electric_vehicles INTEGER,
     first_seen_at TIMESTAMPTZ NOT NULL,
     last_seen_at TIMESTAMPTZ NOT NULL,
     gone_since TIMESTAMPTZ
+);
+CREATE TABLE vehicles (
+    user_id UUID NOT NULL,
+    vehicle_id UUID NOT NULL,
+    manufacturer VARCHAR,
+    model VARCHAR,
+    "year" INTEGER,
+    price_zone VARCHAR,
+    lifecycle_state VARCHAR,
+    is_authenticated BOOLEAN,
+    first_seen_at TIMESTAMPTZ NOT NULL,
+    last_seen_at TIMESTAMPTZ NOT NULL,
+    gone_since TIMESTAMPTZ
+);
+CREATE TABLE ownership (
+    vehicle_id UUID NOT NULL,
+    user_id UUID NOT NULL,
+    external_user_id VARCHAR,
+    since TIMESTAMPTZ NOT NULL,
+    until TIMESTAMPTZ
 );
 CREATE TABLE receipts (
     run_id INTEGER NOT NULL,
@@ -160,8 +183,9 @@ def create_tables(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def create_data_tables(con: duckdb.DuckDBPyConnection) -> None:
-    """Create all tables but `meta`."""
+    """Create the views, and all tables but `meta`."""
     con.execute(_TABLES)
+    con.execute(VIEWS)
 
 
 def add_store_id(con: duckdb.DuckDBPyConnection) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import shutil
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,8 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.progress import is_terminal, show_progress
 from podero_async.cli._output.report import list_failures
 from podero_async.cli._output.text import Pair, print_pairs
-from podero_async.cli._runtime import Exit, say
+from podero_async.cli._runtime import Exit, UsageError, say
+from podero_async.cli._signals import Signals
 from podero_async.cli.commands.demo.fleet import ListChanges, StopHalfway, TruthCheck, demo_simulator
 from podero_async.cli.commands.demo.summary import summary_of
 from podero_async.testing import Fault, PoderoSimulator
@@ -37,7 +39,7 @@ Backfill a simulated fleet under faults, and check every session.
 The server fails, stalls and revokes tokens, and sessions are inserted and
 removed during the backfill, which stops half-way and is then resumed. The
 exit code is 1 if a session is lost, doubled or altered, or if vehicles failed.
-Needs no credentials and no network, and leaves no file.
+Needs no credentials and no network, and leaves no file without --keep.
 """
 FAULTS = (
     # At each request the first match wins, so the rare faults come first.
@@ -51,6 +53,7 @@ FAULTS = (
 CHANGE_RATE = 0.1
 """Probability that a session is inserted or removed before a page is served."""
 _MAX_FAILURES_LISTED = 5
+_NAME = "demo.duckdb"
 _MAX_LINE_EVERY_S = 1.0
 _ShowProgress = Callable[[Progress], AbstractAsyncContextManager[None]]
 
@@ -59,6 +62,7 @@ _ShowProgress = Callable[[Progress], AbstractAsyncContextManager[None]]
 class Options:
     vehicles: int
     seed: int
+    keep: Path | None
     plain: bool
 
 
@@ -69,6 +73,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     seed = "seed of the fleet, the faults and the changes (default: %(default)s)"
     add("--seed", type=int, default=0, metavar="N", help=seed)
     add = parser.add_argument_group("output").add_argument
+    keep = "leave the store in this directory, and print commands to try on it"
+    shared.completes_files(add("--keep", type=Path, metavar="DIR", help=keep))
     add("--plain", action="store_true", help="print lines instead of a live bar, also on a terminal")
 
 
@@ -82,16 +88,41 @@ async def run(
     show = partial(
         show_progress, stream=sys.stdout, is_live=is_live, line_every_s=min(invocation.line_every_s, _MAX_LINE_EVERY_S)
     )
-    with invocation.signals.gracefully() as stop, TemporaryDirectory(prefix="podero-async-") as folder:
-        stop.on_forced_end.append(partial(shutil.rmtree, folder, ignore_errors=True))
-        async with SessionStore(Path(folder) / "demo.duckdb") as store:
+    with invocation.signals.gracefully() as stop, _path_of(options.keep, stop) as path:
+        async with SessionStore(path) as store:
             simulator = demo_simulator(options.vehicles, options.seed, faults)
             changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)
             demonstrating = asyncio.create_task(_demonstrate(simulator, changes, store, show))
-            if await run_until(stop.event, demonstrating):
-                return demonstrating.result()
+            is_through = await run_until(stop.event, demonstrating)
+        if options.keep:
+            print("\n".join(_suggestions(path)))
+    if is_through:
+        return demonstrating.result()
     say("interrupted")
     return stop.exit
+
+
+@contextmanager
+def _path_of(folder: Path | None, stop: Signals) -> Iterator[Path]:
+    """Yield the path of the store: in the given directory, or in one that is removed at the end."""
+    if folder is None:
+        with TemporaryDirectory(prefix="podero-async-") as temporary:
+            stop.on_forced_end.append(partial(shutil.rmtree, temporary, ignore_errors=True))
+            yield Path(temporary) / _NAME
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _NAME
+    if path.exists():
+        raise UsageError(f"a store is in the way of the demo's: {path}")
+    yield path
+
+
+def _suggestions(path: Path) -> Iterator[str]:
+    quoted = shlex.quote(str(path))
+    yield f"The store is kept. Try:\n  podero-async status --store {quoted}"
+    for query in ("FROM monthly_savings ORDER BY actual_savings_eur DESC LIMIT 10", "DESCRIBE live_sessions"):
+        yield f'  podero-async sql --store {quoted} "{query}"'
+    yield f"  podero-async export --store {quoted} --output sessions.parquet"
 
 
 async def _demonstrate(
