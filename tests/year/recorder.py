@@ -117,6 +117,8 @@ class Recorder:
     """The vehicles of which a proven read of the current run did not return a known session."""
     verdicts: Counter[str] = attrs.field(factory=Counter)
     on_commit: Callable[[], Awaitable[None]] | None = None
+    _ids: dict[UUID, set[str]] = attrs.field(factory=lambda: defaultdict(set))
+    """The sessions that were ever shown for a vehicle."""
     _pages: dict[Pair, list[tuple[PageRequest, Shown]]] = attrs.field(factory=lambda: defaultdict(list))
     _count: int = 0
     _batches: int = 0
@@ -189,6 +191,7 @@ class Recorder:
                 self._prove(read)
 
     def _show(self, session_id: str, read: Read, content: Content) -> None:
+        self._ids[read.pair.vehicle_id].add(session_id)
         known = self.known.get(session_id)
         if known is None:
             self.known[session_id] = Known([(read.pair, content)], self._batches, self.run, {read.pair.user_id})
@@ -207,7 +210,8 @@ class Recorder:
                 days[day] = read
         if None in read.rejected:
             return
-        for session_id, known in self.known.items():
+        for session_id in self._ids[read.pair.vehicle_id]:
+            known = self.known[session_id]
             # If another read of the same transaction returned it, the two have no order.
             if (
                 known.batch != self._batches

@@ -10,7 +10,7 @@ from math import ceil
 import attrs
 
 from podero_async import VehicleRef
-from tests.year.invariants import Snapshot
+from tests.year.invariants import Days, Snapshot
 from tests.year.recorder import Recorder
 from tests.year.world import DAY
 
@@ -58,9 +58,9 @@ def most_requests(
         for first, last in _needs(call, before, pair):
             most["windows"] += 1
             most["current sessions"] += _asks_current(call, before, pair, first, last)
-    vehicles = recorder.doubted | {row.vehicle_id for row in before.rows if row.absent_at is not None}
+    vehicles = recorder.doubted | {row.vehicle_id for row in before.rows.values() if row.absent_at is not None}
     doubted = {pair for pair in pairs if pair.vehicle_id in vehicles}
-    owners = {(row.user_id, row.vehicle_id) for row in before.rows if row.vehicle_id in vehicles}
+    owners = {(row.user_id, row.vehicle_id) for row in before.rows.values() if row.vehicle_id in vehicles}
     most["confirming reads"] = len(doubted) + len(owners)
     for read in recorder.reads:
         if len(read.sessions) >= _FULL_PAGE:
@@ -68,15 +68,13 @@ def most_requests(
     return most
 
 
-def _state(call: Call, before: Snapshot, pair: VehicleRef, day: date) -> str:
-    flags = (True,) if call.include_hidden else (True, False)
-    keys = [(pair, flag, day) for flag in flags if (pair, flag, day) in before.is_settled]
-    if any(before.is_settled[key] for key in keys):
+def _state(call: Call, known: list[Days], day: date) -> str:
+    spans = [days[day] for days in known if day in days]
+    if any(span.is_settled for span in spans):
         return "settled"
-    ages = [call.started - before.read_at[key] for key in keys]
-    if any(timedelta() <= age <= call.fresh_for for age in ages):
+    if any(timedelta() <= call.started - span.read_at <= call.fresh_for for span in spans):
         return "fresh"
-    return "stale" if keys else "missing"
+    return "stale" if spans else "missing"
 
 
 def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, date]]:
@@ -84,9 +82,11 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, d
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
     for first, last in before.failed.get(pair, ()):
         days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
-    days |= {day for each, _, day in before.is_settled if each == pair and day <= call.last}
-    needed = {day for day in days if _state(call, before, pair, day) in {"stale", "missing"}}
-    for row in before.rows:
+    for each in before.days_of(pair, include_hidden=False):
+        days |= {day for day in each if day <= call.last}
+    known = before.days_of(pair, include_hidden=call.include_hidden)
+    needed = {day for day in days if _state(call, known, day) in {"stale", "missing"}}
+    for row in before.rows.values():
         if row.absent_at is not None and row.vehicle_id == pair.vehicle_id:
             needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}
     spans: list[tuple[date, date]] = []
@@ -101,7 +101,8 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, d
 def _asks_current(call: Call, before: Snapshot, pair: VehicleRef, first: date, last: date) -> bool:
     """Return whether a read of a span may ask for the current session: a week of days, or once a week."""
     days = [first + number * DAY for number in range((last - first).days + 1)]
-    unsettled = [day for day in days if _state(call, before, pair, day) != "settled"]
+    known = before.days_of(pair, include_hidden=call.include_hidden)
+    unsettled = [day for day in days if _state(call, known, day) != "settled"]
     if not unsettled:
         return False
     final = (call.started.astimezone(UTC) - timedelta(days=call.settle_days + 1)).date()
