@@ -442,12 +442,14 @@ class Checker:
                 continue
             read = self.recorder.last_proof(pair, day, include_hidden=flag)
             assert read is not None
-            self._check_shown(now, pair, day, include_hidden=read.include_hidden)
+            # A day that was settled with hidden sessions is read no more, though it stays provisional without them.
+            is_settled_too = day in settled_too and settled_too[day].is_settled
+            if flag or not is_settled_too:
+                self._check_shown(now, pair, day, include_hidden=read.include_hidden)
             is_overdue = (today - day).days > self.settle_days + 8
             # Without a session in the list, the last day before the current session settles after its end.
             is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
             may_settle = is_before and not read.shows_open(day)
-            is_settled_too = day in settled_too and settled_too[day].is_settled  # so no run reads it again
             assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
 
     def _check_shown(self, now: Snapshot, pair: Pair, day: date, *, include_hidden: bool) -> None:
