@@ -28,6 +28,7 @@ _COLUMNS = f"user_id, vehicle_id, {', '.join(CONTENT)}, first_seen_at, changed_a
 _ROWS = f"SELECT id, {_COLUMNS} FROM sessions"
 _HASHES = f"SELECT id, hash({_COLUMNS}) AS hash FROM sessions"
 _FAILED = "SELECT user_id, vehicle_id, from_date, to_date FROM failures WHERE vehicle_id IS NOT NULL"
+_LISTED = "SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles"
 _SPANS = (
     "SELECT user_id, vehicle_id, include_hidden, from_date, to_date, is_settled, read_at FROM coverage ORDER BY ALL"
 )
@@ -98,6 +99,8 @@ class Snapshot:
     days: dict[Key, Days] = attrs.field(factory=dict)
     failed: dict[Pair, list[tuple[date, date]]] = attrs.field(factory=dict)
     """The days of each vehicle whose last read failed."""
+    gone: dict[Pair, bool] = attrs.field(factory=dict)
+    """The vehicles that were ever listed, and whether they have gone."""
 
     @cached_property
     def live(self) -> dict[tuple[UUID, date], list[Row]]:
@@ -144,6 +147,10 @@ class Snapshot:
         for each in await store.query(_FAILED):
             pair = VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"])
             now.failed.setdefault(pair, []).append((each["from_date"], each["to_date"]))
+        listed = await store.query(_LISTED)
+        now.gone = {
+            VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"]): each["is_gone"] for each in listed
+        }
         return now
 
 
@@ -222,7 +229,9 @@ class Checker:
             for row_id, row in now.rows.items()
             if known[row_id].run == self.recorder.run or before.get(row_id) is not row
         ]
-        self._check_sessions(touched, roster)
+        # Vehicles that vanish are listed for the store until it records them as gone, which it does not if they are many.
+        present = roster and roster | {pair for pair, is_gone in now.gone.items() if not is_gone}
+        self._check_sessions(touched, present)
         self._check_withdrawn(touched, roster)
         self._check_absent(now)
         self._check_coverage(now)
@@ -253,25 +262,25 @@ class Checker:
         stored, known = now.rows.keys(), self.recorder.known.keys()
         assert stored == known, f"lost: {sorted(known - stored)}, invented: {sorted(stored - known)}"
 
-    def _check_sessions(self, rows: list[Row], roster: set[Pair] | None) -> None:
+    def _check_sessions(self, rows: list[Row], present: set[Pair] | None) -> None:
         """A session is stored as the newest read of it returned it."""
         for row in rows:
             each = self.recorder.known[row.id]
             shown = [content for pair, content in each.candidates if pair.vehicle_id == row.vehicle_id]
             assert row.content in shown, f"{row} is stored, but was read as {each.candidates}"
             assert row.user_id in each.users, f"{row} was never shown under this user"
-            self._check_user(row, each, roster)
+            self._check_user(row, each, present)
 
-    def _check_user(self, row: Row, known: Known, roster: set[Pair] | None) -> None:
-        """A session follows its vehicle to another user if a run reads it there, and no longer lists the old pair."""
+    def _check_user(self, row: Row, known: Known, present: set[Pair] | None) -> None:
+        """A session follows its vehicle to another user if a run reads it there, and the old pair is not listed any more."""
         if (
-            roster is None
+            present is None
             or known.run != self.recorder.run
             or row.user_id in {pair.user_id for pair, _ in known.candidates}
         ):
             return
         own = VehicleRef(user_id=row.user_id, vehicle_id=row.vehicle_id)
-        assert own in roster, f"{row} was read under {known.candidates}, and its own user no longer has the vehicle"
+        assert own in present, f"{row} was read under {known.candidates}, and its own user no longer has the vehicle"
 
     def _check_withdrawn(self, rows: list[Row], roster: set[Pair] | None) -> None:
         """A session is withdrawn only if two proven reads in a row of its day did not return it; no later read did."""
@@ -302,7 +311,7 @@ class Checker:
             missed = [read for read in known.absences if read.pair == pair]
             if not missed and row.absent_at is not None:
                 assert known.absences, f"{row} is marked absent, though every read returned it"
-            if not missed or row.withdrawn_at is not None:
+            if not missed or row.withdrawn_at is not None or known.excused == len(known.absences):
                 continue
             assert row.absent_at is not None, f"{row} is not marked, though {missed[-1]} did not return it"
             span = now.days.get((pair, missed[-1].include_hidden), {}).get(row.day)
@@ -414,10 +423,8 @@ class Checker:
 
     async def check_days(self, store: SessionStore, first: date, at: datetime) -> None:
         """The store counts the days of its vehicles as the coverage has them, and leaves out those that have gone."""
-        listed = await store.query("SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles")
-        gone = {VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"]): each["is_gone"] for each in listed}
-        known = {pair for pair, _ in self.before.days} | gone.keys()
-        present = [pair for pair in known if not gone.get(pair)]
+        gone = self.before.gone
+        present = [pair for pair in {pair for pair, _ in self.before.days} | gone.keys() if not gone.get(pair)]
         for flag in (False, True):
             counts = await store.days(first, at.date(), include_hidden=flag, now=lambda: at)
             found = self.before.count_days(present, first, at.date(), include_hidden=flag)
@@ -430,6 +437,10 @@ class Checker:
         for pair in pairs:
             for flag in (True, False):
                 self._check_provisional(now, pair, flag, today)
+        listed = {pair for pair, is_gone in now.gone.items() if not is_gone}
+        assert not now.gone or listed == pairs, (
+            f"{listed ^ pairs} are listed, or are not, but the store has it otherwise"
+        )
         vehicles = {pair.vehicle_id for pair in pairs}
         absent = [row for row in now.rows.values() if row.absent_at is not None and row.vehicle_id in vehicles]
         assert not absent, f"calm nights decided nothing about {absent}"

@@ -87,6 +87,8 @@ class Known:
     """The users under which it was ever shown."""
     absences: list[Read] = attrs.field(factory=list)
     """The proven reads since then that covered its day and did not return it."""
+    excused: int = 0
+    """The number of absences after which a read had a row that could not be read, and that may have been this session."""
 
     @property
     def vehicle_ids(self) -> set[Any]:
@@ -189,6 +191,8 @@ class Recorder:
         for read in reads:
             if read.is_proven:
                 self._prove(read)
+        for read in reads:
+            self._excuse(read)
 
     def _show(self, session_id: str, read: Read, content: Content) -> None:
         self._ids[read.pair.vehicle_id].add(session_id)
@@ -200,7 +204,7 @@ class Recorder:
             known.candidates = []
         known.candidates.append((read.pair, content))
         known.users.add(read.pair.user_id)
-        known.batch, known.run, known.absences = self._batches, self.run, []
+        known.batch, known.run, known.absences, known.excused = self._batches, self.run, [], 0
 
     def _prove(self, read: Read) -> None:
         days = self.last_proven[read.pair, read.include_hidden]
@@ -221,6 +225,12 @@ class Recorder:
             ):
                 known.absences.append(read)
                 self.doubted.add(read.pair.vehicle_id)
+
+    def _excuse(self, read: Read) -> None:
+        for session_id in self._ids[read.pair.vehicle_id] | {each for each in read.rejected if each in self.known}:
+            known = self.known[session_id]
+            if session_id in read.rejected or (None in read.rejected and known.is_on(read)):
+                known.excused = len(known.absences)
 
     def last_proof(self, pair: Pair, day: date, *, include_hidden: bool) -> Read | None:
         """Return the newest proven read of a day; reads with hidden sessions prove the others, too."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from math import ceil
 
 import attrs
@@ -13,6 +14,8 @@ from podero_async import VehicleRef
 from tests.year.invariants import Days, Snapshot
 from tests.year.recorder import Recorder
 from tests.year.world import DAY
+
+State = Callable[[date], str]
 
 _FULL_PAGE = 200
 _NEW_ROWS = 150  # the least number of new rows on a page; the others overlap with the previous page
@@ -40,13 +43,14 @@ class Call:
 
 
 def most_requests(
-    call: Call, before: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
+    call: Call, before: Snapshot, now: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
 ) -> Counter[str]:
     """Return how many requests of each kind a run takes at most, apart from repeated ones.
 
     Args:
         call: The run.
         before: The store before the run.
+        now: The store after it.
         recorder: The reads that the run has committed.
         pairs: The vehicles of the run.
         users: Users with vehicles, if the run discovers its fleet.
@@ -54,10 +58,14 @@ def most_requests(
     pairs = set(pairs)
     # A page of ten users may be a page of a server that pages by ten.
     most = Counter({"users": 2, "vehicles": users} if users else {})
+    # If one of two users has a vehicle no longer, all its days are read again under the other one.
+    left = {pair.vehicle_id for pair, is_gone in now.gone.items() if is_gone and not before.gone.get(pair)}
     for pair in pairs:
-        for first, last in _needs(call, before, pair):
+        known = before.days_of(pair, include_hidden=call.include_hidden)
+        state = partial(_state, call, known, may_settle=pair.vehicle_id not in left)
+        for first, last in _needs(call, before, pair, state):
             most["windows"] += 1
-            most["current sessions"] += _asks_current(call, before, pair, first, last)
+            most["current sessions"] += _asks_current(call, pair, first, last, state)
     vehicles = recorder.doubted | {row.vehicle_id for row in before.rows.values() if row.absent_at is not None}
     doubted = {pair for pair in pairs if pair.vehicle_id in vehicles}
     owners = {(row.user_id, row.vehicle_id) for row in before.rows.values() if row.vehicle_id in vehicles}
@@ -68,24 +76,23 @@ def most_requests(
     return most
 
 
-def _state(call: Call, known: list[Days], day: date) -> str:
+def _state(call: Call, known: list[Days], day: date, *, may_settle: bool) -> str:
     spans = [days[day] for days in known if day in days]
-    if any(span.is_settled for span in spans):
+    if may_settle and any(span.is_settled for span in spans):
         return "settled"
-    if any(timedelta() <= call.started - span.read_at <= call.fresh_for for span in spans):
+    if may_settle and any(timedelta() <= call.started - span.read_at <= call.fresh_for for span in spans):
         return "fresh"
     return "stale" if spans else "missing"
 
 
-def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, date]]:
+def _needs(call: Call, before: Snapshot, pair: VehicleRef, state: State) -> list[tuple[date, date]]:
     """Return the spans of days to read."""
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
     for first, last in before.failed.get(pair, ()):
         days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
     for each in before.days_of(pair, include_hidden=False):
         days |= {day for day in each if day <= call.last}
-    known = before.days_of(pair, include_hidden=call.include_hidden)
-    needed = {day for day in days if _state(call, known, day) in {"stale", "missing"}}
+    needed = {day for day in days if state(day) in {"stale", "missing"}}
     for row in before.rows.values():
         if row.absent_at is not None and row.vehicle_id == pair.vehicle_id:
             needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}
@@ -98,11 +105,10 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, d
     return spans
 
 
-def _asks_current(call: Call, before: Snapshot, pair: VehicleRef, first: date, last: date) -> bool:
+def _asks_current(call: Call, pair: VehicleRef, first: date, last: date, state: State) -> bool:
     """Return whether a read of a span may ask for the current session: a week of days, or once a week."""
     days = [first + number * DAY for number in range((last - first).days + 1)]
-    known = before.days_of(pair, include_hidden=call.include_hidden)
-    unsettled = [day for day in days if _state(call, known, day) != "settled"]
+    unsettled = [day for day in days if state(day) != "settled"]
     if not unsettled:
         return False
     final = (call.started.astimezone(UTC) - timedelta(days=call.settle_days + 1)).date()

@@ -417,7 +417,7 @@ class _Run:
         if not self.weather.changes_pages:
             world = self.year.world
             users = len(self.users | {pair.user_id for pair in world.listed_pairs}) if vehicles is None else 0
-            most = rules.most_requests(call, before, recorder, roster, users)
+            most = rules.most_requests(call, before, checker.before, recorder, roster, users)
             # A request whose token was refused is sent again with a new one.
             asked = report.requests - report.retries - (world.sim.counts.responses[401] - self.refused)
             self.year.figures["requests"] += asked
