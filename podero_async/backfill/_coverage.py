@@ -27,6 +27,7 @@ __all__ = [
     "needs_of",
     "settle_to",
     "stale_limits",
+    "unread_days",
 ]
 
 Days = tuple[date, date]
@@ -202,13 +203,12 @@ def _spans_of(read: ProvenRead, known: Sequence[Span]) -> Iterator[Span]:
 def _append(spans: list[Span], span: Span) -> None:
     """Append a span, or join it with the last one if this adjoins and says the same."""
     last = spans[-1] if spans else None
-    is_same = (
+    if (
         last is not None
         and last.to_date + _DAY == span.from_date
         and last.is_settled == span.is_settled
         and (span.is_settled or last.read_at == span.read_at)
-    )
-    if last is not None and is_same:
+    ):
         spans[-1] = Span(last.from_date, span.to_date, span.is_settled, min(last.read_at, span.read_at))
     else:
         spans.append(span)
@@ -255,6 +255,12 @@ def count_days(known: KnownDays, window: Days) -> DayCounts:
     missing = _length(_minus([window], covered))
     whole = _length([window])
     return DayCounts(whole - unsettled, unsettled - missing, missing)
+
+
+def unread_days(known: KnownDays, window: Days) -> int:
+    """Count the days of a window that are missing, and that no failure explains."""
+    explained = _joined([*known.settled, *known.fresh, *known.stale, *known.failed])
+    return _length(_minus([window], explained)) if window[0] <= window[1] else 0
 
 
 def _joined(spans: Iterable[Days], gap: int = 0) -> list[Days]:
