@@ -11,11 +11,13 @@ from podero_async.backfill._values import Bounds
 __all__ = [
     "LONG_FAILED_DAYS",
     "FailureCounts",
+    "Unread",
     "Vanished",
     "clock_alarm",
     "failed_alarms",
     "too_many_absent",
     "too_many_vanished",
+    "unread_alarm",
     "vanished_alarm",
     "withdrawn_alarm",
 ]
@@ -46,6 +48,14 @@ class FailureCounts:
     unproven: int
     long_failed: int
     """Of the failed and unproven vehicles, those that have failed for at least `LONG_FAILED_DAYS`."""
+
+
+@attrs.frozen
+class Unread:
+    """Days of a finished run that were neither read nor failed."""
+
+    days: int = 0
+    vehicles: int = 0
 
 
 def too_many_vanished(vanished: int, known: int, bound: float) -> bool:
@@ -93,6 +103,14 @@ def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:
         return []
     clocks = f"this machine's clock, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC, is ahead of the server's, {server_time:%Y-%m-%d %H:%M} UTC"
     return [f"{clocks}; later days than the server's were not recorded as read: correct the clock and run again"]
+
+
+def unread_alarm(unread: Unread) -> list[str]:
+    """Return the alarm about days that are missing though their vehicles were read: the clock went back during the run."""
+    if not unread.days:
+        return []
+    count = f"{unread.days:,} days of {unread.vehicles:,} vehicles are missing, though the vehicles were read"
+    return [f"{count}: the clock was set back during the run; check it, and run again"]
 
 
 def _limit(bound: float) -> str:

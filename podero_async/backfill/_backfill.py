@@ -14,7 +14,7 @@ from podero_async._concurrency import run_until
 from podero_async._failures import is_outage_sign
 from podero_async._fleet.worker_pool import Outcome
 from podero_async._paging.window import Window
-from podero_async.backfill._alarms import clock_alarm, failed_alarms, withdrawn_alarm
+from podero_async.backfill._alarms import clock_alarm, failed_alarms, unread_alarm, withdrawn_alarm
 from podero_async.backfill._client_access import ItemReader, is_down, limiter_of, owner_of, server_time
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._planner import DEFAULT_BOUNDS, DEFAULT_FRESH_FOR, Planner, Vehicles, settings_of, utc_now
@@ -225,8 +225,9 @@ class _Backfill:
                 await backend.record_read(run.run_id, self.now(), keep_external_ids=planner.keep_external_ids)
             failures = await backend.count_failures(run.run_id, self.now())
             progress.alarms += failed_alarms(failures, planner.bounds)
-            progress.alarms += clock_alarm(self.now(), server_time(planner.client))
-            days = await backend.count_days(planner.settings)
+            days, unread = await backend.count_days(planner.settings)
+            by_clock = clock_alarm(self.now(), server_time(planner.client))
+            progress.alarms += by_clock or (unread_alarm(unread) if finished else [])
         report = progress.report(self.window, run, days, finished=finished, seconds=seconds)
         if run is not None:
             await backend.end_run(run.run_id, report, self.now() if finished else None)

@@ -6,9 +6,10 @@ A day is **missing** until a proven read of it. It is **settled** once it was re
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Self
+from itertools import pairwise
+from typing import NamedTuple, Self
 
 import attrs
 
@@ -17,17 +18,22 @@ __all__ = [
     "Days",
     "KnownDays",
     "Need",
+    "ProvenRead",
+    "Span",
     "asks_current",
     "count_days",
     "final_day",
+    "fold",
     "needs_of",
     "settle_to",
     "stale_limits",
+    "unread_days",
 ]
 
 Days = tuple[date, date]
 """The first and the last day, both inclusive."""
 
+_DAY = timedelta(days=1)
 _WEEK = 7
 _OLD_FRESHNESS = 13
 _MAX_GAP = 30
@@ -61,6 +67,28 @@ class KnownDays:
             start, _, end = span[1:].partition("/")
             spans[span[0]].append((date.fromisoformat(start), date.fromisoformat(end)))
         return cls(spans["s"], spans["f"], spans["p"], spans["a"], spans["m"])
+
+
+class Span(NamedTuple):  # a tuple, since a batch makes thousands of them
+    """Days of a vehicle with one state."""
+
+    from_date: date
+    to_date: date
+    is_settled: bool
+    read_at: datetime
+    """The time of the last read; of settled days, the earliest such time."""
+
+
+class ProvenRead(NamedTuple):
+    """A read of a vehicle's days that was proven complete. It has no days after the day of its time."""
+
+    from_date: date
+    to_date: date
+    settle_to: date | None
+    """The last day that is old enough for the read to settle it; None if the read settles none."""
+    at: datetime
+    is_empty: bool
+    """Whether it returned no session."""
 
 
 @attrs.frozen
@@ -123,6 +151,69 @@ def asks_current(oldest_unsettled: date | None, final: date, today: date, group:
     return overdue >= _WEEK or (overdue >= 1 and (today.toordinal() + group) % _WEEK == 0)
 
 
+def fold(known: Sequence[Span], reads: Sequence[ProvenRead], unsettled: Sequence[Days]) -> list[Span]:
+    """Return the spans of a vehicle after proven reads, in order; adjoining days with the same state are one span.
+
+    1. A read settles its days up to `settle_to`; its other days get the time of the read, and are provisional.
+    2. A day that was settled stays settled when it is read again.
+    3. Unsettled days are provisional in any case.
+    """
+    read_now = [span for read in reads for span in _spans_of(read, known)]
+    cuts = {day for span in (*known, *read_now) for day in (span.from_date, span.to_date + _DAY)}
+    cuts |= {day for first, last in unsettled for day in (first, _shifted(last, 1))}
+    folded: list[Span] = []
+    for start, end in pairwise(sorted(cuts)):
+        new = [span for span in read_now if span.from_date <= start <= span.to_date]
+        old = [span for span in known if span.from_date <= start <= span.to_date]
+        if not (new or old):
+            continue
+        is_settled = any(span.is_settled for span in (*new, *old))
+        if is_settled and unsettled and any(first <= start <= last for first, last in unsettled):
+            is_settled = False
+        _append(folded, Span(start, end - _DAY, is_settled, max(span.read_at for span in new or old)))
+    return folded
+
+
+def _spans_of(read: ProvenRead, known: Sequence[Span]) -> Iterator[Span]:
+    """Yield what a read alone says of its days.
+
+    A list may be empty for a night by the server's fault, and rows that were never stored cannot be absent. So a read
+    without a session settles only days that a read of an earlier day could have settled, had it had a session: the last
+    day old enough is as long before that read as `settle_to` is before this one.
+    """
+    if read.settle_to is None or read.settle_to < read.from_date:
+        yield Span(read.from_date, read.to_date, False, read.at)
+    elif read.is_empty:
+        yield Span(read.from_date, read.to_date, False, read.at)
+        age = read.at.date() - read.settle_to
+        for span in known:
+            read_on = span.read_at.date()
+            start, end = (
+                max(span.from_date, read.from_date),
+                min(span.to_date, read.to_date, read.settle_to, read_on - age),
+            )
+            if not span.is_settled and read_on < read.at.date() and start <= end:
+                yield Span(start, end, True, read.at)
+    else:
+        yield Span(read.from_date, min(read.to_date, read.settle_to), True, read.at)
+        if read.settle_to < read.to_date:
+            yield Span(read.settle_to + _DAY, read.to_date, False, read.at)
+
+
+def _append(spans: list[Span], span: Span) -> None:
+    """Append a span, or join it with the last one if this adjoins and says the same."""
+    last = spans[-1] if spans else None
+    if (
+        last is not None
+        and last.to_date + _DAY == span.from_date
+        and last.is_settled == span.is_settled
+        and (span.is_settled or last.read_at == span.read_at)
+    ):
+        spans[-1] = Span(last.from_date, span.to_date, span.is_settled, min(last.read_at, span.read_at))
+    else:
+        spans.append(span)
+
+
 def stale_limits(started: datetime, fresh_for: timedelta, final: date) -> tuple[datetime, datetime, date]:
     """Return the time up to which a read is stale, for days in general and for old days; and the last old day.
 
@@ -166,6 +257,12 @@ def count_days(known: KnownDays, window: Days) -> DayCounts:
     return DayCounts(whole - unsettled, unsettled - missing, missing)
 
 
+def unread_days(known: KnownDays, window: Days) -> int:
+    """Count the days of a window that are missing, and that no failure explains."""
+    explained = _joined([*known.settled, *known.fresh, *known.stale, *known.failed])
+    return _length(_minus([window], explained)) if window[0] <= window[1] else 0
+
+
 def _joined(spans: Iterable[Days], gap: int = 0) -> list[Days]:
     """Join spans that overlap, or have at most `gap` days between them; drop empty ones."""
     joined: list[Days] = []
@@ -181,7 +278,6 @@ def _joined(spans: Iterable[Days], gap: int = 0) -> list[Days]:
 
 def _minus(spans: list[Days], others: list[Days]) -> list[Days]:
     """Return the days of spans that are in no other span; both lists are joined."""
-    day = timedelta(days=1)
     left: list[Days] = []
     for start, end in spans:
         begin: date | None = start
@@ -189,8 +285,8 @@ def _minus(spans: list[Days], others: list[Days]) -> list[Days]:
             if other_end < start or other_start > end:
                 continue
             if begin is not None and begin < other_start:
-                left.append((begin, other_start - day))
-            begin = other_end + day if other_end < end else None
+                left.append((begin, other_start - _DAY))
+            begin = other_end + _DAY if other_end < end else None
         if begin is not None:
             left.append((begin, end))
     return left

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from podero_async.backfill._alarms import Vanished
 from podero_async.backfill.store.duckdb import vehicles
 from podero_async.backfill.store.duckdb.schema import create_tables
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import client_of
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
 from tests.backfill.conftest import AGAIN, Clock
 
@@ -110,6 +112,38 @@ async def test_a_dead_vehicle_is_no_alarm_after_three_days(
         runs = await store.runs()
         assert [len(run.alarms) for run in runs] == [0, 0, 1, 1, 1]
         assert "1 of 12 vehicles failed" in runs[-1].alarms[0]
+
+
+async def test_a_clock_that_goes_back_during_the_run_is_an_alarm(
+    client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Days that a read did not cover, since the clock went back before it, are missing: the run says so, the next one reads them."""
+    looks = 0
+
+    def set_back() -> datetime:
+        nonlocal looks
+        looks += 1
+        return clock() - timedelta(days=10 if looks > 6 else 0)
+
+    async with SessionStore(path) as store:
+        report = await backfill(client, store, FIRST, LAST, now=set_back)
+        assert (report.finished, report.is_clean, report.failed) == (True, False, 0)
+        (alarm,) = report.alarms
+        assert f"{report.missing} days of {report.missing // 8} vehicles are missing" in alarm
+        again = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (again.is_clean, again.missing) == (True, 0)
+
+
+async def test_a_day_that_has_just_begun_may_be_missing(path: Path) -> None:
+    """Just after midnight, the server may have the day before: the new day is missing then, but the run is clean."""
+    local, server = Clock(utc(2026, 7, 2) + timedelta(seconds=1)), utc(2026, 7, 1, 23, 59)
+    async with (
+        PoderoSimulator(vehicles=2, sessions_per_vehicle=3, clock=server.timestamp) as slow,
+        client_of(slow) as slow_client,
+        SessionStore(path) as store,
+    ):
+        report = await backfill(slow_client, store, FIRST, local.at.date(), now=local)
+        assert (report.is_clean, report.missing) == (True, 2)
 
 
 async def test_old_records_are_deleted(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -20,17 +21,21 @@ import attrs
 from podero_async import VehicleRef
 from podero_async.backfill import BackfillReport, SessionStore
 from tests.year.recorder import CONTENT, Content, Known, Read, Recorder
-from tests.year.world import DAY, World
+from tests.year.world import DAY, Car, Session, World
 
 Pair = VehicleRef
-_ROWS = f"""
-SELECT id, user_id, vehicle_id, {", ".join(CONTENT)}, first_seen_at, changed_at, absent_at, withdrawn_at FROM sessions
-"""
+_COLUMNS = f"user_id, vehicle_id, {', '.join(CONTENT)}, first_seen_at, changed_at, absent_at, withdrawn_at"
+_ROWS = f"SELECT id, {_COLUMNS} FROM sessions"
+_HASHES = f"SELECT id, hash({_COLUMNS}) AS hash FROM sessions"
 _FAILED = "SELECT user_id, vehicle_id, from_date, to_date FROM failures WHERE vehicle_id IS NOT NULL"
-_SPANS = "SELECT user_id, vehicle_id, include_hidden, from_date, to_date, is_settled, read_at FROM coverage"
+_LISTED = "SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles"
+_SPANS = (
+    "SELECT user_id, vehicle_id, include_hidden, from_date, to_date, is_settled, read_at FROM coverage ORDER BY ALL"
+)
 
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+_LATENESS = timedelta(minutes=10)
 
 
 @attrs.frozen
@@ -76,53 +81,86 @@ class Span:
         return (self.first + number * DAY for number in range((self.last - self.first).days + 1))
 
 
-Day = tuple[Pair, bool, date]
-"""A pair, whether hidden sessions are included, and a day."""
+Key = tuple[Pair, bool]
+"""A pair, and whether hidden sessions are included."""
+Days = dict[date, Span]
+"""The days with a state, each with its span."""
 
 
 @attrs.define
 class Snapshot:
-    """The tables of a store at one moment."""
+    """The tables of a store at one moment. It shares unchanged objects with the snapshot before."""
 
-    rows: list[Row]
-    spans: list[Span]
+    rows: dict[str, Row] = attrs.field(factory=dict)
+    hashes: dict[str, int] = attrs.field(factory=dict)
+    doubled: list[str] = attrs.field(factory=list)
+    """The ids that are stored more than once."""
+    spans: dict[Key, list[Span]] = attrs.field(factory=dict)
+    days: dict[Key, Days] = attrs.field(factory=dict)
     failed: dict[Pair, list[tuple[date, date]]] = attrs.field(factory=dict)
     """The days of each vehicle whose last read failed."""
-    by_id: dict[str, Row] = attrs.field(init=False)
-    is_settled: dict[Day, bool] = attrs.field(init=False)
-    read_at: dict[Day, datetime] = attrs.field(init=False)
+    gone: dict[Pair, bool] = attrs.field(factory=dict)
+    """The vehicles that were ever listed, and whether they have gone."""
 
-    def __attrs_post_init__(self) -> None:
-        self.by_id = {row.id: row for row in self.rows}
-        self.is_settled, self.read_at = {}, {}
-        for span in self.spans:
-            for day in span.days():
-                key = (span.pair, span.include_hidden, day)
-                assert key not in self.is_settled, f"spans of {span.pair} overlap on {day}"
-                self.is_settled[key], self.read_at[key] = span.is_settled, span.read_at
+    @cached_property
+    def live(self) -> dict[tuple[UUID, date], list[Row]]:
+        """The rows that are not withdrawn, by their vehicle and day."""
+        found: dict[tuple[UUID, date], list[Row]] = defaultdict(list)
+        for row in self.rows.values():
+            if row.withdrawn_at is None:
+                found[row.vehicle_id, row.day].append(row)
+        return found
+
+    def days_of(self, pair: Pair, *, include_hidden: bool) -> list[Days]:
+        """Return the days that count for a call, with and without hidden sessions."""
+        flags = (True,) if include_hidden else (True, False)
+        return [days for flag in flags if (days := self.days.get((pair, flag)))]
 
     def count_days(
         self, pairs: Iterable[Pair], first: date, last: date, *, include_hidden: bool
     ) -> dict[str, list[tuple[Pair, date]]]:
         """Return the vehicle-days of a window by state."""
         found: dict[str, list[tuple[Pair, date]]] = {"settled": [], "provisional": [], "missing": []}
+        window = [first + number * DAY for number in range((last - first).days + 1)]
         for pair in pairs:
-            for number in range((last - first).days + 1):
-                day = first + number * DAY
-                keys = [(pair, flag, day) for flag in ((True,) if include_hidden else (True, False))]
-                states = {self.is_settled[key] for key in keys if key in self.is_settled}
-                found["settled" if True in states else "provisional" if states else "missing"].append((pair, day))
+            known = self.days_of(pair, include_hidden=include_hidden)
+            for day in window:
+                spans = [days[day] for days in known if day in days]
+                is_settled = any(span.is_settled for span in spans)
+                found["settled" if is_settled else "provisional" if spans else "missing"].append((pair, day))
         return found
 
     @classmethod
-    async def of(cls, store: SessionStore) -> Snapshot:
-        rows, spans, failed = [await store.query(sql) for sql in (_ROWS, _SPANS, _FAILED)]
-        days: dict[Pair, list[tuple[date, date]]] = defaultdict(list)
-        for each in failed:
-            days[VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"])].append(
-                (each["from_date"], each["to_date"])
-            )
-        return cls(list(map(_row, rows)), list(map(_span, spans)), days)
+    async def of(cls, store: SessionStore, before: Snapshot | None = None) -> Snapshot:
+        before, now = before or cls(), cls()
+        hashes = await store.query(_HASHES)
+        now.hashes = {row["id"]: row["hash"] for row in hashes}
+        now.doubled = [row_id for row_id, count in Counter(row["id"] for row in hashes).items() if count > 1]
+        changed = [row_id for row_id, digest in now.hashes.items() if before.hashes.get(row_id) != digest]
+        rows = await store.query(f"{_ROWS} WHERE id IN (SELECT unnest(?::UUID[]))", [changed]) if changed else []
+        kept = {row_id: row for row_id, row in before.rows.items() if row_id in now.hashes}
+        now.rows = kept | {row.id: row for row in map(_row, rows)}
+        for span in map(_span, await store.query(_SPANS)):
+            now.spans.setdefault((span.pair, span.include_hidden), []).append(span)
+        for key, spans in now.spans.items():
+            now.days[key] = before.days[key] if before.spans.get(key) == spans else _days(spans)
+        for each in await store.query(_FAILED):
+            pair = VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"])
+            now.failed.setdefault(pair, []).append((each["from_date"], each["to_date"]))
+        listed = await store.query(_LISTED)
+        now.gone = {
+            VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"]): each["is_gone"] for each in listed
+        }
+        return now
+
+
+def _days(spans: list[Span]) -> Days:
+    found: Days = {}
+    for span in spans:
+        for day in span.days():
+            assert day not in found, f"spans of {span.pair} overlap on {day}"
+            found[day] = span
+    return found
 
 
 def _row(row: dict[str, Any]) -> Row:
@@ -148,10 +186,22 @@ class Replica:
     watermark: datetime = _LONG_AGO
 
     async def catch_up(self, store: SessionStore) -> None:
-        for each in await store.query(f"{_ROWS} WHERE changed_at > ?", [self.watermark]):
-            row = _row(each)
+        for row in map(_row, await store.query(f"{_ROWS} WHERE changed_at > ?", [self.watermark])):
             self.rows[row.id] = row
-        self.watermark = max([self.watermark, *(row.changed_at for row in self.rows.values())])
+            self.watermark = max(self.watermark, row.changed_at)
+
+    def check(self, now: Snapshot) -> None:
+        """The consumer has the rows of a snapshot."""
+        copied = self.rows
+        differing = [
+            row_id for row_id in now.rows.keys() | copied.keys() if not _equal(now.rows.get(row_id), copied.get(row_id))
+        ]
+        assert not differing, f"changed_at does not tell of {differing}: {[now.rows.get(each) for each in differing]}"
+        self.rows = dict(now.rows)  # the same objects, which compare fast
+
+
+def _equal(row: Row | None, other: Row | None) -> bool:
+    return row is other or (row is not None and other is not None and row.visible == other.visible)
 
 
 @attrs.define
@@ -162,64 +212,84 @@ class Checker:
     recorder: Recorder
     settle_days: int
     replica: Replica = attrs.field(factory=Replica)
-    before: Snapshot = attrs.field(factory=lambda: Snapshot([], []))
+    before: Snapshot = attrs.field(factory=Snapshot)
     figures: Counter[str] = attrs.field(factory=Counter)
-    settled_since: dict[Day, datetime] = attrs.field(factory=dict)
+    settled_since: dict[Key, dict[date, datetime]] = attrs.field(factory=dict)
 
     async def check(self, store: SessionStore, roster: set[Pair] | None) -> None:
-        """Check the store after a run; `roster` has the vehicles of the run, None if it ended before it knew them."""
-        now = await Snapshot.of(store)
-        settled = {key for key, is_settled in now.is_settled.items() if is_settled}
-        self.settled_since = {key: self.settled_since.get(key, self.world.now) for key in settled}
-        self._check_sessions(now, roster)
-        self._check_withdrawn(now, roster)
+        """Check the store after a run; `roster` has the vehicles of the run, None if it ended before it knew them.
+
+        A row is checked again if it has changed, or if a read of the run has shown it; days are if their spans have changed.
+        """
+        now = await Snapshot.of(store, self.before)
+        known, before = self.recorder.known, self.before.rows
+        self._check_ids(now)
+        touched = [
+            row
+            for row_id, row in now.rows.items()
+            if known[row_id].run == self.recorder.run or before.get(row_id) is not row
+        ]
+        # Vehicles that vanish are listed for the store until it records them as gone, which it does not if they are many.
+        present = roster and roster | {pair for pair, is_gone in now.gone.items() if not is_gone}
+        self._check_sessions(touched, present)
+        self._check_withdrawn(touched, roster)
         self._check_absent(now)
         self._check_coverage(now)
         self._check_newly_settled(now)
+        self._note_settled(now)
         self._check_settled(now)
         await self.replica.catch_up(store)
-        copied = {row_id: row.visible for row_id, row in self.replica.rows.items()}
-        stored = {row_id: row.visible for row_id, row in now.by_id.items()}
-        differing = [row_id for row_id in stored.keys() | copied.keys() if stored.get(row_id) != copied.get(row_id)]
-        assert not differing, f"changed_at does not tell of {differing}: {[now.by_id.get(each) for each in differing]}"
+        self.replica.check(now)
         self.before = now
+
+    def _note_settled(self, now: Snapshot) -> None:
+        since: dict[Key, dict[date, datetime]] = {}
+        for key, days in now.days.items():
+            before = self.settled_since.get(key, {})
+            is_same = self.before.days.get(key) is days
+            since[key] = (
+                before
+                if is_same
+                else {day: before.get(day, self.world.now) for day, span in days.items() if span.is_settled}
+            )
+        self.settled_since = since
 
     # --- the table of sessions ---
 
-    def _check_sessions(self, now: Snapshot, roster: set[Pair] | None) -> None:
-        """The store has each session that a committed read returned, once, as the newest read of it returned it."""
-        doubled = [row_id for row_id, count in Counter(row.id for row in now.rows).items() if count > 1]
-        assert not doubled, f"stored twice: {doubled}"
-        known = self.recorder.known
-        assert now.by_id.keys() == known.keys(), (
-            f"lost: {sorted(known.keys() - now.by_id.keys())}, invented: {sorted(now.by_id.keys() - known.keys())}"
-        )
-        for row in now.rows:
-            each = known[row.id]
+    def _check_ids(self, now: Snapshot) -> None:
+        """The store has each session that a committed read returned, once."""
+        assert not now.doubled, f"stored twice: {now.doubled}"
+        stored, known = now.rows.keys(), self.recorder.known.keys()
+        assert stored == known, f"lost: {sorted(known - stored)}, invented: {sorted(stored - known)}"
+
+    def _check_sessions(self, rows: list[Row], present: set[Pair] | None) -> None:
+        """A session is stored as the newest read of it returned it."""
+        for row in rows:
+            each = self.recorder.known[row.id]
             shown = [content for pair, content in each.candidates if pair.vehicle_id == row.vehicle_id]
             assert row.content in shown, f"{row} is stored, but was read as {each.candidates}"
             assert row.user_id in each.users, f"{row} was never shown under this user"
-            self._check_user(row, each, roster)
+            self._check_user(row, each, present)
 
-    def _check_user(self, row: Row, known: Known, roster: set[Pair] | None) -> None:
-        """A session follows its vehicle to another user if a run reads it there, and no longer lists the old pair."""
+    def _check_user(self, row: Row, known: Known, present: set[Pair] | None) -> None:
+        """A session follows its vehicle to another user if a run reads it there, and the old pair is not listed any more."""
         if (
-            roster is None
+            present is None
             or known.run != self.recorder.run
             or row.user_id in {pair.user_id for pair, _ in known.candidates}
         ):
             return
         own = VehicleRef(user_id=row.user_id, vehicle_id=row.vehicle_id)
-        assert own in roster, f"{row} was read under {known.candidates}, and its own user no longer has the vehicle"
+        assert own in present, f"{row} was read under {known.candidates}, and its own user no longer has the vehicle"
 
-    def _check_withdrawn(self, now: Snapshot, roster: set[Pair] | None) -> None:
+    def _check_withdrawn(self, rows: list[Row], roster: set[Pair] | None) -> None:
         """A session is withdrawn only if two proven reads in a row of its day did not return it; no later read did."""
-        for row in now.rows:
+        for row in rows:
             if row.withdrawn_at is None:
                 continue
             absences = self.recorder.known[row.id].absences
             assert len(absences) >= 2, f"{row} is withdrawn after {len(absences)} proven reads without it"
-            was = self.before.by_id.get(row.id)
+            was = self.before.rows.get(row.id)
             if was is not None and was.withdrawn_at is not None:
                 continue
             self.figures["rows withdrawn"] += 1
@@ -233,16 +303,19 @@ class Checker:
 
     def _check_absent(self, now: Snapshot) -> None:
         """A live session that the newest proven read of its day did not return is marked, and its day is not settled."""
-        for row in now.rows:
-            pair = VehicleRef(user_id=row.user_id, vehicle_id=row.vehicle_id)
+        for row in now.rows.values():
             known = self.recorder.known[row.id]
+            if not known.absences and row.absent_at is None:
+                continue
+            pair = VehicleRef(user_id=row.user_id, vehicle_id=row.vehicle_id)
             missed = [read for read in known.absences if read.pair == pair]
             if not missed and row.absent_at is not None:
                 assert known.absences, f"{row} is marked absent, though every read returned it"
-            if not missed or row.withdrawn_at is not None:
+            if not missed or row.withdrawn_at is not None or known.excused == len(known.absences):
                 continue
             assert row.absent_at is not None, f"{row} is not marked, though {missed[-1]} did not return it"
-            assert not now.is_settled.get((pair, missed[-1].include_hidden, row.day)), (
+            span = now.days.get((pair, missed[-1].include_hidden), {}).get(row.day)
+            assert span is None or not span.is_settled, (
                 f"{row.day} of {pair} is settled, though {row} is absent from it"
             )
 
@@ -250,28 +323,38 @@ class Checker:
 
     def _check_coverage(self, now: Snapshot) -> None:
         """The days with a state are those of committed proven reads, and no recorded time is later than the read."""
-        for (pair, flag, day), read_at in now.read_at.items():
-            read = self.recorder.last_proven[pair, flag].get(day)
-            assert read is not None, f"{day} of {pair} was never read, but has a state"
-            latest = read.shown.at + timedelta(minutes=10)
-            assert read_at <= latest, f"{day} of {pair} has the time {read_at}, but was read at {read.shown.at}"
-        for (pair, flag), days in self.recorder.last_proven.items():
-            for day in days:
-                assert (pair, flag, day) in now.is_settled, f"{day} of {pair} was read, but is missing"
+        read_now = {(read.pair, read.include_hidden) for read in self.recorder.reads}
+        for key, days in now.days.items():
+            if self.before.days.get(key) is days and key not in read_now:
+                continue
+            reads, pair = self.recorder.last_proven[key], key[0]
+            for day, span in days.items():
+                read = reads.get(day)
+                assert read is not None, f"{day} of {pair} was never read, but has a state"
+                latest = read.shown.at + _LATENESS
+                assert span.read_at <= latest, (
+                    f"{day} of {pair} has the time {span.read_at}, but was read at {read.shown.at}"
+                )
+        for key, reads in self.recorder.last_proven.items():
+            missing = reads.keys() - now.days.get(key, {}).keys()
+            assert not missing, f"{sorted(missing)} of {key[0]} were read, but are missing"
 
     def _check_newly_settled(self, now: Snapshot) -> None:
         """A day is settled only by a late enough read, while no session of this or an earlier day was in progress."""
-        reads: dict[tuple[Pair, bool], list[Read]] = defaultdict(list)
+        reads: dict[Key, list[Read]] = defaultdict(list)
         for read in self.recorder.reads:
             if read.is_proven:
                 reads[read.pair, read.include_hidden].append(read)
-        for key, is_settled in now.is_settled.items():
-            if not is_settled or self.before.is_settled.get(key):
-                continue
-            self.figures["days settled"] += 1
-            pair, flag, day = key
-            own = [read for read in reads[pair, flag] if read.covers(day)]
-            assert any(self._may_settle(read, day) for read in own), f"{day} of {pair} was settled too early: {own}"
+        for key, days in now.days.items():
+            before = self.before.days.get(key, {})
+            for day, span in days.items() if before is not days else ():
+                if not span.is_settled or (day in before and before[day].is_settled):
+                    continue
+                self.figures["days settled"] += 1
+                own = [read for read in reads[key] if read.covers(day)]
+                assert any(self._may_settle(read, day) for read in own), (
+                    f"{day} of {key[0]} was settled too early: {own}"
+                )
 
     def _may_settle(self, read: Read, day: date) -> bool:
         ended = datetime.combine(day + DAY, datetime.min.time(), read.shown.at.tzinfo)
@@ -281,27 +364,31 @@ class Checker:
 
     def _check_settled(self, now: Snapshot) -> None:
         """Every session that the API shows on a settled day is stored, unless it came there only after the last read."""
+        cars: dict[Car, list[Session]] = defaultdict(list)
         for session in self.world.sessions.values():
-            if not session.is_listed:
-                continue
-            is_hidden = bool(session.row["is_hidden"])
-            for pair in session.car.pairs:
-                for flag in (True,) if is_hidden else (True, False):
-                    if not now.is_settled.get((pair, flag, session.day)):
-                        continue
-                    self.figures["sessions on settled days"] += 1
-                    read = self.recorder.last_proof(pair, session.day, include_hidden=flag)
-                    assert read is not None
-                    self._check_held(session.id, read, self.settled_since[pair, flag, session.day], now)
+            if session.is_listed:
+                cars[session.car].append(session)
+        for car, sessions in cars.items():
+            for key in [(pair, flag) for pair in car.pairs for flag in (True, False)]:
+                days = now.days.get(key, {})
+                for session in sessions:
+                    span = days.get(session.day)
+                    if span is not None and span.is_settled and (span.include_hidden or not session.row["is_hidden"]):
+                        self.figures["sessions on settled days"] += 1
+                        self._check_held(session, span, now)
 
-    def _check_held(self, session_id: str, read: Read, settled_at: datetime, now: Snapshot) -> None:
-        session, row = self.world.sessions[session_id], now.by_id.get(session_id)
+    def _check_held(self, session: Session, span: Span, now: Snapshot) -> None:
+        row, pair, session_id = now.rows.get(session.id), span.pair, session.id
         if (
             row is not None
             and row.withdrawn_at is None
-            and (row.vehicle_id, row.day) == (read.pair.vehicle_id, session.day)
+            and row.vehicle_id == pair.vehicle_id
+            and row.day == session.day
         ):
             return
+        read = self.recorder.last_proof(pair, session.day, include_hidden=span.include_hidden)
+        assert read is not None
+        settled_at = self.settled_since[pair, span.include_hidden][session.day]
         if row is not None and row.absent_at is not None:
             self.figures["sessions in doubt on settled days"] += 1
             return  # the next run looks for it on all days
@@ -322,24 +409,19 @@ class Checker:
 
     # --- the report ---
 
-    def check_report(self, report: BackfillReport, now: Snapshot, pairs: set[Pair], *, is_clock_right: bool) -> None:
-        """The report counts the days of its vehicles as the coverage has them, and is clean only if none is missing.
-
-        If the local clock is wrong, a run may ask for days that have not begun, or find that days had not begun at a read.
-        """
+    def check_report(self, report: BackfillReport, now: Snapshot, pairs: set[Pair]) -> None:
+        """The report counts the days of its vehicles as the coverage has them, and is clean only if none is missing."""
         found = now.count_days(pairs, report.from_date, report.to_date, include_hidden=report.include_hidden)
         counts = {name: getattr(report, name) for name in ("settled", "provisional", "missing")}
         assert counts == {name: len(found[name]) for name in counts}, f"the report says {counts}, the coverage {found}"
         # A vehicle that has failed for days does not make every run fail.
         missing = [(pair, day) for pair, day in found["missing"] if pair not in now.failed]
-        assert not (report.is_clean and is_clock_right and missing), f"clean, but these days are missing: {missing}"
+        assert not (report.is_clean and missing), f"clean, but these days are missing: {missing}"
 
     async def check_days(self, store: SessionStore, first: date, at: datetime) -> None:
         """The store counts the days of its vehicles as the coverage has them, and leaves out those that have gone."""
-        listed = await store.query("SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles")
-        gone = {VehicleRef(user_id=each["user_id"], vehicle_id=each["vehicle_id"]): each["is_gone"] for each in listed}
-        known = {pair for pair, _, _ in self.before.is_settled} | gone.keys()
-        present = [pair for pair in known if not gone.get(pair)]
+        gone = self.before.gone
+        present = [pair for pair in {pair for pair, _ in self.before.days} | gone.keys() if not gone.get(pair)]
         for flag in (False, True):
             counts = await store.days(first, at.date(), include_hidden=flag, now=lambda: at)
             found = self.before.count_days(present, first, at.date(), include_hidden=flag)
@@ -350,31 +432,36 @@ class Checker:
     def check_converged(self, now: Snapshot, pairs: set[Pair], today: date) -> None:
         """After calm nights, provisional days are as the API shows them, and every day is settled that can be."""
         for pair in pairs:
-            open_day = self.world.first_open_day(pair)
-            for each, flag, day in now.is_settled:
-                if each != pair or now.is_settled[each, flag, day] or day > today:
-                    continue
-                read = self.recorder.last_proof(pair, day, include_hidden=flag)
-                assert read is not None
-                self._check_shown(now, pair, day, include_hidden=read.include_hidden)
-                is_overdue = (today - day).days > self.settle_days + 8
-                # Without a session in the list, the last day before the current session settles after its end.
-                is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
-                may_settle = is_before and not read.shows_open(day)
-                is_settled_too = now.is_settled.get((pair, not flag, day), False)  # so no run reads it again
-                assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
+            for flag in (True, False):
+                self._check_provisional(now, pair, flag, today)
+        listed = {pair for pair, is_gone in now.gone.items() if not is_gone}
+        assert not now.gone or listed == pairs, (
+            f"{listed ^ pairs} are listed, or are not, but the store has it otherwise"
+        )
         vehicles = {pair.vehicle_id for pair in pairs}
-        absent = [row for row in now.rows if row.absent_at is not None and row.vehicle_id in vehicles]
+        absent = [row for row in now.rows.values() if row.absent_at is not None and row.vehicle_id in vehicles]
         assert not absent, f"calm nights decided nothing about {absent}"
+
+    def _check_provisional(self, now: Snapshot, pair: Pair, flag: bool, today: date) -> None:
+        open_day = self.world.first_open_day(pair)
+        settled_too = now.days.get((pair, not flag), {})
+        for day, span in now.days.get((pair, flag), {}).items():
+            if span.is_settled or day > today:
+                continue
+            read = self.recorder.last_proof(pair, day, include_hidden=flag)
+            assert read is not None
+            # A day that was settled with hidden sessions is read no more, though it stays provisional without them.
+            is_settled_too = day in settled_too and settled_too[day].is_settled
+            if flag or not is_settled_too:
+                self._check_shown(now, pair, day, include_hidden=read.include_hidden)
+            is_overdue = (today - day).days > self.settle_days + 8
+            # Without a session in the list, the last day before the current session settles after its end.
+            is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
+            may_settle = is_before and not read.shows_open(day)
+            assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
 
     def _check_shown(self, now: Snapshot, pair: Pair, day: date, *, include_hidden: bool) -> None:
         truth = {row["id"] for row in self.world.sim.truth(pair, day, day, include_hidden=include_hidden)}
-        stored = {
-            row.id
-            for row in now.rows
-            if row.vehicle_id == pair.vehicle_id
-            and row.day == day
-            and row.withdrawn_at is None
-            and (include_hidden or not row.is_hidden)
-        }
+        rows = now.live.get((pair.vehicle_id, day), ())
+        stored = {row.id for row in rows if include_hidden or not row.is_hidden}
         assert stored == truth, f"{day} of {pair}: stored {sorted(stored)}, the API shows {sorted(truth)}"

@@ -87,6 +87,8 @@ class Known:
     """The users under which it was ever shown."""
     absences: list[Read] = attrs.field(factory=list)
     """The proven reads since then that covered its day and did not return it."""
+    excused: int = 0
+    """The number of absences after which a read had a row that could not be read, and that may have been this session."""
 
     @property
     def vehicle_ids(self) -> set[Any]:
@@ -117,6 +119,8 @@ class Recorder:
     """The vehicles of which a proven read of the current run did not return a known session."""
     verdicts: Counter[str] = attrs.field(factory=Counter)
     on_commit: Callable[[], Awaitable[None]] | None = None
+    _ids: dict[UUID, set[str]] = attrs.field(factory=lambda: defaultdict(set))
+    """The sessions that were ever shown for a vehicle."""
     _pages: dict[Pair, list[tuple[PageRequest, Shown]]] = attrs.field(factory=lambda: defaultdict(list))
     _count: int = 0
     _batches: int = 0
@@ -187,8 +191,11 @@ class Recorder:
         for read in reads:
             if read.is_proven:
                 self._prove(read)
+        for read in reads:
+            self._excuse(read)
 
     def _show(self, session_id: str, read: Read, content: Content) -> None:
+        self._ids[read.pair.vehicle_id].add(session_id)
         known = self.known.get(session_id)
         if known is None:
             self.known[session_id] = Known([(read.pair, content)], self._batches, self.run, {read.pair.user_id})
@@ -197,7 +204,7 @@ class Recorder:
             known.candidates = []
         known.candidates.append((read.pair, content))
         known.users.add(read.pair.user_id)
-        known.batch, known.run, known.absences = self._batches, self.run, []
+        known.batch, known.run, known.absences, known.excused = self._batches, self.run, [], 0
 
     def _prove(self, read: Read) -> None:
         days = self.last_proven[read.pair, read.include_hidden]
@@ -207,7 +214,8 @@ class Recorder:
                 days[day] = read
         if None in read.rejected:
             return
-        for session_id, known in self.known.items():
+        for session_id in self._ids[read.pair.vehicle_id]:
+            known = self.known[session_id]
             # If another read of the same transaction returned it, the two have no order.
             if (
                 known.batch != self._batches
@@ -217,6 +225,12 @@ class Recorder:
             ):
                 known.absences.append(read)
                 self.doubted.add(read.pair.vehicle_id)
+
+    def _excuse(self, read: Read) -> None:
+        for session_id in self._ids[read.pair.vehicle_id] | {each for each in read.rejected if each in self.known}:
+            known = self.known[session_id]
+            if session_id in read.rejected or (None in read.rejected and known.is_on(read)):
+                known.excused = len(known.absences)
 
     def last_proof(self, pair: Pair, day: date, *, include_hidden: bool) -> Read | None:
         """Return the newest proven read of a day; reads with hidden sessions prove the others, too."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from math import ceil
 
 import attrs
 
 from podero_async import VehicleRef
-from tests.year.invariants import Snapshot
+from tests.year.invariants import Days, Snapshot
 from tests.year.recorder import Recorder
 from tests.year.world import DAY
+
+State = Callable[[date], str]
 
 _FULL_PAGE = 200
 _NEW_ROWS = 150  # the least number of new rows on a page; the others overlap with the previous page
@@ -40,13 +43,14 @@ class Call:
 
 
 def most_requests(
-    call: Call, before: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
+    call: Call, before: Snapshot, now: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
 ) -> Counter[str]:
     """Return how many requests of each kind a run takes at most, apart from repeated ones.
 
     Args:
         call: The run.
         before: The store before the run.
+        now: The store after it.
         recorder: The reads that the run has committed.
         pairs: The vehicles of the run.
         users: Users with vehicles, if the run discovers its fleet.
@@ -54,13 +58,17 @@ def most_requests(
     pairs = set(pairs)
     # A page of ten users may be a page of a server that pages by ten.
     most = Counter({"users": 2, "vehicles": users} if users else {})
+    # If one of two users has a vehicle no longer, all its days are read again under the other one.
+    left = {pair.vehicle_id for pair, is_gone in now.gone.items() if is_gone and not before.gone.get(pair)}
     for pair in pairs:
-        for first, last in _needs(call, before, pair):
+        known = before.days_of(pair, include_hidden=call.include_hidden)
+        state = partial(_state, call, known, may_settle=pair.vehicle_id not in left)
+        for first, last in _needs(call, before, pair, state):
             most["windows"] += 1
-            most["current sessions"] += _asks_current(call, before, pair, first, last)
-    vehicles = recorder.doubted | {row.vehicle_id for row in before.rows if row.absent_at is not None}
+            most["current sessions"] += _asks_current(call, pair, first, last, state)
+    vehicles = recorder.doubted | {row.vehicle_id for row in before.rows.values() if row.absent_at is not None}
     doubted = {pair for pair in pairs if pair.vehicle_id in vehicles}
-    owners = {(row.user_id, row.vehicle_id) for row in before.rows if row.vehicle_id in vehicles}
+    owners = {(row.user_id, row.vehicle_id) for row in before.rows.values() if row.vehicle_id in vehicles}
     most["confirming reads"] = len(doubted) + len(owners)
     for read in recorder.reads:
         if len(read.sessions) >= _FULL_PAGE:
@@ -68,25 +76,24 @@ def most_requests(
     return most
 
 
-def _state(call: Call, before: Snapshot, pair: VehicleRef, day: date) -> str:
-    flags = (True,) if call.include_hidden else (True, False)
-    keys = [(pair, flag, day) for flag in flags if (pair, flag, day) in before.is_settled]
-    if any(before.is_settled[key] for key in keys):
+def _state(call: Call, known: list[Days], day: date, *, may_settle: bool) -> str:
+    spans = [days[day] for days in known if day in days]
+    if may_settle and any(span.is_settled for span in spans):
         return "settled"
-    ages = [call.started - before.read_at[key] for key in keys]
-    if any(timedelta() <= age <= call.fresh_for for age in ages):
+    if may_settle and any(timedelta() <= call.started - span.read_at <= call.fresh_for for span in spans):
         return "fresh"
-    return "stale" if keys else "missing"
+    return "stale" if spans else "missing"
 
 
-def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, date]]:
+def _needs(call: Call, before: Snapshot, pair: VehicleRef, state: State) -> list[tuple[date, date]]:
     """Return the spans of days to read."""
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
     for first, last in before.failed.get(pair, ()):
         days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
-    days |= {day for each, _, day in before.is_settled if each == pair and day <= call.last}
-    needed = {day for day in days if _state(call, before, pair, day) in {"stale", "missing"}}
-    for row in before.rows:
+    for each in before.days_of(pair, include_hidden=False):
+        days |= {day for day in each if day <= call.last}
+    needed = {day for day in days if state(day) in {"stale", "missing"}}
+    for row in before.rows.values():
         if row.absent_at is not None and row.vehicle_id == pair.vehicle_id:
             needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}
     spans: list[tuple[date, date]] = []
@@ -98,10 +105,10 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef) -> list[tuple[date, d
     return spans
 
 
-def _asks_current(call: Call, before: Snapshot, pair: VehicleRef, first: date, last: date) -> bool:
+def _asks_current(call: Call, pair: VehicleRef, first: date, last: date, state: State) -> bool:
     """Return whether a read of a span may ask for the current session: a week of days, or once a week."""
     days = [first + number * DAY for number in range((last - first).days + 1)]
-    unsettled = [day for day in days if _state(call, before, pair, day) != "settled"]
+    unsettled = [day for day in days if state(day) != "settled"]
     if not unsettled:
         return False
     final = (call.started.astimezone(UTC) - timedelta(days=call.settle_days + 1)).date()

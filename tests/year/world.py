@@ -11,7 +11,7 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from random import Random
 from typing import Any
@@ -29,6 +29,7 @@ HOUR = timedelta(hours=1)
 _MAX_CARS = 12
 
 Event = Callable[[datetime], None]
+_moment = lru_cache(100_000)(parse_time)
 
 
 @attrs.define(eq=False)
@@ -64,7 +65,7 @@ class Session:
 
     @property
     def plug_in(self) -> datetime:
-        return parse_time(self.row["plug_in_time"])
+        return _moment(self.row["plug_in_time"])
 
     @property
     def day(self) -> date:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
 from podero_async._paging.window import Window
-from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._alarms import FailureCounts, Unread, Vanished
 from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._forgotten import ForgottenUsers
@@ -153,8 +153,8 @@ class StoreBackend(Protocol):
     async def count_failures(self, run_id: int, now: datetime) -> FailureCounts:
         """Count the vehicles that failed or were not proven complete in a run."""
 
-    async def count_days(self, settings: RunSettings) -> DayCounts:
-        """Count the vehicle-days of the roster in the run's window by state."""
+    async def count_days(self, settings: RunSettings) -> tuple[DayCounts, Unread]:
+        """Count the vehicle-days of the roster in the run's window: by state, and those that are missing without a failure."""
 
     async def end_run(self, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:
         """Store the counts and the alarms of a run; if it is finished, delete the records past their retention."""

@@ -14,7 +14,7 @@ import duckdb
 
 from podero_async._concurrency import outlast
 from podero_async._paging.window import Window
-from podero_async.backfill._alarms import FailureCounts, Vanished
+from podero_async.backfill._alarms import FailureCounts, Unread, Vanished
 from podero_async.backfill._comparison import Compared
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._forgotten import ForgottenUsers
@@ -162,7 +162,7 @@ class DuckDBBackend:
     async def count_failures(self, run_id: int, now: datetime) -> FailureCounts:
         return await self.call(runs.count_failures, run_id, now)
 
-    async def count_days(self, settings: RunSettings) -> DayCounts:
+    async def count_days(self, settings: RunSettings) -> tuple[DayCounts, Unread]:
         return await self.call(work.count_roster_days, settings)
 
     async def end_run(self, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:

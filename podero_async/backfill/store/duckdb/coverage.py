@@ -1,84 +1,70 @@
-"""Coverage: the spans of days that were read, per vehicle, and how a batch of reads changes them."""
+"""Coverage: the spans of days that were read, per vehicle, and how a batch of reads changes them.
+
+`backfill._coverage.fold` has the rule. It is computed here in Python, vehicle by vehicle, since in SQL the fixed cost of its
+joins and windows is several times as high, for small batches and for full ones.
+"""
 
 # ruff: noqa: S608 - the SQL is composed of constants of this package
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from typing import TypeAlias
+
+import attrs
 import duckdb
+import pyarrow as pa  # type: ignore[import-untyped]
+
+from podero_async.backfill._coverage import Days, ProvenRead, Span, fold
 
 __all__ = ["record"]
 
-_PAIR = "user_id, vehicle_id"
+_IDS = "user_id::VARCHAR, vehicle_id::VARCHAR"
+_IS_PROVEN = "completeness <> 'unproven'"
 
 _READS = f"""
-CREATE OR REPLACE TEMP TABLE proven_reads AS
-SELECT task, {_PAIR}, include_hidden, from_date, least(to_date, fetched_at::DATE) AS to_date, settle_to, fetched_at,
-    "count" = 0 AS is_empty
-FROM arrow_reads WHERE completeness <> 'unproven' AND from_date <= fetched_at::DATE
+SELECT {_IDS}, include_hidden, task, from_date, least(to_date, fetched_at::DATE), settle_to, epoch_us(fetched_at), "count" = 0
+FROM arrow_reads WHERE {_IS_PROVEN} AND from_date <= fetched_at::DATE
 """
-# A list may be empty for a night by the server's fault, and rows that were never stored cannot be absent. So a read without
-# a session settles only days that a read of an earlier day could have settled, had it had one: that read's last final day
-# is as long before it as `settle_to` is before this one.
-_FACTS = f"""
-CREATE OR REPLACE TEMP TABLE facts AS
-SELECT {_PAIR}, include_hidden, from_date, to_date, is_settled, read_at, false AS is_new
-FROM coverage SEMI JOIN proven_reads USING ({_PAIR})
-UNION ALL
-SELECT {_PAIR}, include_hidden, from_date, least(to_date, settle_to), true, fetched_at, true
-FROM proven_reads WHERE settle_to >= from_date AND NOT is_empty
-UNION ALL
-SELECT r.user_id, r.vehicle_id, r.include_hidden, greatest(c.from_date, r.from_date),
-    least(c.to_date, r.to_date, r.settle_to, read_at::DATE - date_diff('day', settle_to, fetched_at::DATE)::INTEGER) AS settled,
-    true, fetched_at, true
-FROM coverage c JOIN proven_reads r USING ({_PAIR}, include_hidden)
-WHERE is_empty AND settle_to IS NOT NULL AND NOT is_settled AND read_at::DATE < fetched_at::DATE
-    AND settled >= greatest(c.from_date, r.from_date)
-UNION ALL
-SELECT {_PAIR}, include_hidden,
-    CASE WHEN is_empty THEN from_date ELSE greatest(from_date, coalesce(settle_to + 1, from_date)) END,
-    to_date, false, fetched_at, true
-FROM proven_reads WHERE is_empty OR settle_to IS NULL OR settle_to < to_date
+_UNSETTLED = "SELECT task, day FROM arrow_unsettled UNION SELECT task, day FROM absent"
+_KNOWN = f"""
+SELECT {_IDS}, include_hidden, from_date, to_date, is_settled, epoch_us(read_at)
+FROM coverage SEMI JOIN (FROM arrow_reads WHERE {_IS_PROVEN}) USING (user_id, vehicle_id)
 """
-_UNSETTLED = f"""
-CREATE OR REPLACE TEMP TABLE unsettled AS
-SELECT DISTINCT {_PAIR}, coalesce(day, from_date) AS from_date, coalesce(day, to_date) AS to_date
-FROM proven_reads JOIN (SELECT task, day FROM arrow_unsettled UNION ALL SELECT task, day FROM absent) USING (task)
-"""
-# The first and last days of a vehicle's facts cut its days into pieces. Each piece gets its state from the facts that cover
-# it: a settled day stays settled when it is read again, unless the read leaves it unsettled. Then adjoining pieces are
-# joined: settled ones, and provisional ones that were read at the same time.
-_FOLDED = f"""
-CREATE OR REPLACE TEMP TABLE folded AS
-WITH cuts AS (
-    SELECT {_PAIR}, from_date AS day FROM facts UNION SELECT {_PAIR}, to_date + 1 FROM facts
-    UNION SELECT {_PAIR}, from_date FROM unsettled UNION SELECT {_PAIR}, to_date + 1 FROM unsettled
-), pieces AS (
-    SELECT {_PAIR}, day AS from_date, lead(day) OVER (PARTITION BY {_PAIR} ORDER BY day) - 1 AS to_date FROM cuts
-), states AS (
-    SELECT f.user_id, f.vehicle_id, f.include_hidden, p.from_date, p.to_date,
-        bool_or(f.is_settled) AND NOT bool_or(u.from_date IS NOT NULL) AS is_settled,
-        coalesce(max(f.read_at) FILTER (f.is_new), max(f.read_at)) AS read_at
-    FROM pieces p JOIN facts f
-        ON f.user_id = p.user_id AND f.vehicle_id = p.vehicle_id AND p.from_date BETWEEN f.from_date AND f.to_date
-    LEFT JOIN unsettled u
-        ON u.user_id = p.user_id AND u.vehicle_id = p.vehicle_id AND p.from_date BETWEEN u.from_date AND u.to_date
-    GROUP BY ALL
-), islands AS (
-    SELECT *, sum(is_first) OVER (PARTITION BY {_PAIR}, include_hidden ORDER BY from_date) AS island FROM (
-        SELECT *, CASE WHEN
-            lag(to_date) OVER by_key = from_date - 1 AND lag(is_settled) OVER by_key = is_settled
-            AND (is_settled OR lag(read_at) OVER by_key = read_at)
-        THEN 0 ELSE 1 END AS is_first
-        FROM states WINDOW by_key AS (PARTITION BY {_PAIR}, include_hidden ORDER BY from_date)
-    )
-)
-SELECT {_PAIR}, include_hidden, min(from_date) AS from_date, max(to_date) AS to_date, is_settled, min(read_at) AS read_at
-FROM islands GROUP BY {_PAIR}, include_hidden, is_settled, island
-"""
-_DELETE = f"""
-DELETE FROM coverage c USING (SELECT DISTINCT {_PAIR} FROM folded) n
+_DELETE = """
+DELETE FROM coverage c USING (SELECT DISTINCT user_id::UUID AS user_id, vehicle_id::UUID AS vehicle_id FROM arrow_spans) n
 WHERE c.user_id = n.user_id AND c.vehicle_id = n.vehicle_id
 """
+_INSERT = "INSERT INTO coverage BY NAME FROM arrow_spans"
+_SPANS = pa.schema(
+    [
+        ("user_id", pa.string()),
+        ("vehicle_id", pa.string()),
+        ("include_hidden", pa.bool_()),
+        ("from_date", pa.date32()),
+        ("to_date", pa.date32()),
+        ("is_settled", pa.bool_()),
+        ("read_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_Row: TypeAlias = tuple[str, str, bool, date, date, bool, datetime]
+
+
+@attrs.define
+class _Vehicle:
+    """The known days and the new reads of a vehicle under one user, by whether they include hidden sessions."""
+
+    known: dict[bool, list[Span]] = attrs.field(factory=lambda: defaultdict(list))
+    reads: dict[bool, list[ProvenRead]] = attrs.field(factory=lambda: defaultdict(list))
+    unsettled: list[Days] = attrs.field(factory=list)
+
+    def folded(self) -> Iterator[tuple[bool, Span]]:
+        for include_hidden in (False, True):
+            for span in fold(self.known[include_hidden], self.reads[include_hidden], self.unsettled):
+                yield include_hidden, span
 
 
 def record(con: duckdb.DuckDBPyConnection) -> None:
@@ -86,17 +72,39 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
 
     Reads the tables `arrow_reads`, `arrow_unsettled` and `absent`. A day in one of the last two becomes provisional.
     """
-    con.execute(_READS)
-    con.execute(_FACTS)
-    ((unsettled,),) = con.execute(_UNSETTLED).fetchall()
-    if unsettled or con.execute("SELECT 1 FROM facts WHERE NOT is_new LIMIT 1").fetchall():
-        _fold(con)
-    else:  # the first reads of these vehicles: nothing to fold, and folding would take five times as long
-        con.execute("INSERT INTO coverage BY NAME SELECT * EXCLUDE (is_new) FROM facts")
+    vehicles = _vehicles(con)
+    if not vehicles:
+        return
+    has_known = False
+    for user_id, vehicle_id, include_hidden, first, last, is_settled, read_at in con.execute(_KNOWN).fetchall():
+        if vehicle := vehicles.get((vehicle_id, user_id)):
+            vehicle.known[include_hidden].append(Span(first, last, is_settled, _moment(read_at)))
+            has_known = True
+    rows: list[_Row] = [
+        (user_id, vehicle_id, include_hidden, *span)
+        for (vehicle_id, user_id), vehicle in sorted(vehicles.items(), key=lambda item: item[0])
+        for include_hidden, span in vehicle.folded()
+    ]
+    con.register("arrow_spans", pa.table(list(map(list, zip(*rows, strict=True))), schema=_SPANS))
+    if has_known:
+        con.execute(_DELETE)
+    con.execute(_INSERT)
 
 
-def _fold(con: duckdb.DuckDBPyConnection) -> None:
-    """Replace the coverage of the vehicles of the tables `facts` and `unsettled` by what these tables say."""
-    con.execute(_FOLDED)
-    con.execute(_DELETE)
-    con.execute("INSERT INTO coverage BY NAME FROM folded ORDER BY vehicle_id, user_id, from_date")
+def _vehicles(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], _Vehicle]:
+    """Return the vehicles with proven reads, by the ids of vehicle and user."""
+    unsettled: dict[int, list[date | None]] = defaultdict(list)
+    for task, day in con.execute(_UNSETTLED).fetchall():
+        unsettled[task].append(day)
+    vehicles: dict[tuple[str, str], _Vehicle] = defaultdict(_Vehicle)
+    for user_id, vehicle_id, include_hidden, task, first, last, settle_to, at, is_empty in con.execute(
+        _READS
+    ).fetchall():
+        vehicle = vehicles[vehicle_id, user_id]
+        vehicle.reads[include_hidden].append(ProvenRead(first, last, settle_to, _moment(at), is_empty))
+        vehicle.unsettled += [(first, last) if day is None else (day, day) for day in unsettled[task]]
+    return vehicles
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)

@@ -4,14 +4,23 @@
 
 from __future__ import annotations
 
-from datetime import UTC
+from datetime import UTC, timedelta
 from typing import Any
 
 import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async._paging.window import Window
-from podero_async.backfill._coverage import DayCounts, KnownDays, count_days, final_day, needs_of, stale_limits
+from podero_async.backfill._alarms import Unread
+from podero_async.backfill._coverage import (
+    DayCounts,
+    KnownDays,
+    count_days,
+    final_day,
+    needs_of,
+    stale_limits,
+    unread_days,
+)
 from podero_async.backfill._report import BackfillPlan
 from podero_async.backfill._values import RunSettings, WorkItem
 from podero_async.models import VehicleRef
@@ -19,6 +28,7 @@ from podero_async.models import VehicleRef
 __all__ = ["count_roster_days", "draft_run", "next_work", "plan_work"]
 
 _PAIR = "user_id, vehicle_id"
+_MAX_CLOCK_ERROR = timedelta(minutes=10)
 
 # The known days of a vehicle are one text without times. Most vehicles have the same text, so few texts are planned.
 _KNOWN = f"""
@@ -117,14 +127,19 @@ def next_work(con: duckdb.DuckDBPyConnection, include_hidden: bool, after: int, 
     ]
 
 
-def count_roster_days(con: duckdb.DuckDBPyConnection, settings: RunSettings) -> DayCounts:
-    """Count the vehicle-days of the roster in the window by state."""
+def count_roster_days(con: duckdb.DuckDBPyConnection, settings: RunSettings) -> tuple[DayCounts, Unread]:
+    """Count the vehicle-days of the roster in the window: by state, and those that are missing without a failure."""
     _find_known(con, settings)
-    counts = DayCounts()
-    window = (settings.window.from_date, settings.window.to_date)
+    counts, unread = DayCounts(), Unread()
+    first, last = settings.window.from_date, settings.window.to_date
+    # By the server's clock, a day may begin some minutes later.
+    last_begun = min(last, (settings.started.astimezone(UTC) - _MAX_CLOCK_ERROR).date())
     for days, vehicles in con.execute("SELECT days, count(*) FROM known GROUP BY days").fetchall():
-        counts += count_days(KnownDays.parse(days), window).times(vehicles)
-    return counts
+        known = KnownDays.parse(days)
+        counts += count_days(known, (first, last)).times(vehicles)
+        if lacking := unread_days(known, (first, last_begun)):
+            unread = Unread(unread.days + lacking * vehicles, unread.vehicles + vehicles)
+    return counts, unread
 
 
 def _find_known(con: duckdb.DuckDBPyConnection, settings: RunSettings) -> None:
