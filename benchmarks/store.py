@@ -21,6 +21,8 @@ import duckdb
 
 from benchmarks.measuring import Figure, LoopProbe
 from podero_async import ClientCredentials, PoderoClient, VehicleRef, VehicleSessions
+from podero_async._decode import encode_json, read_page
+from podero_async._fleet.vehicle import FetchedSessions
 from podero_async._paging.window import Window
 from podero_async.backfill import SessionStore, backfill
 from podero_async.backfill._values import Limits, WorkItem
@@ -111,7 +113,18 @@ _values = attrgetter(*SESSION_COLUMNS)
 PLACES = ", ".join("?" for _ in range(len(SESSION_COLUMNS) + 2))
 
 
-def by_batches(reads: list[VehicleSessions], store_path: Path) -> int:
+def fetched(reads: list[VehicleSessions]) -> list[FetchedSessions]:
+    """Return the sessions as the store gets them: as bodies of pages."""
+    outcomes = []
+    for read in reads:
+        body = b'{"total": %d, "items": %s}' % (len(read.sessions), encode_json(read.sessions))
+        window = Window(read.from_date, read.to_date, include_hidden=True)
+        page = read_page(body, keep_body=True)
+        outcomes.append(FetchedSessions(read.vehicle, window, [page], read.completeness, page.total, 1, 0))
+    return outcomes
+
+
+def by_batches(reads: list[FetchedSessions], store_path: Path) -> int:
     """Write with the library's writer into an existing store."""
     rows = 0
     with duckdb.connect(str(store_path)) as con:
@@ -126,10 +139,8 @@ def by_batches(reads: list[VehicleSessions], store_path: Path) -> int:
     return rows
 
 
-def _add(batch: Batch, number: int, read: VehicleSessions) -> None:
-    window = Window(read.from_date, read.to_date, include_hidden=True)
-    batch.add(WorkItem(number, read.vehicle, window), read, datetime.now(UTC), None)
-    batch.convert_pending()
+def _add(batch: Batch, number: int, read: FetchedSessions) -> None:
+    batch.add(WorkItem(number, read.vehicle, read.window), read, "", datetime.now(UTC), None)
 
 
 def by_row(reads: list[VehicleSessions], path: Path) -> int:
@@ -177,7 +188,7 @@ def rate(write: Callable[..., int], *arguments: Any) -> tuple[float, float]:
     return rows / meter.wall, rows / meter.cpu
 
 
-def checkpoint_costs(reads: list[VehicleSessions], store_path: Path, rounds: int) -> list[float]:
+def checkpoint_costs(reads: list[FetchedSessions], store_path: Path, rounds: int) -> list[float]:
     """Time a batch of re-read vehicles, in a store that doubles before each round."""
     batch = Batch(1)
     ordered = sorted(reads, key=lambda read: read.vehicle.vehicle_id)
@@ -220,11 +231,11 @@ async def measure(core: int | None, vehicles: int, sessions: int) -> AsyncIterat
         async with SessionStore(root / "writer.duckdb"):
             pass
         yield _rates(
-            rate(by_batches, reads, root / "writer.duckdb"),
+            rate(by_batches, fetched(reads), root / "writer.duckdb"),
             rate(by_row, reads, root / "rows.duckdb"),
             rate(by_sqlite, reads, root / "rows.sqlite"),
         )
-        costs = checkpoint_costs(reads, root / "writer.duckdb", 5)
+        costs = checkpoint_costs(fetched(reads), root / "writer.duckdb", 5)
         yield Figure(
             name="a batch of 100 re-read vehicles, in a store that doubles four times",
             value=", ".join(

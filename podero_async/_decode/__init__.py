@@ -1,14 +1,14 @@
 """Response bodies to models, or to a message if they are errors; the only package that imports msgspec and cattrs.
 
-Import direction: `outline` > `responses` > `unknown` > `plain_json`; `responses` and `users` > `structure` > `converter` >
+Import direction: `records` > `responses` > `unknown` > `plain_json`; `responses` and `users` > `structure` > `converter` >
 `timestamps` > `plain_json`; `error_body` > `plain_json`.
 """
 
 from __future__ import annotations
 
 from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
-from podero_async._decode.outline import PageOutline, outline_page, stated_total
 from podero_async._decode.plain_json import decode_json, encode_json, is_markup, plain_values, uuid_text
+from podero_async._decode.records import Body, PageRows, RowId, read_page
 from podero_async._decode.responses import (
     decode_current_session,
     decode_listed_vehicles,
@@ -19,7 +19,9 @@ from podero_async._decode.structure import preload_converter
 from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
-    "PageOutline",
+    "Body",
+    "PageRows",
+    "RowId",
     "decode_current_session",
     "decode_json",
     "decode_listed_vehicles",
@@ -32,9 +34,8 @@ __all__ = [
     "is_markup",
     "no_explanation",
     "oauth_error_code",
-    "outline_page",
     "plain_values",
     "preload_converter",
-    "stated_total",
+    "read_page",
     "uuid_text",
 ]

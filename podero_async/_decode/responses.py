@@ -13,7 +13,7 @@ from podero_async._decode.unknown import unknown_fields
 from podero_async.errors import DecodeError
 from podero_async.models import ChargingSession, ElectricVehicle, SessionsPage
 
-__all__ = ["decode_current_session", "decode_listed_vehicles", "decode_page", "decode_vehicles"]
+__all__ = ["decode_current_session", "decode_listed_vehicles", "decode_page", "decode_vehicles", "structure_page"]
 
 
 class _PageWire(msgspec.Struct, gc=False):
@@ -51,7 +51,7 @@ def decode_page(body: bytes, *, first_index: int = 0) -> SessionsPage:
     try:
         page = _page.decode(body)
     except MSGSPEC_ERRORS:
-        return _structure_page(body, first_index)
+        return structure_page(body, first_index)
     if page.items:
         unknown_fields.sample(body)
     return SessionsPage(total=page.total, items=page.items)
@@ -84,7 +84,8 @@ def decode_listed_vehicles(body: bytes) -> list[ElectricVehicle | DecodeError]:
         return expect_any(structure_rows(expect(decode_json(body), list, "$"), ElectricVehicle, "$"))
 
 
-def _structure_page(body: bytes, first_index: int) -> SessionsPage:
+def structure_page(body: bytes, first_index: int) -> SessionsPage:
+    """Read a page that msgspec refuses, row by row."""
     page = _plain_page(body)
     rows = expect(required(page, "items"), list, "$.items")
     if len(rows) > _MAX_STRUCTURED_ROWS:

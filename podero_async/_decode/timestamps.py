@@ -10,9 +10,9 @@ import msgspec
 
 from podero_async._decode.plain_json import json_type
 
-__all__ = ["Aware", "build_decoder", "to_datetime"]
+__all__ = ["aware_hints", "build_decoder", "to_datetime"]
 
-Aware = Annotated[datetime, msgspec.Meta(tz=True)]
+_AWARE = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 def build_decoder(decoded: type, *models: type[attrs.AttrsInstance]) -> msgspec.json.Decoder[Any]:
@@ -24,18 +24,23 @@ def build_decoder(decoded: type, *models: type[attrs.AttrsInstance]) -> msgspec.
     plain = {model: dict(model.__annotations__) for model in models}
     try:
         for model in models:
-            hints = get_type_hints(model)
-            model.__annotations__ = {name: _aware(hints[name]) for name in hints}
+            model.__annotations__ = aware_hints(model)
         return msgspec.json.Decoder(decoded)
     finally:
         for model, annotations in plain.items():
             model.__annotations__ = annotations
 
 
+def aware_hints(model: type[attrs.AttrsInstance]) -> dict[str, Any]:
+    """Return the types of a model's fields for msgspec, with times that are not naive."""
+    hints = get_type_hints(model)
+    return {name: _aware(hints[name]) for name in hints}
+
+
 def _aware(hint: Any) -> Any:
     if hint is datetime:
-        return Aware
-    return Aware | None if datetime in get_args(hint) else hint
+        return _AWARE
+    return _AWARE | None if datetime in get_args(hint) else hint
 
 
 def to_datetime(value: Any, _: Any = None) -> datetime:

@@ -13,8 +13,8 @@ from typing import Self
 
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover
-from podero_async._fleet.vehicle import UndecodedSessions, failure_of, fetch_vehicle
-from podero_async._fleet.worker_pool import Outcome, WorkerPool
+from podero_async._fleet.vehicle import FetchedSessions, failure_of, fetch_vehicle
+from podero_async._fleet.worker_pool import Fetched, WorkerPool
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
@@ -47,7 +47,7 @@ class FleetFetch:
         self._limiter = limiter
         self._window = window
         self._discovery_stats = RequestStats()
-        self._outcomes = WorkerPool(self._items(vehicles), self._read, slots=limiter.ceiling)
+        self._outcomes = WorkerPool(self._items(vehicles), self._read, FetchedSessions.decode, slots=limiter.ceiling)
         self._counts = defaultdict[str, int](int)  # by the names of the summary's fields
         self._pauses_before = limiter.pauses
 
@@ -110,7 +110,7 @@ class FleetFetch:
         self._count(outcome)
         return outcome
 
-    async def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> Fetched:
         if isinstance(vehicle, VehicleFailure):
             return vehicle  # the discovery could not list a user's vehicles
         if not isinstance(vehicle, VehicleRef):
@@ -146,8 +146,14 @@ class FleetFetch:
 
 
 async def fetch_or_fail(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, budget: MemoryBudget, stats: RequestStats | None = None
-) -> UndecodedSessions | Outcome:
+    endpoints: Endpoints,
+    vehicle: VehicleRef,
+    window: Window,
+    budget: MemoryBudget,
+    stats: RequestStats | None = None,
+    *,
+    keep_bodies: bool = False,
+) -> Fetched:
     """Fetch one vehicle's whole list; return a `VehicleFailure` if the error concerns this vehicle only.
 
     Args:
@@ -156,13 +162,14 @@ async def fetch_or_fail(
         window: Its days.
         budget: Bounds the pages in memory.
         stats: The requests that were sent for this outcome before, if any.
+        keep_bodies: Whether columns are made of the pages.
 
     Raises:
         PoderoError: The error would fail every other vehicle too.
     """
     stats = stats or RequestStats()
     try:
-        return await fetch_vehicle(endpoints, vehicle, window, stats, budget)
+        return await fetch_vehicle(endpoints, vehicle, window, stats, budget, keep_bodies=keep_bodies)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise

@@ -14,14 +14,13 @@ from uuid import UUID
 
 import attrs
 
-from podero_async._decode import decode_page
+from podero_async._decode import PageRows, decode_page
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
-from podero_async._paging.page import NewRows, Page
+from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
-from podero_async._redaction import strip_traceback
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import CompletenessError, DecodeError, PoderoError
 from podero_async.models import (
@@ -34,60 +33,97 @@ from podero_async.models import (
     VehicleSessions,
 )
 
-__all__ = ["UndecodedSessions", "failure_of", "fetch_page", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
+__all__ = ["FetchedSessions", "failure_of", "fetch_page", "fetch_vehicle", "read_vehicle", "stream_vehicle"]
 
 _MAX_PAGES_AHEAD = 16  # pages of one list that are requested at once
 _MAX_PAGES_AHEAD_OF_STREAM = 4  # fewer, since they stay in memory while the consumer is slow
-_MAX_DECODING_S = 0.005  # then other tasks of the event loop run
+_ROWS_PER_SLICE = 1_000  # are made to sessions in 1 to 2 ms
 
 
 @attrs.frozen(eq=False)
-class UndecodedSessions:
-    """A fully fetched list of several pages, kept as bytes so that the garbage collector has fewer objects to scan.
+class FetchedSessions:
+    """A vehicle's whole list, as rows of pages that are not sessions yet, so that the garbage collector scans none.
 
-    Its pages count against the memory budget until `release` is called.
+    The pages of a list of several pages count against the memory budget until `release` is called.
     """
 
-    _vehicle: VehicleRef
-    _window: Window
-    _reader: SessionListReader
-    _rows: list[NewRows]
-    _stats: RequestStats
-    release: Callable[[], None]
+    vehicle: VehicleRef
+    window: Window
+    pages: list[PageRows]
+    completeness: Completeness
+    total: int
+    requests: int
+    retries: int
+    reason: str = ""
+    release: Callable[[], None] = lambda: None
+    count: int = attrs.field(init=False)
+    """Number of sessions."""
+    rejected: list[RejectedItem] = attrs.field(init=False)
+    """Rows that could not be read."""
 
-    async def decode(self) -> VehicleSessions | VehicleFailure:
-        """Decode the list, yielding to the event loop at intervals. If a page cannot be decoded, return a failure."""
-        whole = SessionsPage(total=self._reader.total, items=[])
-        loop = asyncio.get_running_loop()
-        since = loop.time()
-        try:
-            for rows in self._rows:
-                page = _decoded(rows)
-                whole.items.extend(page.items)
-                whole.rejected.extend(page.rejected)
-                if loop.time() - since > _MAX_DECODING_S:
-                    await asyncio.sleep(0)
-                    since = loop.time()
-        except DecodeError as error:
-            return failure_of(self._vehicle.user_id, self._vehicle, error, self._stats)
-        reader = self._reader
-        return _sessions_of(self._vehicle, self._window, whole, reader.completeness, self._stats, reader.reason)
+    def __attrs_post_init__(self) -> None:
+        rejected = [item for page in self.pages for item in page.rejected]
+        object.__setattr__(self, "rejected", rejected)
+        object.__setattr__(self, "count", sum(map(len, self.pages)) - len(rejected))
+
+    def slices(self) -> Iterator[tuple[PageRows, int, int]]:
+        """Yield slices of the pages, each short enough to be worked on without a pause for other tasks."""
+        for page in self.pages:
+            for begin in range(0, len(page), _ROWS_PER_SLICE):
+                yield page, begin, begin + _ROWS_PER_SLICE
+
+    async def decode(self) -> VehicleSessions:
+        """Make the sessions, yielding to the event loop after each page but the last."""
+        sessions: list[ChargingSession] = []
+        for page, begin, end in self.slices():
+            if sessions:
+                await asyncio.sleep(0)
+            sessions += page.sessions(begin, end)
+        return VehicleSessions(
+            vehicle=self.vehicle,
+            from_date=self.window.from_date,
+            to_date=self.window.to_date,
+            sessions=sessions,
+            completeness=self.completeness,
+            total=self.total,
+            rejected=self.rejected,
+            requests=self.requests,
+            retries=self.retries,
+            reason=self.reason,
+        )
 
 
 async def fetch_vehicle(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats, budget: MemoryBudget
-) -> UndecodedSessions | VehicleSessions:
+    endpoints: Endpoints,
+    vehicle: VehicleRef,
+    window: Window,
+    stats: RequestStats,
+    budget: MemoryBudget,
+    *,
+    keep_bodies: bool = False,
+) -> FetchedSessions:
     """Fetch one vehicle's whole list. A list of one page, as most are, takes one request and no memory budget."""
-    fetch = partial(_fetch_page, endpoints, vehicle, stats)
+    fetch = partial(_fetch_page, endpoints, vehicle, stats, keep_bodies)
     first = await fetch(window, 0)
     if first.is_whole:
-        return _sessions_of(vehicle, window, first.decode(), Completeness.VERIFIED, stats)
+        verdict = Completeness.VERIFIED
+        return FetchedSessions(vehicle, window, [first.rows], verdict, first.total, stats.requests, stats.retries)
     reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
     with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
         on_failure.callback(budget.release, await budget.acquire(first.pages))
         async with aclosing(reader.new_rows()) as stream:
-            rows = [rows async for rows in stream]
-        return UndecodedSessions(vehicle, window, reader, rows, stats, on_failure.pop_all().close)
+            pages = [rows async for rows in stream]
+        return FetchedSessions(
+            vehicle,
+            window,
+            pages,
+            reader.completeness,
+            reader.total,
+            stats.requests,
+            stats.retries,
+            reader.reason,
+            on_failure.pop_all().close,
+        )
 
 
 async def fetch_page(
@@ -111,11 +147,8 @@ async def fetch_page(
 
 async def read_vehicle(endpoints: Endpoints, vehicle: VehicleRef, window: Window) -> VehicleSessions:
     """Fetch and decode one vehicle's whole list; raise the error if that fails."""
-    outcome = await fetch_vehicle(endpoints, vehicle, window, RequestStats(), MemoryBudget(1))
-    decoded = await outcome.decode() if isinstance(outcome, UndecodedSessions) else outcome
-    if isinstance(decoded, VehicleFailure):
-        raise decoded.error
-    return decoded
+    fetched = await fetch_vehicle(endpoints, vehicle, window, RequestStats(), MemoryBudget(1))
+    return await fetched.decode()
 
 
 async def stream_vehicle(
@@ -127,7 +160,7 @@ async def stream_vehicle(
         DecodeError: A row cannot be read, if `on_rejected` was not given.
         CompletenessError: The list could not be proven complete; raised after the last session.
     """
-    fetch = partial(_fetch_page, endpoints, vehicle, RequestStats())
+    fetch = partial(_fetch_page, endpoints, vehicle, RequestStats(), False)
     reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_MAX_PAGES_AHEAD_OF_STREAM)
     path = endpoints.sessions_path(vehicle)
     if on_rejected is None:
@@ -136,12 +169,13 @@ async def stream_vehicle(
     with _errors_naming(path):
         async with aclosing(reader.new_rows()) as stream:
             async for rows in stream:
-                page = _decoded(rows)
-                for item in page.rejected:
+                for item in rows.rejected:
                     on_rejected(item)
-                for session in page.items:
-                    yield session
-                delivered += len(page.items)
+                for begin in range(0, len(rows), _ROWS_PER_SLICE):
+                    sessions = rows.sessions(begin, begin + _ROWS_PER_SLICE)
+                    for session in sessions:
+                        yield session
+                    delivered += len(sessions)
     if reader.completeness is Completeness.UNPROVEN:
         raise CompletenessError(reader.reason, delivered, reader.total, path)
 
@@ -150,33 +184,6 @@ def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, st
     """Return a vehicle's failure or, if no vehicle is given, the failure to list the user's vehicles."""
     requests, retries = stats.requests, stats.retries
     return VehicleFailure(user_id=user_id, vehicle=vehicle, error=error, requests=requests, retries=retries)
-
-
-def _sessions_of(
-    vehicle: VehicleRef,
-    window: Window,
-    whole: SessionsPage,
-    completeness: Completeness,
-    stats: RequestStats,
-    reason: str = "",
-) -> VehicleSessions:
-    return VehicleSessions(
-        vehicle=vehicle,
-        from_date=window.from_date,
-        to_date=window.to_date,
-        sessions=whole.items,
-        completeness=completeness,
-        total=whole.total,
-        rejected=whole.rejected,
-        requests=stats.requests,
-        retries=stats.retries,
-        reason=reason,
-    )
-
-
-def _decoded(rows: NewRows) -> SessionsPage:
-    with strip_traceback():  # inner frames hold the body
-        return rows.decode()
 
 
 def _raise_rejected(item: RejectedItem, path: str) -> None:
@@ -194,9 +201,9 @@ def _errors_naming(path: str) -> Iterator[None]:
 
 
 def _fetch_page(
-    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, window: Window, offset: int
+    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, keep_body: bool, window: Window, offset: int
 ) -> Coroutine[Any, Any, Page]:
-    """Fetch a page of the largest size. A first page that may be the whole list is decoded at once."""
+    """Fetch a page of the largest size."""
     return endpoints.sessions(
         vehicle,
         window.from_date,
@@ -204,6 +211,6 @@ def _fetch_page(
         include_hidden=window.include_hidden,
         limit=MAX_PAGE_SIZE,
         offset=offset,
-        decode=partial(Page.outlined, offset) if offset else partial(Page.first, MAX_PAGE_SIZE),
+        decode=partial(Page.read, offset, MAX_PAGE_SIZE, keep_body=keep_body),
         stats=stats,
     )

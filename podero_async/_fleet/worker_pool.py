@@ -16,14 +16,15 @@ import attrs
 
 from podero_async._concurrency import cancel_all
 from podero_async._fleet.budget import MemoryBudget
-from podero_async._fleet.vehicle import UndecodedSessions
+from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.models import VehicleFailure, VehicleSessions
 
-__all__ = ["Outcome", "WorkerPool"]
+__all__ = ["Fetched", "WorkerPool"]
 
 T = TypeVar("T")
+S = TypeVar("S", bound=VehicleSessions | FetchedSessions)
 
-Outcome = VehicleSessions | VehicleFailure
+Fetched = FetchedSessions | VehicleFailure
 
 _MAX_BUFFERED_OUTCOMES = 16
 _MAX_BUFFERED_SESSIONS = 100  # the garbage collector scans decoded sessions again and again
@@ -58,7 +59,7 @@ class _Ended:
         return copied.with_traceback(self._traceback)
 
 
-class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
+class _Buffer(asyncio.Queue[tuple[T, S | VehicleFailure] | _Ended]):
     """The outcomes that are ready for the consumer, bounded by their number and their sessions.
 
     When the buffer is full, each worker holds one more.
@@ -83,23 +84,23 @@ class _Buffer(asyncio.Queue[tuple[T, Outcome] | _Ended]):
         is_full = self._sessions >= _MAX_BUFFERED_SESSIONS or self.qsize() >= _MAX_BUFFERED_OUTCOMES
         return is_full and not self.has_ended
 
-    def _put(self, item: tuple[T, Outcome] | _Ended) -> None:
+    def _put(self, item: tuple[T, S | VehicleFailure] | _Ended) -> None:
         super()._put(item)
         self._sessions += _session_count(item)
 
-    def _get(self) -> tuple[T, Outcome] | _Ended:
-        item: tuple[T, Outcome] | _Ended = super()._get()
+    def _get(self) -> tuple[T, S | VehicleFailure] | _Ended:
+        item: tuple[T, S | VehicleFailure] | _Ended = super()._get()
         self._sessions -= _session_count(item)
         return item
 
 
-def _session_count(item: tuple[object, Outcome] | _Ended) -> int:
+def _session_count(item: tuple[object, VehicleSessions | Fetched] | _Ended) -> int:
     if isinstance(item, _Ended) or isinstance(item[1], VehicleFailure):
         return 0
-    return len(item[1].sessions)
+    return item[1].count if isinstance(item[1], FetchedSessions) else len(item[1].sessions)
 
 
-class WorkerPool(Generic[T]):
+class WorkerPool(Generic[T, S]):
     """Read items concurrently: an async context manager that is iterated for pairs of an item and its outcome.
 
     Pairs come in order of completion through a small buffer. When the buffer is full, the workers wait for the
@@ -110,24 +111,27 @@ class WorkerPool(Generic[T]):
         items: The items to read; pulled by one worker at a time. An error that it raises is raised from the iteration
             after the outcomes of all items before it.
         read: Reads one item. An error that it raises cancels the other reads and is raised from the iteration.
+        finish: Makes the outcome of the fetched sessions; called when the buffer has room.
         slots: How many requests may be in flight at once.
     """
 
     def __init__(
         self,
         items: AsyncGenerator[T, None] | Iterator[T],
-        read: Callable[[T, MemoryBudget], Awaitable[UndecodedSessions | Outcome]],
+        read: Callable[[T, MemoryBudget], Awaitable[Fetched]],
+        finish: Callable[[FetchedSessions], Awaitable[S]],
         *,
         slots: int,
     ) -> None:
         self._items = items
         self._read = read
+        self._finish = finish
         self._worker_count = slots + max(2, slots // 8)  # a few more than slots, so that no slot waits for an item
         self._budget = MemoryBudget(slots * _PAGES_PER_SLOT)
         self._pulling = asyncio.Lock()
-        # One list of several pages is decoded at a time; the others wait for the consumer as bytes.
-        self._decoding = asyncio.Lock()
-        self._buffer: _Buffer[T] = _Buffer()
+        # One list of several pages is finished at a time; the others wait for the consumer as they were fetched.
+        self._finishing = asyncio.Lock()
+        self._buffer: _Buffer[T, S] = _Buffer()
         self._run: asyncio.Task[None] | None = None
         self._has_items = True
         self._source_error: BaseException | None = None
@@ -148,7 +152,7 @@ class WorkerPool(Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> tuple[T, Outcome]:
+    async def __anext__(self) -> tuple[T, S | VehicleFailure]:
         item = await self._buffer.get() if self._buffer.empty() else self._buffer.get_nowait()
         if isinstance(item, _Ended):
             self._buffer.put_nowait(item)  # for other tasks that iterate
@@ -206,23 +210,21 @@ class WorkerPool(Generic[T]):
 
     async def _read_one(self, item: T) -> None:
         try:
-            outcome = await self._read(item, self._budget)
-            if isinstance(outcome, UndecodedSessions):
-                await self._decode(item, outcome)
-            elif self._buffer.full():
-                await self._buffer.put((item, outcome))
+            fetched = await self._read(item, self._budget)
+            if isinstance(fetched, VehicleFailure):
+                await self._buffer.put((item, fetched))
             else:
-                self._buffer.put_nowait((item, outcome))
+                await self._finish_one(item, fetched)
         except Exception as error:
             self._read_error = self._read_error or error
             raise
 
-    async def _decode(self, item: T, outcome: UndecodedSessions) -> None:
+    async def _finish_one(self, item: T, fetched: FetchedSessions) -> None:
         try:
-            async with self._decoding:
-                await self._buffer.put((item, await outcome.decode()))
+            async with self._finishing if len(fetched.pages) > 1 else nullcontext():
+                await self._buffer.put((item, await self._finish(fetched)))
         finally:
-            outcome.release()
+            fetched.release()
 
 
 class _NoMoreItemsError(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+from podero_async._decode import RowId
 from podero_async._paging.page import Page
 
 __all__ = ["Balance"]
@@ -25,11 +26,11 @@ class Balance:
         rows: Ids of all rows that were read so far. The caller adds to it.
     """
 
-    def __init__(self, rows: set[str]) -> None:
+    def __init__(self, rows: set[RowId]) -> None:
         self._rows = rows
         self._totals: list[int] = []
         self._pass_start = 0
-        self._pass_rows: set[str] = set()
+        self._pass_rows: set[RowId] = set()
 
     @property
     def largest_total(self) -> int:

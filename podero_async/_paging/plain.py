@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from collections.abc import Set as AbstractSet
 from typing import Any
 
+from podero_async._decode import RowId
 from podero_async._paging.overlap import refusal_of
 from podero_async._paging.page import Page
 from podero_async._validation import MAX_PAGE_SIZE
@@ -19,7 +20,7 @@ _MAX_REPEATS = 3  # of a page, in a row; as many show that a step by its rows le
 
 
 async def read_plainly(
-    fetch: Callable[[int], Coroutine[Any, Any, Page]], first: Page, seen: AbstractSet[str], *, max_offset: int
+    fetch: Callable[[int], Coroutine[Any, Any, Page]], first: Page, seen: AbstractSet[RowId], *, max_offset: int
 ) -> AsyncGenerator[Page, None]:
     """Yield pages from offset 0 on, until one is refused, or none lists a new row.
 
@@ -35,8 +36,8 @@ async def read_plainly(
     Raises:
         CompletenessError: The server returns the first page for every offset.
     """
-    known: set[str] = set()
-    before: list[str] = []
+    known: set[RowId] = set()
+    before: list[RowId] = []
     offset = idle_pages = empty_pages = 0
     while offset <= max_offset and idle_pages <= _MAX_PAGES_WITHOUT_NEW_ROWS and empty_pages <= _MAX_EMPTY_PAGES:
         try:

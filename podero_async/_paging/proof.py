@@ -45,6 +45,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import takewhile
 
+from podero_async._decode import RowId
 from podero_async._paging.page import Page
 
 __all__ = ["Order", "fits", "is_aligned", "order_of", "overlaps"]
@@ -115,7 +116,7 @@ def is_aligned(before: Page, after: Page) -> bool:
 
 
 def _rows_while(
-    is_inside: Callable[[datetime], bool], rows: Iterable[tuple[str, datetime | None]]
-) -> dict[str, datetime | None]:
+    is_inside: Callable[[datetime], bool], rows: Iterable[tuple[RowId, datetime | None]]
+) -> dict[RowId, datetime | None]:
     """Return the rows before the first one with a time outside. An overlap is short, so this looks at few rows."""
     return dict(takewhile(lambda row: row[1] is not None and is_inside(row[1]), rows))

@@ -8,9 +8,10 @@ from functools import partial
 from math import ceil
 from typing import Any
 
+from podero_async._decode import PageRows, RowId
 from podero_async._paging.balance import Balance
 from podero_async._paging.overlap import OverlapReader, refusal_of
-from podero_async._paging.page import NewRows, Page
+from podero_async._paging.page import Page
 from podero_async._paging.plain import read_plainly
 from podero_async._paging.window import Window
 from podero_async.errors import ApiError
@@ -59,9 +60,9 @@ class SessionListReader:
         self._window = window
         self._first = first
         self._overlap_reader = partial(overlap_reader, ahead=ahead)
-        self._seen: set[str] = set()
+        self._seen: set[RowId] = set()
         self._balance = Balance(self._seen)
-        self._day_rows: set[str] = set()
+        self._day_rows: set[RowId] = set()
         self._day_totals = self._unproven_parts = 0
         self._is_split_useless = False
         self._has_proven_order = self._has_met_disorder = False
@@ -70,7 +71,7 @@ class SessionListReader:
         self.total = first.total
         self.reason = ""
 
-    async def new_rows(self) -> AsyncGenerator[NewRows, None]:
+    async def new_rows(self) -> AsyncGenerator[PageRows, None]:
         """Yield the new rows of each page, first those that are proven.
 
         Close the generator (`contextlib.aclosing`): that cancels the requests under way.
@@ -79,12 +80,11 @@ class SessionListReader:
             CompletenessError: The server returns the first page for every offset.
         """
         if self._first.is_whole:
-            yield NewRows(self._first, None)
+            yield self._first.rows
             return
         async with aclosing(_flatten(self._read_all())) as pages:
             async for page in pages:
-                rows = NewRows.of(page, self._seen)
-                if not rows.is_empty:
+                if rows := page.new_rows(self._seen):
                     yield rows
 
     # The strategies yield generators of pages, and `_flatten` reads one after the other.

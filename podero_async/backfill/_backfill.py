@@ -12,7 +12,7 @@ import attrs
 from podero_async._client import PoderoClient
 from podero_async._concurrency import run_until
 from podero_async._failures import is_outage_sign
-from podero_async._fleet.worker_pool import Outcome
+from podero_async._fleet.worker_pool import Fetched
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import clock_alarm, failed_alarms, unread_alarm, withdrawn_alarm
 from podero_async.backfill._client_access import ItemReader, is_down, limiter_of, owner_of, server_time
@@ -174,7 +174,7 @@ class _Backfill:
                     break
         return done
 
-    async def _says_which_exist(self, item: WorkItem, outcome: Outcome) -> bool:
+    async def _says_which_exist(self, item: WorkItem, outcome: Fetched) -> bool:
         if not isinstance(outcome, VehicleFailure):
             return outcome.completeness is not Completeness.UNPROVEN
         # A vehicle that its user has no longer has no sessions there.
@@ -197,13 +197,13 @@ class _Backfill:
                 withdrawn = await backend.withdraw_absent(run.run_id, done, self.now())
                 progress.committed += Written(withdrawn=withdrawn)
 
-    def _count(self, item: WorkItem, outcome: Outcome) -> None:
+    def _count(self, item: WorkItem, outcome: Fetched) -> None:
         progress = self.planner.progress
         progress.received += 1
         progress.requests += outcome.requests
         progress.retries += outcome.retries
         if not isinstance(outcome, VehicleFailure):
-            progress.count_read(item.vehicle, outcome.completeness, len(outcome.sessions))
+            progress.count_read(item.vehicle, outcome.completeness, outcome.count)
             self.failures_in_a_row = 0
             return
         in_outage = is_outage_sign(outcome.error)

@@ -17,8 +17,8 @@ from podero_async._failures import is_outage_sign
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover, vehicles_of
 from podero_async._fleet.fetch import fetch_or_fail
-from podero_async._fleet.vehicle import UndecodedSessions
-from podero_async._fleet.worker_pool import Outcome, WorkerPool
+from podero_async._fleet.vehicle import FetchedSessions
+from podero_async._fleet.worker_pool import Fetched, WorkerPool
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.retry import RequestStats
 from podero_async._http.origin import checked_origin
@@ -83,14 +83,14 @@ def server_time(client: PoderoClient) -> datetime | None:
         return None
 
 
-def read_windows(client: PoderoClient, items: AsyncGenerator[WorkItem, None]) -> WorkerPool[WorkItem]:
+def read_windows(client: PoderoClient, items: AsyncGenerator[WorkItem, None]) -> WorkerPool[WorkItem, FetchedSessions]:
     """Read the windows of work items; each item is yielded with its outcome, in order of completion."""
     endpoints = client._bulk_endpoints  # noqa: SLF001
 
-    async def read(item: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
-        return await fetch_or_fail(endpoints, item.vehicle, item.window, budget)
+    async def read(item: WorkItem, budget: MemoryBudget) -> Fetched:
+        return await fetch_or_fail(endpoints, item.vehicle, item.window, budget, keep_bodies=True)
 
-    return WorkerPool(items, read, slots=limiter_of(client).ceiling)
+    return WorkerPool(items, read, _as_fetched, slots=limiter_of(client).ceiling)
 
 
 @attrs.define
@@ -105,15 +105,15 @@ class ItemReader:
     _unanswered: int = 0
     """Requests in a row for current sessions that failed as in an outage."""
 
-    def read(self, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> WorkerPool[WorkItem]:
+    def read(self, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> WorkerPool[WorkItem, FetchedSessions]:
         """Read work items; each item is yielded with its outcome, in order of completion."""
-        return WorkerPool(items, self._read, slots=limiter_of(self.client).ceiling)
+        return WorkerPool(items, self._read, _as_fetched, slots=limiter_of(self.client).ceiling)
 
     def time_of(self, item: WorkItem) -> tuple[datetime, date | None]:
         """Return the time of an item's read, and the last day that the read settles. An item is asked for once."""
         return self._times.pop(item.number)
 
-    async def _read(self, item: WorkItem, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def _read(self, item: WorkItem, budget: MemoryBudget) -> Fetched:
         endpoints, stats, started = self.client._bulk_endpoints, RequestStats(), self.now()  # noqa: SLF001
         plugged_in_at, is_asked = None, False
         if item.asks_current and self._unanswered < _MAX_UNANSWERED:
@@ -127,7 +127,7 @@ class ItemReader:
             else:
                 plugged_in_at, is_asked = session.plug_in_time if session else None, True
                 self._unanswered = 0
-        outcome = await fetch_or_fail(endpoints, item.vehicle, item.window, budget, stats)
+        outcome = await fetch_or_fail(endpoints, item.vehicle, item.window, budget, stats, keep_bodies=True)
         # Both clocks must agree that time has passed, so that a clock that is ahead settles nothing early.
         at = min(started, server_time(self.client) or started)
         final = final_day(at, self.settle_days)
@@ -139,3 +139,8 @@ class ItemReader:
             _logger.warning("a current session could not be fetched, so no day was settled: %s", error)
         self._was_warned = True
         self._unanswered = self._unanswered + 1 if is_outage_sign(error) else 0
+
+
+async def _as_fetched(fetched: FetchedSessions) -> FetchedSessions:
+    """Leave the rows as they are: the store makes columns of them."""
+    return fetched

@@ -11,7 +11,7 @@ import attrs
 from podero_async._client import PoderoClient
 from podero_async._concurrency import run_until
 from podero_async._failures import is_outage_sign
-from podero_async._fleet.worker_pool import Outcome
+from podero_async._fleet.worker_pool import Fetched
 from podero_async.backfill._alarms import withdrawn_alarm
 from podero_async.backfill._backfill import backfill
 from podero_async.backfill._client_access import limiter_of, owner_of, read_windows
@@ -131,13 +131,13 @@ class _Comparison:
                 if not isinstance(outcome, VehicleFailure) and outcome.completeness is not Completeness.UNPROVEN:
                     await writer.put(item, outcome, self.now(), None, self._count_compared)
 
-    def _count(self, item: WorkItem, outcome: Outcome) -> None:
+    def _count(self, item: WorkItem, outcome: Fetched) -> None:
         progress = self.progress
         progress.received += 1
         progress.requests += outcome.requests
         progress.retries += outcome.retries
         if not isinstance(outcome, VehicleFailure):
-            progress.count_read(item.vehicle, outcome.completeness, len(outcome.sessions))
+            progress.count_read(item.vehicle, outcome.completeness, outcome.count)
             self.unproven += outcome.completeness is Completeness.UNPROVEN
         elif isinstance(outcome.error, NotFoundError):
             self.left += 1

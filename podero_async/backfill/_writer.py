@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import date, datetime
 
 from podero_async._concurrency import wait_for_all
-from podero_async._fleet.worker_pool import Outcome
+from podero_async._fleet.worker_pool import Fetched
 from podero_async.backfill._report import Progress
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store import BatchBuilder, CommitBatch
@@ -35,7 +35,7 @@ class BatchWriter:
     async def put(
         self,
         item: WorkItem,
-        outcome: Outcome,
+        outcome: Fetched,
         at: datetime,
         settle_to: date | None,
         on_added: Callable[[], object] = lambda: None,

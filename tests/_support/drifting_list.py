@@ -7,11 +7,11 @@ import bisect
 import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
+from itertools import compress
 
 import attrs
 
-from podero_async import Completeness, SessionsPage
-from podero_async._decode import PageOutline
+from podero_async import Completeness
 from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
@@ -115,19 +115,33 @@ class MovingList:
         return page_of(offset, self.miscount(len(rows), self.rng) if self.miscount else len(rows), page)
 
 
+@attrs.frozen
+class BareRows:
+    """The ids and times of a page's rows, in place of `PageRows`."""
+
+    total: int
+    ids: list[str]
+    times: list[datetime | None]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, is_new: list[bool] | None) -> BareRows:
+        ids = self.ids if is_new is None else list(compress(self.ids, is_new))
+        return BareRows(self.total, ids, [])
+
+
 def page_of(
     offset: int, total: int, rows: Sequence[tuple[datetime | None, str]], *, limit: int = MAX_PAGE_SIZE
 ) -> Page:
-    """Make a page that decodes to the ids of its rows, the response to a request for `limit` rows."""
-    ids = [row_id for _, row_id in rows]
-    outline = PageOutline(total, ids, [time for time, _ in rows])
-    decoded = SessionsPage(total=total, items=ids)  # type: ignore[arg-type]
-    return Page(offset, total, len(rows), lambda: decoded, lambda: outline, limit)
+    """Make a page of rows that have only ids and times, the response to a request for `limit` rows."""
+    times, ids = [time for time, _ in rows], [row_id for _, row_id in rows]
+    return Page(offset, BareRows(total, ids, times), limit)  # type: ignore[arg-type]
 
 
 async def ids_of(reader: SessionListReader) -> list[str]:
     """Read a list of such pages completely, and return the ids as they are delivered."""
-    return [str(row_id) async for rows in reader.new_rows() for row_id in rows.decode().items]
+    return [str(row_id) async for rows in reader.new_rows() for row_id in rows.ids]
 
 
 @attrs.frozen

@@ -10,15 +10,14 @@ from typing import Any
 import attrs
 import duckdb
 
-from podero_async import Completeness, ServerError, VehicleRef, VehicleSessions
-from podero_async._decode import decode_page
+from podero_async import Completeness, ServerError, VehicleRef
 from podero_async._paging.window import Window
 from podero_async.backfill._report import Written
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb import absence
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.upsert import write_batch
-from tests._support.clients import page_body
+from tests._support.fetched import add
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 31)
 START = datetime(2026, 2, 2, tzinfo=UTC)
@@ -46,19 +45,11 @@ class Read:
     def window(self) -> Window:
         return Window(*self.days, self.include_hidden)
 
-    def outcome(self) -> VehicleSessions:
-        page = decode_page(page_body(*self.rows))
-        return VehicleSessions(
-            vehicle=self.ref,
-            from_date=self.days[0],
-            to_date=self.days[1],
-            sessions=page.items,
-            completeness=self.completeness,
-            total=page.total,
-            rejected=page.rejected,
-            requests=1,
-            reason="the pages share no row" if self.completeness is Completeness.UNPROVEN else "",
-        )
+    def add_to(self, batch: Batch, number: int, at: datetime) -> None:
+        """Add the outcome to a batch, under the number of its work item."""
+        reason = "the pages share no row" if self.completeness is Completeness.UNPROVEN else ""
+        item = WorkItem(number, self.ref, self.window)
+        add(batch, item, self.rows, at, completeness=self.completeness, reason=reason)
 
 
 class WrittenStore:
@@ -73,11 +64,10 @@ class WrittenStore:
         self.at = now or self.at + ONE_DAY
         batch = Batch(1)
         for number, read in enumerate(reads):
-            batch.add(WorkItem(number, read.ref, read.window), read.outcome(), self.at, None)
+            read.add_to(batch, number, self.at)
         for read in failed:
             error = ServerError(500, f"down on {self.at:%d}", "GET", "/x")
             batch.add_failure(WorkItem(99, read.ref, read.window), error, self.at)
-        batch.convert_pending()
         return write_batch(self.con, batch, self.at)
 
     def roster(self, *pairs: tuple[int, int]) -> None:

@@ -23,8 +23,7 @@ from podero_async._decode import (
     decode_vehicles,
     describe_error,
     oauth_error_code,
-    outline_page,
-    stated_total,
+    read_page,
     uuid_text,
 )
 from podero_async._decode.unknown import unknown_fields
@@ -77,7 +76,7 @@ _PADDING = "x" * (9 << 20)
     ("decode", "body"),
     [
         (decode_page, {"total": 2, "items": [wire_row(1), wire_row(2, session_outcome="new", note=_PADDING)]}),
-        (outline_page, {"total": 1, "items": [wire_row(1, note=_PADDING)]}),
+        (read_page, {"total": 1, "items": [wire_row(1, note=_PADDING)]}),
         (decode_current_session, {"session": wire_row(1, note=_PADDING)}),
         (decode_vehicles, [{"id": str(uuid.UUID(int=8)), "device_model": {"year": 2024}, "note": _PADDING}]),
         (decode_users, [{"id": str(uuid.UUID(int=7)), "note": _PADDING}]),
@@ -165,7 +164,7 @@ def test_a_whole_number_may_be_written_as_a_float() -> None:
 
 
 @pytest.mark.parametrize(
-    "decode", [decode_page, outline_page, decode_users, decode_vehicles, decode_user, decode_current_session]
+    "decode", [decode_page, read_page, decode_users, decode_vehicles, decode_user, decode_current_session]
 )
 @pytest.mark.parametrize("body", [b"", b'{"total": 1, "ite', b"<html>502</html>", b"\xff\xfe", b"[" * 100_000])
 def test_a_body_that_is_not_json_is_retryable(decode: Callable[[bytes], object], body: bytes) -> None:
@@ -190,7 +189,7 @@ def test_the_error_says_whether_a_body_is_empty_or_a_page(body: bytes, reason: s
     assert caught.value.reason == reason
 
 
-@pytest.mark.parametrize("decode", [decode_page, outline_page])
+@pytest.mark.parametrize("decode", [decode_page, read_page])
 @pytest.mark.parametrize(
     ("body", "path"),
     [
@@ -431,24 +430,6 @@ def test_vehicles_have_their_device_model_and_owner() -> None:
     assert (caught.value.json_path, caught.value.index) == ("$[1].id", 1)
 
 
-@pytest.mark.parametrize(
-    ("body", "total"),
-    [
-        (b'{"total": 900, "items": [' + b" " * 999 + b"]}", 900),
-        (b'{"total":900,"items":[' + b" " * 999 + b"]}", 900),
-        (b'{"items": [' + b" " * 999 + b'], "total" : 7}', 7),
-        (b'{"total": 3}', 3),
-        (b'{"items": [], "of": {' + b" " * 99 + b'"total": 3' + b" " * 99 + b"}}", 0),
-        (b'{"total": -1, "items": []}', 0),
-        (b'{"totals": 5, "items": []}', 0),
-        (b"", 0),
-    ],
-)
-def test_the_total_is_read_from_either_end_of_a_page(body: bytes, total: int) -> None:
-    """The total is read near the start or the end of a body; if it is not there, it counts as 0."""
-    assert stated_total(body) == total
-
-
 @pytest.mark.parametrize(("name", "is_slow"), [("solar_share_pct", False), ("grid_share_pct", True)])
 def test_an_unknown_field_is_logged_once(caplog: pytest.LogCaptureFixture, name: str, is_slow: bool) -> None:
     """An unknown field is logged once, within 1,024 pages, or at once on a page that has an unreadable row."""
@@ -461,14 +442,13 @@ def test_an_unknown_field_is_logged_once(caplog: pytest.LogCaptureFixture, name:
     assert caplog.messages == [expected]
 
 
-def test_an_outline_identifies_unreadable_rows() -> None:
-    """In an outline, a row without an id has its JSON in place of the id, and an unreadable time is None."""
+def test_unreadable_rows_are_identified() -> None:
+    """A row without an id has its JSON in place of the id, and an unreadable time is None."""
     bad_id, bad_time = wire_row(2, id=None), wire_row(3, plug_in_time=5)
-    outline = outline_page(page_body(wire_row(1), bad_id, bad_time, 7, total=4))
-    assert (outline.total, outline.ids[0]) == (4, str(uuid.UUID(int=1)))
-    assert json.loads(outline.ids[1]) == bad_id
-    assert outline.ids[3] == "7"
-    assert outline.times == [datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 2, tzinfo=UTC), None, None]
+    rows = read_page(page_body(wire_row(1), bad_id, bad_time, 7, total=4))
+    assert (rows.total, rows.ids[0], rows.ids[2:]) == (4, 1, [3, "7"])
+    assert json.loads(str(rows.ids[1])) == bad_id
+    assert rows.times == [datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 2, tzinfo=UTC), None, None]
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

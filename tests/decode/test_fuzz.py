@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gc
 import gzip
-import json
 import random
 import time
 import tracemalloc
 import zlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from aiohttp import web
@@ -25,28 +23,21 @@ from podero_async._decode import (
     decode_vehicles,
     describe_error,
     oauth_error_code,
-    outline_page,
+    read_page,
 )
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
 from podero_async._http.retry_after import retry_after
-from tests._support.clients import USER, page_body, serving, static_client, wire_row
+from tests._support.clients import USER, serving, static_client
+from tests._support.odd_bodies import bodies
 
 CAP = 64 << 20
 ONCE = RetryPolicy(max_attempts=1)
 MAX_S = 2.0  # processor time of one small body
 
 
-def outline_and_page(body: bytes) -> None:
-    """Check that the outline of a page has as many rows as the page."""
-    outline = outline_page(body)
-    page = decode_page(body)
-    assert (page.total, len(page.items) + len(page.rejected)) == (outline.total, len(outline.ids))
-
-
 DECODERS: tuple[Callable[[bytes], object], ...] = (
     decode_page,
-    outline_page,
-    outline_and_page,
+    read_page,
     decode_users,
     decode_user,
     decode_vehicles,
@@ -57,79 +48,6 @@ DECODERS: tuple[Callable[[bytes], object], ...] = (
     lambda body: inflate(body, 1 << 20),
     lambda body: retry_after({"Retry-After": body.decode("latin-1")}),
 )
-ODD_VALUES: tuple[Any, ...] = (
-    None,
-    True,
-    -1,
-    10**400,
-    1e308,
-    -0.0,
-    "",
-    "\x00",
-    "\ud800",
-    "9" * 5000,
-    "0001-01-01T00:00:00Z",
-    "9999-12-31T23:59:60+23:59",
-    "2026-02-30T00:00:00Z",
-    [],
-    {},
-    [[]],
-    {"id": {}},
-)
-
-
-def bodies(chance: random.Random) -> Iterator[bytes]:
-    """Generate bodies: pages with changed bytes or values, random JSON, and random bytes."""
-    page = page_body(*map(wire_row, range(1, 6)))
-    packed = gzip.compress(page)
-    users = json.dumps([{"id": str(USER), "email": "who@example.com", "num_electric_vehicles": 1}] * 3).encode()
-    while True:
-        yield mutated(chance, page)
-        yield mutated(chance, users)
-        yield mutated(chance, users[1:-1])
-        yield mutated(chance, packed)
-        yield with_odd_values(chance)
-        yield json.dumps(any_json(chance, 6)).encode(errors="surrogatepass")
-        yield chance.randbytes(chance.randrange(200))
-        depth = chance.randrange(1, 5000)
-        yield chance.choice([b"[", b'{"items":', b'[{"a":']) * depth
-        yield b'{"total": ' + b"9" * chance.randrange(1, 6000) + b', "items": []}'
-
-
-def mutated(chance: random.Random, body: bytes) -> bytes:
-    changed = bytearray(body)
-    for _ in range(chance.randrange(1, 8)):
-        place = chance.randrange(len(changed))
-        match chance.randrange(4):
-            case 0:
-                changed[place] = chance.randrange(256)
-            case 1:
-                del changed[place : place + chance.randrange(1, 40)]
-            case 2:
-                changed[place:place] = changed[: chance.randrange(1, 40)]
-            case _:
-                changed[place:place] = chance.choice([b"\xff", b"null", b'"', b"}", b"]", b"1e999", b"\\ud800"])
-        if not changed:
-            changed = bytearray(b" ")
-    return bytes(changed)
-
-
-def with_odd_values(chance: random.Random) -> bytes:
-    row = wire_row(1)
-    for name in chance.sample(sorted(row), chance.randrange(1, 6)):
-        row[name] = chance.choice(ODD_VALUES)
-    total = chance.choice([1, chance.choice(ODD_VALUES)])
-    return json.dumps({"total": total, "items": [row, wire_row(2)]}).encode(errors="surrogatepass")
-
-
-def any_json(chance: random.Random, depth: int) -> Any:
-    kind = chance.randrange(8 if depth else 5)
-    if kind < 5:
-        return chance.choice([*ODD_VALUES[:13], chance.random(), chance.randrange(-(2**70), 2**70)])
-    if kind == 5:
-        return [any_json(chance, depth - 1) for _ in range(chance.randrange(4))]
-    names = ["id", "total", "items", "session", "detail", "plug_in_time", "msg", "loc", chance.randbytes(3).hex()]
-    return {chance.choice(names): any_json(chance, depth - 1) for _ in range(chance.randrange(5))}
 
 
 def fuzz(count: int, seed: int) -> str:

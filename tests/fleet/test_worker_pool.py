@@ -21,11 +21,11 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
-from podero_async._decode import decode_page
+from podero_async._decode import read_page
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.fetch import fetch_or_fail
-from podero_async._fleet.vehicle import UndecodedSessions
-from podero_async._fleet.worker_pool import Outcome, WorkerPool
+from podero_async._fleet.vehicle import FetchedSessions
+from podero_async._fleet.worker_pool import Fetched, WorkerPool
 from podero_async._http import Transport
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
@@ -35,22 +35,20 @@ from tests._support.clients import ORG, USER, page_body, wire_row
 DAY = date(2026, 1, 1)
 
 
-def outcome(sessions: int = 0) -> VehicleSessions:
-    return VehicleSessions(
-        vehicle=VehicleRef(user_id=ORG, vehicle_id=USER),
-        from_date=DAY,
-        to_date=DAY,
-        sessions=[decode_page(page_body(wire_row())).items[0]] * sessions,
-        completeness=Completeness.VERIFIED,
-        total=sessions,
-    )
+def outcome(sessions: int = 0) -> FetchedSessions:
+    rows = [read_page(page_body(*[wire_row()] * sessions))]
+    vehicle, window = VehicleRef(user_id=ORG, vehicle_id=USER), Window(DAY, DAY)
+    return FetchedSessions(vehicle, window, rows, Completeness.VERIFIED, sessions, 1, 0)
 
 
-async def read_at_once(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+decode = FetchedSessions.decode
+
+
+async def read_at_once(_: int, __: MemoryBudget) -> Fetched:
     return outcome()
 
 
-async def never_read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+async def never_read(_: int, __: MemoryBudget) -> Fetched:
     await asyncio.Event().wait()
     return outcome()
 
@@ -117,14 +115,14 @@ async def test_a_fleet_of_long_lists_stays_within_the_budget() -> None:
         window = Window(simulator.first_day, simulator.last_day)
         budgets: set[MemoryBudget] = set()
 
-        async def read(vehicle: VehicleRef, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+        async def read(vehicle: VehicleRef, budget: MemoryBudget) -> Fetched:
             nonlocal peak
             budgets.add(budget)
             outcome = await fetch_or_fail(endpoints, vehicle, window, budget)
             peak = max(peak, budget.pages_held)
             return outcome
 
-        async with WorkerPool(iter(simulator.vehicles), read, slots=8) as pool:
+        async with WorkerPool(iter(simulator.vehicles), read, decode, slots=8) as pool:
             count = sum([len(outcome.sessions) async for _, outcome in pool if isinstance(outcome, VehicleSessions)])
         await transport.aclose()
         assert count == sum(len(simulator.truth(vehicle)) for vehicle in simulator.vehicles)
@@ -139,14 +137,17 @@ async def test_no_worker_keeps_the_outcome_that_it_handed_over() -> None:
     """When the consumer has dropped an outcome, it is freed although the workers wait for their next item."""
     handed_over: list[weakref.ref[VehicleSessions]] = []
 
-    async def read(item: int, budget: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def read(item: int, budget: MemoryBudget) -> Fetched:
         if item >= 3:
             return await never_read(item, budget)
-        result = outcome()
-        handed_over.append(weakref.ref(result))
-        return result
+        return outcome()
 
-    async with WorkerPool(iter(range(100)), read, slots=2) as pool:
+    async def noted(fetched: FetchedSessions) -> VehicleSessions:
+        sessions = await decode(fetched)
+        handed_over.append(weakref.ref(sessions))
+        return sessions
+
+    async with WorkerPool(iter(range(100)), read, noted, slots=2) as pool:
         for _ in range(3):
             await anext(pool)
         await asyncio.sleep(0)
@@ -170,11 +171,11 @@ async def test_items_are_pulled_only_when_a_worker_is_free(kind: str, sessions: 
         for number in items():
             yield number
 
-    async def read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def read(_: int, __: MemoryBudget) -> Fetched:
         return outcome(sessions)
 
     source = items() if kind == "iterator" else generated()
-    async with WorkerPool(source, read, slots=4) as pool:
+    async with WorkerPool(source, read, decode, slots=4) as pool:
         for _ in range(200):
             await asyncio.sleep(0)
         assert pulled == 6 + buffered
@@ -193,7 +194,7 @@ async def test_an_error_of_the_source_while_it_closes_does_not_block_leaving() -
             raise OSError("the cursor is closed")
 
     async with asyncio.timeout(5):
-        async with WorkerPool(items(), read_at_once, slots=64) as pool:
+        async with WorkerPool(items(), read_at_once, decode, slots=64) as pool:
             await anext(pool)
             for _ in range(200):
                 await asyncio.sleep(0)  # until all items are pulled and the buffer is full
@@ -201,7 +202,7 @@ async def test_an_error_of_the_source_while_it_closes_does_not_block_leaving() -
 
 async def test_every_consumer_sees_the_end() -> None:
     """A second task that iterates ends when the first leaves the context."""
-    pool = WorkerPool(iter(range(3)), never_read, slots=2)
+    pool = WorkerPool(iter(range(3)), never_read, decode, slots=2)
     async with pool:
         second = asyncio.create_task(anext(pool, None))
         await let_tasks_run()
@@ -221,7 +222,7 @@ async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers:
         if has_failed:
             raise error
 
-    async def consume(pool: WorkerPool[int]) -> NotFoundError | None:
+    async def consume(pool: WorkerPool[int, VehicleSessions]) -> NotFoundError | None:
         try:
             async for item, _ in pool:
                 consumed.append(item)
@@ -231,7 +232,7 @@ async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers:
         return None
 
     consumed: list[int] = []
-    async with WorkerPool(items(), read_at_once, slots=2) as pool:
+    async with WorkerPool(items(), read_at_once, decode, slots=2) as pool:
         ends = await asyncio.gather(*(consume(pool) for _ in range(consumers)))
         ends.append(await consume(pool))
     ends.append(await consume(pool))
@@ -259,7 +260,7 @@ async def test_an_error_that_cannot_be_copied_is_raised_again_itself() -> None:
         yield from ()
         raise OwnError(line=7)
 
-    async with WorkerPool(items(), read_at_once, slots=2) as pool:
+    async with WorkerPool(items(), read_at_once, decode, slots=2) as pool:
         for _ in range(2):
             with pytest.raises(OwnError, match="line 7"):
                 await anext(pool)
@@ -278,13 +279,13 @@ async def test_an_error_of_the_source_comes_as_it_is_after_the_outcomes_before_i
         for number in items():
             yield number
 
-    async def read(item: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def read(item: int, __: MemoryBudget) -> Fetched:
         for _ in range(item * 10):
             await asyncio.sleep(0)
         return outcome()
 
     read_items = []
-    async with WorkerPool(items() if kind == "iterator" else generated(), read, slots=8) as pool:
+    async with WorkerPool(items() if kind == "iterator" else generated(), read, decode, slots=8) as pool:
         with pytest.raises(ExceptionGroup) as caught:
             async for item, _ in pool:
                 read_items.append(item)
@@ -299,18 +300,18 @@ async def test_an_error_of_a_read_precedes_an_earlier_error_of_the_source() -> N
         yield 1
         raise OSError("the cursor is closed")
 
-    async def read(_: int, __: MemoryBudget) -> UndecodedSessions | Outcome:
+    async def read(_: int, __: MemoryBudget) -> Fetched:
         await asyncio.sleep(0)
         raise ExceptionGroup("refused", [PermissionError()])
 
-    async with WorkerPool(items(), read, slots=2) as pool:
+    async with WorkerPool(items(), read, decode, slots=2) as pool:
         with pytest.raises(ExceptionGroup, match="refused"):
             await anext(pool)
 
 
 async def test_leaving_drops_the_outcomes_in_the_buffer() -> None:
     """A consumer that goes on after the context was left gets no outcome, although the buffer had some."""
-    async with WorkerPool(iter(range(3)), read_at_once, slots=2) as pool:
+    async with WorkerPool(iter(range(3)), read_at_once, decode, slots=2) as pool:
         await let_tasks_run()
     assert [item async for item, _ in pool] == []
 
@@ -322,7 +323,7 @@ async def test_an_iterator_that_raises_stop_async_iteration_is_an_error() -> Non
         yield 1
         raise StopAsyncIteration
 
-    async with WorkerPool(items(), read_at_once, slots=1) as pool:
+    async with WorkerPool(items(), read_at_once, decode, slots=1) as pool:
         await anext(pool)
         with pytest.raises(RuntimeError):
             await anext(pool)

@@ -338,7 +338,7 @@ async def read_plainly(server: Server) -> set[str]:
             page = await server.fetch(WINDOW, offset)
         except (ApiError, RequestTimeoutError):
             break
-        ids.update(page.ids)
+        ids.update(map(str, page.ids))
         offset = page.end
         if not page.count or offset >= page.total:
             break

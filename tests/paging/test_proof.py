@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from podero_async import DecodeError
-from podero_async._paging.page import NewRows, Page
+from podero_async._decode import RowId
+from podero_async._paging.page import Page
 from podero_async._paging.proof import Order, fits, order_of, overlaps
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
@@ -60,7 +60,7 @@ SIX = at(10, 20, 30, 40, 50, 60)
 def mirrored(page: Page) -> Page:
     """Turn a page that runs by minutes into one that runs the other way."""
     times = [time and START - (time - START) for time in page.times]
-    return page_of(page.offset, page.total, list(zip(times, page.ids, strict=True)))
+    return page_of(page.offset, page.total, list(zip(times, map(str, page.ids), strict=True)))
 
 
 @pytest.mark.parametrize(
@@ -132,62 +132,14 @@ def test_the_number_of_pages_follows_from_the_total(count: int, total: int, page
 
 def test_an_unreadable_row_counts_as_delivered() -> None:
     """A list is whole even if one row of it is unreadable."""
-    page = Page.decoded(page_body(wire_row(1), wire_row(2, is_at_home=5)))
+    page = Page.read(0, 200, page_body(wire_row(1), wire_row(2, is_at_home=5)))
     assert (page.count, page.is_whole) == (2, True)
 
 
-def test_a_decoded_page_of_distinct_rows_has_only_new_rows() -> None:
-    """A decoded page knows that its rows are distinct, so all of them are new; an outlined page does not know it."""
-    page = Page.decoded(page_body(wire_row(1), wire_row(2)))
-    assert (page.is_whole, page.is_known_distinct, page.count) == (True, True, 2)
-    assert len(NewRows(page, None).decode().items) == 2
-    assert NewRows.of(page, set()).is_new is None
-    outlined = Page.outlined(0, page_body(wire_row(1), wire_row(2)))
-    assert (outlined.is_whole, outlined.is_known_distinct) == (True, False)
-
-
-@pytest.mark.parametrize(("rows", "limit", "is_whole"), [(2, 3, True), (3, 3, False), (4, 3, True), (3, None, True)])
-def test_a_page_as_long_as_requested_may_be_cut_off(rows: int, limit: int | None, is_whole: bool) -> None:
+@pytest.mark.parametrize(("rows", "limit", "is_whole"), [(2, 3, True), (3, 3, False), (4, 3, True)])
+def test_a_page_as_long_as_requested_may_be_cut_off(rows: int, limit: int, is_whole: bool) -> None:
     """A full page is not taken for the whole list, and a longer one shows that the server ignores the limit."""
-    assert Page.decoded(page_body(*map(wire_row, range(1, rows + 1))), limit=limit).is_whole is is_whole
-
-
-FIRST_OF_SEVERAL = page_body(wire_row(1), wire_row(2), total=3)
-
-
-@pytest.mark.parametrize(
-    ("body", "is_decoded"),
-    [
-        (page_body(wire_row(1), wire_row(2)), True),  # the whole list
-        (b'{"items": [], "of": 1, "total": 2}', True),
-        (FIRST_OF_SEVERAL, False),
-        (FIRST_OF_SEVERAL + b" " * (256 << 10), True),  # too large to decode later, on the event loop
-        (FIRST_OF_SEVERAL.replace(b"optimized", "größer".encode()), False),
-    ],
-)
-def test_a_first_page_is_decoded_later_if_more_pages_follow(body: bytes, is_decoded: bool) -> None:
-    """Only a small first page, with more pages to come, stays undecoded."""
-    page = Page.first(2, body)
-    assert page.is_known_distinct is is_decoded
-    assert page.decode().total == page.total
-    assert len(page.decode().items) == page.count
-
-
-@pytest.mark.parametrize("curve", [0, 20_000])
-def test_a_large_later_page_is_decoded_when_it_arrives(curve: int) -> None:
-    """A page of over 256 kB is not decoded later, on the event loop, whether a row is unreadable or not."""
-    rows = [wire_row(number, curve=[0.125] * curve) for number in range(3)]
-    rows[1]["target_soc_pct"] = "eighty"
-    page = Page.outlined(200, page_body(*rows, total=203))
-    assert (page.decode() is page.decode()) is (curve > 0)
-    assert (len(page.decode().items), [item.index for item in page.decode().rejected]) == (2, [201])
-
-
-def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
-    """A first page whose text is broken raises a retryable error when it arrives, so that its request is repeated."""
-    with pytest.raises(DecodeError) as caught:
-        Page.first(2, FIRST_OF_SEVERAL.replace(b"optimized", b"\xff"))
-    assert caught.value.retryable
+    assert Page.read(0, limit, page_body(*map(wire_row, range(1, rows + 1)))).is_whole is is_whole
 
 
 @pytest.mark.parametrize(
@@ -203,33 +155,32 @@ def test_a_first_page_with_broken_text_is_refused_at_once() -> None:
 )
 def test_a_page_is_outside_its_window_if_most_of_its_rows_are(time: str, is_outside: bool) -> None:
     """A row counts as outside if it lies more than a day before or after the window, in any year and at any offset."""
-    page = Page.outlined(0, page_body(*(wire_row(number, plug_in_time=time) for number in range(1, 20))))
+    page = Page.read(0, 200, page_body(*(wire_row(number, plug_in_time=time) for number in range(1, 20))))
     assert page.is_mostly_outside(Window(date(2026, 1, 10), date(2026, 1, 11))) is is_outside
     assert not page.is_mostly_outside(Window(date.min, date.max))
 
 
 def test_a_row_that_is_twice_on_a_page_is_delivered_once() -> None:
     """The first of equal rows is new, and the second is not."""
-    page = Page.decoded(page_body(wire_row(1), wire_row(2), wire_row(1)))
+    page = Page.read(0, 200, page_body(wire_row(1), wire_row(2), wire_row(1)))
     assert (page.is_whole, page.has_distinct_rows) == (False, False)
-    decoded = NewRows.of(page, set()).decode()
-    assert ([row.id.int for row in decoded.items], decoded.total) == ([1, 2], 3)
+    rows = page.new_rows(set())
+    assert ([row.id.int for row in rows.sessions()], rows.total) == ([1, 2], 3)
 
 
 def test_rows_of_earlier_pages_are_dropped() -> None:
     """A page delivers the sessions and the unreadable rows that no earlier page had, under their own indexes."""
     unreadable, without_id = wire_row(2, is_at_home=5), wire_row(4, id=None)
     body = page_body(wire_row(1), unreadable, wire_row(3), without_id, wire_row(5), total=90)
-    seen: set[str] = set()
-    first = NewRows.of(Page.outlined(40, body), seen).decode()
-    assert ([row.id.int for row in first.items], [item.index for item in first.rejected]) == ([1, 3, 5], [41, 43])
+    seen: set[RowId] = set()
+    first = Page.read(40, 200, body).new_rows(seen)
+    assert ([row.id.int for row in first.sessions()], [item.index for item in first.rejected]) == ([1, 3, 5], [41, 43])
     assert first.total == 90
-    again = NewRows.of(Page.outlined(40, body), seen)
-    assert again.is_empty
-    assert (again.decode().items, again.decode().rejected) == ([], [])
+    again = Page.read(40, 200, body).new_rows(seen)
+    assert (len(again), again.sessions(), again.rejected) == (0, [], [])
     body = page_body(wire_row(3), without_id, wire_row(6), wire_row(7, is_at_home=5), total=90)
-    later = NewRows.of(Page.outlined(40, body), seen).decode()
-    assert ([row.id.int for row in later.items], later.total) == ([6], 90)
+    later = Page.read(40, 200, body).new_rows(seen)
+    assert ([row.id.int for row in later.sessions()], later.total) == ([6], 90)
     assert [item.index for item in later.rejected] == [43]
 
 
@@ -255,9 +206,9 @@ async def test_a_session_listed_in_two_windows_is_delivered_once() -> None:
 
     async def fetch(window: Window, offset: int) -> Page:
         body = bodies[window.from_date, window.to_date]
-        return Page.outlined(offset, body) if offset else Page.decoded(body)
+        return Page.read(offset, 200, body)
 
     window = Window(days[0], days[1])
     reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=2)
-    ids = [row.id.int async for rows in reader.new_rows() for row in rows.decode().items]
+    ids = [row.id.int async for rows in reader.new_rows() for row in rows.sessions()]
     assert sorted(ids) == [1, 2, 3, 4]

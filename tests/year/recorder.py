@@ -11,10 +11,11 @@ from uuid import UUID
 import attrs
 
 from podero_async import Completeness, VehicleRef
-from podero_async._fleet.worker_pool import Outcome
+from podero_async._fleet.vehicle import FetchedSessions
+from podero_async._fleet.worker_pool import Fetched
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store import SessionStore
-from podero_async.models import ChargingSession, VehicleFailure, VehicleSessions
+from podero_async.models import ChargingSession, VehicleFailure
 from podero_async.testing import PageRequest
 from podero_async.testing._session_list import parse_time
 from tests.year.weather import CLEAR, Weather
@@ -144,7 +145,7 @@ class Recorder:
         make = backend.new_batch
         backend.new_batch = lambda *args: _Watched(make(*args), self)
 
-    def read_of(self, item: WorkItem, outcome: VehicleSessions, at: datetime) -> Read:
+    def read_of(self, item: WorkItem, outcome: FetchedSessions, at: datetime) -> Read:
         window = item.window
         pages: list[tuple[PageRequest, Shown]] = []
         others: list[tuple[PageRequest, Shown]] = []
@@ -165,7 +166,7 @@ class Recorder:
             include_hidden=window.include_hidden,
             is_proven=outcome.completeness is not Completeness.UNPROVEN,
             is_confirming=item.is_confirming,
-            sessions={str(each.id): content_of(each) for each in outcome.sessions},
+            sessions={str(each.id): content_of(each) for page in outcome.pages for each in page.sessions()},
             rejected=frozenset(_id_of(each.raw) for each in outcome.rejected),
             rejected_days=frozenset(_day_of(each.raw) for each in outcome.rejected),
             # A pair that the API no longer knows (404) has no page, and shows nothing.
@@ -262,7 +263,7 @@ class _Watched:
         return getattr(self._inner, name)
 
     async def add(
-        self, item: WorkItem, outcome: Outcome, at: datetime, settle_to: date | None = None, *rest: Any
+        self, item: WorkItem, outcome: Fetched, at: datetime, settle_to: date | None = None, *rest: Any
     ) -> None:
         assert not isinstance(outcome, VehicleFailure)
         await self._inner.add(item, outcome, at, settle_to, *rest)

@@ -11,6 +11,7 @@ from datetime import date, datetime
 from typing import Any, Protocol, runtime_checkable
 from uuid import UUID
 
+from podero_async._fleet.vehicle import FetchedSessions
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Unread, Vanished
 from podero_async.backfill._comparison import Compared
@@ -20,7 +21,7 @@ from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
-from podero_async.models import User, VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = [
     "BatchBuilder",
@@ -47,8 +48,8 @@ class BatchBuilder(Protocol):
     def is_full(self) -> bool:
         """Whether the current batch is large enough to be committed."""
 
-    async def add(self, item: WorkItem, outcome: VehicleSessions, at: datetime, settle_to: date | None) -> None:
-        """Add the sessions of a vehicle; long lists are converted a slice at a time, so that the loop is not blocked.
+    async def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
+        """Add the sessions of a vehicle; long lists are digested a slice at a time, so that the loop is not blocked.
 
         The sessions are added to one batch, all or none: if the caller is cancelled, none of them was added.
 

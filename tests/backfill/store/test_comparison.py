@@ -30,8 +30,7 @@ def _draw(store: WrittenStore, sample: int | None = None, *, include_provisional
 def _compare(store: WrittenStore, *reads: Read) -> Compared:
     batch = Batch(0)
     for number, read in enumerate(reads):
-        batch.add(WorkItem(number, read.ref, read.window), read.outcome(), START, None)
-    batch.convert_pending()
+        read.add_to(batch, number, START)
     return comparison.compare(store.con, batch)
 
 

@@ -18,7 +18,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
-from podero_async import ChargingSession, Completeness, RejectedItem, SessionOutcome, VehicleRef, VehicleSessions
+from podero_async import ChargingSession, Completeness, RejectedItem, SessionOutcome, VehicleRef
+from podero_async._fleet.vehicle import FetchedSessions
 from podero_async._paging.window import Window
 from podero_async.backfill import SessionStore, StoreError
 from podero_async.backfill._report import Written
@@ -27,6 +28,7 @@ from podero_async.backfill.store.duckdb import DuckDBBackend, absence
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.fake_clock import Machine, run_machine
+from tests._support.fetched import NO_DIGEST, fetched, rows_of
 from tests._support.follower import Follower
 from tests._support.kill_process import Breaking
 from tests._support.store_model import Listed, Outcome, Record, StoreModel
@@ -287,8 +289,7 @@ class StoreMachine(Machine):
             if outcome.completeness is None:
                 batch.add_failure(outcome.item, StoreError("down", "/x"), outcome.at)
             else:
-                batch.add(outcome.item, _sessions(outcome, outcome.completeness), outcome.at, None)
-        batch.convert_pending()
+                batch.add(outcome.item, _sessions(outcome, outcome.completeness), NO_DIGEST, outcome.at, None)
         return batch
 
     def _take(self, outcomes: Sequence[Outcome], at: datetime) -> Written:
@@ -374,19 +375,11 @@ class StoreMachine(Machine):
         self.folder.cleanup()
 
 
-def _sessions(outcome: Outcome, completeness: Completeness) -> VehicleSessions:
+def _sessions(outcome: Outcome, completeness: Completeness) -> FetchedSessions:
     rows = [_session(row) for row in outcome.sessions]
     rows += [attrs.evolve(_session(row), reachable_soc_pct=2**40) for row in outcome.unstorable]
-    return VehicleSessions(
-        vehicle=outcome.item.vehicle,
-        from_date=outcome.item.window.from_date,
-        to_date=outcome.item.window.to_date,
-        sessions=rows,
-        completeness=completeness,
-        total=len(rows) + len(outcome.unreadable),
-        rejected=[RejectedItem(index=0, path="$", reason="-", raw={"id": id_}) for id_ in outcome.unreadable],
-        requests=1,
-    )
+    rejected = [RejectedItem(index=0, path="$", reason="-", raw={"id": id_}) for id_ in outcome.unreadable]
+    return fetched(outcome.item, rows_of([*rows, *rejected]), completeness=completeness)
 
 
 def _session(row: Listed) -> ChargingSession:

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import attrs
 import pytest
 
-from podero_async import ChargingSession, Completeness, RejectedItem, SessionOutcome
+from podero_async import Completeness, RejectedItem
 from podero_async.backfill._report import Written
-from podero_async.backfill._values import StoreOwner, WorkItem
+from podero_async.backfill._values import Limits, StoreOwner, WorkItem
+from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, owner_of
 from podero_async.backfill.store.duckdb.upsert import write_batch
-from tests._support.clients import wire_row
+from tests._support.clients import page_body, wire_row
+from tests._support.fetched import NO_DIGEST, fetched, rows_of
 from tests._support.written_store import FIRST, KNOWN, LAST, ONE_DAY, START, Read, WrittenStore
 
 _TICK = timedelta(microseconds=1)
@@ -132,35 +133,38 @@ def test_a_vehicle_without_sessions_has_a_receipt(store: WrittenStore) -> None:
     ]
 
 
-def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
+async def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
     """A receipt's digest changes with the id or any field of a session, and it is the same for the same sessions."""
-    (row,) = Read(1, [wire_row(1)]).outcome().sessions
-    other = attrs.evolve(row, id=_uuid(2))
-    digests = [_digest(store, row, other)]
-    assert _digest(store, row, other) == digests[0]
+    row, other = wire_row(1), wire_row(2)
+    digests = [await _digest(store, row, other)]
+    assert await _digest(store, row, other) == digests[0]
     for name, kind in SESSION_COLUMNS.items():
-        value: Any = not getattr(row, name) if kind == "BOOLEAN" else _OTHER_VALUES[kind]
-        digests.append(_digest(store, attrs.evolve(row, **{name: value}), other))
-    digests.append(_digest(store))
+        value: Any = not row.get(name) if kind == "BOOLEAN" else _OTHER_VALUES[kind]
+        digests.append(await _digest(store, row | {name: value}, other))
+    digests.append(await _digest(store))
     assert len(set(digests)) == len(SESSION_COLUMNS) + 2
     assert {len(digest) for digest in digests} == {32}
 
 
 _OTHER_VALUES = {
-    "UUID": _uuid(9),
-    "TIMESTAMPTZ": START,
+    "UUID": str(_uuid(9)),
+    "TIMESTAMPTZ": START.isoformat(),
     "DOUBLE": 7.5,
-    "VARCHAR": SessionOutcome.IN_PROGRESS,
+    "VARCHAR": "in_progress",
     "INTEGER": 7,
 }
 
 
-def _digest(store: WrittenStore, *sessions: ChargingSession) -> str:
-    batch, read = Batch(1), Read(1, [])
-    outcome = attrs.evolve(read.outcome(), sessions=list(sessions))
-    batch.add(WorkItem(1, read.ref, read.window), outcome, store.at, None)
-    batch.convert_pending()
-    write_batch(store.con, batch, store.at)
+async def _digest(store: WrittenStore, *rows: dict[str, Any], page_rows: int = 200) -> str:
+    async def write(batch: Batch, at: datetime) -> Written:
+        return write_batch(store.con, batch, at)
+
+    read = Read(1, [])
+    item = WorkItem(1, read.ref, read.window)
+    builder = ArrowBatchBuilder(1, Limits(), write)
+    pages = [page_body(*rows[begin : begin + page_rows]) for begin in range(0, len(rows), page_rows)]
+    await builder.add(item, fetched(item, *pages), store.at, None)
+    await builder.seal()(store.at)
     ((digest,),) = store.query("SELECT digest FROM receipts LIMIT 1 OFFSET (SELECT count(*) - 1 FROM receipts)")
     return str(digest)
 
@@ -190,8 +194,7 @@ def test_a_session_that_is_going_on_or_was_rejected_leaves_its_day_unsettled(
 ) -> None:
     """A day is unsettled if one of its sessions shows no end or was rejected; all days, if the session's day is unknown."""
     batch, read = Batch(1), Read(1, [wire_row(1, **fields)])
-    batch.add(WorkItem(7, read.ref, read.window), read.outcome(), START, None)
-    batch.convert_pending()
+    read.add_to(batch, 7, START)
     assert batch.tables()["arrow_unsettled"].to_pylist() == [{"task": 7, "day": day} for day in days]
 
 
@@ -199,9 +202,9 @@ def test_a_rejected_row_that_is_no_object_leaves_all_days_unsettled() -> None:
     """If a rejected row has no fields, every day of its read is unsettled."""
     batch, read = Batch(1), Read(1, [])
     for raw in ("text", [1], None, 5):
-        rejected = [RejectedItem(index=0, path="$", reason="-", raw=raw)]
-        outcome = attrs.evolve(read.outcome(), rejected=rejected)
-        batch.add(WorkItem(7, read.ref, read.window), outcome, datetime(2026, 2, 2, tzinfo=UTC), None)
+        item = WorkItem(7, read.ref, read.window)
+        page = rows_of([RejectedItem(index=0, path="$", reason="-", raw=raw)])
+        batch.add(item, fetched(item, page), NO_DIGEST, datetime(2026, 2, 2, tzinfo=UTC), None)
     assert batch.tables()["arrow_unsettled"].to_pylist() == 4 * [{"task": 7, "day": None}]
 
 
@@ -337,6 +340,6 @@ def test_a_store_is_claimed_with_its_first_read(store: WrittenStore) -> None:
     for owner, reads, expected in [(other, [], None), (one, [Read(1, [])], one), (other, [Read(1, [])], one)]:
         batch = Batch(1, owner)
         for number, read in enumerate(reads):
-            batch.add(WorkItem(number, read.ref, read.window), read.outcome(), START, None)
+            read.add_to(batch, number, START)
         write_batch(store.con, batch, START)
         assert owner_of(store.con) == expected

@@ -2,62 +2,56 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
+from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any
-from uuid import UUID
+from typing import Any, TypeAlias
 
 import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-from podero_async._decode import encode_json
+from podero_async._decode import Body, PageRows, read_page
+from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._values import StoreOwner, WorkItem
-from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS
 from podero_async.errors import CompletenessError
+from podero_async.frames._bodies import columns_of_bodies
+from podero_async.frames._schema import ENUMS, MOMENT, SESSION_SCHEMA, UUID
 from podero_async.models import (
     ChargingSession,
     Completeness,
     RejectedItem,
     SessionOutcome,
-    VehicleSessions,
 )
 
-__all__ = ["ROWS_PER_SLICE", "Batch", "SessionColumns", "encoded"]
+__all__ = ["Batch", "SessionColumns"]
 
-ROWS_PER_SLICE = 128
-_DIGEST_DIGITS = 32
+_PAGES_PER_SLICE = 20  # fewer take longer a row
+_ROWS_PER_SLICE = 128
 
-_UUID = pa.uuid()
-_MOMENT = pa.timestamp("us", tz="UTC")
-_TYPES = {
-    "UUID": _UUID,
-    "TIMESTAMPTZ": _MOMENT,
-    "DOUBLE": pa.float64(),
-    "BOOLEAN": pa.bool_(),
-    "VARCHAR": pa.string(),
-    "INTEGER": pa.int32(),
-}
 _TASK = ("task", pa.int32())
-_VEHICLE = [("user_id", _UUID), ("vehicle_id", _UUID)]
+_VEHICLE = [("user_id", UUID), ("vehicle_id", UUID)]
 _KEY = [*_VEHICLE, ("from_date", pa.date32()), ("to_date", pa.date32()), ("include_hidden", pa.bool_())]
 _COUNTS = [("completeness", pa.string()), ("total", pa.int64()), ("count", pa.int64())]
 _ERROR = [("kind", pa.string()), ("message", pa.string())]
 _REASON = [("path", pa.string()), ("reason", pa.string()), ("raw", pa.string())]
 
-_SESSION = pa.schema([_TASK, *((name, _TYPES[kind]) for name, kind in SESSION_COLUMNS.items())])
-_COVERAGE = [("fetched_at", _MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
+_TEXT = pa.string()
+_SESSION = pa.schema([_TASK, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)])
+_COVERAGE = [("fetched_at", MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
 _READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("digest", pa.string()), ("requests", pa.int32()), *_COVERAGE])
 _UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
-_REJECTED = pa.schema([_TASK, ("day", pa.date32()), ("session_id", _UUID), ("index", pa.int64()), *_REASON])
-_FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", _MOMENT)])
+_REJECTED = pa.schema([_TASK, ("day", pa.date32()), ("session_id", UUID), ("index", pa.int64()), *_REASON])
+_FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", MOMENT)])
 
-_fields_of: Callable[[ChargingSession], tuple[Any, ...]] = attrgetter(*SESSION_COLUMNS)
+_fields_of: Callable[[ChargingSession], tuple[Any, ...]] = attrgetter(*SESSION_SCHEMA.names)
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _UNSTORABLE = (pa.ArrowException, OverflowError, ValueError, TypeError)
+_Page: TypeAlias = tuple[int, Body | PageRows]
+"""The number of a work item, and a page of its sessions."""
 
 
 @attrs.define
@@ -77,43 +71,27 @@ class Batch:
     _reads: list[tuple[Any, ...]] = attrs.field(factory=list)
     _rejected: list[tuple[int, RejectedItem]] = attrs.field(factory=list)
     _failures: list[tuple[Any, ...]] = attrs.field(factory=list)
+    _pages: list[_Page] = attrs.field(factory=list)
     _slices: list[pa.RecordBatch] = attrs.field(factory=list)
-    _pending: list[tuple[int, ChargingSession]] = attrs.field(factory=list)
 
-    def add(
-        self,
-        item: WorkItem,
-        outcome: VehicleSessions,
-        at: datetime,
-        settle_to: date | None,
-        *,
-        converted: Sequence[SessionColumns] = (),
-        contents: hashlib._Hash | None = None,
-    ) -> None:
-        """Add the sessions of a vehicle: the first ones already converted, the others as they are.
+    def add(self, item: WorkItem, outcome: FetchedSessions, digest: str, at: datetime, settle_to: date | None) -> None:
+        """Add the sessions of a vehicle.
 
         Args:
             item: The work item.
             outcome: Its sessions. If they are not proven complete, a failure is added as well.
+            digest: The digest of the sessions.
             at: The time of the read.
             settle_to: The last day that the read may settle; None settles no day.
-            converted: The first sessions as columns.
-            contents: The hash of the converted sessions.
         """
-        for columns in converted:
-            self._take(columns)
-        rest = outcome.sessions[len(converted) * ROWS_PER_SLICE :]
-        contents = contents or hashlib.sha256()
-        contents.update(encoded(rest))
-        self._pending.extend((item.number, row) for row in rest)
+        self._pages += ((item.number, page.body or page) for page in outcome.pages if len(page))
         self._rejected.extend((item.number, rejected) for rejected in outcome.rejected)
-        digest = contents.hexdigest()[:_DIGEST_DIGITS]
         self._reads.append(_read_row(item, outcome, digest, at, settle_to))
         if outcome.completeness is Completeness.UNPROVEN:
             self.unproven += 1
             message = f"the list could not be proven complete: {outcome.reason}"
             self._failures.append((*_key(item), CompletenessError.__name__, _clean(message), at))
-        self.rows += len(outcome.sessions)
+        self.rows += outcome.count
         self.requests += outcome.requests
         self.retries += outcome.retries
         self.done += 1
@@ -126,24 +104,15 @@ class Batch:
         self.outcomes += 1
 
     @property
-    def is_slice_pending(self) -> bool:
-        """Whether enough sessions for a slice are not converted yet."""
-        return len(self._pending) >= ROWS_PER_SLICE
-
-    def convert_pending(self) -> None:
-        """Convert the sessions that are not converted yet."""
-        pending, self._pending = self._pending, []
-        if pending:
-            self._take(SessionColumns.of(pending))
-
-    @property
     def has_duplicates(self) -> bool:
         """Whether two reads return the same session."""
+        self._convert()
         ids = pa.chunked_array([each.column("id").storage for each in self._slices], pa.binary(16))
         return bool(pc.count_distinct(ids).as_py() < len(ids))
 
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables by name. Their rows refer to a read by the number of its work item, `task`."""
+        self._convert()
         sessions, rejected = pa.Table.from_batches(self._slices, _SESSION), self._rejected_rows()
         return {
             "arrow_sessions": sessions,
@@ -153,9 +122,14 @@ class Batch:
             "arrow_failures": _table(self._failures, _FAILURE),
         }
 
-    def _take(self, columns: SessionColumns) -> None:
-        self._slices.extend(columns.stored)
-        self._rejected.extend(columns.refused)
+    def _convert(self) -> None:
+        """Make columns of the pages that are not converted yet, and free them."""
+        while self._pages:
+            pages = self._pages[:_PAGES_PER_SLICE]
+            for columns in _columns_of(pages):
+                self._slices += columns.stored
+                self._rejected += columns.refused
+            del self._pages[:_PAGES_PER_SLICE]
 
     def _rejected_rows(self) -> pa.Table:
         """Return the rejected rows with their days; None stands for all days of the read."""
@@ -184,12 +158,24 @@ class SessionColumns:
         return cls([*one.stored, *other.stored], [*one.refused, *other.refused])
 
 
-def encoded(rows: Sequence[ChargingSession]) -> bytes:
-    """Return sessions as bytes for the digest of a receipt: as JSON, in the order of the list."""
+def _columns_of(pages: list[_Page]) -> Iterator[SessionColumns]:
+    """Convert pages: bodies at once; as sessions, if Arrow refuses one of them, or if a page has none."""
+    bodies = [(number, page) for number, page in pages if isinstance(page, Body)]
+    rest = [(number, page) for number, page in pages if isinstance(page, PageRows)]
     try:
-        return encode_json(rows)
-    except ValueError:  # a text that is not Unicode
-        return ascii(rows).encode()
+        yield SessionColumns([_batch_of_bodies(bodies)] if bodies else [], [])
+    except _UNSTORABLE:
+        rest += [(number, read_page(body.data).select(body.is_new)) for number, body in bodies]
+    for number, page in rest:
+        for begin in range(0, len(page), _ROWS_PER_SLICE):
+            if rows := page.sessions(begin, begin + _ROWS_PER_SLICE):
+                yield SessionColumns.of([(number, row) for row in rows])
+
+
+def _batch_of_bodies(pages: list[tuple[int, Body]]) -> pa.RecordBatch:
+    columns = columns_of_bodies([body for _, body in pages])
+    tasks = chain.from_iterable(repeat(number, body.wanted) for number, body in pages)
+    return pa.RecordBatch.from_arrays([pa.array(tasks, pa.int32()), *columns], schema=_SESSION)
 
 
 def _record_batch(rows: Sequence[tuple[int, ChargingSession]]) -> pa.RecordBatch:
@@ -200,13 +186,13 @@ def _record_batch(rows: Sequence[tuple[int, ChargingSession]]) -> pa.RecordBatch
 
 
 def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if kind == _MOMENT:
+    if kind == MOMENT:
         present = [value for value in values if value is not None]
         if present and not (min(present) >= _EARLIEST and max(present) <= _LATEST):
             raise OverflowError("a time outside the range of UTC")  # Arrow stores it, but queries fail
-    if kind == _UUID:
+    if kind == UUID:
         plain = pa.array([None if value is None else value.bytes for value in values], pa.binary(16))
-        return pa.ExtensionArray.from_storage(_UUID, plain)
+        return pa.ExtensionArray.from_storage(UUID, plain)
     return pa.array(values, kind)
 
 
@@ -222,10 +208,10 @@ def _key(item: WorkItem) -> tuple[Any, ...]:
 
 
 def _read_row(
-    item: WorkItem, outcome: VehicleSessions, digest: str, at: datetime, settle_to: date | None
+    item: WorkItem, outcome: FetchedSessions, digest: str, at: datetime, settle_to: date | None
 ) -> tuple[Any, ...]:
     total = min(outcome.total, 2**63 - 1)
-    counts = (outcome.completeness.value, total, len(outcome.sessions), digest, outcome.requests)
+    counts = (outcome.completeness.value, total, outcome.count, digest, outcome.requests)
     return (item.number, *_key(item), *counts, at, settle_to, item.is_confirming)
 
 
@@ -251,9 +237,9 @@ def _unstorable(row: ChargingSession, error: Exception) -> RejectedItem:
     return RejectedItem(index=-1, path="$", reason=f"a value that no column can hold: {error}", raw=raw)
 
 
-def _id_of(item: RejectedItem) -> UUID | None:
+def _id_of(item: RejectedItem) -> uuid.UUID | None:
     try:
-        return UUID(str(item.raw["id"]))
+        return uuid.UUID(str(item.raw["id"]))
     except (KeyError, TypeError, ValueError, IndexError):
         return None
 

@@ -1,0 +1,182 @@
+"""The rows of a page as records: validated at once, and made to sessions, columns or a digest when that is needed.
+
+The garbage collector does not scan records. They take as long to decode, and sessions as long to be made of them, as to
+decode sessions at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cached_property
+from itertools import compress
+from operator import attrgetter
+from typing import Any, TypeAlias
+from uuid import UUID
+
+import attrs
+import msgspec
+
+from podero_async._decode.plain_json import MSGSPEC_ERRORS
+from podero_async._decode.responses import structure_page
+from podero_async._decode.timestamps import aware_hints, to_datetime
+from podero_async._decode.unknown import unknown_fields
+from podero_async.models import ChargingSession, RejectedItem, SessionsPage
+
+__all__ = ["Body", "PageRows", "RowId", "read_page"]
+
+RowId: TypeAlias = int | str
+"""The number of a row's uuid, which compares faster than the uuid; the row's JSON if it has no readable id."""
+
+
+def _record_fields() -> Iterator[tuple[Any, ...]]:
+    hints = aware_hints(ChargingSession)
+    for field in attrs.fields(ChargingSession):
+        default = () if field.default is attrs.NOTHING else (field.default,)
+        yield (field.name, hints[field.name], *default)
+
+
+_MAX_BYTES_PER_ROW = 2 << 10  # of a body that is kept; a row has 0.7 kB
+
+_Record: Any = msgspec.defstruct("_Record", _record_fields(), gc=False)
+
+
+class _PageWire(msgspec.Struct, gc=False):
+    total: int
+    items: list[_Record]
+
+
+_page = msgspec.json.Decoder(_PageWire)
+_msgpack = msgspec.msgpack.Encoder(uuid_format="bytes")
+_values_of = attrgetter(*_Record.__struct_fields__)
+
+
+@attrs.frozen(eq=False)
+class Body:
+    """The response of a page whose rows are all valid."""
+
+    data: bytes = attrs.field(repr=False)
+    rows: int
+    """Number of rows."""
+    is_new: list[bool] | None = attrs.field(default=None, repr=False)
+    """One mark for each row that is wanted; None if all are."""
+
+    @property
+    def wanted(self) -> int:
+        """Number of rows that are wanted."""
+        return self.rows if self.is_new is None else sum(self.is_new)
+
+
+@attrs.frozen(eq=False)
+class PageRows:
+    """The rows of a page, in order, or those of them that no earlier page had."""
+
+    total: int
+    _rows: Sequence[Any] = attrs.field(repr=False)
+    _are_records: bool = True
+    """If not, msgspec refused the page, and its rows are sessions and rejected items."""
+    body: Body | None = None
+    """The response, if it was to be kept, all rows are records, and it is not much longer than they need."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def ids(self) -> list[RowId]:
+        """Ids of the rows."""
+        if self._are_records:
+            return [row.id.int for row in self._rows]
+        return [_id_of_raw(row.raw) if isinstance(row, RejectedItem) else row.id.int for row in self._rows]
+
+    @cached_property
+    def times(self) -> list[datetime | None]:
+        """Plug-in times of the rows; None if a time is unreadable."""
+        if self._are_records:
+            return [row.plug_in_time for row in self._rows]
+        return [_time_of_raw(row.raw) if isinstance(row, RejectedItem) else row.plug_in_time for row in self._rows]
+
+    @property
+    def rejected(self) -> list[RejectedItem]:
+        """The rows that could not be read."""
+        return [] if self._are_records else [row for row in self._rows if isinstance(row, RejectedItem)]
+
+    def select(self, is_new: list[bool] | None) -> PageRows:
+        """Return the marked rows; None marks all."""
+        if is_new is None:
+            return self
+        body = self.body and attrs.evolve(self.body, is_new=is_new)
+        return PageRows(self.total, list(compress(self._rows, is_new)), self._are_records, body)
+
+    def sessions(self, begin: int = 0, end: int | None = None) -> list[ChargingSession]:
+        """Make sessions of the rows from `begin` to `end`; rejected rows are left out."""
+        rows = self._rows[begin:end]
+        if self._are_records:
+            return msgspec.convert(rows, list[ChargingSession], from_attributes=True)
+        return [row for row in rows if isinstance(row, ChargingSession)]
+
+    def encoded(self, begin: int = 0, end: int | None = None) -> bytes:
+        """Return the values of the rows from `begin` to `end` as bytes, for a digest; rejected rows are left out."""
+        if self._are_records:
+            return _encoded([msgspec.structs.astuple(record) for record in self._rows[begin:end]])
+        return _encoded([_values_of(session) for session in self.sessions(begin, end)])
+
+
+def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> PageRows:
+    """Read the rows of a page.
+
+    Args:
+        body: The inflated body.
+        first_index: The page's offset, which is added to the indexes of rejected rows.
+        keep_body: Whether the body is needed, too, unless it is much longer than its rows need.
+
+    Raises:
+        DecodeError: The body is not JSON (`retryable`), or not a page.
+    """
+    try:
+        page = _page.decode(body)
+    except MSGSPEC_ERRORS:
+        refused = structure_page(body, first_index)
+        return PageRows(refused.total, _in_order(refused, first_index), are_records=False)
+    rows = page.items
+    if rows:
+        unknown_fields.sample(body)
+    is_kept = keep_body and len(body) <= _MAX_BYTES_PER_ROW * (len(rows) + 1)
+    return PageRows(page.total, rows, body=Body(body, len(rows)) if is_kept else None)
+
+
+def _in_order(page: SessionsPage, first_index: int) -> list[ChargingSession | RejectedItem]:
+    rejected, items = {item.index: item for item in page.rejected}, iter(page.items)
+    indexes = range(first_index, first_index + len(page.items) + len(page.rejected))
+    return [rejected.get(index) or next(items) for index in indexes]
+
+
+def _id_of_raw(raw: Any) -> RowId:
+    row_id = raw.get("id") if isinstance(raw, dict) else None
+    if not isinstance(row_id, str):
+        return json.dumps(raw)
+    try:
+        return UUID(row_id).int
+    except ValueError:
+        return row_id
+
+
+def _time_of_raw(raw: Any) -> datetime | None:
+    try:
+        return to_datetime(raw.get("plug_in_time") if isinstance(raw, dict) else None)
+    except ValueError:
+        return None
+
+
+def _encoded(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    try:
+        return b"".join(map(_msgpack.encode, rows))
+    except (ValueError, OverflowError):
+        return b"".join(map(_encoded_or_described, rows))
+
+
+def _encoded_or_described(row: tuple[Any, ...]) -> bytes:
+    try:
+        return _msgpack.encode(row)
+    except (ValueError, OverflowError):  # a text that is not Unicode, or a large integer
+        return ascii(row).encode()
