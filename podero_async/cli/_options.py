@@ -30,6 +30,8 @@ __all__ = [
     "hours",
     "moment",
     "opened",
+    "positive_number",
+    "seconds",
     "shard",
     "share",
     "uuid",
@@ -116,7 +118,8 @@ def _not_hours(text: str) -> NoReturn:
     raise ArgumentTypeError(f"not a number of hours: {text!r}")
 
 
-def _positive_number(text: str) -> float:
+def positive_number(text: str) -> float:
+    """Parse a finite number above 0."""
     try:
         number = float(text)
     except ValueError:
@@ -126,8 +129,9 @@ def _positive_number(text: str) -> float:
     return number
 
 
-def _seconds(text: str) -> float:
-    return 0.0 if text == "0" else _positive_number(text)
+def seconds(text: str) -> float:
+    """Parse a number of seconds, at least 0."""
+    return 0.0 if text == "0" else positive_number(text)
 
 
 def _store(text: str) -> str:
@@ -162,7 +166,7 @@ def add_store(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("store").add_argument
     completes_files(add("--store", type=_store, required=True, metavar="FILE", help="DuckDB file with the sessions"))
     wait = "how long to wait if another process has the store open (default: not at all)"
-    add("--wait", type=_seconds, default=0.0, metavar="SECONDS", help=wait)
+    add("--wait", type=seconds, default=0.0, metavar="SECONDS", help=wait)
     memory = "the maximum size of the database's buffers (default: %(default)s)"
     add("--memory-limit", type=whole_number(16, 10_000_000), default=1024, metavar="MB", help=memory)
 
@@ -210,7 +214,7 @@ def add_speed(parser: ArgumentParser) -> None:
     concurrency = "most requests in flight; the actual limit adapts below it (default: %(default)s)"
     add("--max-concurrency", type=whole_number(1, 10_000), default=64, metavar="N", help=concurrency)
     rate = "most requests per second (default: no limit)"
-    add("--requests-per-second", type=_positive_number, metavar="R", help=rate)
+    add("--requests-per-second", type=positive_number, metavar="R", help=rate)
 
 
 def add_json(add: AddArgument) -> None:

@@ -7,6 +7,7 @@ import binascii
 import uuid
 from collections.abc import Callable
 from itertools import count
+from threading import RLock
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -42,11 +43,12 @@ Endpoint = Callable[[web.Request, FaultPlan], Response]
 
 @attrs.define(kw_only=True)
 class Endpoints:
-    """The endpoints for a fleet. All except `token` are synchronous, so each response shows one state of the fleet."""
+    """The endpoints for a fleet. Each holds the lock while it reads the fleet, so a response shows one state of it."""
 
     fleet: Fleet
     tokens: TokenIssuer
     counts: Counts
+    lock: RLock
     users_as_pages: bool
     before_page: Callable[[PageRequest], None] | None
     _page_numbers: count[int] = attrs.field(factory=lambda: count(1), init=False)
@@ -74,25 +76,30 @@ class Endpoints:
             include_hidden=query.flag("include_hidden"),
         )
         query.check()
-        self._check_known(org_id, page.vehicle)
-        if self.before_page is not None:
+        with self.lock:
+            self._check_known(org_id, page.vehicle)
+        if self.before_page is not None:  # without the lock, since it may wait for another thread's change
             self.before_page(page)
-        return Response(200, cut_page(self.fleet.sessions(page.vehicle), page, plan.shaping, self.counts))
+        with self.lock:
+            self._check_known(org_id, page.vehicle)
+            return Response(200, cut_page(self.fleet.sessions(page.vehicle), page, plan.shaping, self.counts))
 
     def current(self, request: web.Request, _: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, vehicle = query.path_uuid("org_id"), query.vehicle()
         query.check()
-        self._check_known(org_id, vehicle)
-        return Response.of(200, {"session": self.fleet.current(vehicle)})
+        with self.lock:
+            self._check_known(org_id, vehicle)
+            return Response.of(200, {"session": self.fleet.current(vehicle)})
 
     def users(self, request: web.Request, plan: FaultPlan) -> Response:
         query = Parameters(request)
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         limit, offset = (query.limit(), query.offset()) if self.users_as_pages else (0, 0)
         query.check()
-        self._check_known(org_id)
-        rows = self._unless_empty(plan, self.fleet.user_rows(include_deleted=include_deleted))
+        with self.lock:
+            self._check_known(org_id)
+            rows = self._unless_empty(plan, self.fleet.user_rows(include_deleted=include_deleted))
         if self.users_as_pages:
             return Response.of(200, {"total": len(rows), "items": rows[offset : offset + limit]})
         return Response.of(200, rows)
@@ -101,8 +108,9 @@ class Endpoints:
         query = Parameters(request)
         org_id, include_deleted = query.path_uuid("org_id"), query.flag("include_deleted")
         query.check()
-        self._check_known(org_id)
-        row = self.fleet.user_by_external_id(request.match_info["external_id"], include_deleted=include_deleted)
+        with self.lock:
+            self._check_known(org_id)
+            row = self.fleet.user_by_external_id(request.match_info["external_id"], include_deleted=include_deleted)
         if row is None:
             raise RefusedError(_NOT_FOUND)
         return Response.of(200, row)
@@ -111,10 +119,11 @@ class Endpoints:
         query = Parameters(request)
         org_id, user_id = query.path_uuid("org_id"), query.path_uuid("user_id")
         query.check()
-        self._check_known(org_id)
-        if not self.fleet.has_user(user_id):
-            raise RefusedError(_NOT_FOUND)
-        return Response.of(200, self._unless_empty(plan, self.fleet.vehicle_rows(user_id)))
+        with self.lock:
+            self._check_known(org_id)
+            if not self.fleet.has_user(user_id):
+                raise RefusedError(_NOT_FOUND)
+            return Response.of(200, self._unless_empty(plan, self.fleet.vehicle_rows(user_id)))
 
     def _unless_empty(self, plan: FaultPlan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if "empty_list" not in plan.shaping:
@@ -131,10 +140,11 @@ class Endpoints:
             client=_basic_credentials(request.headers.get("Authorization", "")),
         )
         armed = plan.shaping.get("token_expiring")
-        response = self.tokens.respond(token_request, armed.fault.seconds if armed else None)
-        if armed and response.status == 200:  # noqa: PLR2004 - otherwise no token was issued
-            self.counts.faults["token_expiring"] += 1
-        return response
+        with self.lock:
+            response = self.tokens.respond(token_request, armed.fault.seconds if armed else None)
+            if armed and response.status == 200:  # noqa: PLR2004 - otherwise no token was issued
+                self.counts.faults["token_expiring"] += 1
+            return response
 
     def _check_known(self, org_id: uuid.UUID, vehicle: VehicleRef | None = None) -> None:
         if org_id != self.fleet.org_id or (vehicle is not None and not self.fleet.has_vehicle(vehicle)):

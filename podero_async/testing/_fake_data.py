@@ -122,8 +122,12 @@ def active_row(seed: int, vehicle: VehicleRef) -> dict[str, Any] | None:
     rng = seeded(seed, vehicle.vehicle_id, "active")
     if rng.random() >= _ACTIVE_SHARE:
         return None
-    started = session_row(rng, _END + timedelta(seconds=rng.randrange(6 * 3600)), SessionOutcome.IN_PROGRESS)
-    return started | {
+    return current_row(rng, _END + timedelta(seconds=rng.randrange(6 * 3600)))
+
+
+def current_row(rng: Random, plug_in: datetime) -> dict[str, Any]:
+    """Generate a session that has not ended."""
+    return session_row(rng, plug_in, SessionOutcome.IN_PROGRESS) | {
         "unplug_time": None,
         "inferred_session_end": None,
         "final_soc_pct": None,

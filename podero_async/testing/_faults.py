@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import attrs
 
 from podero_async.models import VehicleRef
+from podero_async.testing._arguments import seconds, whole_number
 
 Endpoint = Literal["sessions", "current", "users", "user", "vehicles", "token"]
 FaultKind = Literal[
@@ -61,6 +62,13 @@ FAULT_KINDS: Mapping[str, FaultKindRules] = {
     "wrong_total": FaultKindRules(_SESSIONS, frozenset({"delta"}), shapes_response=True),
 }
 _OPTIONS = frozenset().union(*(rules.options for rules in FAULT_KINDS.values()))
+_BOUNDS: Mapping[str, tuple[int, int | None]] = {
+    "times": (1, None),
+    "status": (200, 599),
+    "after_bytes": (0, None),
+    "chunk_bytes": (1, None),
+    "limit": (1, None),
+}
 _CHOICES = {"page": ("first", "later"), "damage": ("missing", "wrong_type")}
 
 
@@ -120,12 +128,20 @@ class Fault:
             raise ValueError(f"{self.kind} does not take {', '.join(foreign)}")
         if rules.required and getattr(self, rules.required) is None:
             raise ValueError(f"{self.kind} needs {rules.required}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
         if self.rate is not None and self.nth is not None:
             raise ValueError("rate and nth exclude each other")
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise ValueError(f"rate is between 0 and 1, not {self.rate}")
         if self.nth is not None and min(self.nth, default=0) < 1:
             raise ValueError("nth is counted from 1")
+        if self.seconds is not None:
+            seconds("seconds", self.seconds)
+        for name, (low, high) in _BOUNDS.items():
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name), low, high)
 
 
 @attrs.frozen(kw_only=True)

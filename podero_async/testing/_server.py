@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from email.utils import formatdate
 from functools import partial
 from math import inf
+from threading import RLock
 
 import attrs
 from aiohttp import web
@@ -33,6 +35,7 @@ class Server:
     endpoints: Endpoints
     faults: FaultScript
     counts: Counts
+    lock: RLock
     clock: Callable[[], float]
     latency_s: float
     requests: deque[RequestRecord] = attrs.field(factory=lambda: deque(maxlen=_MAX_RECORDS), init=False)
@@ -57,12 +60,12 @@ class Server:
         self._closing.set_result(None)
 
     async def _serve(self, name: str, endpoint: _AsyncEndpoint, request: web.Request) -> web.StreamResponse:
-        self._record(request, name)
-        with self.counts.in_flight(name):
-            plan = self.faults.plan(_summary(name, request))
-            fault = plan.breaking
-            if fault is not None:
-                self.counts.faults[fault.kind] += 1
+        with self._in_flight(name, request):
+            with self.lock:
+                plan = self.faults.plan(_summary(name, request))
+                fault = plan.breaking
+                if fault is not None:
+                    self.counts.faults[fault.kind] += 1
             is_open = await self._sleep(self.latency_s) and await self._sleep(_hang_s(fault))
             if not is_open or (fault is not None and fault.kind == "reset" and fault.after_bytes is None):
                 return reset_connection(request)
@@ -72,8 +75,18 @@ class Server:
                 response = refused.response
             if fault is not None and fault.kind == "malformed_json":
                 response = attrs.evolve(response, body=response.body[: len(response.body) // 2])
-            self.counts.responses[response.status] += 1
-            return await send(request, self._dated(response), fault, self._sleep)
+            return await send(request, self._counted(response), fault, self._sleep)
+
+    @contextmanager
+    def _in_flight(self, name: str, request: web.Request) -> Iterator[None]:
+        with self.lock:
+            self._record(request, name)
+            self.counts.begin(name)
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.counts.concurrent -= 1
 
     def _record(self, request: web.Request, name: str) -> None:
         self.requests.append(
@@ -84,13 +97,17 @@ class Server:
         if header := request.headers.get("Authorization"):
             self.authorization_headers.add(header)
 
-    def _dated(self, response: Response) -> Response:
-        """Add the server's time, which is not that of the machine if a clock was given."""
+    def _counted(self, response: Response) -> Response:
+        """Count the response, and add the server's time, which is not that of the machine if a clock was given."""
+        with self.lock:
+            self.counts.responses[response.status] += 1
         return attrs.evolve(response, headers={"Date": formatdate(self.clock(), usegmt=True), **response.headers})
 
     def _authorized(self, endpoint: Endpoint) -> _AsyncEndpoint:
         async def respond(request: web.Request, plan: FaultPlan) -> Response:
-            return endpoint(request, plan) if self.endpoints.tokens.is_valid(_bearer(request)) else _UNAUTHORIZED
+            with self.lock:
+                is_valid = self.endpoints.tokens.is_valid(_bearer(request))
+            return endpoint(request, plan) if is_valid else _UNAUTHORIZED
 
         return respond
 
@@ -102,7 +119,8 @@ class Server:
             case Fault(kind="empty"):
                 return Response(200, b"")
             case Fault(kind="token_revoked"):
-                self.endpoints.tokens.revoke(_bearer(request))
+                with self.lock:
+                    self.endpoints.tokens.revoke(_bearer(request))
                 return _UNAUTHORIZED
         return None
 
@@ -114,10 +132,8 @@ class Server:
         except web.HTTPException as refused:
             allow = {"Allow": refused.headers["Allow"]} if "Allow" in refused.headers else {}
             response = Response.of_detail(refused.status, refused.reason, allow)
-        self._record(request, "other")
-        with self.counts.in_flight("other"):
-            self.counts.responses[response.status] += 1
-            return await send(request, self._dated(response), None, self._sleep)
+        with self._in_flight("other", request):
+            return await send(request, self._counted(response), None, self._sleep)
 
 
 async def _add_request_id(_: web.Request, response: web.StreamResponse) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import uuid
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from enum import Enum
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from podero_async.models import VehicleRef
+from podero_async.models import ChargingSession, VehicleRef
+from podero_async.testing._arguments import AnyRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -26,8 +29,10 @@ def encode(value: object) -> bytes:
 
 
 def wire_time(moment: datetime) -> str:
-    """Format a time as `2026-01-05T18:03:11Z`, with a fraction only if it is not zero."""
-    if moment.tzinfo is not UTC:
+    """Format a time as `2026-01-05T18:03:11Z`, with a fraction only if it is not zero. A naive time is UTC."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    elif moment.tzinfo is not UTC:
         moment = moment.astimezone(UTC)
     return moment.isoformat().removesuffix("+00:00") + "Z"
 
@@ -42,6 +47,23 @@ def parse_time(text: object) -> datetime:
         raise ValueError(f"not a time: {text!r}")  # noqa: TRY004 - every invalid row is a ValueError
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def wire_row(row: AnyRow) -> dict[str, Any]:
+    """Return a session as the API sends it. Values of a mapping that are JSON already are kept as they are."""
+    fields = attrs.asdict(row, recurse=False) if isinstance(row, ChargingSession) else row
+    return {name: _wire_value(value) for name, value in fields.items()}
+
+
+def _wire_value(value: Any) -> Any:
+    match value:
+        case datetime():
+            return wire_time(value)
+        case uuid.UUID():
+            return str(value)
+        case Enum():
+            return value.value
+    return value
 
 
 def _microseconds(moment: datetime) -> int:
@@ -62,12 +84,13 @@ class Row:
     encoded: bytes
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> Row:
-        """Encode the fields of one session.
+    def of(cls, row: AnyRow) -> Row:
+        """Encode one session.
 
         Raises:
             ValueError: If the row has no `id` or no valid `plug_in_time`, so it cannot be sorted.
         """
+        fields = wire_row(row)
         row_id = fields.get("id")
         if not isinstance(row_id, str):
             raise ValueError("a row needs an id of type str")  # noqa: TRY004 - as above
@@ -96,7 +119,7 @@ class SessionList:
     _visible: list[Row]
 
     @classmethod
-    def of(cls, rows: Iterable[Mapping[str, Any]]) -> SessionList:
+    def of(cls, rows: Iterable[AnyRow]) -> SessionList:
         """Sort and encode rows.
 
         Raises:

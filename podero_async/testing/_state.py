@@ -11,10 +11,12 @@ from typing import Any
 
 import attrs
 
-from podero_async.models import SessionOutcome, VehicleRef
+from podero_async.models import ElectricVehicle, SessionOutcome, VehicleRef
+from podero_async.testing._arguments import AnyRow, AnyVehicle, vehicle_id_of, whole_number
 from podero_async.testing._fake_data import (
     LAST_DAY,
     active_row,
+    current_row,
     external_id,
     first_day,
     new_uuid,
@@ -24,9 +26,13 @@ from podero_async.testing._fake_data import (
     user_row,
     vehicle_row,
 )
-from podero_async.testing._session_list import Row, SessionList, parse_time, wire_time
+from podero_async.testing._session_list import Row, SessionList, parse_time, wire_row, wire_time
 
-Rows = Mapping[VehicleRef, Iterable[Mapping[str, Any]]]
+Rows = Mapping[VehicleRef, Iterable[AnyRow]]
+MAX_SESSIONS = 100_000
+"""The most generated sessions of a vehicle: they reach back two centuries."""
+_GAP = timedelta(hours=1)
+"""The time between the end of the newest session and the next plug-in, unless a time is given."""
 
 
 @attrs.define
@@ -62,13 +68,17 @@ class Fleet:
         cls, seed: int, org_id: uuid.UUID, users: int, vehicles: int, sessions: int | tuple[int, int]
     ) -> Fleet:
         """Generate a fleet from a seed, and assign the vehicles to the users in turn."""
+        low, high = (sessions, sessions) if isinstance(sessions, int) else sessions
+        whole_number("users", users, 0)
+        whole_number("vehicles", vehicles, 0)
+        whole_number("sessions_per_vehicle", low, 0, MAX_SESSIONS)
+        whole_number("sessions_per_vehicle", high, low, MAX_SESSIONS)
         if vehicles and not users:
             raise ValueError("vehicles need at least one user")
         fleet = cls(seed, org_id)
         ids = [new_uuid(fleet._rng) for _ in range(users)]
         for user_id in ids:
             fleet._add_user(user_id)
-        low, high = (sessions, sessions) if isinstance(sessions, int) else sessions
         for user_id, _ in zip(cycle(ids), range(vehicles), strict=False):
             fleet.add_vehicle(user_id, sessions=fleet._rng.randint(low, high))
         return fleet
@@ -90,9 +100,10 @@ class Fleet:
         user_id: uuid.UUID | None = None,
         *,
         sessions: int = 0,
-        rows: Iterable[Mapping[str, Any]] | None = None,
+        rows: Iterable[AnyRow] | None = None,
     ) -> VehicleRef:
         """Add a vehicle to a user, or to a new one if `user_id` is omitted."""
+        whole_number("sessions", sessions, 0, MAX_SESSIONS)
         user_id = user_id or new_uuid(self._rng)
         vehicle = VehicleRef(user_id=user_id, vehicle_id=new_uuid(self._rng))
         own = None if rows is None else SessionList.of(rows)
@@ -125,6 +136,27 @@ class Fleet:
     def vehicles(self) -> list[VehicleRef]:
         return list(self._vehicles)
 
+    def external_ids(self) -> dict[uuid.UUID, str]:
+        return {user_id: external_id(user.number) for user_id, user in self._users.items()}
+
+    def ref(self, vehicle: AnyVehicle) -> VehicleRef:
+        """Return the pair of a vehicle and its user; raise `KeyError` if it is unknown, `ValueError` if it has several."""
+        if isinstance(vehicle, VehicleRef):
+            found = [vehicle] if vehicle in self._vehicles else []
+        else:
+            vehicle_id = vehicle_id_of(vehicle)
+            owner = vehicle.owner if isinstance(vehicle, ElectricVehicle) else None
+            found = [
+                pair
+                for pair in self._vehicles
+                if pair.vehicle_id == vehicle_id and (owner is None or owner.id in {None, pair.user_id})
+            ]
+        if not found:
+            raise KeyError(f"unknown vehicle: {vehicle}")
+        if len(found) > 1:
+            raise ValueError(f"several users list the vehicle {vehicle_id}: pass a VehicleRef")
+        return found[0]
+
     def sessions(self, vehicle: VehicleRef) -> SessionList:
         """Return the sessions of a vehicle, not as a copy; raise `KeyError` for an unknown vehicle."""
         known = self._vehicles[vehicle]
@@ -156,8 +188,17 @@ class Fleet:
     def current(self, vehicle: VehicleRef) -> dict[str, Any] | None:
         return self._vehicles[vehicle].current
 
-    def set_current(self, vehicle: VehicleRef, row: Mapping[str, Any] | None) -> None:
-        self._vehicles[vehicle].current = None if row is None else dict(row)
+    def set_current(self, vehicle: VehicleRef, row: AnyRow | None) -> None:
+        self._vehicles[vehicle].current = None if row is None else wire_row(row)
+
+    def plug_in(self, vehicle: VehicleRef, plug_in_time: datetime | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Begin a current session, which is generated."""
+        if self.current(vehicle) is not None:
+            raise ValueError(f"the vehicle already has a current session: {vehicle}")
+        newest = self.sessions(vehicle).newest()
+        row = current_row(self._rng, plug_in_time or (_end_of(newest) + _GAP if newest else _first_moment()))
+        self._vehicles[vehicle].current = row = row | wire_row(fields)
+        return dict(row)
 
     def complete_current(self, vehicle: VehicleRef, fields: Mapping[str, Any]) -> dict[str, Any]:
         row = self.current(vehicle)
@@ -165,9 +206,10 @@ class Fleet:
             raise KeyError(f"no current session: {vehicle}")
         unplugged = parse_time(row["plug_in_time"]) + timedelta(hours=8)
         ended = {"unplug_time": wire_time(unplugged), "session_outcome": SessionOutcome.OPTIMIZED.value}
-        self.sessions(vehicle).insert(row | ended | dict(fields))
+        row = row | ended | wire_row(fields)
+        self.sessions(vehicle).insert(row)
         self.set_current(vehicle, None)
-        return row | ended | dict(fields)
+        return row
 
     def move_session(self, vehicle: VehicleRef, session_id: str, to: VehicleRef) -> None:
         fields = self.sessions(vehicle).fields(session_id)
@@ -198,24 +240,26 @@ class Fleet:
         self._users[user_id].is_deleted = True
 
     def insert(
-        self, vehicle: VehicleRef, row: Mapping[str, Any] | None = None, plug_in_time: datetime | None = None
+        self, vehicle: VehicleRef, row: AnyRow | None = None, plug_in_time: datetime | None = None
     ) -> dict[str, Any]:
         """Add a session, which is generated if `row` is omitted."""
         listed = self.sessions(vehicle)
         if row is None:
             newest = listed.newest()
-            after = newest.plug_in_time if newest else datetime.combine(LAST_DAY, datetime.min.time(), UTC)
-            row = session_row(self._rng, plug_in_time or after + timedelta(minutes=1))
-            row |= {"is_hidden": False, "hidden_reason": None}
-        elif plug_in_time is not None:
-            row = {**row, "plug_in_time": wire_time(plug_in_time)}
-        listed.insert(row)
-        return dict(row)
+            after = newest.plug_in_time if newest else _first_moment()
+            fields = session_row(self._rng, plug_in_time or after + timedelta(minutes=1))
+            fields |= {"is_hidden": False, "hidden_reason": None}
+        else:
+            fields = wire_row(row)
+            if plug_in_time is not None:
+                fields["plug_in_time"] = wire_time(plug_in_time)
+        listed.insert(fields)
+        return fields
 
     def update(self, vehicle: VehicleRef, session_id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Change fields of a session, and sort it anew. If a field is invalid, nothing changes."""
         listed = self.sessions(vehicle)
-        changed = {**listed.fields(session_id), **fields}
+        changed = listed.fields(session_id) | wire_row(fields)
         if Row.of(changed).id != session_id and changed["id"] in listed:
             raise ValueError(f"the vehicle already has a session {changed['id']}")
         listed.remove(session_id)
@@ -227,3 +271,12 @@ class Fleet:
     ) -> list[dict[str, Any]]:
         rows, window = self.sessions(vehicle).window(from_date, to_date, include_hidden=include_hidden)
         return [row.fields for row in rows[window]]
+
+
+def _first_moment() -> datetime:
+    return datetime.combine(LAST_DAY, datetime.min.time(), UTC)
+
+
+def _end_of(row: Row) -> datetime:
+    fields = row.fields
+    return parse_time(fields.get("unplug_time") or fields.get("inferred_session_end") or fields["plug_in_time"])

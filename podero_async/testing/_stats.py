@@ -1,8 +1,8 @@
 """Counts and records of the requests that the simulator received."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from typing import Self
 
 import attrs
 
@@ -43,13 +43,14 @@ class Counts:
         """The number of requests to all endpoints."""
         return self.requests.total()
 
-    @contextmanager
-    def in_flight(self, endpoint: str) -> Iterator[None]:
-        """Count one request, which is `concurrent` until the end of the block."""
+    def begin(self, endpoint: str) -> None:
+        """Count a request, which is in flight from now on."""
         self.requests[endpoint] += 1
         self.concurrent += 1
         self.peak_concurrent = max(self.peak_concurrent, self.concurrent)
-        try:
-            yield
-        finally:
-            self.concurrent -= 1
+
+    def copy(self) -> Self:
+        """Return a copy, which no request changes any more."""
+        return attrs.evolve(
+            self, requests=self.requests.copy(), responses=self.responses.copy(), faults=self.faults.copy()
+        )

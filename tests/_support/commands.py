@@ -42,12 +42,7 @@ class Ended:
 
 def settings_of(simulator: PoderoSimulator) -> dict[str, str]:
     """Return the environment variables of a client of a simulator."""
-    return {
-        "PODERO_BASE_URL": simulator.base_url,
-        "PODERO_ORG_ID": str(simulator.org_id),
-        "PODERO_CLIENT_ID": simulator.client_id,
-        "PODERO_CLIENT_SECRET": simulator.client_secret,
-    }
+    return simulator.environment
 
 
 def one_vehicle(simulator: PoderoSimulator) -> list[str]:

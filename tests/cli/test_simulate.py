@@ -10,10 +10,13 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import date
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
 
+from podero_async import PoderoClient, VehicleRef
 from tests._support.clients import USER, VEHICLE, wire_row
 from tests._support.commands import Call, Ended, end_of, start
 
@@ -82,6 +85,33 @@ async def test_rows_from_a_file_and_faults(call: Call, monkeypatch: pytest.Monke
         argv = _take(lines, monkeypatch)
         ends = [await call(*argv) for _ in range(3)]
         assert [(ended.code, len(ended.out.splitlines())) for ended in ends] == [(4, 0), (3, 0), (0, 3)]
+
+
+async def test_changes_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--complete-every` lists ever more sessions, and `--move-every` moves vehicles to other users."""
+    size = ("--vehicles=2", "--users=3", "--sessions=1")
+    async with _simulating(*size, "--complete-every=0.01", "--move-every=0.01", "--latency=0.001") as lines:
+        assert "2 vehicles, 2 sessions, users customer_1 to customer_3" in lines[4]
+        _take(lines, monkeypatch)
+        async with PoderoClient.from_env() as client, asyncio.timeout(20):
+            first, pairs, sessions = date(2026, 1, 1), set[VehicleRef](), 0
+            while len(pairs) < 4 or sessions < 5:
+                async with client.fetch_fleet(first, date.max, include_hidden=True) as fleet:
+                    pairs |= {outcome.vehicle async for outcome in fleet if outcome.vehicle is not None}
+                sessions = max(sessions, fleet.summary.sessions)
+    assert len({pair.vehicle_id for pair in pairs}) == 2
+
+
+async def test_lifetime_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--token-lifetime` is the lifetime that a token's response states."""
+    async with _simulating("--token-lifetime=90.5") as lines:
+        _take(lines, monkeypatch)
+        body = {"grant_type": "client_credentials"} | {
+            name: os.environ[f"PODERO_{name.upper()}"] for name in ("client_id", "client_secret")
+        }
+        url = f"{os.environ['PODERO_BASE_URL']}/api/partners/v2.0/auth/token"
+        async with ClientSession() as session, session.post(url, json=body) as response:
+            assert (await response.json())["expires_in"] == 90.5
 
 
 async def test_a_port_in_use(call: Call) -> None:

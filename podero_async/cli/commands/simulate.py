@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import attrs
 
@@ -35,7 +39,11 @@ def _fault(text: str) -> Fault:
 @attrs.frozen(kw_only=True)
 class Options:
     port: int
+    latency: float
+    token_lifetime: float
     faults: list[Fault]
+    complete_every: float | None
+    move_every: float | None
     vehicles: int | None
     users: int | None
     sessions: int | None
@@ -47,8 +55,17 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("server").add_argument
     port = "0 takes a free port (default: %(default)s)"
     add("--port", type=shared.whole_number(0, 65535), default=8080, metavar="N", help=port)
+    latency = "delay of each response (default: none)"
+    add("--latency", type=shared.seconds, default=0.0, metavar="SECONDS", help=latency)
+    lifetime = "lifetime of a token (default: %(default)g)"
+    add("--token-lifetime", type=shared.seconds, default=36000.0, metavar="SECONDS", help=lifetime)
     faults = "faults, such as status:503@5%% reset@2%% sessions/status:429:retry-after=1@#10,20 hang:2.5@1%%"
     add("--faults", type=_fault, nargs="+", action="extend", default=[], metavar="SPEC", help=faults)
+    add = parser.add_argument_group("changes").add_argument
+    complete = "let a session complete, and its vehicle be plugged in again, at this interval"
+    add("--complete-every", type=shared.positive_number, metavar="SECONDS", help=complete)
+    move = "let a vehicle move to another user at this interval"
+    add("--move-every", type=shared.positive_number, metavar="SECONDS", help=move)
     add = parser.add_argument_group("fleet").add_argument
     count = shared.whole_number(1, 1_000_000)
     add("--vehicles", type=count, metavar="N", help=f"number of vehicles (default: {_VEHICLES})")
@@ -70,26 +87,60 @@ async def run(options: Options, invocation: Invocation) -> Exit:
             except OSError as error:
                 raise UsageError(f"cannot listen on port {options.port}: {error.strerror}") from error
             _print_settings(simulator)
-            await stop.event.wait()
+            async with asyncio.TaskGroup() as group:
+                changes = [group.create_task(change) for change in _changes(simulator, options)]
+                await stop.event.wait()
+                for change in changes:
+                    change.cancel()
     return Exit.DONE
 
 
+def _changes(simulator: PoderoSimulator, options: Options) -> Iterator[Coroutine[Any, Any, None]]:
+    rng = Random(options.seed)
+    for change, interval_s in ((_complete, options.complete_every), (_move, options.move_every)):
+        if interval_s is not None and simulator.vehicles:
+            yield _repeat(change, interval_s, simulator, rng)
+
+
+async def _repeat(
+    change: Callable[[PoderoSimulator, Random], None], interval_s: float, simulator: PoderoSimulator, rng: Random
+) -> None:
+    while True:
+        await asyncio.sleep(interval_s)
+        change(simulator, rng)
+
+
+def _complete(simulator: PoderoSimulator, rng: Random) -> None:
+    vehicle = rng.choice(simulator.vehicles)
+    if simulator.current(vehicle) is None:
+        simulator.plug_in(vehicle)
+    simulator.complete_current(vehicle)
+    simulator.plug_in(vehicle)
+
+
+def _move(simulator: PoderoSimulator, rng: Random) -> None:
+    vehicle = rng.choice(simulator.vehicles)
+    others = [user_id for user_id in simulator.external_ids if user_id != vehicle.user_id]
+    simulator.move_vehicle(vehicle, rng.choice(others) if others else None)
+
+
 def _simulator(options: Options) -> PoderoSimulator:
+    serving: dict[str, Any] = {
+        "seed": options.seed,
+        "faults": options.faults,
+        "port": options.port,
+        "latency_s": options.latency,
+        "token_lifetime_s": options.token_lifetime,
+    }
     if options.rows is None:
         vehicles = options.vehicles or _VEHICLES
-        return PoderoSimulator(
-            vehicles=vehicles,
-            users=options.users or vehicles,
-            sessions_per_vehicle=_SESSIONS if options.sessions is None else options.sessions,
-            seed=options.seed,
-            faults=options.faults,
-            port=options.port,
-        )
+        sessions = _SESSIONS if options.sessions is None else options.sessions
+        users = options.users or vehicles
+        return PoderoSimulator(vehicles=vehicles, users=users, sessions_per_vehicle=sessions, **serving)
     if any(size is not None for size in (options.vehicles, options.users, options.sessions)):
         raise UsageError("--rows brings its own fleet: leave out --vehicles, --users and --sessions")
     try:
-        rows = rows_from_jsonl(options.rows)
-        return PoderoSimulator(rows=rows, seed=options.seed, faults=options.faults, port=options.port)
+        return PoderoSimulator(rows=rows_from_jsonl(options.rows), **serving)
     except OSError as error:
         raise UsageError(f"cannot read {options.rows}: {error.strerror}") from error
     except ValueError as error:
@@ -97,15 +148,11 @@ def _simulator(options: Options) -> PoderoSimulator:
 
 
 def _print_settings(simulator: PoderoSimulator) -> None:
-    settings = {
-        "PODERO_BASE_URL": simulator.base_url,
-        "PODERO_ORG_ID": simulator.org_id,
-        "PODERO_CLIENT_ID": simulator.client_id,
-        "PODERO_CLIENT_SECRET": simulator.client_secret,
-    }
-    for name, value in settings.items():
+    for name, value in simulator.environment.items():
         print(f"export {name}={value}")
     print(f"# {len(simulator.vehicles):,} vehicles, {simulator.total_sessions():,} sessions", end="")
+    if external_ids := list(simulator.external_ids.values()):
+        print(f", users {external_ids[0]} to {external_ids[-1]}", end="")
     for vehicle in simulator.vehicles[:1]:
         print(
             f"; one of them:\n# podero-async sessions --user {vehicle.user_id} --vehicle {vehicle.vehicle_id}"
