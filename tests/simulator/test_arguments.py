@@ -103,7 +103,7 @@ def test_a_shared_vehicle_needs_its_user() -> None:
 
 @pytest.mark.usefixtures("tokyo")
 def test_a_time_without_an_offset_is_utc() -> None:
-    """Times without an offset are UTC in every call, whatever the local time zone is."""
+    """Times without an offset are UTC in every call, and not in the local time zone."""
     sim = PoderoSimulator(vehicles=1, sessions_per_vehicle=0)
     vehicle, noon, text = sim.vehicles[0], datetime(2026, 7, 1, 12), "2026-07-01T12:00:00Z"  # noqa: DTZ001
     sim.set_current(vehicle, None)
