@@ -35,12 +35,16 @@ is the verdict on a list; the proof behind it is described in `podero_async._pag
 **Backfills.** `podero_async.backfill` keeps a fleet's sessions in a database, resumes after a crash and re-reads only the
 days that may have changed.
 
-**Testing.** `podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave.
+**Services.** `http_status_of` is the HTTP status with which a service responds to its own caller if a call fails.
+
+**Testing.** `podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave;
+`podero_async.testing.pytest` has fixtures of it.
 """
 
 from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
 from podero_async._auth.store import FileTokenStore, Token, TokenStore
 from podero_async._client import PoderoClient
+from podero_async._failures import http_status_of
 from podero_async._fleet.fetch import FleetFetch
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._http import Timeouts
@@ -123,6 +127,7 @@ __all__ = [
     "VehicleRef",
     "VehicleSessions",
     "__version__",
+    "http_status_of",
 ]
 
 for _name in __all__:

@@ -1,12 +1,15 @@
-"""Decides whether an error is retryable, throttling, fatal for every call, or a sign of an outage."""
+"""Decides whether an error is retryable, throttling, fatal for every call, or a sign of an outage, and its HTTP status."""
 
 from __future__ import annotations
 
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
+    CompletenessError,
     ConfigurationError,
     DecodeError,
+    InvalidRequestError,
+    NotFoundError,
     PoderoError,
     RateLimitError,
     ServerError,
@@ -15,6 +18,7 @@ from podero_async.errors import (
 
 __all__ = [
     "asks_for_long_pause",
+    "http_status_of",
     "is_fatal",
     "is_outage_sign",
     "is_retryable",
@@ -23,9 +27,45 @@ __all__ = [
     "is_throttling",
 ]
 
-_TOO_MANY_REQUESTS, _SERVER_ERROR, _SERVICE_UNAVAILABLE = 429, 500, 503
+_UNPROCESSABLE, _TOO_MANY_REQUESTS = 422, 429
+_SERVER_ERROR, _SERVICE_UNAVAILABLE, _GATEWAY_TIMEOUT = 500, 503, 504
 _RETRYABLE_CLIENT_ERRORS = frozenset({408, 425, _TOO_MANY_REQUESTS})
 _FINAL_SERVER_ERRORS = frozenset({501, 505})  # the server does not support the method, or the HTTP version
+
+_HTTP_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (ConfigurationError, 500),
+    (NotFoundError, 404),
+    (InvalidRequestError, 422),
+    (RateLimitError, 503),
+    (TimeoutError, 504),  # RequestTimeoutError, and the error of `asyncio.timeout`
+    (ApiError, 502),
+    (TransportError, 502),
+    (DecodeError, 502),
+    (CompletenessError, 502),
+)
+"""The HTTP status of each error; the first class that fits decides."""
+
+
+def http_status_of(error: BaseException) -> int:
+    """Return the HTTP status with which a service responds to its own caller if a call of the client fails.
+
+    | error | status |
+    |---|---|
+    | a `ValueError` of the arguments, such as a mistyped id; `InvalidRequestError` | 422 |
+    | `NotFoundError` | 404 |
+    | `RateLimitError`, `ServerError` with status 503: try again later, after `retry_after` seconds if it is set | 503 |
+    | `RequestTimeoutError`, another `TimeoutError`, `ServerError` with status 504 | 504 |
+    | all other errors of the API or the network, refused credentials and missing permission included | 502 |
+    | `ConfigurationError`, and every error that does not come from a call | 500 |
+
+    The caller of the service is not told that the credentials are wrong: 401 and 403 would concern its own. The text of
+    an error names ids and paths, so respond with a text of your own, and log the error.
+    """
+    if isinstance(error, ServerError) and error.status in {_SERVICE_UNAVAILABLE, _GATEWAY_TIMEOUT}:
+        return error.status
+    if type(error) is ValueError:  # a subclass, such as a JSONDecodeError, is not about the arguments of a call
+        return _UNPROCESSABLE
+    return next((status for kind, status in _HTTP_STATUSES if isinstance(error, kind)), _SERVER_ERROR)
 
 
 def is_fatal(error: PoderoError, *, retry_after_max: float) -> bool:

@@ -21,6 +21,7 @@ from podero_async import (
     RequestTimeoutError,
     ServerError,
     TransportError,
+    http_status_of,
 )
 from podero_async._failures import (
     is_fatal,
@@ -81,6 +82,39 @@ def test_every_error_has_one_meaning(error: Any, fatal: bool, retryable: bool, o
     assert is_fatal(error, retry_after_max=MAX_S) is fatal
     assert is_retryable(error) is retryable
     assert is_outage_sign(error) is outage_sign
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigurationError("closed"), 500),
+        (api(404, NotFoundError), 404),
+        (api(400, InvalidRequestError), 422),
+        (api(422, InvalidRequestError), 422),
+        (api(401, AuthenticationError), 502),
+        (api(403, PermissionDeniedError), 502),
+        (api(429, RateLimitError), 503),
+        (api(503, ServerError, after=1.0), 503),
+        (api(503, RateLimitError, attempts=0), 503),
+        (api(504, ServerError), 504),
+        *((api(code, ServerError), 502) for code in (500, 501, 502, 520)),
+        *((api(code), 502) for code in (302, 408, 409, 425)),
+        (RequestTimeoutError("no response in time", "GET", "/x"), 504),
+        (TimeoutError(), 504),
+        (TransportError("connection lost", "GET", "/x"), 502),
+        (DecodeError("not JSON"), 502),
+        (CompletenessError("no progress", 1, 2), 502),
+        (PoderoError("any other"), 500),
+        (ValueError("user_id must be a uuid"), 422),
+        (UnicodeDecodeError("ascii", b"x", 0, 1, "a bug"), 500),
+        (KeyError("a bug"), 500),
+        (asyncio.CancelledError(), 500),
+    ],
+    ids=repr,
+)
+def test_every_error_has_an_http_status(error: BaseException, status: int) -> None:
+    """A service responds with 4xx if its caller can mend the call, and with 5xx otherwise."""
+    assert http_status_of(error) == status
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError(), TimeoutError(), OSError()], ids=repr)
