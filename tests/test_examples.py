@@ -6,28 +6,16 @@ import re
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession, web
 
 import podero_async.backfill
 from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
-from tests.examples import bot, fleet, nightly, own_tests, service
+from tests.examples import bot, fleet, nightly, own_tests
 
 EXAMPLES = Path(__file__).parent / "examples"
 
 
-@pytest.fixture
-def environment(simulator: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Point the environment variables at the simulator."""
-    for name in ("PODERO_USERNAME", "PODERO_PASSWORD", "PODERO_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PODERO_ORG_ID", str(simulator.org_id))
-    monkeypatch.setenv("PODERO_CLIENT_ID", simulator.client_id)
-    monkeypatch.setenv("PODERO_CLIENT_SECRET", simulator.client_secret)
-    monkeypatch.setenv("PODERO_BASE_URL", simulator.base_url)
-
-
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("podero_environment")
 async def test_fleet(capsys: pytest.CaptureFixture[str]) -> None:
     """The fleet example prints a line for each vehicle and then the summary."""
     await fleet.main()
@@ -36,7 +24,7 @@ async def test_fleet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FleetSummary(vehicles=10, failures=0" in printed
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("podero_environment")
 async def test_nightly(tmp_path: Path) -> None:
     """The nightly example fills a store, and succeeds again on the next night."""
     path = str(tmp_path / "fleet.duckdb")
@@ -44,39 +32,18 @@ async def test_nightly(tmp_path: Path) -> None:
     assert await nightly.nightly(path) is True
 
 
-@pytest.mark.usefixtures("environment")
-async def test_service(simulator: PoderoSimulator) -> None:
-    """The backend responds with 200, 404 for an unknown vehicle and 422 for an id that is not a uuid."""
-    runner = web.AppRunner(service.make_app(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    ref = simulator.vehicles[0]
-    try:
-        async with ClientSession(f"http://{host}:{port}") as session:
-            for vehicle_id, status in ((ref.vehicle_id, 200), (ref.user_id, 404), ("tesla", 422)):
-                async with session.get(f"/users/{ref.user_id}/vehicles/{vehicle_id}/live") as response:
-                    assert response.status == status
-                    assert str(simulator.org_id) not in await response.text()
-    finally:
-        await runner.cleanup()
-
-
-@pytest.mark.usefixtures("environment")
-async def test_bot(simulator: PoderoSimulator, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("podero_environment")
+async def test_bot(podero_simulator: PoderoSimulator, tmp_path: Path) -> None:
     """The bot replies in kWh for a customer's external id."""
     async with bot.make_client(str(tmp_path / "token.json")) as client:
-        users = [user async for user in client.users()]
-        external_id = next(user.external_user_id for user in users if user.external_user_id)
+        external_id = next(iter(podero_simulator.external_ids.values()))
         assert re.fullmatch(r"\d+\.\d kWh this week", await bot.charged_this_week(client, external_id))
 
 
-async def test_own_tests() -> None:
-    """The simulator example reads all sessions through the faults."""
-    assert await own_tests.simulated_sessions() > 500
+test_own_tests = own_tests.test_no_session_is_lost
 
 
-@pytest.mark.usefixtures("environment")
+@pytest.mark.usefixtures("podero_environment")
 async def test_nightly_queries(tmp_path: Path) -> None:
     """The SQL in the documentation of `podero_async.backfill` returns rows from a store."""
     path = str(tmp_path / "fleet.duckdb")
@@ -89,6 +56,7 @@ async def test_nightly_queries(tmp_path: Path) -> None:
 
 
 def test_every_example_has_a_test() -> None:
-    """No example is without a test of its name in this module."""
+    """Each example has a test of its name in this module, or a module of tests beside it."""
     names = {path.stem for path in EXAMPLES.glob("*.py")} - {"__init__"}
-    assert all(f"test_{name}" in globals() for name in names)
+    modules = {path.stem for path in Path(__file__).parent.glob("test_*.py")}
+    assert all(f"test_{name}" in globals() or f"test_{name}" in modules for name in names)

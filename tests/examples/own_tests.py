@@ -1,15 +1,24 @@
-"""A test of your own code against the simulator, with faults."""
+"""Tests of your own code against the simulator. The `conftest.py` of their root folder opts in:
 
-from podero_async import ClientCredentials, PoderoClient
-from podero_async.testing import Fault, PoderoSimulator
+pytest_plugins = ["podero_async.testing.pytest"]
+"""
+
+import pytest
+
+from podero_async import PoderoClient, VehicleSessions
+from podero_async.testing import PoderoSimulator
 
 
-async def simulated_sessions() -> int:
-    """Return how many sessions a fleet of twelve vehicles has, although the simulator makes requests fail."""
-    faults = [Fault(kind="status", status=503, rate=0.05), Fault(kind="reset", rate=0.02)]
-    async with PoderoSimulator(users=10, vehicles=12, sessions_per_vehicle=50, seed=1, faults=faults) as simulator:
-        credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
-        async with PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client:
-            async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
-                _ = [outcome async for outcome in fleet]
-                return fleet.summary.sessions
+async def count_sessions(client: PoderoClient, simulator: PoderoSimulator) -> int:
+    """Stand for your own code."""
+    async with client.fetch_fleet(simulator.first_day, simulator.last_day) as fleet:
+        return sum([len(outcome.sessions) async for outcome in fleet if isinstance(outcome, VehicleSessions)])
+
+
+@pytest.mark.podero(vehicles=12, sessions_per_vehicle=50, faults=["status:503@5%", "reset@2%"])
+async def test_no_session_is_lost(podero_simulator: PoderoSimulator, podero_client: PoderoClient) -> None:
+    """All sessions are read, although some requests fail, and so is one that is added later."""
+    truth = sum(len(podero_simulator.truth(vehicle)) for vehicle in podero_simulator.vehicles)
+    assert await count_sessions(podero_client, podero_simulator) == truth
+    podero_simulator.insert(podero_simulator.vehicles[0])
+    assert await count_sessions(podero_client, podero_simulator) == truth + 1

@@ -1,37 +1,144 @@
-"""A backend: one client for the application's lifetime, shared by all request handlers."""
+"""A FastAPI service with one client for the application's lifetime. Run it: `uvicorn tests.examples.service:app`."""
 
+import asyncio
+import logging
+import math
 from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from datetime import date
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
 
-from aiohttp import web
+import attrs
+import msgspec
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from podero_async import NotFoundError, PoderoClient, PoderoError
+from podero_async import PoderoClient, PoderoError, RetryPolicy, http_status_of
 
-CLIENT = web.AppKey("client", PoderoClient)
+logger = logging.getLogger("service")
 
 
-async def one_client(app: web.Application) -> AsyncIterator[None]:
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, PoderoClient]]:
     """Open the client when the application starts, and close it when the application stops."""
-    async with PoderoClient.from_env() as app[CLIENT]:
-        yield
+    # Somebody waits for each response, so a call may not outlast a long outage.
+    async with PoderoClient.from_env(retry=RetryPolicy(max_elapsed=10.0)) as client:
+        yield {"client": client}
 
 
-async def live(request: web.Request) -> web.Response:
-    """Return whether a vehicle is charging now."""
-    user_id, vehicle_id = request.match_info["user_id"], request.match_info["vehicle_id"]
-    try:
-        session = await request.app[CLIENT].current_session(user_id, vehicle_id)
-    except NotFoundError:
-        raise web.HTTPNotFound from None
-    except PoderoError:  # its text names ids and paths, which an end user must not see
-        raise web.HTTPServiceUnavailable from None
-    except ValueError:
-        raise web.HTTPUnprocessableEntity(text="an id is not a uuid") from None
-    return web.json_response({"charging": session is not None})
+def client_of(request: Request) -> PoderoClient:
+    """Return the application's client."""
+    client: PoderoClient = request.state.client
+    return client
 
 
-def make_app() -> web.Application:
-    """Build the application."""
-    app = web.Application()
-    app.cleanup_ctx.append(one_client)
-    app.router.add_get("/users/{user_id}/vehicles/{vehicle_id}/live", live)
-    return app
+Client = Annotated[PoderoClient, Depends(client_of)]
+FromDay = Annotated[date, Query(alias="from")]
+ToDay = Annotated[date, Query(alias="to")]
+app = FastAPI(lifespan=lifespan)
+
+
+@app.get("/users/{user_id}/sessions")
+async def sessions(client: Client, user_id: UUID, first: FromDay, last: ToDay) -> StreamingResponse:
+    """Stream the sessions of all vehicles of a user as lines of JSON. An error on the way cuts the response off."""
+    vehicles = await client.electric_vehicles(user_id)
+    lists = [client.sessions(user_id, vehicle.id, first, last) for vehicle in vehicles]
+
+    async def lines() -> AsyncIterator[bytes]:
+        for rows in lists:
+            async with aclosing(rows):
+                async for session in rows:
+                    yield msgspec.json.encode(session) + b"\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@app.get("/users/{user_id}/vehicles/{vehicle_id}/live")
+async def live(client: Client, user_id: UUID, vehicle_id: UUID) -> Response:
+    """Return the active session of a vehicle, or null."""
+    session = await client.current_session(user_id, vehicle_id)
+    return Response(msgspec.json.encode({"session": session}), media_type="application/json")
+
+
+@app.get("/customers/{external_id}/savings")
+async def savings(client: Client, external_id: str, first: FromDay, last: ToDay) -> dict[str, float]:
+    """Return what a customer, known by our own id, has saved in all sessions of these days (UTC)."""
+    user = await client.user_by_external_id(external_id)
+    total_eur = 0.0
+    for vehicle in await client.electric_vehicles(user.id):
+        async for session in client.sessions(user.id, vehicle.id, first, last):
+            total_eur += session.actual_savings_eur or 0.0
+    return {"savings_eur": round(total_eur, 2)}
+
+
+@app.get("/health")
+async def health(client: Client, response: Response) -> dict[str, float]:
+    """Return the client's statistics, with status 503 while the API is unavailable."""
+    statistics = client.statistics()
+    response.status_code = 503 if statistics.is_breaker_open else 200
+    return attrs.asdict(statistics)
+
+
+def problem(status: int, **headers: str) -> Response:
+    """Return a response in the format of RFC 9457. It has no text of an error, which names ids and paths."""
+    body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+    return Response(msgspec.json.encode(body), status, headers, "application/problem+json")
+
+
+@app.exception_handler(PoderoError)
+@app.exception_handler(ValueError)
+async def call_failed(_: Request, error: Exception) -> Response:
+    """Respond to a call of the client that failed."""
+    status, retry_after = http_status_of(error), getattr(error, "retry_after", None)
+    logger.warning("responding with %s", status, exc_info=error)
+    return problem(status, **({"Retry-After": str(math.ceil(retry_after))} if retry_after else {}))
+
+
+@app.exception_handler(RequestValidationError)
+async def request_refused(_: Request, __: Exception) -> Response:
+    """Respond to a mistyped id or day, which never reaches the client."""
+    return problem(422)
+
+
+class CancelOnDisconnect:
+    """Cancels the handler of a request, and with it the handler's calls, as soon as the caller has disconnected."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        handler = asyncio.current_task()
+        if scope["type"] != "http" or handler is None:
+            await self.app(scope, receive, send)
+            return
+        messages: asyncio.Queue[Message] = asyncio.Queue()
+
+        async def watch() -> None:
+            message: Message = {"type": "http.request"}
+            while message["type"] != "http.disconnect":
+                message = await receive()
+                messages.put_nowait(message)
+            handler.cancel()
+
+        async def send_until_the_end(message: Message) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                watching.cancel()  # after a whole response, a disconnect means nothing
+            await send(message)
+
+        watching = asyncio.create_task(watch())
+        try:
+            await self.app(scope, messages.get, send_until_the_end)
+        except asyncio.CancelledError:
+            is_gone = watching.done() and not watching.cancelled()
+            if not is_gone or handler.uncancel():
+                raise
+        finally:
+            watching.cancel()
+
+
+app.add_middleware(CancelOnDisconnect)
