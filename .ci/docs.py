@@ -13,9 +13,9 @@ from pathlib import Path
 import pdoc
 
 import podero_async.backfill
-import podero_async.testing
+import podero_async.testing.pytest
 
-PACKAGES = ("podero_async", "podero_async.backfill", "podero_async.testing")
+PACKAGES = ("podero_async", "podero_async.backfill", "podero_async.testing", "podero_async.testing.pytest")
 GUIDES = ("podero_async._paging",)
 """Packages with a private name whose docstrings explain how the library works."""
 

@@ -70,7 +70,7 @@ class Service:
             return Reply(response.status, response.content_type, await response.text(), response.headers)
 
     async def until(self, in_flight: int) -> None:
-        """Wait until so many requests to the API are in flight."""
+        """Wait until this number of requests to the API is in flight."""
         async with asyncio.timeout(10):
             while self.simulator.counts.concurrent != in_flight:
                 await asyncio.sleep(0.001)

@@ -1,5 +1,6 @@
 """Faults, and the script that decides which requests they affect; the server plays them."""
 
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Literal, get_args
@@ -7,7 +8,7 @@ from typing import Literal, get_args
 import attrs
 
 from podero_async.models import VehicleRef
-from podero_async.testing._arguments import seconds, whole_number
+from podero_async.testing._arguments import AnyVehicle, seconds, vehicle_id_of, whole_number
 
 Endpoint = Literal["sessions", "current", "users", "user", "vehicles", "token"]
 FaultKind = Literal[
@@ -78,6 +79,10 @@ def _numbers(value: int | Iterable[int] | None) -> frozenset[int] | None:
     return frozenset({value} if isinstance(value, int) else value)
 
 
+def _vehicle(value: AnyVehicle | None) -> VehicleRef | uuid.UUID | None:
+    return value if value is None or isinstance(value, VehicleRef) else vehicle_id_of(value)
+
+
 @attrs.frozen(kw_only=True)
 class Fault:
     """One kind of fault, and the requests that it affects: all that match, unless `rate` or `nth` is given.
@@ -97,8 +102,8 @@ class Fault:
     """Only requests to this endpoint; if None, to every endpoint that the kind can affect."""
     page: Literal["first", "later"] | None = None
     """Only pages at offset 0, or only the others."""
-    vehicle: VehicleRef | None = None
-    """Only requests about this vehicle."""
+    vehicle: VehicleRef | uuid.UUID | None = attrs.field(default=None, converter=_vehicle)
+    """Only requests about this vehicle: a `VehicleRef`, an `ElectricVehicle` or an id."""
     times: int | None = None
     """How often it happens at most."""
 
@@ -167,7 +172,7 @@ class ArmedFault:
         return (
             request.endpoint in FAULT_KINDS[fault.kind].endpoints
             and fault.endpoint in {None, request.endpoint}
-            and fault.vehicle in {None, request.vehicle}
+            and fault.vehicle in {None, request.vehicle, request.vehicle and request.vehicle.vehicle_id}
             and (fault.page is None or (fault.page == "first") == request.is_first_page)
         )
 

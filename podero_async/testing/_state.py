@@ -87,6 +87,8 @@ class Fleet:
     def of_rows(cls, seed: int, org_id: uuid.UUID, rows: Rows) -> Fleet:
         fleet = cls(seed, org_id)
         for vehicle, its_rows in rows.items():
+            if not isinstance(vehicle, VehicleRef):
+                raise ValueError(f"rows must have a VehicleRef as each key, not {vehicle!r}")  # noqa: TRY004
             fleet._add_user(vehicle.user_id)
             fleet._users[vehicle.user_id].vehicles.append(vehicle)
             fleet._vehicles[vehicle] = _Vehicle(0, SessionList.of(its_rows))

@@ -10,19 +10,20 @@ A test then takes fixtures as arguments, and the marker sets the options of its 
     async def test_report(podero_simulator, podero_client):
         assert len([user async for user in podero_client.users()]) == 3
 
-| name | what it is |
+| name | meaning |
 |---|---|
 | `podero_simulator` | a running `PoderoSimulator`, whose methods may be called from the test |
 | `podero_client` | a `PoderoClient` of this simulator, with its credentials |
 | `podero_environment` | sets the `PODERO_*` environment variables to this simulator, for code that calls `PoderoClient.from_env` |
 | `podero_simulator_factory` | starts more simulators: `podero_simulator_factory(users=2)` |
 | `podero_client_factory` | makes more clients: `podero_client_factory(simulator, retry=...)`; without a simulator, of `podero_simulator` |
-| `@pytest.mark.podero(...)` | the arguments of `PoderoSimulator`; those of the test go before those of its class and module |
+| `@pytest.mark.podero(...)` | the arguments of `PoderoSimulator`; those of a test override those of its class and module |
 
 All fixtures have function scope. For a simulator of another scope, write a fixture with `with PoderoSimulator(...)`.
 
-The clients retry within milliseconds. They are closed when an asynchronous test function returns, in its event loop; pytest-asyncio in
-both modes, anyio and all loop scopes are supported. In a synchronous test, use a client as `async with podero_client:`.
+The clients retry within milliseconds. They are closed when an asynchronous test function returns, in its event loop.
+pytest-asyncio in both modes, anyio's plugin and all loop scopes are supported. In a synchronous test, use a client as
+`async with podero_client:`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ import pytest
 
 from podero_async import ClientCredentials, PoderoClient, RetryPolicy
 from podero_async.testing import PoderoSimulator
+
+__all__: list[str] = []  # pytest finds the fixtures
 
 _QUICK = RetryPolicy(backoff_initial=0.001, backoff_max=0.01)
 _OTHER_VARIABLES = ("PODERO_USERNAME", "PODERO_PASSWORD", "PODERO_TOKEN")

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from podero_async import PoderoClient
+from podero_async import PermissionDeniedError, PoderoClient
 from podero_async.models import ChargingSession, HiddenReason, SessionOutcome, VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import client_of
@@ -158,6 +158,7 @@ def test_sessions_begin_and_complete() -> None:
         ({"seed": "one"}, "seed must be"),
         ({"faults": ["status:503@200%"]}, "rate is between"),
         ({"faults": ["statsu"]}, "unknown kind"),
+        ({"rows": {UUID(int=1): []}}, "rows must have a VehicleRef"),
     ],
 )
 def test_a_wrong_option_is_named(options: dict[str, Any], message: str) -> None:
@@ -196,6 +197,19 @@ def test_wrong_arguments_of_calls_are_refused() -> None:
         sim.token_lifetime_s = -1
     with pytest.raises(RuntimeError, match="has not started"):
         _ = sim.base_url
+
+
+async def test_a_fault_affects_one_vehicle() -> None:
+    """The vehicle of a fault is a `VehicleRef`, the model of a client, or an id."""
+    async with PoderoSimulator(users=1, vehicles=2) as sim, client_of(sim) as client:
+        ref, other = sim.vehicles
+        (vehicle, _) = await client.electric_vehicles(ref.user_id)
+        for same in (ref, vehicle, vehicle.id, str(vehicle.id)):
+            sim.clear_faults()
+            sim.add_fault(Fault(kind="status", status=403, endpoint="current", vehicle=same))
+            with pytest.raises(PermissionDeniedError):
+                await client.current_session(ref.user_id, ref.vehicle_id)
+            await client.current_session(other.user_id, other.vehicle_id)
 
 
 async def test_a_fault_can_be_given_as_text() -> None:

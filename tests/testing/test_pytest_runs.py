@@ -166,7 +166,7 @@ async def test_pytest_asyncio_strict(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 async def test_pytest_asyncio_auto(tmp_path: Path) -> None:
-    """With pytest-asyncio in auto mode, unmarked tests have a client, whatever else is marked."""
+    """With pytest-asyncio in auto mode, unmarked tests have a client, beside marked ones."""
     code = asynchronous("", "pytest.fixture", SCOPES)
     options = (
         "-p",

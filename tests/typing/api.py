@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from datetime import UTC, date, datetime, timedelta
-from typing import assert_never, assert_type
+from typing import Any, assert_never, assert_type
 from uuid import UUID
 
 from podero_async import (
@@ -32,6 +33,7 @@ from podero_async import (
     VehicleFailure,
     VehicleRef,
     VehicleSessions,
+    http_status_of,
 )
 from podero_async.backfill import (
     BackfillPlan,
@@ -45,7 +47,7 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
-from podero_async.testing import PoderoSimulator
+from podero_async.testing import Fault, PoderoSimulator
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
 
@@ -107,6 +109,24 @@ def models(session: ChargingSession, error: ApiError) -> None:
     assert_type(error.status, int)
     assert_type(error.detail, str)
     assert_type(error.retry_after, float | None)
+
+
+def statuses(error: Exception) -> None:
+    """A service maps any exception to a status."""
+    assert_type(http_status_of(error), int)
+
+
+def simulators(session: ChargingSession, vehicle: ElectricVehicle, user: User) -> None:
+    """A simulator takes the models, ids and rows in its calls."""
+    with PoderoSimulator(faults=["status:503@5%", Fault(kind="hang", vehicle=vehicle)]) as simulator:
+        assert_type(simulator, PoderoSimulator)
+        assert_type(simulator.vehicles, list[VehicleRef])
+        assert_type(simulator.external_ids, dict[UUID, str])
+        assert_type(simulator.insert(vehicle, session), dict[str, Any])
+        assert_type(simulator.plug_in(vehicle.id, datetime.now(UTC), target_soc_pct=80), dict[str, Any])
+        simulator.remove(str(vehicle.id), session)
+        assert_type(simulator.move_vehicle(vehicle, user), VehicleRef)
+        assert_type(simulator.counts.requests, Counter[str])
 
 
 def clients(org_id: UUID) -> None:
