@@ -244,4 +244,5 @@ async def test_health(running: Service) -> None:
     """The health is the client's statistics."""
     await running.get(running.live_path)
     reply = await running.get("/health")
-    assert (reply.status, reply.json["requests"], reply.json["in_flight"]) == (200, 1, 0)
+    assert (reply.status, reply.json["requests"], reply.json["is_breaker_open"]) == (200, 1, False)
+    assert isinstance(reply.json["is_breaker_open"], bool)

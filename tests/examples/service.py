@@ -80,7 +80,7 @@ async def savings(client: Client, external_id: str, month: date) -> SessionTotal
 
 
 @app.get("/health")
-async def health(client: Client, response: Response) -> dict[str, float]:
+async def health(client: Client, response: Response) -> dict[str, bool | int | float]:
     """Return the client's statistics, with status 503 while the API is unavailable."""
     statistics = client.statistics()
     response.status_code = 503 if statistics.is_breaker_open else 200

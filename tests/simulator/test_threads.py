@@ -126,7 +126,7 @@ async def test_changes_of_other_threads_are_atomic() -> None:
             async with aiohttp.ClientSession() as http:
                 call = Caller(sim, http)
                 await call.log_in()
-                for _ in range(60):
+                for _ in range(25):
                     page = (await call.sessions(limit=200, include_hidden="true", **year)).json
                     assert (page["total"], len({row["id"] for row in page["items"]})) == (50, 50)
                     assert sim.counts.requests["sessions"] == len(sim.requests) - 1
