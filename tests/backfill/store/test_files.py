@@ -198,7 +198,13 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    "value", ["TIMESTAMPTZ '20000-01-01 00:00:00Z'", "TIMESTAMP_NS '2026-01-01 00:00:00.123456789'"]
+    "value",
+    [
+        "TIMESTAMPTZ '20000-01-01 00:00:00Z'",
+        "TIMESTAMP_NS '2026-01-01 00:00:00.123456789'",
+        "[TIMESTAMP_NS '2026-01-01 00:00:00.123456789']",
+        "TIME_NS '01:02:03.123456789'",
+    ],
 )
 async def test_a_value_that_python_does_not_have_is_a_store_error(path: Path, value: str) -> None:
     """If a value of a query cannot be converted, the store raises `StoreError`, and the next query works."""

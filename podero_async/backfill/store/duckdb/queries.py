@@ -45,20 +45,23 @@ def python_values(table: pa.Table | pa.RecordBatch) -> list[tuple[Any, ...]]:
     """Return the rows of a table, which may have several columns of the same name."""
     # Arrow would look for UTC in a time zone database, which Windows and minimal containers do not have.
     try:
-        columns = [column.cast(_at_offset(column.type)).to_pylist() for column in table.columns]
+        columns = [column.cast(_python_type(column.type)).to_pylist() for column in table.columns]
     except (OverflowError, ValueError) as error:  # a year after 9999, for example
         raise duckdb.ConversionException(f"a value of the query has no counterpart in Python: {error}") from error
     return list(zip(*columns, strict=True))
 
 
-def _at_offset(kind: pa.DataType) -> pa.DataType:
-    """Return a type whose times have the offset +00:00 instead of the name of a time zone."""
-    if pa.types.is_timestamp(kind) and kind.tz:
-        return pa.timestamp(kind.unit, "+00:00")
+def _python_type(kind: pa.DataType) -> pa.DataType:
+    """Return a type whose times have the offset +00:00 instead of the name of a time zone, and no nanoseconds."""
+    if pa.types.is_timestamp(kind):
+        # With pandas, Arrow makes nanoseconds a type of pandas; without it, an error.
+        return pa.timestamp("us" if kind.unit == "ns" else kind.unit, "+00:00" if kind.tz else None)
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
     if pa.types.is_list(kind):
-        return pa.list_(kind.value_field.with_type(_at_offset(kind.value_type)))
+        return pa.list_(kind.value_field.with_type(_python_type(kind.value_type)))
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_at_offset(field.type)) for field in kind])
+        return pa.struct([field.with_type(_python_type(field.type)) for field in kind])
     return kind
 
 
