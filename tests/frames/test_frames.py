@@ -94,6 +94,15 @@ def test_dictionaries_begin_with_all_members() -> None:
     assert to_arrow(NOTHING)["hidden_reason"].chunk(0).dictionary.to_pylist() == [*HiddenReason]
 
 
+def test_a_large_table_has_one_dictionary() -> None:
+    """All chunks of a table have the same dictionary, even if an unknown text comes last, so that it fits into one file."""
+    table = to_arrow([outcome_of(1, *[session_of(1)] * 50_000, session_of(2, session_outcome=NEW))])
+    assert table["session_outcome"].num_chunks == 2
+    with pa.ipc.new_file(pa.BufferOutputStream(), table.schema) as file:
+        file.write_table(table)
+    assert to_pandas([session_of(1, session_outcome=NEW)]).session_outcome.tolist() == ["new_outcome"]
+
+
 def test_a_failure_is_raised_or_collected() -> None:
     """The error of a failure is raised, unless `on_failure` takes the failure; then the other rows are there."""
     with pytest.raises(NotFoundError):
