@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -258,6 +259,22 @@ async def test_the_event_loop_runs_while_a_batch_fills() -> None:
     assert [len(batch) async for batch in arrow_batches(_stream(outcome))] == [20_000]
     counting.cancel()
     assert turns >= 10
+
+
+async def test_a_stream_holds_few_sessions() -> None:
+    """Sessions are freed as soon as they are converted: of 10,000, at most some thousand are in memory at a time."""
+    seen: list[weakref.ref[ChargingSession]] = []
+    alive: list[int] = []
+
+    async def outcomes() -> AsyncIterator[VehicleSessions]:
+        for vehicle in range(50):
+            outcome = outcome_of(vehicle, *map(session_of, range(200)))
+            seen.extend(map(weakref.ref, outcome.sessions))
+            alive.append(sum(reference() is not None for reference in seen))
+            yield outcome
+
+    assert sum([len(batch) async for batch in arrow_batches(outcomes(), rows=4000)]) == 10_000
+    assert max(alive) <= 2000
 
 
 async def test_a_fleet_becomes_batches(simulator: PoderoSimulator) -> None:
