@@ -33,7 +33,9 @@ def pytest_asyncio_loop_factories(
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let only the long forms draw new examples, and restore the handler of SIGINT, which a background job ignores."""
-    hypothesis.settings.register_profile("repeatable", derandomize=True)
+    # No bound on the speed of the machine: others may use it, too.
+    slow = [hypothesis.HealthCheck.too_slow]
+    hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, suppress_health_check=slow)
     is_long_form = config.option.markexpr == "soak"
     hypothesis.settings.load_profile("default" if is_long_form else "repeatable")
     signal.signal(signal.SIGINT, signal.default_int_handler)
