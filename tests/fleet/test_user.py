@@ -138,7 +138,7 @@ async def test_the_latest_session_of_few_days_takes_one_request() -> None:
     ("body", "error"),
     [
         (page_body(*_rows(3.0), total=2), CompletenessError),
-        (page_body(*_rows(3.0), {**_rows(2.0)[0], "is_at_home": "yes"}), DecodeError),
+        (page_body(*_rows(3.0), {**_rows(4.0, 2.0)[1], "is_at_home": "yes"}), DecodeError),
     ],
     ids=["unproven", "unreadable"],
 )
