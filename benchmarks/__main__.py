@@ -41,6 +41,7 @@ def _benchmarks(core: int | None, *, quick: bool) -> dict[str, Callable[[], Iter
         "import": lambda: footprint.imports(2 if quick else 15),
         "blocking": lambda: footprint.blocking(core, 20 if quick else 1),
         "store": lambda: _store(core, 50 if quick else 1000),
+        "frames": lambda: _frames(50 if quick else 500, 2 if quick else 11),
     }
 
 
@@ -48,6 +49,12 @@ def _store(core: int | None, vehicles: int) -> Iterator[Figure]:
     from benchmarks import store  # noqa: PLC0415  # the garbage collector scans DuckDB and Arrow once they are imported
 
     return store.figures(core, vehicles)
+
+
+def _frames(vehicles: int, pairs: int) -> Iterator[Figure]:
+    from benchmarks import frames  # noqa: PLC0415  # as above
+
+    return frames.figures(vehicles, pairs)
 
 
 def main() -> None:

@@ -35,6 +35,10 @@ is the verdict on a list; the proof behind it is described in `podero_async._pag
 **Backfills.** `podero_async.backfill` keeps a fleet's sessions in a database, resumes after a crash and re-reads only the
 days that may have changed.
 
+**Analysis.** `summarize` sums sessions by month, outcome, vehicle or customer; `podero_async.frames` makes Arrow, pandas and
+polars frames of them; `to_dict` and `to_json` of a model return it as the API sends it, and FastAPI accepts the models as
+response types.
+
 **Services.** `http_status_of` is the HTTP status with which a service responds to its own caller if a call fails.
 
 **Testing.** `podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave;

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 import yaml  # type: ignore[import-untyped]
-from hypothesis import given
+from hypothesis import given, settings
 
 from podero_async import (
     ChargingSession,
@@ -51,6 +51,7 @@ async def test_a_row_comes_back_as_it_was_sent() -> None:
         assert json.loads(session.to_json()) == session.to_dict()
 
 
+@settings(max_examples=40)
 @given(session=SESSIONS)
 def test_a_session_survives_json(session: ChargingSession) -> None:
     """A session that is made JSON in UTC and decoded again is equal, for any values and unknown enum texts."""

@@ -14,7 +14,7 @@ from podero_async._concurrency import map_in_order
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import vehicles_of
 from podero_async._fleet.fetch import fetch_or_fail
-from podero_async._fleet.vehicle import FetchedSessions, stream_vehicle
+from podero_async._fleet.vehicle import stream_vehicle
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
@@ -54,7 +54,7 @@ class UserCalls:
 
         async def read(vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
             outcome = await fetch_or_fail(self._endpoints, vehicle, window, budget)
-            if not isinstance(outcome, FetchedSessions):
+            if isinstance(outcome, VehicleSessions | VehicleFailure):
                 return outcome
             try:
                 return await outcome.decode()

@@ -41,7 +41,7 @@ def to_arrow(
     rows = (sessions_of(item, on_failure) for item in items)
     batches = [batch for of_item in rows for batch in builder.add(*of_item) if batch is not None]
     if builder.count or not batches:  # an empty table has the dictionaries, too
-        batches.append(builder.take())
+        batches += [batch for batch in builder.finish() if batch is not None]
     return pa.Table.from_batches(batches, builder.schema).unify_dictionaries()
 
 
@@ -103,20 +103,17 @@ async def arrow_batches(
     if not isinstance(rows, int) or rows < 1:
         raise ValueError(f"rows must be a whole number of at least 1, not {rows!r}")
     builder = BatchBuilder(rows, text_ids=text_ids)
-    source = aiter(items)
-    end: Exception | None = None
+    source, end = aiter(items), None
     while end is None:
         try:
-            vehicle, sessions = sessions_of(await anext(source), on_failure)
+            steps = builder.add(*sessions_of(await anext(source), on_failure))
         except Exception as error:  # noqa: BLE001  # raised below
             end = error
-            break
-        for batch in builder.add(vehicle, sessions):
+            steps = builder.finish() if builder.count else iter(())
+        for batch in steps:
             if batch is None:
                 await asyncio.sleep(0)
             else:
                 yield batch
-    if builder.count:
-        yield builder.take()
     if not isinstance(end, StopAsyncIteration):
         raise end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -48,6 +49,16 @@ async def test_a_users_sessions_are_those_of_all_vehicles() -> None:
             truth = {UUID(row["id"]) for row in simulator.truth(outcome.vehicle)}
             assert {session.id for session in outcome.sessions} == truth
             assert len(outcome.sessions) == len(truth)
+
+
+async def test_a_user_may_have_many_pages() -> None:
+    """The pages of lists that were read make room for those of the next ones: 24 lists of three pages are all read."""
+    clamped = Fault(kind="clamped_limit", limit=20)
+    async with PoderoSimulator(users=1, vehicles=24, sessions_per_vehicle=45, faults=(clamped,)) as simulator:
+        async with client_of(simulator) as client, asyncio.timeout(30):
+            days = simulator.first_day, simulator.last_day
+            outcomes = await client.user_sessions(simulator.vehicles[0].user_id, *days, include_hidden=True)
+    assert [len(outcome.sessions) for outcome in outcomes if isinstance(outcome, VehicleSessions)] == [45] * 24
 
 
 async def test_a_users_failing_vehicle_does_not_fail_the_others() -> None:
@@ -127,7 +138,7 @@ async def test_the_latest_session_of_few_days_takes_one_request() -> None:
     ("body", "error"),
     [
         (page_body(*_rows(3.0), total=2), CompletenessError),
-        (page_body(*_rows(3.0), {**_rows(2.0)[0], "is_at_home": "yes"}), DecodeError),
+        (page_body(*_rows(3.0), {**_rows(4.0, 2.0)[1], "is_at_home": "yes"}), DecodeError),
     ],
     ids=["unproven", "unreadable"],
 )

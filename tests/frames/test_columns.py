@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podero_async import ChargingSession, HiddenReason, SessionOutcome
@@ -46,6 +46,7 @@ def _batch(sessions: list[ChargingSession]) -> pa.RecordBatch:
     return batch
 
 
+@settings(max_examples=40)
 @given(sessions=st.lists(SESSIONS, max_size=4))
 def test_columns_hold_each_value_as_it_is(sessions: list[ChargingSession]) -> None:
     """A column has the value of each session: nulls as None, times of any offset at their moment, unknown texts as they are."""

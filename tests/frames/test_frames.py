@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 from uuid import UUID
@@ -92,6 +93,15 @@ def test_dictionaries_begin_with_all_members() -> None:
     outcomes = to_arrow(OUTCOMES)["session_outcome"].chunk(0).dictionary
     assert outcomes.to_pylist() == [*SessionOutcome, "new_outcome"]
     assert to_arrow(NOTHING)["hidden_reason"].chunk(0).dictionary.to_pylist() == [*HiddenReason]
+
+
+def test_a_large_table_has_one_dictionary() -> None:
+    """All chunks of a table have the same dictionary, even if an unknown text comes last, so that it fits into one file."""
+    table = to_arrow([outcome_of(1, *[session_of(1)] * 50_000, session_of(2, session_outcome=NEW))])
+    assert table["session_outcome"].num_chunks == 2
+    with pa.ipc.new_file(pa.BufferOutputStream(), table.schema) as file:
+        file.write_table(table)
+    assert to_pandas([session_of(1, session_outcome=NEW)]).session_outcome.tolist() == ["new_outcome"]
 
 
 def test_a_failure_is_raised_or_collected() -> None:
@@ -249,6 +259,22 @@ async def test_the_event_loop_runs_while_a_batch_fills() -> None:
     assert [len(batch) async for batch in arrow_batches(_stream(outcome))] == [20_000]
     counting.cancel()
     assert turns >= 10
+
+
+async def test_a_stream_holds_few_sessions() -> None:
+    """Sessions are freed as soon as they are converted: of 10,000, at most some thousand are in memory at a time."""
+    seen: list[weakref.ref[ChargingSession]] = []
+    alive: list[int] = []
+
+    async def outcomes() -> AsyncIterator[VehicleSessions]:
+        for vehicle in range(50):
+            outcome = outcome_of(vehicle, *map(session_of, range(200)))
+            seen.extend(map(weakref.ref, outcome.sessions))
+            alive.append(sum(reference() is not None for reference in seen))
+            yield outcome
+
+    assert sum([len(batch) async for batch in arrow_batches(outcomes(), rows=4000)]) == 10_000
+    assert max(alive) <= 2000
 
 
 async def test_a_fleet_becomes_batches(simulator: PoderoSimulator) -> None:
