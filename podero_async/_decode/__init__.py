@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
 from podero_async._decode.plain_json import decode_json, encode_json, is_markup, plain_values, uuid_text
-from podero_async._decode.records import Body, PageRows, RowId, read_page
+from podero_async._decode.records import Body, PageRows, RowId, read_page, read_sessions
 from podero_async._decode.responses import decode_current_session, decode_page, decode_vehicles
 from podero_async._decode.structure import preload_converter
 from podero_async._decode.users import decode_user, decode_users
@@ -31,5 +31,6 @@ __all__ = [
     "plain_values",
     "preload_converter",
     "read_page",
+    "read_sessions",
     "uuid_text",
 ]
