@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
 from podero_async._decode.plain_json import decode_json, encode_json, is_markup, plain_values, uuid_text
-from podero_async._decode.records import Body, PageRows, RowId, read_page
+from podero_async._decode.records import Body, PageRows, RowId, read_page, read_sessions
 from podero_async._decode.responses import (
     decode_current_session,
     decode_listed_vehicles,
@@ -37,5 +37,6 @@ __all__ = [
     "plain_values",
     "preload_converter",
     "read_page",
+    "read_sessions",
     "uuid_text",
 ]

@@ -1,7 +1,7 @@
 """The rows of a page as records: validated at once, and made to sessions, columns or a digest when that is needed.
 
-The garbage collector does not scan records. They take as long to decode, and sessions as long to be made of them, as to
-decode sessions at once.
+The pages of a long list wait as records until it is complete, since the garbage collector does not scan records. It would
+scan sessions again and again: without records, its longest pause is twice as long for lists of 400.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import attrs
 import msgspec
 
 from podero_async._decode.plain_json import MSGSPEC_ERRORS
-from podero_async._decode.responses import structure_page
+from podero_async._decode.responses import decode_page, structure_page
 from podero_async._decode.timestamps import aware_hints, to_datetime
 from podero_async._decode.unknown import unknown_fields
 from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 
-__all__ = ["Body", "PageRows", "RowId", "read_page"]
+__all__ = ["Body", "PageRows", "RowId", "read_page", "read_sessions"]
 
 RowId: TypeAlias = int | str
 """The number of a row's uuid, which compares faster than the uuid; the row's JSON if it has no readable id."""
@@ -75,7 +75,7 @@ class PageRows:
     total: int
     _rows: Sequence[Any] = attrs.field(repr=False)
     _are_records: bool = True
-    """If not, msgspec refused the page, and its rows are sessions and rejected items."""
+    """If not, its rows are sessions and rejected items."""
     body: Body | None = None
     """The response, if it was to be kept, all rows are records, and it is not much longer than they need."""
 
@@ -122,6 +122,15 @@ class PageRows:
         return _encoded([_values_of(session) for session in self.sessions(begin, end)])
 
 
+def read_sessions(body: bytes, *, first_index: int = 0) -> PageRows:
+    """Read the rows of a page as sessions at once, which takes a sixth less time than to read them and to make sessions later.
+
+    Raises:
+        DecodeError: As for `read_page`.
+    """
+    return _rows_of(decode_page(body, first_index=first_index), first_index)
+
+
 def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> PageRows:
     """Read the rows of a page.
 
@@ -136,8 +145,7 @@ def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> 
     try:
         page = _page.decode(body)
     except MSGSPEC_ERRORS:
-        refused = structure_page(body, first_index)
-        return PageRows(refused.total, _in_order(refused, first_index), are_records=False)
+        return _rows_of(structure_page(body, first_index), first_index)
     rows = page.items
     if rows:
         unknown_fields.sample(body)
@@ -145,10 +153,11 @@ def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> 
     return PageRows(page.total, rows, body=Body(body, len(rows)) if is_kept else None)
 
 
-def _in_order(page: SessionsPage, first_index: int) -> list[ChargingSession | RejectedItem]:
-    rejected, items = {item.index: item for item in page.rejected}, iter(page.items)
-    indexes = range(first_index, first_index + len(page.items) + len(page.rejected))
-    return [rejected.get(index) or next(items) for index in indexes]
+def _rows_of(page: SessionsPage, first_index: int) -> PageRows:
+    rows: list[ChargingSession | RejectedItem] = list(page.items)
+    for item in page.rejected:
+        rows.insert(item.index - first_index, item)
+    return PageRows(page.total, rows, are_records=False)
 
 
 def _id_of_raw(raw: Any) -> RowId:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
+from functools import cached_property
 from math import ceil
 
 import attrs
 
-from podero_async._decode import PageRows, RowId, read_page
+from podero_async._decode import PageRows, RowId, read_page, read_sessions
 from podero_async._paging.window import Window
 
 __all__ = ["Page"]
@@ -28,8 +29,16 @@ class Page:
 
     @classmethod
     def read(cls, offset: int, limit: int, body: bytes, *, keep_body: bool = False) -> Page:
-        """Read the page at an offset, from the response to a request for `limit` rows."""
-        return cls(offset, read_page(body, first_index=offset, keep_body=keep_body), limit)
+        """Read the page at an offset, from the response to a request for `limit` rows.
+
+        A first page, unless its body is kept, is read as sessions at once, since most lists have no other page.
+        """
+        if offset or keep_body:
+            page = cls(offset, read_page(body, first_index=offset, keep_body=keep_body), limit)
+        else:
+            page = cls(offset, read_sessions(body), limit)
+        _ = page.is_whole  # computed here, since the body of a large page is read in a thread
+        return page
 
     @property
     def total(self) -> int:
@@ -56,7 +65,7 @@ class Page:
         """Offset of the row after the last one on the page."""
         return self.offset + self.count
 
-    @property
+    @cached_property
     def has_distinct_rows(self) -> bool:
         """True if the page lists no row twice."""
         return len(set(self.ids)) == self.count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import uuid
@@ -449,6 +450,31 @@ def test_unreadable_rows_are_identified() -> None:
     assert (rows.total, rows.ids[0], rows.ids[2:]) == (4, 1, [3, "7"])
     assert json.loads(str(rows.ids[1])) == bad_id
     assert rows.times == [datetime(2026, 1, 1, 0, 1, tzinfo=UTC), datetime(2026, 1, 1, 0, 2, tzinfo=UTC), None, None]
+
+
+def test_a_body_is_kept_only_for_its_rows() -> None:
+    """A page keeps its body on request, unless it has an unreadable row, or is much longer than its rows need."""
+    row = wire_row(1)
+    for body, is_kept in [
+        (page_body(row), True),
+        (page_body(), True),
+        (page_body(row, wire_row(2, is_at_home=5)), False),
+        (page_body(row | {"note": "x" * 5000}), False),
+    ]:
+        kept = read_page(body, keep_body=True).body
+        assert (kept is not None and kept.data) == (is_kept and body)
+        assert read_page(body).body is None
+
+
+def test_the_collector_scans_only_the_ids_of_a_page_that_waits() -> None:
+    """Of the rows of a page that was read for later, the garbage collector knows only the uuids, and not the records."""
+    body = page_body(*map(wire_row, range(1, 101)))
+    gc.collect()
+    before = len(gc.get_objects())
+    page = read_page(body)
+    assert len(gc.get_objects()) - before < 110
+    sessions = page.sessions()
+    assert len(gc.get_objects()) - before >= 2 * len(sessions) == 200
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
