@@ -7,7 +7,7 @@ import attrs
 from podero_async.backfill._report import FailedVehicle
 from podero_async.models import VehicleRef
 
-__all__ = ["Compared", "Difference", "VerifyReport"]
+__all__ = ["Compared", "Difference", "Drawn", "VerifyReport"]
 
 
 @attrs.frozen(kw_only=True)
@@ -26,6 +26,20 @@ class Difference:
     """Ids that only the store has."""
     changed: tuple[str, ...]
     """Ids with other fields, or another vehicle, in the API."""
+    doubled: tuple[str, ...] = ()
+    """Ids that the store has more than once."""
+
+
+@attrs.frozen(kw_only=True)
+class Drawn:
+    """The vehicles that a comparison reads, and the rows of the whole table that it cannot compare."""
+
+    vehicles: int
+    left: int = 0
+    """Vehicles with comparable days that have left the fleet."""
+    left_sessions: int = 0
+    uncovered: int = 0
+    doubled: int = 0
 
 
 @attrs.frozen
@@ -54,6 +68,12 @@ class VerifyReport:
     """Vehicles that differed, and were equal when they were read again after the repair."""
     left: int
     """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences."""
+    left_sessions: int
+    """Stored sessions of users who no longer list the vehicle, and of days that no other user's reads cover."""
+    uncovered: int
+    """Stored sessions of days that no proven read of the vehicle covers, so that nothing is known of them."""
+    doubled: int
+    """Ids that the table has more than once, also for vehicles that were not drawn. These three are counted after the repair."""
     unproven: int
     """The new read could not be proven complete, so it was not compared."""
     failed: int
@@ -69,7 +89,9 @@ class VerifyReport:
     def is_clean(self) -> bool:
         """Whether at least one vehicle was compared, all others were, too, and none differs any more.
 
-        If no day is settled yet, nothing was compared, so nothing is known.
+        If no day is settled yet, nothing was compared, so nothing is known. A store with uncovered or doubled rows is not
+        clean. Sessions of vehicles that have left do not count, since the API does not list them.
         """
         is_compared = self.matching + self.differing > 0
-        return is_compared and self.finished and self.differing == self.repaired and not (self.unproven or self.failed)
+        unknown = self.unproven or self.failed or self.uncovered or self.doubled
+        return is_compared and self.finished and self.differing == self.repaired and not unknown

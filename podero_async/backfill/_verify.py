@@ -15,7 +15,7 @@ from podero_async._fleet.worker_pool import Fetched
 from podero_async.backfill._alarms import withdrawn_alarm
 from podero_async.backfill._backfill import backfill
 from podero_async.backfill._client_access import limiter_of, owner_of, read_windows
-from podero_async.backfill._comparison import Compared, Difference, VerifyReport
+from podero_async.backfill._comparison import Compared, Difference, Drawn, VerifyReport
 from podero_async.backfill._planner import check_owner, utc_now
 from podero_async.backfill._report import FailedVehicle, Progress
 from podero_async.backfill._values import Bounds, Limits, WorkItem
@@ -46,11 +46,13 @@ async def verify(
 ) -> VerifyReport:
     """Read the settled days of each vehicle again, and compare the sessions with the rows of the store.
 
-    Each vehicle is one work item: usually one request. Ids and all fields are compared. Without `repair`, the store is
+    Each vehicle is one work item: usually one request. Ids and all fields are compared. Rows of the whole table that
+    cannot be compared are counted: those of vehicles that have left, those that no read covers, and doubled ids. Without `repair`, the store is
     unchanged and may be open for reading only. Memory use does not grow with the fleet.
 
-    A repair makes the days of the vehicles that differ provisional, and runs a backfill of these vehicles: so their
-    sessions are written, and withdrawn, by the rules of every backfill. Then these vehicles are compared once more.
+    A repair removes doubled rows, makes the days of the vehicles that differ provisional, and runs a backfill of these
+    vehicles: so their sessions are written, and withdrawn, by the rules of every backfill. Then these vehicles are
+    compared once more.
 
     Args:
         client: Reads the sessions.
@@ -78,14 +80,14 @@ async def verify(
     await check_owner(store, owner_of(client))
     progress, stop = progress or Progress(), stop or asyncio.Event()
     progress.watch(limiter_of(client))
-    vehicles, left = await store.backend.draw_comparison(sample, include_provisional=include_provisional)
-    progress.vehicles = progress.tasks = vehicles
+    drawn = await store.backend.draw_comparison(sample, include_provisional=include_provisional)
+    progress.vehicles = progress.tasks = drawn.vehicles
     progress.phase = "fetching"
     comparison = _Comparison(client, store, progress, now, limits)
     try:
         is_finished = await comparison.run_until_done(stop)
-        report = comparison.report(left=left, finished=is_finished)
-        if repair and report.differing and is_finished:
+        report = comparison.report(drawn, finished=is_finished)
+        if repair and (report.differing or report.doubled) and is_finished:
             return await _Repair(comparison, settle_days, bounds, stop).repair(report)
         return report
     finally:
@@ -157,14 +159,17 @@ class _Comparison:
         self.differing += len(found.differences)
         self.differences += found.differences[: _MAX_LISTED - len(self.differences)]
 
-    def report(self, *, left: int, finished: bool) -> VerifyReport:
+    def report(self, drawn: Drawn, *, finished: bool) -> VerifyReport:
         return VerifyReport(
             finished=finished,
             checked=self.compared + self.unproven + self.failed,
             matching=self.compared - self.differing,
             differing=self.differing,
             repaired=0,
-            left=left + self.left,
+            left=drawn.left + self.left,
+            left_sessions=drawn.left_sessions,
+            uncovered=drawn.uncovered,
+            doubled=drawn.doubled,
             unproven=self.unproven,
             failed=self.failed,
             requests=self.progress.requests,
@@ -206,13 +211,16 @@ class _Repair:
             )
             requests += run.requests
             alarms += [alarm for alarm in run.alarms if alarm not in alarms]
-        await backend.draw_differing()
+        drawn = await backend.draw_differing()
         again = _Comparison(found.client, found.store, Progress(), found.now, found.limits)
         is_finished = await again.run_until_done(self.stop)
         return attrs.evolve(
             report,
             finished=is_finished,
             repaired=again.compared - again.differing,
+            left_sessions=drawn.left_sessions,
+            uncovered=drawn.uncovered,
+            doubled=drawn.doubled,
             requests=requests + again.progress.requests,
             alarms=tuple(alarms),
         )

@@ -105,6 +105,48 @@ async def test_a_damaged_table_differs_and_is_repaired(
         assert (report.matching, report.is_clean) == (12, True)
 
 
+async def test_doubled_rows_are_a_difference_of_their_own(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Ids that are stored more than once are named, also of rows that no read can compare; a repair keeps one row of each."""
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        one, other = (str(sim.truth(vehicle, FIRST, LAST)[0]["id"]) for vehicle in sim.vehicles[:2])
+        double = "INSERT INTO sessions SELECT * {} FROM sessions WHERE id = ? RETURNING id"
+        await store.query(double.format(""), [one])
+        await store.query(
+            double.format("REPLACE (uuid() AS vehicle_id, changed_at - INTERVAL 1 DAY AS changed_at)"), [other]
+        )
+        report = await verify(client, store)
+        assert (report.differing, report.doubled, report.uncovered, report.is_clean) == (2, 2, 1, False)
+        assert sorted(each.doubled for each in report.differences) == sorted([(one,), (other,)])
+        clock.forward(days=1)
+        report = await verify(client, store, repair=True, now=clock)
+        assert (report.repaired, report.doubled, report.uncovered) == (2, 0, 0)
+        assert await held_by(store) == truth_of(sim, FIRST, LAST)
+        assert (await verify(client, store)).is_clean
+
+
+async def test_rows_that_cannot_be_compared_are_counted(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """Rows of vehicles that have left are counted, and the store is clean; with rows of days that no read covers, it is not."""
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        vehicle = sim.vehicles[0]
+        stored = len(sim.truth(vehicle, FIRST, LAST))
+        sim.remove_vehicle(vehicle)
+        await backfill(client, store, FIRST, LAST, now=clock)
+        report = await verify(client, store)
+        assert (report.left, report.left_sessions, report.uncovered) == (1, stored, 0)
+        assert report.is_clean
+        other = sim.vehicles[0]
+        await store.query("DELETE FROM coverage WHERE vehicle_id = ? RETURNING from_date", [other.vehicle_id])
+        report = await verify(client, store, 3)
+        assert (report.left_sessions, report.uncovered) == (stored, len(sim.truth(other, FIRST, LAST)))
+        assert not report.is_clean
+
+
 async def test_a_repair_includes_hidden_sessions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from podero_async import RetryPolicy
 from podero_async.backfill import SessionStore
-from podero_async.testing import Fault, PoderoSimulator
+from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests._support.commands import Call, end_of, start, whole_fleet
 from tests._support.expected_rows import held_by
 
@@ -44,9 +44,43 @@ async def test_a_snapshot_after_each_run(call: Call, served: PoderoSimulator, pa
         assert len(json.loads(ended.out)["runs"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("text", "not a snapshot"),
+        ("folder", "not a snapshot"),
+        ("other.duckdb", "not a snapshot"),
+        ("nowhere/copy.duckdb", "no such directory"),
+        ("text/copy.duckdb", "no such directory"),
+        ("fleet.duckdb", "replace the store itself"),
+        ("fleet.duckdb.wal", "replace the store itself"),
+        ("x" * 250, "File name too long"),
+    ],
+)
+async def test_a_bad_place_for_a_snapshot_is_refused_before_the_run(
+    call: Call, served: PoderoSimulator, path: Path, name: str, reason: str
+) -> None:
+    """If a snapshot cannot be written to its file, the command sends no request, and the file is unchanged."""
+    store, place = path.with_name("fleet.duckdb"), path.parent / name
+    path.with_name("text").write_text("mine")
+    path.with_name("folder").mkdir()
+    async with SessionStore(path.with_name("other.duckdb")):
+        pass
+    ended = await call(*whole_fleet(served, store), f"--snapshot={place}")
+    assert (ended.code, ended.out) == (5, "")
+    assert reason in ended.complaint
+    assert served.counts.requests.total() == 0
+    assert path.with_name("text").read_text() == "mine"
+    assert not list(path.parent.rglob("*unfinished*"))
+
+
 async def test_a_snapshot_that_cannot_be_written(call: Call, served: PoderoSimulator, path: Path, copy: Path) -> None:
-    """If the snapshot cannot be written, the report is printed, and the exit code is that of the store's errors."""
-    copy.write_text("mine")
+    """If a file comes in the way of the snapshot during the run, the report is printed, and the exit code is the store's."""
+
+    def spoil(asked: PageRequest) -> None:
+        copy.write_text("mine")
+
+    served.before_page = spoil
     ended = await call(*whole_fleet(served, path), f"--snapshot={copy}", "--json")
     assert (ended.code, json.loads(ended.out)["is_clean"]) == (5, True)
     assert ended.complaint == f"the file in the way of the snapshot is not a snapshot: {copy}"

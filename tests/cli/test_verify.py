@@ -15,7 +15,8 @@ from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, end_of, start, whole_fleet
 
 _REPORT_KEYS = (
-    "finished checked matching differing repaired left unproven failed requests differences failures alarms is_clean"
+    "finished checked matching differing repaired left left_sessions uncovered doubled unproven failed requests"
+    " differences failures alarms is_clean"
 )
 
 
@@ -90,6 +91,25 @@ async def test_a_vehicle_that_left_is_exit_code_0(call: Call, served: PoderoSimu
     ended = await call("verify", f"--store={filled}")
     assert (ended.code, ended.err) == (0, "")
     assert "9 checked, with 10 requests; 1 left the fleet" in ended.out
+
+
+async def test_rows_that_are_wrong_by_themselves_are_exit_code_1(
+    call: Call, served: PoderoSimulator, filled: Path
+) -> None:
+    """Doubled ids, and rows of days that no read covers, are told apart from other differences; a repair removes doubled rows."""
+    with duckdb.connect(str(filled)) as con:
+        con.execute("SET TimeZone = 'UTC'")
+        con.execute("INSERT INTO sessions SELECT * FROM sessions ORDER BY id LIMIT 1")
+        con.execute("INSERT INTO sessions SELECT * REPLACE (uuid() AS vehicle_id, uuid() AS id) FROM sessions LIMIT 2")
+    ended = await call("verify", f"--store={filled}", "--repair")
+    assert ended.code == 1
+    assert "different 1, 1 of them repaired" in ended.out
+    assert "2 sessions of days that no read covers; 0 of vehicles that left" in ended.out
+    uncovered, doubled = ended.err.splitlines()[1], ended.err.splitlines()[0]
+    assert "1 sessions differ; stored more than once: " in doubled
+    assert "2 stored sessions are of days that no read covers" in uncovered
+    report = json.loads((await call("verify", f"--store={filled}", "--json")).out)
+    assert (report["differing"], report["doubled"], report["uncovered"], report["is_clean"]) == (0, 0, 2, False)
 
 
 async def test_failures_are_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:

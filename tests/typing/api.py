@@ -164,5 +164,6 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
     assert_type(await verify(client, store, sample=100), VerifyReport)
     exported = await store.export("sessions", partition_by="month", since=datetime.now(UTC), overwrite=True)
     assert_type(exported, Exported)
+    await store.check_snapshot("readers.duckdb")
     assert_type(await store.snapshot("readers.duckdb"), int)
     assert_type(await store.forget("7f0a3a5e-0000-4000-8000-000000000000"), int)

@@ -14,7 +14,7 @@ from uuid import UUID
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Unread, Vanished
-from podero_async.backfill._comparison import Compared
+from podero_async.backfill._comparison import Compared, Drawn
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
@@ -169,18 +169,15 @@ class StoreBackend(Protocol):
     async def runs(self, limit: int | None) -> list[RunStatus]:
         """Return the newest runs, the newest first."""
 
-    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
+    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> Drawn:
         """Choose vehicles to compare with the API, at random if it is a sample, and their settled days.
 
         Args:
             sample: The largest number of vehicles; None chooses all.
             include_provisional: Whether to choose provisional days, too.
-
-        Returns:
-            The number of chosen vehicles, and the number of vehicles left out because they have gone.
         """
 
-    async def draw_differing(self) -> None:
+    async def draw_differing(self) -> Drawn:
         """Choose the vehicles that differed in the comparison, and the same days again."""
 
     def compared_items(self, slice_size: int) -> AsyncGenerator[WorkItem, None]:
@@ -195,7 +192,7 @@ class StoreBackend(Protocol):
         """
 
     async def unsettle_differing(self) -> list[tuple[bool, date]]:
-        """Make the days of the vehicles that differed provisional, and due to be read.
+        """Make the days of the vehicles that differed provisional, and due to be read, and remove doubled rows.
 
         Returns:
             Pairs of `include_hidden` and the last day to read.
@@ -239,6 +236,9 @@ class SupportsExport(Protocol):
 @runtime_checkable
 class SupportsSnapshot(Protocol):
     """A backend that copies itself to a file."""
+
+    async def check_snapshot(self, target: str) -> None:
+        """Check that a copy can be written to a file."""
 
     async def snapshot(self, target: str) -> int:
         """Write a consistent copy of the store, replace an older one with it, and return its size in bytes."""

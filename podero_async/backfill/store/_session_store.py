@@ -207,6 +207,17 @@ class SessionStore:
             overwrite=overwrite,
         )
 
+    async def check_snapshot(self, target: str | PathLike[str]) -> None:
+        """Check that `snapshot` can write to a file, such as before a long run. The file is unchanged.
+
+        Raises:
+            StoreError: The target cannot be written, or it is not a snapshot.
+        """
+        backend = self.backend
+        if not isinstance(backend, SupportsSnapshot):
+            raise StoreError("this kind of store has no snapshots", self.path)
+        await backend.check_snapshot(fspath(target))
+
     async def snapshot(self, target: str | PathLike[str]) -> int:
         """Write a consistent copy of the store to a file, and return its size in bytes.
 

@@ -164,6 +164,8 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
     progress = Progress()
     with invocation.signals.gracefully() as stop:
         async with shared.opened(options, stop.event) as store:
+            if options.snapshot is not None:
+                await store.check_snapshot(options.snapshot)
             gc.freeze()  # a full collection over all imported modules would block the event loop
             try:
                 async with invocation.shown(progress):

@@ -20,9 +20,10 @@ __all__ = ["COMMAND"]
 _DESCRIPTION = """\
 Re-read the settled days of a store, and compare the sessions with the API.
 
-The exit code is 1 if sessions differ (with --repair: still differ), or if a
-vehicle failed or could not be proven complete. Without --repair, the store is
-not changed.
+The exit code is 1 if sessions differ (with --repair: still differ), if ids
+are stored more than once, if no read covers the day of a stored session, or
+if a vehicle failed or could not be proven complete. Without --repair, the
+store is not changed.
 """
 _BOUNDS = Bounds()
 _MAX_IDS = 3
@@ -98,6 +99,11 @@ def _print(options: Options, report: VerifyReport) -> None:
         say(_difference_text(difference))
     if report.differing > len(report.differences):
         say(f"and {report.differing - len(report.differences):,} more vehicles that differ")
+    if report.uncovered:
+        count = f"{report.uncovered:,} stored sessions are of days that no read covers"
+        say(f"{count}, so they were not compared: run a backfill over their days")
+    if report.doubled:
+        say(f"{report.doubled:,} ids are stored more than once: --repair keeps the newest row of each")
     list_failures(report.failures, report.failed)
     for alarm in report.alarms:
         say(alarm)
@@ -105,6 +111,8 @@ def _print(options: Options, report: VerifyReport) -> None:
 
 def _pairs(report: VerifyReport) -> Iterator[Pair]:
     yield "vehicles", f"{report.checked:,} checked, with {report.requests:,} requests; {report.left:,} left the fleet"
+    uncovered = f"{report.uncovered:,} sessions of days that no read covers"
+    yield "uncovered", f"{uncovered}; {report.left_sessions:,} of vehicles that left"
     yield "equal", f"{report.matching:,}"
     yield "different", f"{report.differing:,}, {report.repaired:,} of them repaired"
     yield "unproven", f"{report.unproven:,}"
@@ -116,6 +124,7 @@ def _difference_text(difference: Difference) -> str:
         (difference.missing, "only in the API"),
         (difference.surplus, "only in the store"),
         (difference.changed, "with other contents"),
+        (difference.doubled, "stored more than once"),
     ]
     text = ", ".join(f"{kind}: {_ids_text(ids)}" for ids, kind in kinds if ids)
     return (

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from podero_async import VehicleRef
-from podero_async.backfill._comparison import Compared
+from podero_async.backfill._comparison import Compared, Drawn
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb import comparison
 from podero_async.backfill.store.duckdb.columns import Batch
@@ -122,8 +122,8 @@ def test_a_sample_draws_vehicles(store: WrittenStore) -> None:
     """A sample has all days of as many vehicles; the ones that have gone are counted, not drawn."""
     store.write(*[Read(number, [], days=days) for number in range(1, 6) for days in ((FIRST, FIRST), (LAST, LAST))])
     store.con.execute(f"INSERT INTO vehicles {KNOWN} VALUES (?, ?, now(), now(), now())", [UUID(int=1), UUID(int=5)])
-    assert comparison.draw(store.con, None, include_provisional=True) == (4, 1)
-    assert comparison.draw(store.con, 2, include_provisional=True) == (2, 0)
+    assert comparison.draw(store.con, None, include_provisional=True) == Drawn(vehicles=4, left=1)
+    assert comparison.draw(store.con, 2, include_provisional=True) == Drawn(vehicles=2)
     assert [(item.window.from_date, item.window.to_date) for item in _draw(store, 2)] == [(FIRST, LAST)] * 2
     assert len(_draw(store, 9)) == 4
 

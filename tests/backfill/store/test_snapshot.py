@@ -70,14 +70,20 @@ async def test_a_snapshot_replaces_nothing_but_a_snapshot(path: Path, target: Pa
         (tmp_path / "link").symlink_to(path)
         for name in (path.name, "link", f"{path.name}.wal", "other.duckdb", "open.duckdb", "text", "folder"):
             before = (tmp_path / name).read_bytes() if name in {"other.duckdb", "text"} else None
-            with pytest.raises(StoreError, match=r"replace|not a snapshot"):
-                await store.snapshot(tmp_path / name)
+            for write in (store.check_snapshot, store.snapshot):
+                with pytest.raises(StoreError, match=r"replace|not a snapshot"):
+                    await write(tmp_path / name)
             assert before is None or (tmp_path / name).read_bytes() == before
         with pytest.raises(StoreError, match="no such directory"):
             await store.snapshot(tmp_path / "nowhere" / "x")
         with pytest.raises(StoreError, match="path is empty"):
             await store.snapshot("")
+        await store.check_snapshot(target)
+        assert not target.exists()
         await store.snapshot(target)
+        before = target.read_bytes()
+        await store.check_snapshot(target)
+        assert target.read_bytes() == before
         await store.snapshot(target)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
@@ -15,7 +16,7 @@ import duckdb
 from podero_async._concurrency import outlast
 from podero_async._paging.window import Window
 from podero_async.backfill._alarms import FailureCounts, Unread, Vanished
-from podero_async.backfill._comparison import Compared
+from podero_async.backfill._comparison import Compared, Drawn
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
@@ -30,7 +31,7 @@ from podero_async.backfill.store.duckdb.connection import close_store, open_stor
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
-from podero_async.backfill.store.duckdb.snapshot import Snapshot
+from podero_async.backfill.store.duckdb.snapshot import Snapshot, check_snapshot
 from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
 from podero_async.models import User, VehicleFailure, VehicleRef
 
@@ -181,11 +182,11 @@ class DuckDBBackend:
 
     # --- verification ---
 
-    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
+    async def draw_comparison(self, sample: int | None, *, include_provisional: bool) -> Drawn:
         return await self.call(comparison.draw, sample, include_provisional=include_provisional)
 
-    async def draw_differing(self) -> None:
-        await self.call(comparison.draw_differing)
+    async def draw_differing(self) -> Drawn:
+        return await self.call(comparison.draw_differing)
 
     async def compared_items(self, slice_size: int) -> AsyncGenerator[WorkItem, None]:
         position = 0
@@ -230,6 +231,9 @@ class DuckDBBackend:
 
     async def snapshot(self, target: str) -> int:
         return await run_interruptible(self.call, Snapshot(target=target, store=self._resolved))
+
+    async def check_snapshot(self, target: str) -> None:
+        await self._in_thread(partial(check_snapshot, target, self._resolved))
 
     async def forget(self, user_id: UUID) -> int:
         return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, user_id=user_id))

@@ -1,8 +1,10 @@
 """The comparison of a store with the API: the days to read again, and how the sessions of a batch differ.
 
-1. `draw` chooses vehicles and their days. `next_compared` returns one work item for each vehicle.
+1. `draw` chooses vehicles and their days, and counts the rows that cannot be compared. `next_compared` returns one work
+   item for each vehicle.
 2. `compare` compares a batch of reads with the stored sessions of these days, by ids and contents.
-3. `unsettle` forgets that the days of the vehicles that differ were read, so that a backfill reads them again.
+3. `unsettle` forgets that the days of the vehicles that differ were read, so that a backfill reads them again, and removes
+   all but the newest of the rows with the same id.
 4. `draw_differing` chooses these vehicles for another comparison.
 """
 
@@ -13,10 +15,11 @@ from __future__ import annotations
 from datetime import date
 from uuid import UUID
 
+import attrs
 import duckdb
 
 from podero_async._paging.window import Window
-from podero_async.backfill._comparison import Compared, Difference
+from podero_async.backfill._comparison import Compared, Difference, Drawn
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
@@ -44,31 +47,42 @@ SELECT (row_number() OVER (ORDER BY vehicle_id, user_id))::INTEGER AS number, {_
     min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden
 FROM compared_days GROUP BY {_PAIR}
 """
+# A row of days that a present user's reads of the vehicle cover is compared, sooner or later; all others are counted.
+_UNCOMPARABLE = f"""
+SELECT count(*) FILTER (({_PAIR}) IN (SELECT ({_PAIR}) FROM {_GONE})) AS of_gone, count(*) - of_gone FROM sessions s
+ANTI JOIN (FROM coverage SEMI JOIN ({_PRESENT}) USING ({_PAIR})) d
+  ON d.vehicle_id = s.vehicle_id AND (d.include_hidden OR NOT s.is_hidden)
+  AND s.plug_in_time >= d.from_date::TIMESTAMPTZ AND s.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
+WHERE s.withdrawn_at IS NULL
+"""
+_DOUBLED = "CREATE OR REPLACE TEMP TABLE doubled AS SELECT id FROM sessions GROUP BY id HAVING count(*) > 1"
 _NONE_DIFFERS = "CREATE OR REPLACE TEMP TABLE differing (user_id UUID, vehicle_id UUID)"
 
 
-def draw(con: duckdb.DuckDBPyConnection, sample: int | None, *, include_provisional: bool) -> tuple[int, int]:
-    """Choose the vehicles to compare, at random if it is a sample; return their number, and how many have gone."""
+def draw(con: duckdb.DuckDBPyConnection, sample: int | None, *, include_provisional: bool) -> Drawn:
+    """Choose the vehicles to compare, at random if it is a sample, and count the rows that cannot be compared."""
     days = {"include_provisional": include_provisional}
     present = f"{_PRESENT} WHERE {_COMPARABLE}"
     drawn = present if sample is None else f"FROM ({present}) USING SAMPLE {int(sample)} ROWS"
     con.execute(f"CREATE OR REPLACE TEMP TABLE drawn AS {drawn}", days)
     con.execute(_DAYS, days)
     ((left,),) = con.execute(_LEFT, days).fetchall() if sample is None else [(0,)]
-    return _plan(con), int(left)
+    return attrs.evolve(_plan(con), left=left)
 
 
-def draw_differing(con: duckdb.DuckDBPyConnection) -> None:
-    """Choose the vehicles that differ, and the same days as before."""
+def draw_differing(con: duckdb.DuckDBPyConnection) -> Drawn:
+    """Choose the vehicles that differ, and the same days as before; count the rows that cannot be compared again."""
     con.execute(f"CREATE OR REPLACE TEMP TABLE drawn AS SELECT DISTINCT {_PAIR} FROM differing")
     con.execute(f"DELETE FROM compared_days WHERE ({_PAIR}) NOT IN (SELECT ({_PAIR}) FROM drawn)")
-    _plan(con)
+    return _plan(con)
 
 
-def _plan(con: duckdb.DuckDBPyConnection) -> int:
+def _plan(con: duckdb.DuckDBPyConnection) -> Drawn:
     con.execute(_NONE_DIFFERS)
     ((vehicles,),) = con.execute(_WORK).fetchall()
-    return int(vehicles)
+    ((doubled,),) = con.execute(_DOUBLED).fetchall()
+    ((left_sessions, uncovered),) = con.execute(_UNCOMPARABLE).fetchall()
+    return Drawn(vehicles=vehicles, left_sessions=left_sessions, uncovered=uncovered, doubled=doubled)
 
 
 def next_compared(con: duckdb.DuckDBPyConnection, after: int, limit: int) -> list[WorkItem]:
@@ -106,11 +120,13 @@ WITH incoming AS (
     UNION SELECT task, s.id FROM live s JOIN arrow_reads USING ({_PAIR})
     SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
 )
-SELECT i.task, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind
+SELECT DISTINCT i.task, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind
 FROM (FROM incoming SEMI JOIN comparable USING (task, id)) i LEFT JOIN live s ON s.id = i.id
 WHERE s.id IS NULL OR {CONTENT_DIFFERS} OR {_HAS_OTHER_OWNER}
 UNION ALL
-SELECT r.task, s.id, 'surplus' FROM (
+SELECT DISTINCT task, id, 'doubled' FROM (FROM sessions SEMI JOIN doubled USING (id)) JOIN arrow_reads USING ({_PAIR})
+UNION ALL
+SELECT DISTINCT r.task, s.id, 'surplus' FROM (
     FROM sessions s SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
     WHERE s.withdrawn_at IS NULL AND s.rowid NOT IN (SELECT pos FROM found)
 ) s JOIN arrow_reads r USING ({_PAIR})
@@ -126,11 +142,11 @@ WHERE s.withdrawn_at IS NULL
 """
 _IDS = ", ".join(
     f"list(id::VARCHAR ORDER BY id) FILTER (kind = '{kind}' AND place <= {_MAX_IDS}) AS {kind}"
-    for kind in ("missing", "surplus", "changed")
+    for kind in ("missing", "surplus", "changed", "doubled")
 )
 _DIFFERENCES = f"""
-SELECT {_PAIR}, from_date, to_date, include_hidden, sessions, missing, surplus, changed FROM arrow_reads JOIN (
-    SELECT task, count(*) AS sessions, {_IDS}
+SELECT {_PAIR}, from_date, to_date, include_hidden, sessions, missing, surplus, changed, doubled FROM arrow_reads JOIN (
+    SELECT task, count(DISTINCT id) AS sessions, {_IDS}
     FROM (SELECT *, row_number() OVER (PARTITION BY task, kind ORDER BY id) AS place FROM differences) GROUP BY task
 ) USING (task) ORDER BY task
 """
@@ -151,7 +167,7 @@ def compare(con: duckdb.DuckDBPyConnection, batch: Batch) -> Compared:
 def _difference(
     user_id: UUID, vehicle_id: UUID, first: date, last: date, is_hidden: bool, sessions: int, *ids: list[str] | None
 ) -> Difference:
-    missing, surplus, changed = (tuple(each or ()) for each in ids)
+    missing, surplus, changed, doubled = (tuple(each or ()) for each in ids)
     return Difference(
         vehicle=VehicleRef(user_id=user_id, vehicle_id=vehicle_id),
         from_date=first,
@@ -161,6 +177,7 @@ def _difference(
         missing=missing,
         surplus=surplus,
         changed=changed,
+        doubled=doubled,
     )
 
 
@@ -171,6 +188,14 @@ UPDATE coverage c SET is_settled = false, read_at = '1970-01-01 00:00:00+00' FRO
 WHERE d.user_id = c.user_id AND d.vehicle_id = c.vehicle_id AND d.include_hidden = c.include_hidden
   AND c.from_date <= d.to_date AND c.to_date >= d.from_date
   AND (d.user_id, d.vehicle_id) IN (SELECT (user_id, vehicle_id) FROM differing)
+"""
+_REMOVE_DOUBLED = """
+DELETE FROM sessions WHERE rowid IN (
+    SELECT pos FROM (
+        SELECT rowid AS pos, row_number() OVER (PARTITION BY id ORDER BY changed_at DESC, rowid) AS place
+        FROM sessions SEMI JOIN doubled USING (id)
+    ) WHERE place > 1
+)
 """
 # A vehicle is repaired under each of its users, since the rows of one must not be taken for those of another.
 _REPAIRS = f"""
@@ -187,7 +212,7 @@ GROUP BY include_hidden ORDER BY include_hidden DESC
 
 
 def unsettle(con: duckdb.DuckDBPyConnection) -> list[tuple[bool, date]]:
-    """Make the days of the vehicles that differ provisional, and due to be read.
+    """Make the days of the vehicles that differ provisional, and due to be read; of rows with the same id, keep the newest.
 
     Returns:
         Pairs of `include_hidden` and the last day to read.
@@ -195,6 +220,7 @@ def unsettle(con: duckdb.DuckDBPyConnection) -> list[tuple[bool, date]]:
     with transaction(con):
         con.execute(_REPAIRS)
         con.execute(_UNSETTLE)
+        con.execute(_REMOVE_DOUBLED)
     return con.execute(_LAST_DAYS).fetchall()
 
 

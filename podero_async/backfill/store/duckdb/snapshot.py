@@ -24,7 +24,7 @@ from podero_async.backfill.store.duckdb.files import (
 )
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 
-__all__ = ["Snapshot", "attached", "quoted_name", "quoted_text"]
+__all__ = ["Snapshot", "attached", "check_snapshot", "quoted_name", "quoted_text"]
 
 _COPY = "podero_async_copy"
 """The name under which the new file is attached; the store's own name is that of its file."""
@@ -44,7 +44,7 @@ class Snapshot(Interruptible[int]):
         with translated(self.target):
             check_name(self.target)
             path = Path(self.target).resolve()
-            self._check_target(path)
+            _check_target(path, self.store, self.target)
             ((name,),) = self.execute(con, "SELECT current_database()")
             with unfinished(path) as made:
                 with attached(self, con, made, path) as copy:
@@ -57,13 +57,24 @@ class Snapshot(Interruptible[int]):
                 replace(made, path)
             return size
 
-    def _check_target(self, path: Path) -> None:
-        """Check that nothing but an older snapshot is replaced."""
-        if not path.parent.is_dir():
-            raise StoreError("no such directory for the snapshot", self.target)
-        check_replaceable(path, self.store, self.target)
-        if path.exists() and not _is_snapshot(path, self.target):
-            raise StoreError("the file in the way of the snapshot is not a snapshot", self.target)
+
+def check_snapshot(target: str, store: Path) -> None:
+    """Check that a snapshot can be written to a target; nothing is left there."""
+    with translated(target):
+        check_name(target)
+        path = Path(target).resolve()
+        _check_target(path, store, target)
+        with unfinished(path) as made:
+            made.touch()  # permissions alone say too little, such as for root or a read-only file system
+
+
+def _check_target(path: Path, store: Path, shown: str) -> None:
+    """Check that nothing but an older snapshot is replaced."""
+    if not path.parent.is_dir():
+        raise StoreError("no such directory for the snapshot", shown)
+    check_replaceable(path, store, shown)
+    if path.exists() and not _is_snapshot(path, shown):
+        raise StoreError("the file in the way of the snapshot is not a snapshot", shown)
 
 
 @contextmanager
