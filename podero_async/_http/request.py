@@ -278,7 +278,8 @@ class RequestSender:
         if is_throttling(error.status, has_retry_after=wait_s is not None):
             if wait_s is not None and wait_s > self._pauses.max_pause_s:
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
-            self._limiter.throttled(slot, wait_s, cause)
+            # A 503 says that something is unavailable, perhaps one vehicle, and not that requests come too fast.
+            self._limiter.throttled(slot, wait_s, cause, tells_rate=error.status == TOO_MANY_REQUESTS)
         elif is_server_fault(error.status):
             self._limiter.failed(slot, cause)
         else:
