@@ -49,6 +49,8 @@ class Server:
     refuses: Callable[[web.Request], bool] = lambda _: False
     token_takes_s: float = 0.0
     refusal_takes_s: float = 0.0
+    throttled_tokens: int = 0
+    """Token requests that get a 429 with `Retry-After: 3`."""
     issued_at: dict[str, float] = attrs.field(factory=dict)
     revoked: set[str] = attrs.field(factory=set)
     requests: list[str] = attrs.field(factory=list)
@@ -57,6 +59,9 @@ class Server:
     async def respond(self, request: web.Request) -> web.Response:
         now = asyncio.get_running_loop().time()
         if request.method == "POST":
+            if self.throttled_tokens:
+                self.throttled_tokens -= 1
+                return web.json_response({"detail": "slow down"}, status=429, headers={"Retry-After": "3"})
             await asyncio.sleep(self.token_takes_s)
             token = f"t{len(self.issued_at) + 1}"
             self.issued_at[token] = asyncio.get_running_loop().time()
@@ -451,3 +456,14 @@ async def test_a_cold_client_uses_its_rate_from_the_start() -> None:
         started = asyncio.get_running_loop().time()
         await fleet_of(client, 50)
         assert asyncio.get_running_loop().time() - started < 1 + 50 / 10 + 0.1
+
+
+async def test_a_throttled_token_endpoint_does_not_end_a_fleet() -> None:
+    """If the token endpoint throttles each attempt of a token request, the next one waits, and the fleet goes on."""
+    server = Server(throttled_tokens=5)
+    async with calling(server, retry=RetryPolicy(max_attempts=2)) as client:
+        started = asyncio.get_running_loop().time()
+        outcomes = await fleet_of(client, 500)
+        assert outcomes[VehicleSessions] > 300
+        assert sum(outcomes.values()) == 500
+        assert 15 < asyncio.get_running_loop().time() - started < 25
