@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
 __all__ = ["MemoryBudget"]
 
 
 class MemoryBudget:
-    """Bound the pages of all lists that are being read; first come, first served.
+    """Bound the pages of all lists that are being read.
 
-    A list with more pages than the budget takes the whole budget, so it is read alone. A cancelled `acquire` takes
+    Lists of up to half of the budget share it; first come, first served. Of the larger ones, one is read at a time, beside
+    the others: it would have to wait until almost all of these have ended, and let none begin. A cancelled `acquire` takes
     nothing.
     """
 
     def __init__(self, max_pages: int) -> None:
         self._max_pages = max_pages
-        self._pages_held = 0
+        self._large = asyncio.Lock()
         self._entrance = asyncio.Lock()
         self._released = asyncio.Event()
+        self.pages_held = 0
+        """How many pages of the smaller lists are acquired and not yet released."""
 
-    @property
-    def pages_held(self) -> int:
-        """How many pages are acquired and not yet released."""
-        return self._pages_held
-
-    async def acquire(self, pages: int) -> int:
-        """Wait until the budget has enough pages left, take them, and return how many were taken."""
-        taken = min(pages, self._max_pages)
+    async def acquire(self, pages: int) -> Callable[[], None]:
+        """Wait until a list of so many pages may be read, and return a function that releases them."""
+        if pages * 2 > self._max_pages:
+            await self._large.acquire()
+            return self._large.release
         async with self._entrance:
-            while self._pages_held + taken > self._max_pages:
+            while self.pages_held + pages > self._max_pages:
                 self._released.clear()
                 await self._released.wait()
-            self._pages_held += taken
-        return taken
+            self.pages_held += pages
+        return partial(self._release, pages)
 
-    def release(self, pages: int) -> None:
-        """Return pages to the budget."""
-        self._pages_held -= pages
+    def _release(self, pages: int) -> None:
+        self.pages_held -= pages
         self._released.set()

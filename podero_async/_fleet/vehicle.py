@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
+from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -84,7 +85,8 @@ async def fetch_vehicle(
         return _sessions_of(vehicle, window, first.decode(), Completeness.VERIFIED, stats)
     reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
     with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
-        on_failure.callback(budget.release, await budget.acquire(first.pages))
+        # A page holds fewer rows than requested if the server allows fewer, or if its total is too high.
+        on_failure.callback(await budget.acquire(min(first.pages, ceil(first.total / MAX_PAGE_SIZE))))
         async with aclosing(reader.new_rows()) as stream:
             rows = [rows async for rows in stream]
         return UndecodedSessions(vehicle, window, reader, rows, stats, on_failure.pop_all().close)

@@ -165,6 +165,8 @@ class WorkerPool(Generic[T]):
             # A task group ignores a child that was cancelled: the source of the items was cancelled, so items are missing.
             was_cancelled = any(worker.cancelled() for worker in workers)
             self._buffer.end(self._source_error or (asyncio.CancelledError() if was_cancelled else None))
+        finally:
+            self._buffer.end(asyncio.CancelledError())  # if this task was cancelled, by `__aexit__` or by anyone else
 
     def _source(self) -> aclosing[AsyncGenerator[T, None]] | nullcontext[None]:
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)

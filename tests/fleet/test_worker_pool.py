@@ -64,7 +64,7 @@ async def let_tasks_run() -> None:
 
 
 async def test_the_budget_serves_in_order_and_is_never_exceeded() -> None:
-    """A small list waits behind a large one, and both are served when enough pages are released."""
+    """A small list waits behind a larger one, and both are served when enough pages are released."""
     budget = MemoryBudget(10)
     served: list[int] = []
 
@@ -72,38 +72,45 @@ async def test_the_budget_serves_in_order_and_is_never_exceeded() -> None:
         await budget.acquire(pages)
         served.append(pages)
 
-    assert await budget.acquire(6) == 6
-    waiting = [asyncio.create_task(acquire(pages)) for pages in (5, 1, 4)]
+    release = await budget.acquire(3)
+    await budget.acquire(3)
+    waiting = [asyncio.create_task(acquire(pages)) for pages in (5, 1)]
     await let_tasks_run()
     assert served == []
-    budget.release(6)
+    release()
     await asyncio.gather(*waiting)
-    assert served == [5, 1, 4]
-    assert budget.pages_held == 10
+    assert served == [5, 1]
+    assert budget.pages_held == 9
 
 
-async def test_a_list_larger_than_the_budget_takes_all_of_it() -> None:
-    """If a list has more pages than the budget, it is read alone."""
+async def test_of_the_large_lists_one_is_read_at_a_time_beside_the_others() -> None:
+    """A list of over half of the budget waits for another such list alone, and keeps no other list waiting."""
     budget = MemoryBudget(10)
-    await budget.acquire(1)
+    await budget.acquire(4)
+    release = await budget.acquire(6)
     large = asyncio.create_task(budget.acquire(1000))
     await let_tasks_run()
     assert not large.done()
-    budget.release(1)
-    assert await large == 10
+    await budget.acquire(5)
+    release()
+    await large
+    assert budget.pages_held == 9
 
 
 async def test_a_cancelled_acquire_takes_nothing() -> None:
     """After waiting tasks are cancelled, the whole budget is available again."""
     budget = MemoryBudget(2)
-    await budget.acquire(2)
+    releases = [await budget.acquire(1) for _ in range(2)]
     waiting = [asyncio.create_task(budget.acquire(1)) for _ in range(3)]
     await let_tasks_run()
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    budget.release(2)
-    assert await asyncio.wait_for(budget.acquire(2), 1) == 2
+    for release in releases:
+        release()
+    assert budget.pages_held == 0
+    for _ in range(2):
+        await asyncio.wait_for(budget.acquire(1), 1)
 
 
 async def test_a_fleet_of_long_lists_stays_within_the_budget() -> None:
@@ -326,3 +333,14 @@ async def test_an_iterator_that_raises_stop_async_iteration_is_an_error() -> Non
         await anext(pool)
         with pytest.raises(RuntimeError):
             await anext(pool)
+
+
+async def test_a_pool_whose_own_task_is_cancelled_ends_for_its_consumers() -> None:
+    """If a program cancels all tasks but its own, the iteration ends with `CancelledError`, and does not wait for ever."""
+    async with WorkerPool(iter(range(100)), never_read, slots=2) as pool:
+        await let_tasks_run()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        for _ in range(2):
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(anext(pool), 1)
