@@ -129,6 +129,7 @@ class WorkerPool(Generic[T]):
         self._decoding = asyncio.Lock()
         self._buffer: _Buffer[T] = _Buffer()
         self._run: asyncio.Task[None] | None = None
+        self._was_left = False
         self._has_items = True
         self._source_error: BaseException | None = None
         self._read_error: BaseException | None = None
@@ -138,6 +139,7 @@ class WorkerPool(Generic[T]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._was_left = True
         if self._run is not None:
             try:
                 await cancel_all([self._run])
@@ -166,7 +168,8 @@ class WorkerPool(Generic[T]):
             was_cancelled = any(worker.cancelled() for worker in workers)
             self._buffer.end(self._source_error or (asyncio.CancelledError() if was_cancelled else None))
         finally:
-            self._buffer.end(asyncio.CancelledError())  # if this task was cancelled, by `__aexit__` or by anyone else
+            if not self._was_left:
+                self._buffer.end(asyncio.CancelledError())  # no effect unless this task was cancelled
 
     def _source(self) -> aclosing[AsyncGenerator[T, None]] | nullcontext[None]:
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)
