@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import attrs
 from multidict import CIMultiDict
-from yarl import URL
 
 from podero_async._auth.cache import Refusals, TokenCache
 from podero_async._failures import is_retryable_status, is_server_fault, is_throttling
@@ -18,6 +15,7 @@ from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.body_decoder import BodyDecoder
+from podero_async._http.known_good import KnownGood, Request
 from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession
@@ -32,24 +30,9 @@ from podero_async.errors import (
     TransportError,
 )
 
-__all__ = ["Request", "RequestSender"]
+__all__ = ["RequestSender"]
 
 _OK, _UNAUTHORIZED = 200, 401
-
-
-@attrs.define(eq=False, repr=False)  # not frozen: one is made for each call, and that would take 3 us longer
-class Request:
-    """A GET request."""
-
-    url: URL
-    path: str
-    """The path that errors name."""
-    endpoint: str
-    is_bulk: bool
-    private: str
-    max_bytes: int
-    decode: Callable[[bytes], Any]
-    """Makes the value of the call of an inflated body."""
 
 
 class RequestSender:
@@ -71,7 +54,7 @@ class RequestSender:
         self._decoder = BodyDecoder()
         self.counts = RequestStats()
         self.last_date = ""
-        self._last_good: dict[str, Request] = {}  # the last request that succeeded, for each endpoint
+        self._known_good = KnownGood(limiter)
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
 
@@ -120,8 +103,10 @@ class RequestSender:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            good = next((good for good in reversed(self._last_good.values()) if good.url != request.url), None)
-            if good is None or self._retrier.left_s(call) <= 0:
+            if self._retrier.left_s(call) <= 0:
+                return None
+            good = await self._known_good.other_than(request)
+            if good is None:
                 return None
             self._pauses.check("GET", good.path)
             call.stats.requests += 1
@@ -166,7 +151,7 @@ class RequestSender:
 
     def _accept(self, request: Request, slot: Slot, token: str) -> None:
         self._tokens.served(token)
-        self._last_good[request.endpoint] = request
+        self._known_good[request.endpoint] = request
         self._limiter.succeeded(slot)
 
     async def _send_in_slot(self, request: Request, call: Call, slot: Slot, token: str) -> tuple[Response, str]:
@@ -231,7 +216,7 @@ class RequestSender:
         probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the
         call has not failed yet, and each eighth one otherwise, so that an outage does not use up the call's attempts.
         """
-        request = self._last_good.get(slot.breaker.endpoint)
+        request = self._known_good.get(slot.breaker.endpoint)
         if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:
             return False
         call.stats.retries += 1

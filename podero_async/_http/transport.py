@@ -19,9 +19,10 @@ from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, RequestStats, Retrier
+from podero_async._http.known_good import Request
 from podero_async._http.origin import checked_origin
 from podero_async._http.pauses import LongPauses
-from podero_async._http.request import Request, RequestSender
+from podero_async._http.request import RequestSender
 from podero_async._http.response import MAX_BODY_BYTES
 from podero_async._http.session import HttpSession
 from podero_async._http.timeouts import Timeouts

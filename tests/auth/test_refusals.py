@@ -467,3 +467,18 @@ async def test_a_throttled_token_endpoint_does_not_end_a_fleet() -> None:
         assert outcomes[VehicleSessions] > 300
         assert sum(outcomes.values()) == 500
         assert 15 < asyncio.get_running_loop().time() - started < 25
+
+
+@pytest.mark.parametrize("refused", [4, 100, 200])
+async def test_a_vehicle_that_is_refused_before_the_first_success_ends_no_fleet(refused: int) -> None:
+    """If a static token serves all vehicles but one, only that one fails, even if its 401 is the first response."""
+
+    class Slow(Server):
+        async def respond(self, request: web.Request) -> web.Response:
+            response = await super().respond(request)
+            await asyncio.sleep(0.5 if response.status == 200 else 0.0)
+            return response
+
+    server = Slow(refuses=lambda request: str(UUID(int=refused)) in request.path)
+    async with calling(server, credentials=StaticToken("a")) as client:
+        assert await fleet_of(client, 200) == {VehicleSessions: 199, VehicleFailure: 1}
