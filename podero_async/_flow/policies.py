@@ -14,7 +14,7 @@ class RetryPolicy:
     """How often and for how long a request is retried before its error is raised.
 
     The defaults suit a fleet fetch, which may outlast an outage of two minutes. A request handler that must reply within
-    a second sets `max_elapsed=1.0`.
+    a second sets `max_elapsed=1.0` and `Timeouts(total=1.0)`, which bounds the attempt that began last.
 
     Args:
         max_attempts: Attempts of one request, including the first; 1 disables retries. With the default of 8, the waits
