@@ -20,6 +20,8 @@ class _OpenEnum(enum.StrEnum):
 
         @property
         def name(self) -> str | None: ...  # type: ignore[override]
+        @property
+        def value(self) -> str: ...
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

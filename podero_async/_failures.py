@@ -73,7 +73,7 @@ def is_fatal(error: PoderoError, *, retry_after_max: float) -> bool:
     match error:
         case AuthenticationError(affects_all_calls=True) | ConfigurationError():
             return True
-        case RateLimitError(attempts=0):  # the client sent nothing, because an earlier `Retry-After` has not passed
+        case RateLimitError(attempts=0, method="GET"):  # nothing was sent, because a long `Retry-After` has not passed
             return True
         case DecodeError(method="POST", retryable=False):  # the token endpoint, which all calls depend on
             return True

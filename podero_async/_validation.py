@@ -76,7 +76,8 @@ def flag(name: str, value: bool) -> bool:
 
 def callback(name: str, value: Callback) -> Callback:
     """Return a value if it is a function or None. An async function is refused, because nothing would await it."""
-    if not (value is None or callable(value)) or inspect.iscoroutinefunction(value):
+    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004
+    if not (value is None or callable(value)) or is_async:
         raise ValueError(f"{name} must be a function, not {'async' if callable(value) else type(value).__name__}")
     return value
 

@@ -181,11 +181,10 @@ class ElectricVehicle(JsonModel):
 
 
 def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
-    if isinstance(value, uuid.UUID):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"expected a uuid or its text, got {type(value).__name__}")  # noqa: TRY004
-    return uuid.UUID(value)
+    try:
+        return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError("user_id and vehicle_id must be uuids or their texts") from None
 
 
 @attrs.frozen(kw_only=True)

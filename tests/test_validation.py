@@ -41,6 +41,10 @@ BAD_PAGES: list[tuple[str, Any]] = [
 ]
 
 
+class AsyncCallable:
+    async def __call__(self, _: object) -> None: ...
+
+
 async def assert_refused(simulator: PoderoSimulator, method: str, arguments: dict[str, Any], name: str) -> None:
     async with client_of(simulator) as client:
         with pytest.raises(ValueError, match=name):
@@ -83,6 +87,7 @@ async def test_a_page_out_of_bounds_is_named(simulator: PoderoSimulator, name: s
         ("list_sessions", IDS | DAYS | {"keep_rejected": 1}, "keep_rejected"),
         ("sessions", IDS | DAYS | {"on_rejected": []}, "on_rejected must be a function, not list"),
         ("sessions", IDS | DAYS | {"on_rejected": asyncio.sleep}, "on_rejected must be a function, not async"),
+        ("sessions", IDS | DAYS | {"on_rejected": AsyncCallable()}, "on_rejected must be a function, not async"),
         *(("fetch_fleet", DAYS | {"vehicles": value}, "vehicles") for value in (5, VehicleRef(**REF))),
         *(
             (method, IDS | DAYS | {"include_hidden": value}, "include_hidden")

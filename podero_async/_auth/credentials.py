@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import attrs
 
@@ -18,6 +19,8 @@ __all__ = [
     "is_header_safe",
     "store_key",
 ]
+
+_PATH = re.compile(r"/(?!/)[!-~]*")  # no space, line break or character that is not ASCII
 
 
 def _check_filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -53,7 +56,7 @@ class TokenEndpoint:
 
     @path.validator
     def _check_path(self, _: object, value: str) -> None:
-        if not isinstance(value, str) or not value.startswith("/") or value.startswith("//"):
+        if not isinstance(value, str) or not _PATH.fullmatch(value):
             raise ConfigurationError("token_endpoint must be a path on the client's own origin, such as /oauth2/token/")
 
     def __str__(self) -> str:

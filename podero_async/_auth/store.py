@@ -165,7 +165,7 @@ class FileTokenStore:
         lock_timeout_s: Seconds to wait for the lock, so that a process that hangs with it does not stop all others.
 
     Raises:
-        ConfigurationError: The extra `token-store` (filelock) is not installed, or the home directory is unknown.
+        ConfigurationError: The extra `token-store` (filelock) is not installed, or an argument is wrong.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, lock_timeout_s: float = 30.0) -> None:
@@ -175,6 +175,10 @@ class FileTokenStore:
             self._path = Path(path).expanduser()
         except RuntimeError:
             raise ConfigurationError("the home directory in the token store's path is unknown") from None
+        if not self._path.name:
+            raise ConfigurationError("the token store's path must name a file")
+        if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float) or not lock_timeout_s >= 0:
+            raise ConfigurationError("lock_timeout_s must be a number of seconds")
         self._lock_timeout_s = lock_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async token store")
 

@@ -58,7 +58,7 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
                 raise
             if not position.ends_with(error):
                 reason = f"the list of users may go on, but its page at offset {position.begin} failed: {error}"
-                raise CompletenessError(reason, len(seen), position.begin) from None
+                raise CompletenessError(reason, len(seen), position.begin, endpoints.users_path) from None
             break
         first_id = next((user.id.int for user in users if isinstance(user, User)), None)
         if first_id is not None and position.goes_back(is_first_known=first_id in seen):
@@ -75,7 +75,7 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
                 seen.add(user.id.int)
                 yield user
         position.advance(count, total, has_new=len(seen) > seen_before)
-    position.balance(len(seen), unreadable)
+    position.balance(len(seen), unreadable, endpoints.users_path)
 
 
 @attrs.define
@@ -140,17 +140,17 @@ class _Position:
         is_past_total = self._offset >= total and not may_go_on
         self.is_at_end = is_past_total or self._pages_without_new == _MAX_PAGES_WITHOUT_NEW
 
-    def balance(self, listed: int, unreadable: DecodeError | None) -> None:
+    def balance(self, listed: int, unreadable: DecodeError | None, path: str) -> None:
         """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
         if unreadable is not None:
-            raise CompletenessError(f"a user cannot be read: {unreadable}", listed, self._totals[-1])
+            raise CompletenessError(f"a user cannot be read: {unreadable}", listed, self._totals[-1], path)
         least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
         if least <= listed <= max(self._totals):
             return
         total = self._totals[-1]
         _logger.warning("the list of users has %d users, but the server counts %d", listed, total)
         if listed < least:
-            raise CompletenessError("the list of users ends before its total", listed, total)
+            raise CompletenessError("the list of users ends before its total", listed, total, path)
 
 
 async def discover(

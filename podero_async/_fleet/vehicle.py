@@ -22,7 +22,7 @@ from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from podero_async._validation import MAX_PAGE_SIZE
-from podero_async.errors import CompletenessError, DecodeError, PoderoError
+from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError, RequestTimeoutError
 from podero_async.models import (
     ChargingSession,
     Completeness,
@@ -38,6 +38,7 @@ __all__ = ["FetchedSessions", "failure_of", "fetch_page", "fetch_vehicle", "read
 _MAX_PAGES_AHEAD = 16  # pages of one list that are requested at once
 _MAX_PAGES_AHEAD_OF_STREAM = 4  # fewer, since they stay in memory while the consumer is slow
 _ROWS_PER_SLICE = 1_000  # are made to sessions in 1 to 2 ms
+_MAX_PAGES_WITH_FALSE_TOTAL = 4  # that a list whose total is too high takes of the memory budget
 
 
 @attrs.frozen(eq=False)
@@ -98,7 +99,7 @@ async def fetch_vehicle(
     vehicle: VehicleRef,
     window: Window,
     stats: RequestStats,
-    budget: MemoryBudget,
+    budget: MemoryBudget | None = None,
     *,
     keep_bodies: bool = False,
 ) -> FetchedSessions:
@@ -110,7 +111,8 @@ async def fetch_vehicle(
         return FetchedSessions(vehicle, window, [first.rows], verdict, first.total, stats.requests, stats.retries)
     reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
     with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
-        on_failure.callback(budget.release, await budget.acquire(first.pages))
+        if budget is not None:
+            on_failure.callback(await budget.acquire(await _pages_to_hold(fetch, window, first, budget)))
         async with aclosing(reader.new_rows()) as stream:
             pages = [rows async for rows in stream]
         return FetchedSessions(
@@ -147,7 +149,7 @@ async def fetch_page(
 
 async def read_vehicle(endpoints: Endpoints, vehicle: VehicleRef, window: Window) -> VehicleSessions:
     """Fetch and decode one vehicle's whole list; raise the error if that fails."""
-    fetched = await fetch_vehicle(endpoints, vehicle, window, RequestStats(), MemoryBudget(1))
+    fetched = await fetch_vehicle(endpoints, vehicle, window, RequestStats())
     return await fetched.decode()
 
 
@@ -184,6 +186,26 @@ def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, st
     """Return a vehicle's failure or, if no vehicle is given, the failure to list the user's vehicles."""
     requests, retries = stats.requests, stats.retries
     return VehicleFailure(user_id=user_id, vehicle=vehicle, error=error, requests=requests, retries=retries)
+
+
+async def _pages_to_hold(
+    fetch: Callable[[Window, int], Coroutine[Any, Any, Page]], window: Window, first: Page, budget: MemoryBudget
+) -> int:
+    """Return how many pages of memory a list needs according to its total.
+
+    A total that is far too high, such as that of all vehicles, would keep other lists waiting. If it would take a large
+    share of the budget, or the first page has fewer rows than requested, the last page is requested to see whether the list
+    is that long.
+    """
+    pages = first.pages
+    if pages <= _MAX_PAGES_WITH_FALSE_TOTAL or (first.count == MAX_PAGE_SIZE and pages <= budget.max_share):
+        return pages
+    try:
+        last = await fetch(window, first.total - first.count)
+    except (ApiError, RequestTimeoutError):  # such as a refused offset; the reader knows what to do
+        return pages
+    is_there = last.count and last.ids != first.ids  # a server that ignores the offset repeats the first page
+    return pages if is_there else _MAX_PAGES_WITH_FALSE_TOTAL
 
 
 def _raise_rejected(item: RejectedItem, path: str) -> None:

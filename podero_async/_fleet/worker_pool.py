@@ -133,6 +133,7 @@ class WorkerPool(Generic[T, S]):
         self._finishing = asyncio.Lock()
         self._buffer: _Buffer[T, S] = _Buffer()
         self._run: asyncio.Task[None] | None = None
+        self._was_left = False
         self._has_items = True
         self._source_error: BaseException | None = None
         self._read_error: BaseException | None = None
@@ -142,6 +143,7 @@ class WorkerPool(Generic[T, S]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._was_left = True
         if self._run is not None:
             try:
                 await cancel_all([self._run])
@@ -169,6 +171,9 @@ class WorkerPool(Generic[T, S]):
             # A task group ignores a child that was cancelled: the source of the items was cancelled, so items are missing.
             was_cancelled = any(worker.cancelled() for worker in workers)
             self._buffer.end(self._source_error or (asyncio.CancelledError() if was_cancelled else None))
+        finally:
+            if not self._was_left:
+                self._buffer.end(asyncio.CancelledError())  # no effect unless this task was cancelled
 
     def _source(self) -> aclosing[AsyncGenerator[T, None]] | nullcontext[None]:
         return nullcontext() if isinstance(self._items, Iterator) else aclosing(self._items)

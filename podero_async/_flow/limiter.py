@@ -39,7 +39,7 @@ class Limiter:
         self.pauses = 0
         """Pauses begun."""
         self.is_adaptive = policy.adaptive
-        """Whether the limit adapts and circuit breakers are used."""
+        """Whether the limit adapts, and circuit breakers are used."""
         self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
         self.breakers = CircuitBreakers()
@@ -176,7 +176,9 @@ class Limiter:
         if is_news or self._concurrency.value > before:
             self._dispatch()
 
-    def throttled(self, slot: Slot, retry_after: float | None = None, cause: str = "") -> None:
+    def throttled(
+        self, slot: Slot, retry_after: float | None = None, cause: str = "", *, tells_rate: bool = True
+    ) -> None:
         """Report a throttling response: an adaptive limit falls; with `retry_after`, all requests pause for these seconds."""
         before = self._concurrency.value
         if self.is_adaptive:
@@ -184,8 +186,8 @@ class Limiter:
         if retry_after:
             self.pause(retry_after, cause)
             if self.is_adaptive:
-                is_first = slot.breaker.throttled_bursts == 1
-                self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=is_first, min_starts=before // 2)
+                teaches = tells_rate and slot.breaker.throttled_bursts == 1
+                self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=teaches, min_starts=before // 2)
         self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
@@ -200,11 +202,10 @@ class Limiter:
 
     def pause(self, seconds: float, cause: str = "") -> None:
         """Grant no slot for `seconds` from now. A shorter pause does not end a longer one."""
-        now = _now()
-        if now >= self._paused_until:
+        if _now() >= self._paused_until:
             self.pauses += 1
             _logger.info("all requests pause for %.1f s, as the server asked: %s", seconds, cause or "throttled")
-        self._paused_until = max(self._paused_until, now + seconds)
+        self._paused_until = max(self._paused_until, _now() + seconds)
         self.queue.reject(lambda waiter: waiter.gives_up_before(self._paused_until), self._too_late)
 
     # --- inner workings -----------------------------------------------------------------------------------------------
@@ -281,8 +282,7 @@ class Limiter:
 
     def _end_outlasted_waits(self, breaker: CircuitBreaker) -> None:
         """End the waits of bulk callers for which the breaker was open for too long."""
-        now = _now()
-        self.queue.reject(lambda waiter: waiter.has_outlasted(breaker, now), lambda: self._out_of_time(breaker))
+        self.queue.reject(lambda waiter: waiter.has_outlasted(breaker, _now()), lambda: self._out_of_time(breaker))
 
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import defaultdict, deque
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 
 import attrs
@@ -71,9 +71,10 @@ class SlotQueue:
     def __init__(self, max_in_a_row: int = 7) -> None:
         self._max_in_a_row = max_in_a_row
         self._in_a_row = self._arrivals = 0
-        # For each class the callers by endpoint: False for interactive, True for bulk calls.
-        self._callers: dict[bool, defaultdict[CircuitBreaker, deque[Waiter]]]
-        self._callers = {False: defaultdict(deque), True: defaultdict(deque)}
+        # For each class the callers by endpoint: False for interactive, True for bulk calls. Many may be cancelled at once,
+        # in any order, so removing one must not search for it.
+        self._callers: dict[bool, defaultdict[CircuitBreaker, OrderedDict[Waiter, None]]]
+        self._callers = {False: defaultdict(OrderedDict), True: defaultdict(OrderedDict)}
         self.size = 0
         """How many callers wait."""
         self.interactive = 0
@@ -88,15 +89,15 @@ class SlotQueue:
         """Add a caller behind the others of its class."""
         self._arrivals += 1
         waiter.number = self._arrivals
-        self._callers[waiter.is_bulk][waiter.breaker].append(waiter)
+        self._callers[waiter.is_bulk][waiter.breaker][waiter] = None
         self.size += 1
         self.interactive += not waiter.is_bulk
 
     def remove(self, waiter: Waiter) -> bool:
         """Remove a caller. Return whether it was still queued."""
         try:
-            self._callers[waiter.is_bulk][waiter.breaker].remove(waiter)
-        except ValueError:
+            del self._callers[waiter.is_bulk][waiter.breaker][waiter]
+        except KeyError:
             return False
         self.size -= 1
         self.interactive -= not waiter.is_bulk
@@ -129,24 +130,24 @@ class SlotQueue:
                 self._in_a_row = self._in_a_row + 1 if passes_bulk else 0
                 self.size -= 1
                 self.interactive -= not is_bulk
-                return callers.popleft()
+                return callers.popitem(last=False)[0]
             earliest = min(earliest, at)
         return earliest
 
     def _first(
         self, now: float, start_at: Callable[[Waiter], float], *, is_bulk: bool
-    ) -> tuple[deque[Waiter] | None, float]:
+    ) -> tuple[OrderedDict[Waiter, None] | None, float]:
         """Return the endpoint's callers of whom the first goes next, and the earliest time when another may start."""
-        first: deque[Waiter] | None = None
-        earliest = math.inf
+        first: OrderedDict[Waiter, None] | None = None
+        number, earliest = math.inf, math.inf
         for waiters in self._callers[is_bulk].values():
-            while waiters and waiters[0].slot.done():  # cancelled, but its task has not run yet
-                waiters.popleft()
-                self.size -= 1
-                self.interactive -= not is_bulk
-            if waiters and (first is None or waiters[0].number < first[0].number):
-                if (at := start_at(waiters[0])) <= now:
-                    first = waiters
+            waiter = next(iter(waiters), None)
+            while waiter and waiter.slot.done():  # cancelled, but its task has not run yet
+                self.remove(waiter)
+                waiter = next(iter(waiters), None)
+            if waiter and waiter.number < number:
+                if (at := start_at(waiter)) <= now:
+                    first, number = waiters, waiter.number
                 else:
                     earliest = min(earliest, at)
         return first, earliest

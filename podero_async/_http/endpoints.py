@@ -41,7 +41,7 @@ class Endpoints:
         self._is_bulk = is_bulk
         self._is_first_call = True
         self.is_fatal = transport.is_fatal
-        self._root = f"/api/partners/v2.0/org/{org_id}/users"
+        self.users_path = f"/api/partners/v2.0/org/{org_id}/users"
 
     def sessions(
         self,
@@ -72,14 +72,14 @@ class Endpoints:
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
             query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
-        path = self._root + query
+        path = self.users_path + query
         return self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
     def user_by_external_id(
         self, external_id: str, *, include_deleted: bool, stats: RequestStats
     ) -> Coroutine[Any, Any, User]:
         """GET .../users/by-ext-id/{external_id}."""
-        path = f"{self._root}/by-ext-id/"
+        path = f"{self.users_path}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         return self._get(
             path + quote(external_id, safe="") + query,
@@ -116,12 +116,12 @@ class Endpoints:
 
     def vehicles_path(self, user_id: UUID) -> str:
         """Return the path of a user's vehicles."""
-        return f"{self._root}/{user_id}/electric-vehicles"
+        return f"{self.users_path}/{user_id}/electric-vehicles"
 
     def sessions_path(self, vehicle: VehicleRef) -> str:
         """Return the path of a vehicle's sessions, without query."""
         user_id, vehicle_id = uuid_text(vehicle.user_id), uuid_text(vehicle.vehicle_id)
-        return f"{self._root}/{user_id}/electric-vehicles/{vehicle_id}/sessions"
+        return f"{self.users_path}/{user_id}/electric-vehicles/{vehicle_id}/sessions"
 
 
 @lru_cache(maxsize=16)  # all vehicles of a fleet are read for the same days

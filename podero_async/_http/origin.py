@@ -11,6 +11,8 @@ from podero_async.errors import ConfigurationError
 
 __all__ = ["checked_origin"]
 
+_FORBIDDEN = frozenset(b" !\"#$&'()*+,/;<=>?@\\^`{|}")
+
 
 def checked_origin(base_url: str, name: str = "base_url") -> str:
     """Return the origin of `base_url`.
@@ -23,12 +25,14 @@ def checked_origin(base_url: str, name: str = "base_url") -> str:
         url = URL(base_url)
     except (TypeError, ValueError):
         url = URL()
-    if url.scheme not in {"http", "https"} or not url.host:
+    if url.scheme not in {"http", "https"} or not url.host or not url.port or not str(base_url).isprintable():
         raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com")
     try:
-        url.host.encode("idna")
+        is_valid = not set(url.host.encode("idna")) & _FORBIDDEN
     except UnicodeError:  # a label is empty or too long; without this check the first request would fail
-        raise ConfigurationError(f"{name} must contain a valid host name") from None
+        is_valid = False
+    if not is_valid:
+        raise ConfigurationError(f"{name} must contain a valid host name")
     if url.user or url.password:
         raise ConfigurationError(f"{name} must not contain a user or a password")
     if url.path not in {"", "/"} or url.query_string or url.fragment:

@@ -40,6 +40,10 @@ class LongPauses:
             message = "HTTP %s: no %s request is sent for %.0f s, as the server asked"
             _logger.warning(message, error.status, error.method, wait_s)
 
+    def left_s(self, method: str) -> float:
+        """Return how many seconds are left of the pause of a method; 0 without one."""
+        return max(0.0, self._blocked_until[method] - asyncio.get_running_loop().time())
+
     def check(self, method: str, path: str) -> None:
         """Raise if a recorded pause has not passed yet.
 
@@ -48,8 +52,7 @@ class LongPauses:
         """
         if self._blocked_until[method] == -math.inf:
             return
-        left_s = self._blocked_until[method] - asyncio.get_running_loop().time()
-        if left_s > 0:
+        if left_s := self.left_s(method):
             detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
             error = RateLimitError(TOO_MANY_REQUESTS, detail, method, path, None, left_s)
             error.attempts = 0

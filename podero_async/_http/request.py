@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable
+import math
 from contextlib import suppress
 from typing import Any
 
-import attrs
 from multidict import CIMultiDict
-from yarl import URL
 
 from podero_async._auth.cache import Refusals, TokenCache
 from podero_async._failures import is_retryable_status, is_server_fault, is_throttling
@@ -18,6 +16,7 @@ from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.body_decoder import BodyDecoder
+from podero_async._http.known_good import KnownGood, Request
 from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession
@@ -32,24 +31,9 @@ from podero_async.errors import (
     TransportError,
 )
 
-__all__ = ["Request", "RequestSender"]
+__all__ = ["RequestSender"]
 
 _OK, _UNAUTHORIZED = 200, 401
-
-
-@attrs.define(eq=False, repr=False)  # not frozen: one is made for each call, and that would take 3 us longer
-class Request:
-    """A GET request."""
-
-    url: URL
-    path: str
-    """The path that errors name."""
-    endpoint: str
-    is_bulk: bool
-    private: str
-    max_bytes: int
-    decode: Callable[[bytes], Any]
-    """Makes the value of the call of an inflated body."""
 
 
 class RequestSender:
@@ -71,7 +55,7 @@ class RequestSender:
         self._decoder = BodyDecoder()
         self.counts = RequestStats()
         self.last_date = ""
-        self._last_good: dict[str, Request] = {}  # the last request that succeeded, for each endpoint
+        self._known_good = KnownGood(limiter)
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
 
@@ -120,8 +104,10 @@ class RequestSender:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            good = next((good for good in reversed(self._last_good.values()) if good.url != request.url), None)
-            if good is None or self._retrier.left_s(call) <= 0:
+            if self._retrier.left_s(call) <= 0:
+                return None
+            good = await self._known_good.other_than(request)
+            if good is None:
                 return None
             self._pauses.check("GET", good.path)
             call.stats.requests += 1
@@ -166,7 +152,7 @@ class RequestSender:
 
     def _accept(self, request: Request, slot: Slot, token: str) -> None:
         self._tokens.served(token)
-        self._last_good[request.endpoint] = request
+        self._known_good[request.endpoint] = request
         self._limiter.succeeded(slot)
 
     async def _send_in_slot(self, request: Request, call: Call, slot: Slot, token: str) -> tuple[Response, str]:
@@ -187,9 +173,14 @@ class RequestSender:
                 self._headers_for(token),
                 secrets=(token, request.private) if request.private else (token,),
                 max_bytes=request.max_bytes,
+                left_s=math.inf if slot.is_bulk else self._retrier.left_s(call),
             )
         except TransportError as error:
-            self._limiter.failed(slot, error.reason)
+            if slot.is_bulk or self._retrier.left_s(call) > 0:
+                self._limiter.failed(slot, error.reason)
+            elif call.last_error is not None:  # the call's time is over: the attempt before says more
+                call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
+                raise NotRetriedError(call.last_error) from None
             raise
         else:
             self.last_date = response.headers.get("Date", "")
@@ -212,6 +203,10 @@ class RequestSender:
                 )
             except NoSlotError as error:
                 raise self._not_sent(error, request, call) from None
+            if not request.is_bulk and self._retrier.left_s(call) <= 0:  # it was granted too late
+                self._limiter.release(slot)
+                slot = None
+                continue
             if not slot.is_probe or not await self._probe(slot, call):
                 break
             slot = None
@@ -231,7 +226,7 @@ class RequestSender:
         probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the
         call has not failed yet, and each eighth one otherwise, so that an outage does not use up the call's attempts.
         """
-        request = self._last_good.get(slot.breaker.endpoint)
+        request = self._known_good.get(slot.breaker.endpoint)
         if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:
             return False
         call.stats.retries += 1
@@ -278,7 +273,8 @@ class RequestSender:
         if is_throttling(error.status, has_retry_after=wait_s is not None):
             if wait_s is not None and wait_s > self._pauses.max_pause_s:
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
-            self._limiter.throttled(slot, wait_s, cause)
+            # A 503 says that something is unavailable, perhaps one vehicle, and not that requests come too fast.
+            self._limiter.throttled(slot, wait_s, cause, tells_rate=error.status == TOO_MANY_REQUESTS)
         elif is_server_fault(error.status):
             self._limiter.failed(slot, cause)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from yarl import URL
@@ -47,7 +48,9 @@ class TokenRequestSender:
         url = self._url_of(path)
         headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
 
-        async def attempt(_: Call) -> TokenResponse:
+        async def attempt(call: Call) -> TokenResponse:
+            if self._pauses.left_s("POST") < min(self._pauses.max_pause_s, self._retrier.left_s(call)):
+                await asyncio.sleep(self._pauses.left_s("POST"))
             self._pauses.check("POST", path)
             self.counts.requests += 1
             response = await self._session.send(

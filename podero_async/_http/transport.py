@@ -19,9 +19,10 @@ from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, RequestStats, Retrier
+from podero_async._http.known_good import Request
 from podero_async._http.origin import checked_origin
 from podero_async._http.pauses import LongPauses
-from podero_async._http.request import Request, RequestSender
+from podero_async._http.request import RequestSender
 from podero_async._http.response import MAX_BODY_BYTES
 from podero_async._http.session import HttpSession
 from podero_async._http.timeouts import Timeouts
@@ -184,7 +185,7 @@ class Transport:
             endpoint: The kind of request. Each has a circuit breaker of its own.
             is_bulk: Whether the call is one of many: it goes behind other calls, and its wait for a slot is bounded only
                 while the circuit breaker is open.
-            shown_path: The path that errors name, if the real one names a person.
+            shown_path: The path that errors name instead of the real one, which names a person.
             private: A text that is masked if the server repeats it in an error.
             max_bytes: The largest body, inflated; if None, that of the transport.
 
@@ -194,7 +195,7 @@ class Transport:
         self._check_loop()
         url_path, _, query = path.partition("?")
         url, max_bytes = self._url(url_path, query), max_bytes or self._max_body_bytes
-        request = Request(url, shown_path or url_path, endpoint, is_bulk, private, max_bytes, decode)
+        request = Request(url, shown_path or path, endpoint, is_bulk, private, max_bytes, decode)
         breaker = self.limiter.breakers[endpoint]
 
         async def attempt(call: Call) -> T:

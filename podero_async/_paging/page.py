@@ -10,6 +10,7 @@ import attrs
 
 from podero_async._decode import PageRows, RowId, read_page, read_sessions
 from podero_async._paging.window import Window
+from podero_async._validation import MAX_PAGE_SIZE
 
 __all__ = ["Page"]
 
@@ -82,8 +83,8 @@ class Page:
 
     @property
     def pages(self) -> int:
-        """Number of pages of this size in the list, according to `total`; 1 if `total` cannot be true."""
-        return 1 if self.is_inconsistent else ceil(self.total / max(1, self.count))
+        """Number of pages of the largest size that the list fills, according to `total`; 1 if `total` cannot be true."""
+        return 1 if self.is_inconsistent else ceil(self.total / MAX_PAGE_SIZE)
 
     @property
     def is_inconsistent(self) -> bool:

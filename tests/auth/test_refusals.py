@@ -49,6 +49,8 @@ class Server:
     refuses: Callable[[web.Request], bool] = lambda _: False
     token_takes_s: float = 0.0
     refusal_takes_s: float = 0.0
+    throttled_tokens: int = 0
+    """Token requests that get a 429 with `Retry-After: 3`."""
     issued_at: dict[str, float] = attrs.field(factory=dict)
     revoked: set[str] = attrs.field(factory=set)
     requests: list[str] = attrs.field(factory=list)
@@ -57,6 +59,9 @@ class Server:
     async def respond(self, request: web.Request) -> web.Response:
         now = asyncio.get_running_loop().time()
         if request.method == "POST":
+            if self.throttled_tokens:
+                self.throttled_tokens -= 1
+                return web.json_response({"detail": "slow down"}, status=429, headers={"Retry-After": "3"})
             await asyncio.sleep(self.token_takes_s)
             token = f"t{len(self.issued_at) + 1}"
             self.issued_at[token] = asyncio.get_running_loop().time()
@@ -418,13 +423,13 @@ async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
 
 @pytest.mark.parametrize("others", [0, 1], ids=["nothing to check", "a call to check"])
 async def test_no_replay_begins_after_the_time_of_the_call(others: int) -> None:
-    """If a 401 arrives after `max_elapsed`, the call is not sent again, but the next one carries a new token."""
+    """If a vehicle's 401 arrives after `max_elapsed`, its call is not sent again, but the next one carries a new token."""
     server = Server(refusal_takes_s=2.0)
     async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
         for number in range(1 + others):
             assert await call(client, number) == ""
         server.revoked.add("t1")
-        assert await call(client, 0) == "one"
+        assert await fleet_of(client, 1) == {VehicleSessions: 0, VehicleFailure: 1}
         assert server.requests == ["t1"] * (2 + others)
         assert await call(client, 0) == ""
     assert server.requests == [*["t1"] * (2 + others), "t2"]
@@ -451,3 +456,29 @@ async def test_a_cold_client_uses_its_rate_from_the_start() -> None:
         started = asyncio.get_running_loop().time()
         await fleet_of(client, 50)
         assert asyncio.get_running_loop().time() - started < 1 + 50 / 10 + 0.1
+
+
+async def test_a_throttled_token_endpoint_does_not_end_a_fleet() -> None:
+    """If the token endpoint throttles each attempt of a token request, the next one waits, and the fleet goes on."""
+    server = Server(throttled_tokens=5)
+    async with calling(server, retry=RetryPolicy(max_attempts=2)) as client:
+        started = asyncio.get_running_loop().time()
+        outcomes = await fleet_of(client, 500)
+        assert outcomes[VehicleSessions] > 300
+        assert sum(outcomes.values()) == 500
+        assert 15 < asyncio.get_running_loop().time() - started < 25
+
+
+@pytest.mark.parametrize("refused", [4, 100, 200])
+async def test_a_vehicle_that_is_refused_before_the_first_success_ends_no_fleet(refused: int) -> None:
+    """If a static token serves all vehicles but one, only that one fails, even if its 401 is the first response."""
+
+    class Slow(Server):
+        async def respond(self, request: web.Request) -> web.Response:
+            response = await super().respond(request)
+            await asyncio.sleep(0.5 if response.status == 200 else 0.0)
+            return response
+
+    server = Slow(refuses=lambda request: str(UUID(int=refused)) in request.path)
+    async with calling(server, credentials=StaticToken("a")) as client:
+        assert await fleet_of(client, 200) == {VehicleSessions: 199, VehicleFailure: 1}

@@ -146,6 +146,15 @@ async def test_after_the_timeout_a_store_goes_on_without_the_lock(
     assert await store.load("a") == TOKEN
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"path": ""}, {"path": "/"}, *({"lock_timeout_s": value} for value in ("a", -1, math.nan))]
+)
+def test_a_file_store_without_a_file_name_or_a_time_is_refused(arguments: dict[str, Any]) -> None:
+    """A path without a file name, and a time that is no number of seconds, are a `ConfigurationError` at once."""
+    with pytest.raises(ConfigurationError, match="must"):
+        FileTokenStore(**{"path": "t", **arguments})
+
+
 async def test_a_cancelled_waiter_does_not_take_the_lock_later(tmp_path: Path) -> None:
     """If a waiter is cancelled, the lock is free once its holder has released it."""
     store, other = FileTokenStore(tmp_path / "t"), FileTokenStore(tmp_path / "t")

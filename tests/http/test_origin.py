@@ -60,6 +60,9 @@ async def recording(respond: Callable[[], web.Response]) -> AsyncIterator[tuple[
         "https://app.podero.com?to=elsewhere",
         "https://app.podero.com#elsewhere",
         "https://app.podero.com:x",
+        "https://app.podero.com:0",
+        "https://app podero.com",
+        "https://app.podero.com\n",
         None,
         5,
     ],
@@ -172,7 +175,10 @@ async def test_hosts_in_headers_and_bodies_are_not_contacted() -> None:
         assert hits == []
 
 
-@pytest.mark.parametrize("elsewhere", ["https://evil.example/token", "//evil.example/token", "evil.example", "", 5])
+@pytest.mark.parametrize(
+    "elsewhere",
+    ["https://evil.example/token", "//evil.example/token", "evil.example", "", 5, "/x\r\nX-Evil: 1", "/a b", "/ü"],
+)
 def test_a_token_endpoint_on_another_origin_is_refused(elsewhere: str) -> None:
     """A token endpoint is a path on the client's own origin."""
     for make in (ClientCredentials, PasswordCredentials):

@@ -205,6 +205,17 @@ async def test_each_error_status_has_its_error(status: int, kind: type[ApiError]
     assert error.detail == ("unexpected redirect: redirects are never followed" if status == 302 else "words for ***")
 
 
+async def test_an_error_names_the_days_and_the_offset() -> None:
+    """The path of an error has the query, so that the page which failed can be told."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response({}, status=403)
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(ApiError, match=r"/sessions\?from=2026-01-01&to=2026-01-31&limit=50&offset=400\)"):
+            await client.list_sessions(USER, USER, date(2026, 1, 1), date(2026, 1, 31), offset=400)
+
+
 @pytest.mark.parametrize(
     ("response", "reason"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -151,6 +152,24 @@ async def test_a_row_of_broken_vehicles_fails_by_itself(status: int, record_prop
     assert max(lists) < 0.25 + 3 * LATENCY_S
     assert took_s < 60
     record_property("figure", f"{took_s:.0f} s; live calls {max(live):.2f} s at most, lists {max(lists):.2f} s")
+
+
+@pytest.mark.leaping
+async def test_a_vehicle_that_is_unavailable_costs_its_pauses_and_no_rate(caplog: pytest.LogCaptureFixture) -> None:
+    """If one vehicle of 500 always gets 503 with `Retry-After: 1`, all requests pause, and no rate is learned."""
+    caplog.set_level(logging.INFO, "podero_async")
+
+    async def handler(request: web.Request) -> web.Response:
+        if vehicle_of(request) == 200:
+            return web.json_response({"detail": "manufacturer is away"}, status=503, headers={"Retry-After": "1"})
+        return await respond(request)
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+        outcomes = await fetch(client, refs(500))
+    (error,) = [outcome.error for outcome in outcomes if isinstance(outcome, VehicleFailure)]
+    assert isinstance(error, ServerError)
+    assert error.attempts == 8
+    assert not [record for record in caplog.records if "requests are limited" in record.getMessage()]
 
 
 @pytest.mark.leaping

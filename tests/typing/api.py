@@ -109,6 +109,7 @@ def models(session: ChargingSession, error: ApiError) -> None:
     assert_type(session.energy_charged_kwh, float | None)
     assert_type(session.session_outcome, SessionOutcome)
     assert_type(session.session_outcome.name, str | None)
+    assert_type(session.session_outcome.value, str)
     assert_type(session.hidden_reason, HiddenReason | None)
     assert_type(session.reachable_soc_pct, int | None)
     assert_type(error.status, int)

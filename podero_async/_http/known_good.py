@@ -1,0 +1,50 @@
+"""The last request that succeeded, for each endpoint. Probes and checks of a token repeat it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from yarl import URL
+
+from podero_async._flow.limiter import Limiter
+
+__all__ = ["KnownGood", "Request"]
+
+_MAX_WAIT_S = 5.0
+_POLL_S = 0.05
+
+
+@attrs.define(eq=False, repr=False)  # not frozen: one is made for each call, and that would take 3 us longer
+class Request:
+    """A GET request."""
+
+    url: URL
+    path: str
+    """The path that errors name."""
+    endpoint: str
+    is_bulk: bool
+    private: str
+    max_bytes: int
+    decode: Callable[[bytes], Any]
+    """Makes the value of the call of an inflated body."""
+
+
+class KnownGood(dict[str, Request]):
+    """The last request that succeeded, for each endpoint."""
+
+    def __init__(self, limiter: Limiter) -> None:
+        super().__init__()
+        self._limiter = limiter
+
+    async def other_than(self, request: Request) -> Request | None:
+        """Return a request that succeeded; if there is none yet, wait a while for one of those in flight."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _MAX_WAIT_S
+        while True:
+            good = next((good for good in reversed(self.values()) if good.url != request.url), None)
+            if good is not None or not self._limiter.in_flight or loop.time() >= until:
+                return good
+            await asyncio.sleep(_POLL_S)
