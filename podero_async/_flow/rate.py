@@ -30,7 +30,8 @@ _MIN_USE = 0.5  # of a known rate: if less was used by a few starts, the rate wa
 _MIN_STARTS = 3
 _MIN_SHARE = 0.5  # of the starts between the two pauses before: a hidden rate allows more, since a window may be cut
 _MAX_CONTRADICTIONS = 2  # then the throttling has another cause ...
-_IGNORED_PAUSES = 100  # ... and this many pauses teach nothing
+_IGNORED_PAUSES = 100  # ... and this many pauses teach nothing ...
+_MAX_ALIKE = 8  # ... unless so many follow after similar numbers of starts, as they hardly do by chance
 
 
 class RateEstimator:
@@ -42,7 +43,8 @@ class RateEstimator:
 
     A server that throttles at random would make the rate fall with each response. Such a server is recognized by the
     starts between two pauses: a hidden rate allows at least as many when they are slower, and chance often half as many.
-    Then the bound is given up for the next hundred pauses.
+    Then the bound is given up for the next hundred pauses, or until eight follow after similar numbers of starts: a hidden
+    rate that has dropped looks like chance at first.
 
     This is a variant of the CUBIC rate limiter in botocore's adaptive retry mode, which also starts with the first
     throttling response, measures its own rate, cuts it, and lets it grow with the time since. The differences: botocore
@@ -57,7 +59,7 @@ class RateEstimator:
         self._remembered = self._rate, self._growth
         self._throttled_at = 0.0  # the rate before the last cut
         self._starts_before = 0  # the last pause, if the rate was known
-        self._contradictions = self._ignored_pauses = 0
+        self._contradictions = self._ignored_pauses = self._alike = 0
         self._grows_since = -math.inf  # the end of the last pause
         # The sample: starts since the last pause, or since the last start that nothing but the callers delayed.
         self._since = math.inf
@@ -114,7 +116,7 @@ class RateEstimator:
             self._rate, self._growth = self._remembered
         elif self._is_sample(now, span_s, min_starts):
             if self._ignored_pauses:
-                self._ignored_pauses -= 1
+                self._ignore()
             elif self._is_cause(self.bound(now)):
                 self._cut(now, max(_MIN_SPAN_S, span_s), max(_MIN_SPAN_S, resume_at - now))
             else:
@@ -133,6 +135,13 @@ class RateEstimator:
             self._contradictions += 1
         self._starts_before = self._starts
         return self._contradictions < _MAX_CONTRADICTIONS
+
+    def _ignore(self) -> None:
+        """Ignore a pause, unless the starts before each of the last pauses were about as many, as below a hidden rate."""
+        is_alike = self._starts_before / 2 <= self._starts <= self._starts_before * 2
+        self._alike = self._alike + 1 if is_alike else 0
+        self._starts_before = self._starts
+        self._ignored_pauses = 0 if self._alike == _MAX_ALIKE else self._ignored_pauses - 1
 
     def _cut(self, now: float, span_s: float, pause_s: float) -> None:
         # The weight of the rate over the time with the pause; 0.5 gives the geometric mean.

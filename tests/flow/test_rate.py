@@ -234,12 +234,16 @@ class Unlimited(RateEstimator):
 
 
 async def measure(
-    make: Callable[[], Server], possible: float, seconds: int = 40, rate: RateEstimator | None = None
+    make: Callable[[], Server],
+    possible: float,
+    seconds: int = 40,
+    rate: RateEstimator | None = None,
+    counted_after_s: float = 10.0,
 ) -> tuple[float, float]:
     """Send as much as the limiter allows for some seconds, by 72 workers.
 
     Returns:
-        The share of the possible requests that succeeded after the first 10 s, and the share that was throttled.
+        The share of the possible requests that succeeded after `counted_after_s`, and the share that was throttled.
     """
     server, limiter, loop, rng = (
         make(),
@@ -254,7 +258,7 @@ async def measure(
         while loop.time() < began + seconds:
             slot = await limiter.acquire()
             wait_s = await server.serve()
-            is_counted = loop.time() > began + 10
+            is_counted = loop.time() > began + counted_after_s
             if wait_s is None:
                 limiter.succeeded(slot)
                 succeeded += is_counted
@@ -266,7 +270,7 @@ async def measure(
                 await asyncio.sleep(wait_s + rng.random() / 2)
 
     await asyncio.gather(*(worker() for _ in range(72)))
-    return succeeded / (seconds - 10) / possible, throttled / (succeeded + throttled)
+    return succeeded / (seconds - counted_after_s) / possible, throttled / (succeeded + throttled)
 
 
 def assert_used(make: Callable[[], Server], possible: float, *, used: float, throttled: float) -> None:
@@ -330,3 +334,33 @@ def test_a_rate_falls_as_long_as_the_same_number_of_starts_is_throttled(starts: 
         estimator.throttled(now, now + 1)
         now += 1
     pytest.fail("the rate was given up")
+
+
+@pytest.mark.parametrize("starts", [20, 15])
+def test_a_dropped_rate_that_was_taken_for_chance_is_learned_again(starts: int) -> None:
+    """If the starts between two pauses halve twice, the rate is given up; if they stay alike then, it is learned again."""
+    estimator, now = RateEstimator(), 0.0
+    bounds = []
+    for count in (400, 400, 100, *[starts] * 10):
+        for _ in range(count):
+            now += max(estimator.started(now), 0.001)
+        estimator.throttled(now, now + 1)
+        now += 1
+        bounds.append(estimator.bound(now))
+    assert math.inf in bounds[1:]
+    assert bounds[-1] < math.inf
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("is_bucket", "drops_after_s"), [(True, 46.888), (True, 49.12), (False, 45.16), (False, 30.0)])
+def test_a_hidden_rate_that_drops_to_a_tenth_is_found(is_bucket: bool, drops_after_s: float) -> None:
+    """From 20 s after the drop on, over 70 % of the rate is used, and under 3 % of the requests are throttled."""
+
+    def dropping() -> Server:
+        server = Bucket(200) if is_bucket else Windows(200, 0.5)
+        asyncio.get_running_loop().call_later(drops_after_s, setattr, server, "rate", 20)
+        return server
+
+    used, throttled = run_by_clockwork(measure(dropping, 20, 120, counted_after_s=drops_after_s + 20), within_s=240)
+    assert used > 0.7
+    assert throttled < 0.03
