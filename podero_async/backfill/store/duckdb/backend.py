@@ -22,7 +22,7 @@ from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
+from podero_async.backfill.store._status import Exported, Merged, RunStatus, StoreStatus
 from podero_async.backfill.store.duckdb import absence, comparison, queries, runs, schema, upsert, vehicles, work
 from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
@@ -30,6 +30,7 @@ from podero_async.backfill.store.duckdb.connection import close_store, open_stor
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
+from podero_async.backfill.store.duckdb.merge import Merge
 from podero_async.backfill.store.duckdb.snapshot import Snapshot
 from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
 from podero_async.models import User, VehicleFailure, VehicleRef
@@ -230,6 +231,9 @@ class DuckDBBackend:
 
     async def snapshot(self, target: str) -> int:
         return await run_interruptible(self.call, Snapshot(target=target, store=self._resolved))
+
+    async def merge(self, target: str, stores: Sequence[str], *, overwrite: bool) -> Merged:
+        return await run_interruptible(self.call, Merge(target=target, stores=stores, overwrite=overwrite))
 
     async def forget(self, user_id: UUID) -> int:
         return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, user_id=user_id))

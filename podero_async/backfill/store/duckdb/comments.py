@@ -183,7 +183,11 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "forgotten": (
         "Users that were erased; later runs leave them out",
-        {"user_hash": "SHA-256 of the store's id and the user's id", "forgotten_at": "When the user was erased"},
+        {
+            "user_hash": "SHA-256 of the salt and the user's id",
+            "salt": "The id of the store in which the user was erased",
+            "forgotten_at": "When the user was erased",
+        },
     ),
     "live_sessions": (
         "The sessions that the server lists, with the external id of the user and the model of the vehicle",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import duckdb
 
-__all__ = ["record"]
+__all__ = ["insert_folded", "record"]
 
 _PAIR = "user_id, vehicle_id"
 
@@ -99,4 +99,14 @@ def _fold(con: duckdb.DuckDBPyConnection) -> None:
     """Replace the coverage of the vehicles of the tables `facts` and `unsettled` by what these tables say."""
     con.execute(_FOLDED)
     con.execute(_DELETE)
+    _insert(con)
+
+
+def insert_folded(con: duckdb.DuckDBPyConnection) -> None:
+    """Insert the spans of the table `facts`, which may overlap, as disjoint ones; days of `unsettled` are provisional."""
+    con.execute(_FOLDED)
+    _insert(con)
+
+
+def _insert(con: duckdb.DuckDBPyConnection) -> None:
     con.execute("INSERT INTO coverage BY NAME FROM folded ORDER BY vehicle_id, user_id, from_date")

@@ -170,6 +170,7 @@ CREATE TABLE runs (
 );
 CREATE TABLE forgotten (
     user_hash VARCHAR NOT NULL,
+    salt VARCHAR NOT NULL,
     forgotten_at TIMESTAMPTZ NOT NULL
 );
 """
