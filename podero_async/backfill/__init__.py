@@ -59,8 +59,8 @@ the user.
 - `coverage`: the days that were read, as spans: `user_id`, `vehicle_id`, `include_hidden`, `from_date`, `to_date`,
   `is_settled` and `read_at`.
 - `users`: one row for each user: `user_id`, `external_user_id` (the partner's own id; see `keep_external_ids`), `role`,
-  `num_electric_vehicles`, `first_seen_at`, `last_seen_at` and `gone_since` (NULL while the user is listed). Names, e-mail
-  addresses and addresses are never stored.
+  `num_electric_vehicles`, `first_seen_at`, `last_seen_at` (the last discovery that listed the user; NULL if only callers
+  named the user) and `gone_since` (NULL while the user is listed). Names, e-mail addresses and addresses are never stored.
 - `vehicles`: one row for each vehicle and user: `user_id`, `vehicle_id`, `manufacturer`, `model`, `year`, `price_zone`,
   `lifecycle_state`, `is_authenticated`, `first_seen_at`, `last_seen_at` and `gone_since`.
 - `ownership`: who had which vehicle when, and under which external id: `vehicle_id`, `user_id`, `external_user_id`,

@@ -98,7 +98,7 @@ SELECT * EXCLUDE (store, is_listed) REPLACE (
     min(first_seen_at) OVER (PARTITION BY id) AS first_seen_at, max(changed_at) OVER (PARTITION BY id) AS changed_at
 ) FROM (
     SELECT s.*, l.user_id IS NOT NULL AS is_listed FROM (FROM {{sessions}} SEMI JOIN doubled USING (id)) s
-    LEFT JOIN (SELECT DISTINCT store, {_PAIR} FROM {{vehicles}} WHERE gone_since IS NULL) l
+    LEFT JOIN (SELECT DISTINCT store, {_PAIR} FROM {{vehicles}} WHERE gone_since IS NULL AND last_seen_at IS NOT NULL) l
         ON l.store = s.store AND l.user_id = s.user_id AND l.vehicle_id = s.vehicle_id
     WHERE s.user_id NOT IN (SELECT user_id FROM erased)
 ) QUALIFY row_number() OVER (PARTITION BY id ORDER BY is_listed DESC, greatest(fetched_at, withdrawn_at) DESC, store) = 1

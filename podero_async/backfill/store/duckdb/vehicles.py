@@ -73,9 +73,10 @@ def is_in_roster(con: duckdb.DuckDBPyConnection, vehicle: VehicleRef) -> bool:
 
 # --- gone users and vehicles ---
 
-# A vehicle that moved to another user has not vanished, though its old user has it no longer.
+# A vehicle that moved to another user has not vanished, though its old user has it no longer. Neither has one that no
+# discovery has listed, which is known since a caller gave it.
 _NOT_LISTED = f"""
-SELECT {_PAIR}, vehicle_id NOT IN (SELECT vehicle_id FROM roster) AS has_vanished
+SELECT {_PAIR}, vehicle_id NOT IN (SELECT vehicle_id FROM roster) AND last_seen_at IS NOT NULL AS has_vanished
 FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN roster USING ({_PAIR}) ANTI JOIN unlisted USING (user_id)
 """
 _USERS_NOT_LISTED = """
@@ -126,10 +127,11 @@ WHEN MATCHED THEN UPDATE SET
     external_user_id = CASE WHEN is_listed THEN l.external_user_id ELSE coalesce(l.external_user_id, u.external_user_id) END,
     "role" = coalesce(l."role", u."role"),
     num_electric_vehicles = coalesce(l.num_electric_vehicles, u.num_electric_vehicles),
-    last_seen_at = $now,
+    last_seen_at = CASE WHEN is_listed THEN $now ELSE u.last_seen_at END,
     gone_since = CASE WHEN is_listed THEN NULL ELSE u.gone_since END
-WHEN NOT MATCHED THEN INSERT
-    VALUES (l.user_id, l.external_user_id, l."role", l.num_electric_vehicles, $now, $now, NULL)
+WHEN NOT MATCHED THEN INSERT VALUES (
+    l.user_id, l.external_user_id, l."role", l.num_electric_vehicles, $now, CASE WHEN is_listed THEN $now END, NULL
+)
 """
 _RECORD_VEHICLES = f"""
 MERGE INTO vehicles v USING (
@@ -137,10 +139,11 @@ MERGE INTO vehicles v USING (
 ) l ON v.user_id = l.user_id AND v.vehicle_id = l.vehicle_id
 WHEN MATCHED THEN UPDATE SET
     {", ".join(f'"{name}" = coalesce(l."{name}", v."{name}")' for name in _DETAILS)},
-    last_seen_at = $now,
+    last_seen_at = CASE WHEN $is_listed THEN $now ELSE v.last_seen_at END,
     gone_since = CASE WHEN $is_listed THEN NULL ELSE v.gone_since END
-WHEN NOT MATCHED THEN INSERT
-    VALUES (l.user_id, l.vehicle_id, {", ".join(f'l."{name}"' for name in _DETAILS)}, $now, $now, NULL)
+WHEN NOT MATCHED THEN INSERT VALUES (
+    l.user_id, l.vehicle_id, {", ".join(f'l."{name}"' for name in _DETAILS)}, $now, CASE WHEN $is_listed THEN $now END, NULL
+)
 """
 _DROP_EXTERNAL_IDS = """
 UPDATE listed_users SET external_user_id = NULL;
