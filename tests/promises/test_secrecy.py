@@ -347,7 +347,7 @@ async def test_commands_expose_no_canary(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The output of every command, and the files that it writes, hold no canary but external ids where they belong."""
+    """The output of every command, and the files that it writes, hold no canary; some hold external ids."""
     days = [f"--from={FIRST}", f"--to={LAST}"]
     store = tmp_path / "fleet.duckdb"
     commands = [
