@@ -33,7 +33,9 @@ API is down, the call commits the received sessions and raises `ApiDownError`. I
 vehicles or sessions seem to vanish (`Bounds`), the run is not clean, and `report.alarms` says why.
 
 **Shards.** `Shard(2, 5)` is a stable fifth of the users, with their vehicles, for a process and a store of its own. A user's
-id alone determines the shard, so each process lists the vehicles of its own users only.
+id alone determines the shard, so each process lists the vehicles of its own users only. `merge_stores` makes one store of
+several, with their coverage and history, and backfills may go on with it. If a vehicle changes to a user of another shard,
+both stores have its older sessions until they are merged.
 
 **Kills.** Each batch of vehicles is one transaction: a killed process leaves a batch stored completely or not at all, with
 its receipts. No session is lost or stored twice. At most the outcomes of the last second and the requests in flight are
@@ -57,8 +59,8 @@ the user.
 - `coverage`: the days that were read, as spans: `user_id`, `vehicle_id`, `include_hidden`, `from_date`, `to_date`,
   `is_settled` and `read_at`.
 - `users`: one row for each user: `user_id`, `external_user_id` (the partner's own id; see `keep_external_ids`), `role`,
-  `num_electric_vehicles`, `first_seen_at`, `last_seen_at` and `gone_since` (NULL while the user is listed). Names, e-mail
-  addresses and addresses are never stored.
+  `num_electric_vehicles`, `first_seen_at`, `last_seen_at` (the last discovery that listed the user; NULL if only callers
+  named the user) and `gone_since` (NULL while the user is listed). Names, e-mail addresses and addresses are never stored.
 - `vehicles`: one row for each vehicle and user: `user_id`, `vehicle_id`, `manufacturer`, `model`, `year`, `price_zone`,
   `lifecycle_state`, `is_authenticated`, `first_seen_at`, `last_seen_at` and `gone_since`.
 - `ownership`: who had which vehicle when, and under which external id: `vehicle_id`, `user_id`, `external_user_id`,
@@ -75,7 +77,8 @@ the user.
   list, and the shard), `vehicles`, `started_at`, `finished_at` (NULL if the run was interrupted), `done`, `failed`,
   `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,
   `retries` and `alarms` (lines).
-- `forgotten`: users that were erased: `user_hash` (SHA-256 of the store's id and the user's id) and `forgotten_at`.
+- `forgotten`: users that were erased: `user_hash` (SHA-256 of the salt and the user's id), `salt` (the id of the store in
+  which the user was erased) and `forgotten_at`.
 - `meta`: `key` and `value`: the schema version, the store's id, the organization and origin that own the store, and the
   newest `changed_at` at the time a user was forgotten.
 
@@ -93,7 +96,7 @@ The savings of each customer by month, in Vienna's time; a condition on both col
 
     SELECT external_user_id, month, actual_savings_eur FROM monthly_savings_in('Europe/Vienna') ORDER BY month;
 
-Who has each vehicle today, and since when; `since <= t AND (until IS NULL OR until > t)` answers for a time `t`:
+The user of each vehicle today; `since <= t AND (until IS NULL OR until > t)` is true at a time `t`:
 
     SELECT vehicle_id, user_id, external_user_id, since FROM ownership WHERE until IS NULL;
 
@@ -108,13 +111,14 @@ hides just these):
     SELECT count(*) FILTER (unplug_time - plug_in_time < INTERVAL 5 MINUTES) / count(unplug_time) AS fraction
     FROM sessions WHERE withdrawn_at IS NULL;
 
-Import direction: `_verify` > `_backfill` > `_planner` > `_writer` > `_client_access` > `store` > `errors` >
+Import direction: `_verify` > `_backfill`, `_merge` > `_planner` > `_writer` > `_client_access` > `store` > `errors` >
 `_comparison` > `_report` > `_alarms` > `_values`, `_coverage` > `_forgotten`, `_sharding`, `_vehicle_files`.
 """
 
 from podero_async.backfill._backfill import backfill
 from podero_async.backfill._comparison import Difference, VerifyReport
 from podero_async.backfill._coverage import DayCounts
+from podero_async.backfill._merge import merge_stores
 from podero_async.backfill._planner import plan_backfill
 from podero_async.backfill._report import BackfillPlan, BackfillReport, FailedVehicle, Progress
 from podero_async.backfill._sharding import Shard
@@ -130,7 +134,7 @@ from podero_async.backfill.errors import (
     StoreInUseError,
     StoreTooNewError,
 )
-from podero_async.backfill.store import Coverage, Exported, RunStatus, SessionStore, StoreStatus
+from podero_async.backfill.store import Coverage, Exported, Merged, RunStatus, SessionStore, StoreStatus
 
 __all__ = [
     "ApiDownError",
@@ -143,6 +147,7 @@ __all__ = [
     "Exported",
     "FailedVehicle",
     "ForeignStoreError",
+    "Merged",
     "NotAStoreError",
     "Progress",
     "RunStatus",
@@ -155,6 +160,7 @@ __all__ = [
     "StoreTooNewError",
     "VerifyReport",
     "backfill",
+    "merge_stores",
     "plan_backfill",
     "read_vehicle_refs",
     "verify",

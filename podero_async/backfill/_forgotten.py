@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 from uuid import UUID
 
@@ -15,11 +16,16 @@ class ForgottenUsers:
     """The users that runs leave out."""
 
     store_id: str
-    hashes: frozenset[str]
+    hashes: Mapping[str, frozenset[str]]
+    """The hashes by their salt: the id of the store, and those of the stores from which it was merged."""
 
     def hash_of(self, user_id: UUID) -> str:
         """Return the hash by which the store remembers a forgotten user; it differs from store to store."""
-        return sha256(f"{self.store_id}{user_id}".encode()).hexdigest()
+        return _hash(self.store_id, user_id)
 
     def __contains__(self, user_id: UUID) -> bool:
-        return bool(self.hashes) and self.hash_of(user_id) in self.hashes
+        return any(_hash(salt, user_id) in hashes for salt, hashes in self.hashes.items())
+
+
+def _hash(salt: str, user_id: UUID) -> str:
+    return sha256(f"{salt}{user_id}".encode()).hexdigest()

@@ -38,6 +38,7 @@ from podero_async.cli.commands import (
     doctor,
     export,
     forget,
+    merge,
     runs,
     sessions,
     simulate,
@@ -66,6 +67,7 @@ COMMANDS: tuple[Command[Any], ...] = (
     runs.COMMAND,
     verify.COMMAND,
     export.COMMAND,
+    merge.COMMAND,
     forget.COMMAND,
     completion.COMMAND,
 )

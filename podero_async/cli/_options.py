@@ -24,6 +24,7 @@ __all__ = [
     "add_days",
     "add_include_hidden",
     "add_json",
+    "add_memory_limit",
     "add_speed",
     "add_store",
     "client_at_speed",
@@ -35,6 +36,7 @@ __all__ = [
     "seconds",
     "shard",
     "share",
+    "store",
     "uuid",
     "whole_number",
 ]
@@ -135,7 +137,8 @@ def seconds(text: str) -> float:
     return 0.0 if text == "0" else positive_number(text)
 
 
-def _store(text: str) -> str:
+def store(text: str) -> str:
+    """Parse the path of a store."""
     if text in {"", ":memory:"}:
         raise ArgumentTypeError(f"not a file: {text!r}")
     return text
@@ -165,9 +168,14 @@ class StoreOptions:
 def add_store(parser: ArgumentParser) -> None:
     """Add `--store`, `--wait` and `--memory-limit`."""
     add = parser.add_argument_group("store").add_argument
-    completes_files(add("--store", type=_store, required=True, metavar="FILE", help="DuckDB file with the sessions"))
+    completes_files(add("--store", type=store, required=True, metavar="FILE", help="DuckDB file with the sessions"))
     wait = "how long to wait if another process has the store open (default: not at all)"
     add("--wait", type=seconds, default=0.0, metavar="SECONDS", help=wait)
+    add_memory_limit(add)
+
+
+def add_memory_limit(add: AddArgument) -> None:
+    """Add `--memory-limit`."""
     memory = "the maximum size of the database's buffers (default: %(default)s)"
     add("--memory-limit", type=whole_number(16, 10_000_000), default=1024, metavar="MB", help=memory)
 

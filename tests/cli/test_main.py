@@ -81,6 +81,7 @@ def test_the_readme_names_each_command(name: str) -> None:
         ["verify", "--store=x"],
         ["export", "--store=x", "--output=y"],
         ["forget", "--store=x", f"--user={_ID}"],
+        ["merge", "--into=x", "y", "z"],
         ["users"],
         ["vehicles"],
         ["current", "--external-id=x"],

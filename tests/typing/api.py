@@ -42,9 +42,11 @@ from podero_async.backfill import (
     Bounds,
     DayCounts,
     Exported,
+    Merged,
     SessionStore,
     VerifyReport,
     backfill,
+    merge_stores,
     plan_backfill,
     verify,
 )
@@ -69,6 +71,8 @@ async def calls(client: PoderoClient, user_id: UUID, vehicle_id: str) -> None:
         assert_type(user, User)
     async for vehicle in client.discover_vehicles():
         assert_type(vehicle, VehicleRef)
+        assert_type(vehicle.external_user_id, str | None)
+        assert_type(vehicle.year, int | None)
     assert_type(client.with_options(retry=RetryPolicy(max_elapsed=1.0), timeouts=Timeouts(total=5.0)), PoderoClient)
     assert_type(client.statistics(), ClientStatistics)
     assert_type(client.statistics().paused_for_s, float)
@@ -167,4 +171,8 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
     assert_type(exported, Exported)
     await store.check_snapshot("readers.duckdb")
     assert_type(await store.snapshot("readers.duckdb"), int)
+    assert_type(await merge_stores("fleet.duckdb", ["1.duckdb", "2.duckdb"]), Merged)
+    async for names, rows in store.stream("FROM live_sessions"):
+        assert_type(names, list[str])
+        assert_type(rows, list[tuple[Any, ...]])
     assert_type(await store.forget("7f0a3a5e-0000-4000-8000-000000000000"), int)

@@ -10,23 +10,26 @@ from podero_async.backfill.store._protocol import (
     StoreBackend,
     SupportsExport,
     SupportsForget,
+    SupportsMerge,
     SupportsQuery,
     SupportsSnapshot,
 )
 from podero_async.backfill.store._session_store import SessionStore
-from podero_async.backfill.store._status import Coverage, Exported, RunStatus, StoreStatus
+from podero_async.backfill.store._status import Coverage, Exported, Merged, RunStatus, StoreStatus
 
 __all__ = [
     "BatchBuilder",
     "CommitBatch",
     "Coverage",
     "Exported",
+    "Merged",
     "RunStatus",
     "SessionStore",
     "StoreBackend",
     "StoreStatus",
     "SupportsExport",
     "SupportsForget",
+    "SupportsMerge",
     "SupportsQuery",
     "SupportsSnapshot",
 ]

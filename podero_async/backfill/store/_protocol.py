@@ -20,7 +20,7 @@ from podero_async.backfill._forgotten import ForgottenUsers
 from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
-from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
+from podero_async.backfill.store._status import Exported, Merged, RunStatus, StoreStatus
 from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "StoreBackend",
     "SupportsExport",
     "SupportsForget",
+    "SupportsMerge",
     "SupportsQuery",
     "SupportsSnapshot",
 ]
@@ -242,6 +243,14 @@ class SupportsSnapshot(Protocol):
 
     async def snapshot(self, target: str) -> int:
         """Write a consistent copy of the store, replace an older one with it, and return its size in bytes."""
+
+
+@runtime_checkable
+class SupportsMerge(Protocol):
+    """A backend that writes several stores into a new one."""
+
+    async def merge(self, target: str, stores: Sequence[str], *, overwrite: bool) -> Merged:
+        """Write a store with the rows of others; replace an earlier merge only if `overwrite` is true."""
 
 
 @runtime_checkable

@@ -6,7 +6,7 @@ import attrs
 
 from podero_async.backfill._report import FailedVehicle
 
-__all__ = ["Coverage", "Exported", "RunStatus", "StoreStatus"]
+__all__ = ["Coverage", "Exported", "Merged", "RunStatus", "StoreStatus"]
 
 
 @attrs.frozen(kw_only=True)
@@ -95,3 +95,15 @@ class Exported:
 
     rows: int
     files: tuple[str, ...]
+
+
+@attrs.frozen(kw_only=True)
+class Merged:
+    """The result of a merge."""
+
+    stores: int
+    vehicles: int
+    sessions: int
+    """Sessions of the new store, withdrawn ones included."""
+    doubled: int
+    """Sessions that were in more than one of the stores. Each is in the new store once."""

@@ -14,7 +14,7 @@ FOREVER = "SELECT sum(hash(a.range) % 7 + hash(b.range) % 5) FROM range(10000000
 
 
 async def test_rows_come_in_slices(path: Path) -> None:
-    """Each slice has the names of the columns and at most `max_rows` rows, and other queries run meanwhile."""
+    """Each slice has the names of the columns and at most `max_rows` rows; between two slices, other queries run."""
     async with (
         SessionStore(path) as store,
         aclosing(store.stream("SELECT range AS n FROM range(10)", max_rows=4)) as rows,

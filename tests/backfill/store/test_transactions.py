@@ -27,6 +27,7 @@ from podero_async.backfill.store.duckdb import DuckDBBackend
 from podero_async.backfill.store.duckdb.absence import conclude
 from podero_async.backfill.store.duckdb.runs import end_run, start_run
 from podero_async.backfill.store.duckdb.upsert import write_batch
+from podero_async.backfill.store.duckdb.vehicles import record_fleet
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.backfill_process import ROOT
 from tests._support.clients import client_of
@@ -161,6 +162,7 @@ async def _prove_a_failure(fleet: Fleet, store: SessionStore, operation: Operati
     [
         write_batch,
         conclude,
+        record_fleet,
         pytest.param(start_run, marks=pytest.mark.soak),
         pytest.param(end_run, marks=pytest.mark.soak),
     ],

@@ -144,7 +144,32 @@ async def test_a_run_over_given_vehicles_fills_in_what_is_known(
         await backfill(client, store, FIRST, LAST, vehicles=[plain], now=clock)
         (row,) = await store.query("SELECT * FROM vehicles WHERE vehicle_id = ?", [plain.vehicle_id])
         assert row["manufacturer"] == found[1].manufacturer, "a list without details does not erase them"
+        assert row["last_seen_at"] is None, "no discovery has listed it"
+        await backfill(client, store, FIRST, LAST, now=clock)
+        (row,) = await store.query("SELECT * FROM vehicles WHERE vehicle_id = ?", [plain.vehicle_id])
         assert row["last_seen_at"] - row["first_seen_at"] > timedelta(days=1)
+
+
+async def test_given_vehicles_that_a_discovery_does_not_list_have_not_vanished(
+    sim: PoderoSimulator, client: PoderoClient, clock: Clock
+) -> None:
+    """A pair of a caller's list whose vehicle has moved is gone after the next discovery, and its sessions have moved."""
+    async with SessionStore(":memory:") as store:
+        moved = sim.vehicles[:6]
+        await backfill(client, store, FIRST, LAST, vehicles=moved, now=clock)
+        for vehicle in moved:
+            sim.move_vehicle(vehicle)
+        clock.forward(days=1)
+        now_at = [vehicle for vehicle in sim.vehicles if vehicle.vehicle_id in {old.vehicle_id for old in moved}]
+        await backfill(client, store, FIRST, LAST, vehicles=now_at, now=clock)
+        users = {UUID(row["user_id"]) for row in await store.query("SELECT DISTINCT user_id FROM live_sessions")}
+        assert users == {vehicle.user_id for vehicle in now_at}
+        for vehicle in now_at:
+            sim.remove_vehicle(vehicle)
+        clock.forward(days=1)
+        report = await backfill(client, store, FIRST, LAST, now=clock)
+        assert (report.is_clean, report.vanished) == (True, 0)
+        assert len(await store.query("FROM vehicles WHERE gone_since IS NOT NULL")) == 12
 
 
 async def test_external_ids_are_not_kept_if_the_caller_says_so(

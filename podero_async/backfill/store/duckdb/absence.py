@@ -24,7 +24,8 @@ from podero_async.models import VehicleRef
 __all__ = ["PRESENT", "absent_share", "conclude", "confirming_items", "find_absent", "start"]
 
 PRESENT = """(
-    SELECT user_id, vehicle_id FROM roster UNION ALL SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NULL
+    SELECT user_id, vehicle_id FROM roster
+    UNION ALL SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NULL AND last_seen_at IS NOT NULL
 )"""
 """The users of a vehicle: those of the run, and those of the last discovery, since a run may read only some vehicles."""
 

@@ -23,7 +23,7 @@ from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.errors import StoreError
-from podero_async.backfill.store._status import Exported, RunStatus, StoreStatus
+from podero_async.backfill.store._status import Exported, Merged, RunStatus, StoreStatus
 from podero_async.backfill.store.duckdb import absence, comparison, queries, runs, schema, upsert, vehicles, work
 from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
@@ -31,6 +31,7 @@ from podero_async.backfill.store.duckdb.connection import close_store, open_stor
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
+from podero_async.backfill.store.duckdb.merge import Merge
 from podero_async.backfill.store.duckdb.snapshot import Snapshot, check_snapshot
 from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
 from podero_async.models import User, VehicleFailure, VehicleRef
@@ -234,6 +235,9 @@ class DuckDBBackend:
 
     async def check_snapshot(self, target: str) -> None:
         await self._in_thread(partial(check_snapshot, target, self._resolved))
+
+    async def merge(self, target: str, stores: Sequence[str], *, overwrite: bool) -> Merged:
+        return await run_interruptible(self.call, Merge(target=target, stores=stores, overwrite=overwrite))
 
     async def forget(self, user_id: UUID) -> int:
         return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, user_id=user_id))

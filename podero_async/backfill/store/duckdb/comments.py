@@ -13,7 +13,8 @@ _VEHICLE_ID = "The vehicle's id at Podero"
 _EXTERNAL = "The partner's own id for the user; NULL if there is none, or if it is not kept"
 _FROM, _TO = "First UTC day, inclusive", "Last UTC day, inclusive"
 _HIDDEN = "Whether sessions that the server hides were asked for, too"
-_FIRST_SEEN, _LAST_SEEN = "When it was first listed or read", "When it was last listed or read"
+_FIRST_SEEN = "When it was first listed, or first read because a caller gave it"
+_LAST_SEEN = "When it was last listed; NULL if it was only given by callers"
 _GONE = "Since when it is no longer listed; NULL while it is"
 _KWH = "Energy charged, in kWh"
 _COST = "Cost of the energy, in euros"
@@ -183,7 +184,11 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "forgotten": (
         "Users that were erased; later runs leave them out",
-        {"user_hash": "SHA-256 of the store's id and the user's id", "forgotten_at": "When the user was erased"},
+        {
+            "user_hash": "SHA-256 of the salt and the user's id",
+            "salt": "The id of the store in which the user was erased",
+            "forgotten_at": "When the user was erased",
+        },
     ),
     "live_sessions": (
         "The sessions that the server lists, with the external id of the user and the model of the vehicle",

@@ -19,7 +19,7 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.backfill._coverage import Days, ProvenRead, Span, fold
 
-__all__ = ["record"]
+__all__ = ["insert_folded", "record"]
 
 _IDS = "user_id::VARCHAR, vehicle_id::VARCHAR"
 _IS_PROVEN = "completeness <> 'unproven'"
@@ -29,9 +29,10 @@ SELECT {_IDS}, include_hidden, task, from_date, least(to_date, fetched_at::DATE)
 FROM arrow_reads WHERE {_IS_PROVEN} AND from_date <= fetched_at::DATE
 """
 _UNSETTLED = "SELECT task, day FROM arrow_unsettled UNION SELECT task, day FROM absent"
+_SPAN = f"{_IDS}, include_hidden, from_date, to_date, is_settled, epoch_us(read_at)"
+_FACTS = f"SELECT {_SPAN} FROM facts"
 _KNOWN = f"""
-SELECT {_IDS}, include_hidden, from_date, to_date, is_settled, epoch_us(read_at)
-FROM coverage SEMI JOIN (FROM arrow_reads WHERE {_IS_PROVEN}) USING (user_id, vehicle_id)
+SELECT {_SPAN} FROM coverage SEMI JOIN (FROM arrow_reads WHERE {_IS_PROVEN}) USING (user_id, vehicle_id)
 """
 _DELETE = """
 DELETE FROM coverage c USING (SELECT DISTINCT user_id::UUID AS user_id, vehicle_id::UUID AS vehicle_id FROM arrow_spans) n
@@ -80,13 +81,31 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
         if vehicle := vehicles.get((vehicle_id, user_id)):
             vehicle.known[include_hidden].append(Span(first, last, is_settled, _moment(read_at)))
             has_known = True
+    _insert(con, vehicles, replaces=has_known)
+
+
+def insert_folded(con: duckdb.DuckDBPyConnection) -> None:
+    """Insert the spans of the table `facts`, which may overlap, as disjoint ones; a day that one calls provisional is so."""
+    vehicles: dict[tuple[str, str], _Vehicle] = defaultdict(_Vehicle)
+    for user_id, vehicle_id, include_hidden, first, last, is_settled, read_at in con.execute(_FACTS).fetchall():
+        vehicle = vehicles[vehicle_id, user_id]
+        vehicle.known[include_hidden].append(Span(first, last, is_settled, _moment(read_at)))
+        if not is_settled:
+            vehicle.unsettled.append((first, last))
+    if vehicles:
+        _insert(con, vehicles)
+
+
+def _insert(
+    con: duckdb.DuckDBPyConnection, vehicles: dict[tuple[str, str], _Vehicle], *, replaces: bool = False
+) -> None:
     rows: list[_Row] = [
         (user_id, vehicle_id, include_hidden, *span)
         for (vehicle_id, user_id), vehicle in sorted(vehicles.items(), key=lambda item: item[0])
         for include_hidden, span in vehicle.folded()
     ]
     con.register("arrow_spans", pa.table(list(map(list, zip(*rows, strict=True))), schema=_SPANS))
-    if has_known:
+    if replaces:
         con.execute(_DELETE)
     con.execute(_INSERT)
 

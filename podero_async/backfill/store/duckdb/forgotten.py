@@ -40,9 +40,8 @@ _PARKED = "podero_async_parked"
 def forgotten_users(con: duckdb.DuckDBPyConnection) -> ForgottenUsers:
     """Return the users that runs leave out."""
     ((store_id,),) = con.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchall()
-    return ForgottenUsers(
-        store_id, frozenset(row[0] for row in con.execute("SELECT user_hash FROM forgotten").fetchall())
-    )
+    found = con.execute("SELECT salt, list(user_hash) FROM forgotten GROUP BY salt").fetchall()
+    return ForgottenUsers(store_id, {salt: frozenset(hashes) for salt, hashes in found})
 
 
 @attrs.define(kw_only=True)
@@ -81,12 +80,12 @@ class Forget(Interruptible[int]):
                 rows += " WHERE user_id IS DISTINCT FROM ?"
             self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", [self.user_id] * has_user)
         newest = self.execute(con, NEWEST_CHANGE)[0]
-        self.execute(con, f"DELETE FROM {copy}.meta WHERE key = 'newest_change'")
+        self.execute(con, f"DELETE FROM {copy}.meta WHERE key IN ('newest_change', 'merged_at')")
         self.execute(con, f"INSERT INTO {copy}.meta VALUES ('newest_change', ?)", newest)
         self.execute(con, _UNSETTLE.format(name=name, copy=copy), [self.user_id])
         if self.user_id not in forgotten:
-            values = [forgotten.hash_of(self.user_id), datetime.now(UTC)]
-            self.execute(con, f"INSERT INTO {copy}.forgotten VALUES (?, ?)", values)
+            values = [forgotten.hash_of(self.user_id), forgotten.store_id, datetime.now(UTC)]
+            self.execute(con, f"INSERT INTO {copy}.forgotten VALUES (?, ?, ?)", values)
 
 
 def _switch(con: duckdb.DuckDBPyConnection, made: Path, store: Path, name: str) -> None:

@@ -54,6 +54,7 @@ def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, scope: str,
         vehicles, items, skipped = plan_work(con, settings)
         ((last,),) = con.execute(_LAST_RUN).fetchall()
         values |= {"run": last + 1, "vehicles": vehicles}
+        con.execute("DELETE FROM meta WHERE key = 'merged_at'")  # another merge must not replace what this run writes
         con.execute(
             "INSERT INTO runs (run_id, from_date, to_date, include_hidden, scope, vehicles, started_at)"
             " VALUES ($run, $from_date, $to_date, $include_hidden, $scope, $vehicles, $now)",

@@ -85,7 +85,7 @@ CREATE TABLE users (
     "role" VARCHAR,
     num_electric_vehicles INTEGER,
     first_seen_at TIMESTAMPTZ NOT NULL,
-    last_seen_at TIMESTAMPTZ NOT NULL,
+    last_seen_at TIMESTAMPTZ,
     gone_since TIMESTAMPTZ
 );
 CREATE TABLE vehicles (
@@ -98,7 +98,7 @@ CREATE TABLE vehicles (
     lifecycle_state VARCHAR,
     is_authenticated BOOLEAN,
     first_seen_at TIMESTAMPTZ NOT NULL,
-    last_seen_at TIMESTAMPTZ NOT NULL,
+    last_seen_at TIMESTAMPTZ,
     gone_since TIMESTAMPTZ
 );
 CREATE TABLE ownership (
@@ -170,6 +170,7 @@ CREATE TABLE runs (
 );
 CREATE TABLE forgotten (
     user_hash VARCHAR NOT NULL,
+    salt VARCHAR NOT NULL,
     forgotten_at TIMESTAMPTZ NOT NULL
 );
 """

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import attrs
 import duckdb
@@ -24,7 +25,7 @@ from podero_async.backfill.store.duckdb.files import (
 )
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 
-__all__ = ["Snapshot", "attached", "check_snapshot", "quoted_name", "quoted_text"]
+__all__ = ["Snapshot", "attached", "check_snapshot", "has_mark", "quoted_name", "quoted_text"]
 
 _COPY = "podero_async_copy"
 """The name under which the new file is attached; the store's own name is that of its file."""
@@ -73,12 +74,12 @@ def _check_target(path: Path, store: Path, shown: str) -> None:
     if not path.parent.is_dir():
         raise StoreError("no such directory for the snapshot", shown)
     check_replaceable(path, store, shown)
-    if path.exists() and not _is_snapshot(path, shown):
+    if path.exists() and not has_mark(path, "snapshot_at", shown):
         raise StoreError("the file in the way of the snapshot is not a snapshot", shown)
 
 
 @contextmanager
-def attached(operation: Interruptible[int], con: duckdb.DuckDBPyConnection, made: Path, path: Path) -> Iterator[str]:
+def attached(operation: Interruptible[Any], con: duckdb.DuckDBPyConnection, made: Path, path: Path) -> Iterator[str]:
     """Attach a new database file for a target, and yield its name; at the end of the block, all of it is on the disk."""
     version = f"STORAGE_VERSION '{STORAGE_VERSION}'"
     operation.execute(con, f"ATTACH {quoted_text(made)} AS {_COPY} (READ_WRITE, {version})")
@@ -91,16 +92,17 @@ def attached(operation: Interruptible[int], con: duckdb.DuckDBPyConnection, made
             con.execute(f"DETACH {_COPY}")
 
 
-def _is_snapshot(path: Path, shown: str) -> bool:
+def has_mark(path: Path, key: str, shown: str) -> bool:
+    """Return whether a file is a store with a key in its table `meta`."""
     if is_written_here(path) or not path.is_file() or not is_database(path):
         return False
     with duckdb.connect() as con:
         try:
             con.execute(f"ATTACH {quoted_text(path)} AS before (READ_ONLY)")
-            return bool(con.execute("FROM before.meta WHERE key = 'snapshot_at'").fetchall())
+            return bool(con.execute("FROM before.meta WHERE key = ?", [key]).fetchall())
         except duckdb.Error as error:
             if "Could not set lock" in str(error):
-                raise StoreInUseError("another process writes to the snapshot", shown) from error
+                raise StoreInUseError("another process writes to the file that is to be replaced", shown) from error
             return False
 
 

@@ -73,21 +73,24 @@ def is_in_roster(con: duckdb.DuckDBPyConnection, vehicle: VehicleRef) -> bool:
 
 # --- gone users and vehicles ---
 
-# A vehicle that moved to another user has not vanished, though its old user has it no longer.
+# A vehicle that moved to another user has not vanished, though its old user has it no longer. Neither has one that no
+# discovery has listed, which is known since a caller gave it.
 _NOT_LISTED = f"""
-SELECT {_PAIR}, vehicle_id NOT IN (SELECT vehicle_id FROM roster) AS has_vanished
+SELECT {_PAIR}, vehicle_id NOT IN (SELECT vehicle_id FROM roster) AND last_seen_at IS NOT NULL AS has_vanished
 FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN roster USING ({_PAIR}) ANTI JOIN unlisted USING (user_id)
 """
 _USERS_NOT_LISTED = """
 SELECT user_id FROM (FROM users WHERE gone_since IS NULL) ANTI JOIN listed_users USING (user_id)
 """
-_RECORD_GONE = f"""
-UPDATE vehicles v SET gone_since = $now FROM gone g WHERE v.user_id = g.user_id AND v.vehicle_id = g.vehicle_id;
-UPDATE users SET gone_since = $now WHERE user_id IN (SELECT user_id FROM gone_users);
--- The rows of a vehicle that two users listed are those of one; if this one has it no longer, the other's read changes them.
+_VEHICLES_GONE = """
+UPDATE vehicles v SET gone_since = $now FROM gone g WHERE v.user_id = g.user_id AND v.vehicle_id = g.vehicle_id
+"""
+_USERS_GONE = "UPDATE users SET gone_since = $now WHERE user_id IN (SELECT user_id FROM gone_users)"
+# The rows of a vehicle that two users listed are those of one; if this one has it no longer, the other's read changes them.
+_UNSETTLE = f"""
 UPDATE coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
 WHERE vehicle_id IN (SELECT vehicle_id FROM sessions SEMI JOIN gone USING ({_PAIR}))
-  AND vehicle_id IN (SELECT vehicle_id FROM roster);
+  AND vehicle_id IN (SELECT vehicle_id FROM roster)
 """
 
 
@@ -126,10 +129,11 @@ WHEN MATCHED THEN UPDATE SET
     external_user_id = CASE WHEN is_listed THEN l.external_user_id ELSE coalesce(l.external_user_id, u.external_user_id) END,
     "role" = coalesce(l."role", u."role"),
     num_electric_vehicles = coalesce(l.num_electric_vehicles, u.num_electric_vehicles),
-    last_seen_at = $now,
+    last_seen_at = CASE WHEN is_listed THEN $now ELSE u.last_seen_at END,
     gone_since = CASE WHEN is_listed THEN NULL ELSE u.gone_since END
-WHEN NOT MATCHED THEN INSERT
-    VALUES (l.user_id, l.external_user_id, l."role", l.num_electric_vehicles, $now, $now, NULL)
+WHEN NOT MATCHED THEN INSERT VALUES (
+    l.user_id, l.external_user_id, l."role", l.num_electric_vehicles, $now, CASE WHEN is_listed THEN $now END, NULL
+)
 """
 _RECORD_VEHICLES = f"""
 MERGE INTO vehicles v USING (
@@ -137,10 +141,11 @@ MERGE INTO vehicles v USING (
 ) l ON v.user_id = l.user_id AND v.vehicle_id = l.vehicle_id
 WHEN MATCHED THEN UPDATE SET
     {", ".join(f'"{name}" = coalesce(l."{name}", v."{name}")' for name in _DETAILS)},
-    last_seen_at = $now,
+    last_seen_at = CASE WHEN $is_listed THEN $now ELSE v.last_seen_at END,
     gone_since = CASE WHEN $is_listed THEN NULL ELSE v.gone_since END
-WHEN NOT MATCHED THEN INSERT
-    VALUES (l.user_id, l.vehicle_id, {", ".join(f'l."{name}"' for name in _DETAILS)}, $now, $now, NULL)
+WHEN NOT MATCHED THEN INSERT VALUES (
+    l.user_id, l.vehicle_id, {", ".join(f'l."{name}"' for name in _DETAILS)}, $now, CASE WHEN $is_listed THEN $now END, NULL
+)
 """
 _DROP_EXTERNAL_IDS = """
 UPDATE listed_users SET external_user_id = NULL;
@@ -152,11 +157,15 @@ _SAME = """
 o.until IS NULL AND o.vehicle_id = n.vehicle_id AND o.user_id = n.user_id
 AND o.external_user_id IS NOT DISTINCT FROM n.external_user_id
 """
-_RECORD_OWNERS = f"""
+_OWNED = """
 CREATE OR REPLACE TEMP TABLE owned AS
-SELECT v.vehicle_id, v.user_id, u.external_user_id FROM vehicles v LEFT JOIN users u USING (user_id) WHERE v.gone_since IS NULL;
-UPDATE ownership o SET until = $now WHERE until IS NULL AND NOT EXISTS (SELECT 1 FROM owned n WHERE {_SAME});
-INSERT INTO ownership SELECT n.*, $now, NULL FROM owned n WHERE NOT EXISTS (SELECT 1 FROM ownership o WHERE {_SAME});
+SELECT v.vehicle_id, v.user_id, u.external_user_id FROM vehicles v LEFT JOIN users u USING (user_id) WHERE v.gone_since IS NULL
+"""
+_END_PERIODS = f"""
+UPDATE ownership o SET until = $now WHERE until IS NULL AND NOT EXISTS (SELECT 1 FROM owned n WHERE {_SAME})
+"""
+_START_PERIODS = f"""
+INSERT INTO ownership SELECT n.*, $now, NULL FROM owned n WHERE NOT EXISTS (SELECT 1 FROM ownership o WHERE {_SAME})
 """
 
 
@@ -175,7 +184,9 @@ def record_fleet(
         con.execute("CREATE OR REPLACE TEMP TABLE gone_users (user_id UUID)")
         found = _find_gone(con, shard, max_vanished) if is_complete else Vanished()
         if found.is_recorded:
-            _execute_all(con, _RECORD_GONE, now)
+            con.execute(_VEHICLES_GONE, {"now": now})
+            con.execute(_USERS_GONE, {"now": now})
+            con.execute(_UNSETTLE)
         con.execute("CREATE OR REPLACE TEMP TABLE recorded AS FROM listed_vehicles")
         _record(con, now, is_listed=True, keep_external_ids=keep_external_ids)
     return found
@@ -201,10 +212,6 @@ def _record(con: duckdb.DuckDBPyConnection, now: datetime, *, is_listed: bool, k
         con.execute("UPDATE recorded SET external_user_id = NULL")
     con.execute(_RECORD_USERS, {"now": now})
     con.execute(_RECORD_VEHICLES, {"now": now, "is_listed": is_listed})
-    _execute_all(con, _RECORD_OWNERS, now)
-
-
-def _execute_all(con: duckdb.DuckDBPyConnection, statements: str, now: datetime) -> None:
-    """Run statements, of which those that need it get the time."""
-    for statement in con.extract_statements(statements):
-        con.execute(statement, {"now": now} if "now" in statement.named_parameters else None)
+    con.execute(_OWNED)
+    con.execute(_END_PERIODS, {"now": now})
+    con.execute(_START_PERIODS, {"now": now})
