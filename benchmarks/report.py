@@ -62,6 +62,7 @@ _BOUNDS = {
         "the figure of (c) is the share of the server's timer, the sockets and the core; the rest is the concurrency"
         " limit, which starts at 32, and the end, when fewer pages are left than there are slots"
     ),
+    "a fleet": "the columns that the store writes are made of objects, under the interpreter lock",
     "60 vehicles": (
         "the fast vehicles alone need 3,200 requests a second through 64 slots, and the concurrency limit starts at 32"
     ),
