@@ -46,9 +46,9 @@ def _benchmarks(core: int | None, *, quick: bool, client: Fetch | None) -> dict[
         "call": lambda: throughput.list_sessions(core, 5 if quick else 40),
         "share": lambda: throughput.loop_share(core, 1.0 if quick else 10.0),
         "memory": lambda: footprint.memory(core, 200 if quick else 1),
-        "import": lambda: footprint.imports(2 if quick else 15),
+        "import": lambda: footprint.imports(1 if quick else 15),
         "blocking": lambda: footprint.blocking(core, 20 if quick else 1),
-        "store": lambda: _store(core, 50 if quick else 1000),
+        "store": lambda: _store(core, 20 if quick else 1000),
     }
 
 

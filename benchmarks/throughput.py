@@ -140,7 +140,7 @@ def list_sessions(core: int | None, rounds: int) -> Iterator[Figure]:
     more_us = (median(own) - median(bare)) * 1e6
     yield Figure(
         name="one awaited list_sessions of 50 rows, compared with the bare loop",
-        value=f"+{more_us:.0f} us ({median(own) * 1e6:.0f} against {median(bare) * 1e6:.0f})",
+        value=f"{more_us:+.0f} us ({median(own) * 1e6:.0f} against {median(bare) * 1e6:.0f})",
         aim="at most +40 us",
         reached=more_us <= 40,
     )
