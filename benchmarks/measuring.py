@@ -50,7 +50,7 @@ def median(values: list[float]) -> float:
 def quartiles(values: list[float]) -> str:
     """Format the interquartile range."""
     if len(values) < 2:
-        return ""
+        return "one pair"
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return f"{low:.2f} to {high:.2f}"
 

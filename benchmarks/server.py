@@ -27,6 +27,7 @@ _QUEUE = 10  # requests that wait at the hidden limit; further ones get 429
 _WINDOW_S = 1.0
 _RATE_BURST = 20
 _TOKEN = b'{"access_token": "benchmark", "token_type": "Bearer", "expires_in": 36000}'
+_USER_ID = "00000000-0000-4000-8000-%012x"
 _THROTTLED_HEADERS = b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/json\r\n"
 _OVER_LIMIT = _THROTTLED_HEADERS + b"Content-Length: 2\r\n\r\n{}"
 _OVER_RATE = _THROTTLED_HEADERS + b"Retry-After: 1\r\nContent-Length: 2\r\n\r\n{}"
@@ -49,6 +50,9 @@ class Plan:
     rate_by_window: bool = False
     """Whether the rate is counted in fixed windows of a second instead of a token bucket."""
     users: int = 0
+    """The list of users, in one array."""
+    sessions_of_user: int | None = None
+    """If given, each user has one vehicle with this number of sessions."""
 
 
 ResponseRecord = tuple[float, int, int]
@@ -121,12 +125,15 @@ class _State:
         self.throttle = _Throttle(plan) if plan.latency_s or plan.slow_s or plan.limit or plan.rate else None
         self.pages: dict[tuple[int, bytes], bytes] = {}
         self.token = _response(_TOKEN, plan=plan)
-        user = (
-            '{"id": "00000000-0000-4000-8000-%012x", "num_electric_vehicles": 0, "joined_at": "2026-01-01T00:00:00Z"}'
-        )
-        self.users = _response(
-            ("[" + ", ".join(user % number for number in range(plan.users)) + "]").encode(), plan=plan
-        )
+        owned = int(plan.sessions_of_user is not None)
+        user = f'{{"id": "{_USER_ID}", "num_electric_vehicles": {owned}, "joined_at": "2026-01-01T00:00:00Z"}}'
+        users = ", ".join(user % number for number in range(plan.users))
+        self.users = _response(f"[{users}]".encode(), plan=plan)
+
+    def vehicles(self, user_id: bytes) -> bytes:
+        """The vehicle of a user: its id contains the user's number."""
+        vehicle = b'[{"id": "%08x-0000-4000-8000-%s"}]' % (self.plan.sessions_of_user or 0, user_id[-12:])
+        return _response(vehicle, plan=self.plan)
 
     def page(self, vehicle_id: bytes, query: bytes) -> bytes:
         total = sessions_of(vehicle_id)
@@ -176,12 +183,15 @@ class _Connection(asyncio.Protocol):
     def _get(self, target: bytes) -> None:
         state = self._state
         path, _, query = target.partition(b"?")
-        _, is_list, vehicle = path.partition(b"/electric-vehicles/")
+        owner, is_list, vehicle = path.partition(b"/electric-vehicles")
         if not is_list:
             self._transport.write(state.users)
             return
+        if not vehicle:
+            self._transport.write(state.vehicles(owner))
+            return
         state.requests += 1
-        vehicle_id = vehicle[:36]
+        vehicle_id = vehicle[1:37]
         response = state.page(vehicle_id, query)
         if state.throttle is None:
             self._transport.write(response)

@@ -41,52 +41,60 @@ response types.
 
 **Services.** `http_status_of` is the HTTP status with which a service responds to its own caller if a call fails.
 
+**Import.** `import podero_async` alone loads nothing yet; the first name that is used loads aiohttp and the client, which
+takes some 0.2 s. `from podero_async import PoderoClient` at the top of a module does so before an event loop runs.
+
 **Testing.** `podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave;
 `podero_async.testing.pytest` has fixtures of it.
 """
 
-from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
-from podero_async._auth.store import FileTokenStore, Token, TokenStore
-from podero_async._client import PoderoClient
-from podero_async._failures import http_status_of
-from podero_async._fleet.fetch import FleetFetch
-from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
-from podero_async._http import Timeouts
-from podero_async._settings import PRODUCTION_URL, SANDBOX_URL
-from podero_async._summary import SessionTotals, summarize
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from podero_async._version import __version__
-from podero_async.errors import (
-    ApiError,
-    AuthenticationError,
-    CompletenessError,
-    ConfigurationError,
-    DecodeError,
-    InvalidRequestError,
-    NotFoundError,
-    PermissionDeniedError,
-    PoderoError,
-    RateLimitError,
-    RequestTimeoutError,
-    ServerError,
-    TransportError,
-)
-from podero_async.models import (
-    ChargingSession,
-    ClientStatistics,
-    Completeness,
-    DeviceModel,
-    ElectricVehicle,
-    FleetSummary,
-    HiddenReason,
-    RejectedItem,
-    SessionOutcome,
-    SessionsPage,
-    User,
-    VehicleFailure,
-    VehicleOwner,
-    VehicleRef,
-    VehicleSessions,
-)
+
+if TYPE_CHECKING:
+    from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
+    from podero_async._auth.store import FileTokenStore, Token, TokenStore
+    from podero_async._client import PoderoClient
+    from podero_async._failures import http_status_of
+    from podero_async._fleet.fetch import FleetFetch
+    from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
+    from podero_async._http.timeouts import Timeouts
+    from podero_async._settings import PRODUCTION_URL, SANDBOX_URL
+    from podero_async._summary import SessionTotals, summarize
+    from podero_async.errors import (
+        ApiError,
+        AuthenticationError,
+        CompletenessError,
+        ConfigurationError,
+        DecodeError,
+        InvalidRequestError,
+        NotFoundError,
+        PermissionDeniedError,
+        PoderoError,
+        RateLimitError,
+        RequestTimeoutError,
+        ServerError,
+        TransportError,
+    )
+    from podero_async.models import (
+        ChargingSession,
+        ClientStatistics,
+        Completeness,
+        DeviceModel,
+        ElectricVehicle,
+        FleetSummary,
+        HiddenReason,
+        RejectedItem,
+        SessionOutcome,
+        SessionsPage,
+        User,
+        VehicleFailure,
+        VehicleOwner,
+        VehicleRef,
+        VehicleSessions,
+    )
 
 __all__ = [
     "PRODUCTION_URL",
@@ -137,7 +145,34 @@ __all__ = [
     "summarize",
 ]
 
-for _name in __all__:
-    _public = globals()[_name]
-    if "._" in getattr(_public, "__module__", ""):
-        _public.__module__ = __name__  # so that reprs, tracebacks and pickles name no private module
+_MODULES = (
+    "_client",
+    "_settings",
+    "_auth.credentials",
+    "_auth.store",
+    "_failures",
+    "_fleet.fetch",
+    "_flow.policies",
+    "_http.timeouts",
+    "_summary",
+)
+_PUBLIC_MODULES = ("errors", "models")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import all names when the first one is used (PEP 562), so that `podero-async --help` does without aiohttp."""
+        if name in _PUBLIC_MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=__name__)
+        for module in (*_PUBLIC_MODULES, *_MODULES):
+            found = vars(import_module(f"{__name__}.{module}"))
+            for public in found.keys() & set(__all__):
+                globals()[public] = found[public]
+                if "._" in getattr(found[public], "__module__", ""):
+                    found[public].__module__ = __name__  # so that reprs, tracebacks and pickles name no private module
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)

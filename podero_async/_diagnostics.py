@@ -10,7 +10,7 @@ from typing import Literal
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._http import ProbeResult, Tls, probe_origin, tls_handshake
+from podero_async._http.probe import ProbeResult, Tls, probe_origin, tls_handshake
 from podero_async.errors import (
     AuthenticationError,
     ConfigurationError,

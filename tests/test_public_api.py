@@ -51,8 +51,9 @@ def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
     modules = {"errors", "models", "cli", "testing", "backfill", "frames"}
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
-    assert public | {"__version__"} == set(podero_async.__all__)
-    assert public >= {*models.__all__, *podero_async.errors.__all__}
+    assert public <= {*podero_async.__all__, "TYPE_CHECKING", "import_module"}
+    assert dir(podero_async) == sorted(podero_async.__all__)
+    assert {*podero_async.__all__} >= {*models.__all__, *podero_async.errors.__all__}
 
 
 @pytest.mark.parametrize(("package", "name"), PUBLIC, ids=public_id)
@@ -129,6 +130,24 @@ def test_the_import_loads_only_what_every_program_needs() -> None:
     """Importing the package loads no extra, no part for tests or the command line, and nothing that only failures need."""
     libraries = ["rich", "duckdb", "pyarrow", "pandas", "polars", "filelock", "argparse", "cattrs"]
     heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames"]
-    code = f"import sys, aiohttp; before = set(sys.modules); import podero_async; print(*[n for n in {heavy} if n in set(sys.modules) - before])"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == []
+    assert not modules_after("import aiohttp; from podero_async import PoderoClient", "import aiohttp") & {*heavy}
+
+
+def test_help_loads_no_client() -> None:
+    """`podero-async --help` imports neither the client nor the store, nor their dependencies."""
+    modules = modules_after("from podero_async.cli import main; main(['--help'])")
+    assert not modules & {"aiohttp", "msgspec", "duckdb", "podero_async._client", "podero_async.backfill"}
+
+
+def test_a_command_without_a_store_loads_none() -> None:
+    """`podero-async sessions` imports the client, and no part of the store."""
+    modules = modules_after("from podero_async.cli._main import load; load('sessions')")
+    assert "podero_async._client" in modules
+    assert not modules & {"duckdb", "podero_async.backfill", "podero_async.testing"}
+
+
+def modules_after(code: str, before: str = "pass") -> set[str]:
+    """Run code in a new interpreter, and return the modules that it has imported since `before` was run."""
+    code = f"import sys; {before}; known = set(sys.modules); {code}; print(*set(sys.modules) - known)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(ended.stdout.splitlines()[-1].split())

@@ -7,8 +7,7 @@ Import direction: `endpoints` > `transport` > `request`, `token_request` > `paus
 
 from __future__ import annotations
 
-from podero_async._http.probe import ProbeResult, Tls, probe_origin, tls_handshake
 from podero_async._http.timeouts import Timeouts
 from podero_async._http.transport import Transport
 
-__all__ = ["ProbeResult", "Timeouts", "Tls", "Transport", "probe_origin", "tls_handshake"]
+__all__ = ["Timeouts", "Transport"]

@@ -15,7 +15,6 @@ from podero_async._decode import (
     decode_user,
     decode_users,
     decode_vehicles,
-    preload_converter,
     uuid_text,
 )
 from podero_async._flow.retry import RequestStats
@@ -39,7 +38,6 @@ class Endpoints:
     def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:
         self._transport = transport
         self._is_bulk = is_bulk
-        self._is_first_call = True
         self.is_fatal = transport.is_fatal
         self.users_path = f"/api/partners/v2.0/org/{org_id}/users"
 
@@ -109,9 +107,6 @@ class Endpoints:
         max_bytes: int | None = None,
         **options: str,
     ) -> Coroutine[Any, Any, T]:
-        if self._is_first_call:
-            self._is_first_call = False
-            preload_converter()  # while the first request is on its way
         return self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
 
     def vehicles_path(self, user_id: UUID) -> str:

@@ -9,7 +9,6 @@ import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
-from weakref import WeakSet
 
 import aiohttp
 from aiohttp import ClientRequest, ClientTimeout
@@ -30,7 +29,6 @@ from podero_async._version import __version__
 from podero_async.errors import ConfigurationError, RequestTimeoutError, TransportError
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
 
@@ -195,29 +193,21 @@ class _Connections:
         return self._session
 
 
+class _UnusableConnectionError(aiohttp.ServerDisconnectedError):
+    """Bytes arrived on a connection before the request was sent; aiohttp takes them for the response."""
+
+
 class _Connector(aiohttp.TCPConnector):
-    """A pool that closes a connection on which bytes arrived while it was idle.
-
-    aiohttp takes these bytes for the response to the next request.
-    """
-
-    def __init__(self, *, limit: int) -> None:
-        super().__init__(limit=limit)
-        self._used: WeakSet[ResponseHandler] = WeakSet()
+    """A pool that closes a connection on which bytes arrived before the request, such as while it was idle."""
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: ClientTimeout) -> Connection:  # noqa: ASYNC109
         """Return a connection from the pool, or a new one."""
-        while True:
+        for _ in range(_MAX_UNUSABLE_CONNECTIONS):
             connection = await super().connect(req, traces, timeout)
-            protocol = connection.protocol
-            if protocol is None or protocol not in self._used:
-                break
-            if not protocol.should_close:
+            if connection.protocol is None or not connection.protocol.should_close:
                 return connection
             connection.close()
-        if protocol is not None:
-            self._used.add(protocol)
-        return connection
+        raise _UnusableConnectionError
 
 
 def _sending_once(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
@@ -238,10 +228,6 @@ def _sending_once(session: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMidd
 
     # A request's middlewares replace those of the session, which aiohttp shows nowhere else.
     return (send_once, *getattr(session, "_middlewares", ()), _send_over_usable_connection)
-
-
-class _UnusableConnectionError(aiohttp.ServerDisconnectedError):
-    """Bytes arrived on a connection before the request was sent."""
 
 
 async def _send_over_usable_connection(

@@ -15,6 +15,7 @@ from yarl import URL
 from podero_async._auth.cache import TokenCache
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
+from podero_async._decode import preload_converter
 from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
@@ -102,6 +103,7 @@ class Transport:
             store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
         )
         self._requests = RequestSender(self.session, self._retrier, self.limiter, self.tokens, self._pauses)
+        preload_converter()
         self._calls = _OpenCalls()
         self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
 

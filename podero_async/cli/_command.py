@@ -6,15 +6,17 @@ import argparse
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
-from podero_async import RetryPolicy
-from podero_async.backfill import Progress
 from podero_async.cli._output.progress import can_draw, show_progress
 from podero_async.cli._runtime import Exit
 from podero_async.cli._signals import Signals
+
+if TYPE_CHECKING:
+    from podero_async import RetryPolicy
+    from podero_async.backfill import Progress
 
 __all__ = ["Command", "Invocation"]
 

@@ -7,16 +7,15 @@ import errno
 import logging
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Any, NoReturn
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from podero_async import RetryPolicy
 from podero_async._version import __version__
-from podero_async.backfill import StoreError
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._log import add_log, logged
 from podero_async.cli._output.json import print_error
@@ -31,46 +30,34 @@ from podero_async.cli._runtime import (
     say,
 )
 from podero_async.cli._signals import Interrupted, Signals, StandardOutput
-from podero_async.cli.commands import (
-    backfill,
-    completion,
-    current,
-    doctor,
-    export,
-    forget,
-    merge,
-    runs,
-    sessions,
-    simulate,
-    sql,
-    status,
-    users,
-    vehicles,
-    verify,
-)
-from podero_async.cli.commands.demo import command as demo
 from podero_async.errors import AuthenticationError, ConfigurationError, PermissionDeniedError, PoderoError
 
-__all__ = ["COMMANDS", "main", "make_parser"]
+if TYPE_CHECKING:
+    from podero_async import RetryPolicy
 
-COMMANDS: tuple[Command[Any], ...] = (
-    demo.COMMAND,
-    simulate.COMMAND,
-    doctor.COMMAND,
-    users.COMMAND,
-    vehicles.COMMAND,
-    sessions.COMMAND,
-    current.COMMAND,
-    backfill.COMMAND,
-    status.COMMAND,
-    sql.COMMAND,
-    runs.COMMAND,
-    verify.COMMAND,
-    export.COMMAND,
-    merge.COMMAND,
-    forget.COMMAND,
-    completion.COMMAND,
+__all__ = ["COMMANDS", "load", "main", "make_parser"]
+
+COMMANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "demo": "Backfill a simulated fleet under faults, and check every session.",
+        "simulate": "Serve a simulated fleet on loopback until Ctrl-C.",
+        "doctor": "Check the settings, network, TLS, clock, token and organization.",
+        "users": "Print the users of the organization, with your own ids for them.",
+        "vehicles": "Print the vehicles of the organization, or those of one user.",
+        "sessions": "Print the completed charging sessions of a vehicle.",
+        "current": "Print the active charging session of a vehicle.",
+        "backfill": "Fetch the charging sessions of a fleet into a DuckDB file.",
+        "status": "Print the contents of a store, its age and its failures.",
+        "sql": "Run an SQL query over a store.",
+        "runs": "Print the history of a store's backfills, the newest first.",
+        "verify": "Re-read the settled days of a store, and compare the sessions with the API.",
+        "export": "Write the sessions of a store to a Parquet, CSV or JSON lines file.",
+        "merge": "Make one store of several, such as those of the shards of a fleet.",
+        "forget": "Erase a user from a store, and keep later runs from fetching the user again.",
+        "completion": "Print a completion script for bash, zsh or tcsh.",
+    }
 )
+"""The commands with the first lines of their descriptions, in the order of the help. Only the one that runs is imported."""
 _ENVIRONMENT = """\
 environment:
   PODERO_ORG_ID    id of the organization
@@ -105,7 +92,7 @@ _NO_LOGGING = logging.NullHandler()
 def main(
     argv: Sequence[str] | None = None,
     *,
-    commands: Sequence[Command[Any]] = COMMANDS,
+    commands: Sequence[Command[Any]] | None = None,
     retry: RetryPolicy | None = None,
     shutdown_s: float = 4.5,
     line_every_s: float = 10.0,
@@ -114,7 +101,7 @@ def main(
 
     Args:
         argv: The arguments after the program's name; None takes those of the process.
-        commands: The commands to choose from.
+        commands: The commands to choose from; None for those of this package.
         retry: If given, replaces the retry policy of each command.
         shutdown_s: Seconds from the first signal to the forced end of the process; a supervisor kills after five.
         line_every_s: Seconds between two lines of progress, when stderr is not a terminal.
@@ -122,9 +109,10 @@ def main(
     open_missing_streams()
     logging.getLogger("podero_async").addHandler(_NO_LOGGING)
     signals = Signals(shutdown_s)
+    arguments = tuple(sys.argv[1:] if argv is None else argv)
     invocation = Invocation(
-        argv=tuple(sys.argv[1:] if argv is None else argv),
-        parser=make_parser(commands),
+        argv=arguments,
+        parser=make_parser(_used(arguments) if commands is None else commands),
         retry=retry,
         signals=signals,
         line_every_s=line_every_s,
@@ -191,10 +179,8 @@ def _explain(error: BaseException, invocation: Invocation) -> Exit:
             code = Exit.USAGE
         case AuthenticationError() | PermissionDeniedError():
             code = Exit.CREDENTIALS
-        case StoreError():
-            code = Exit.STORE
         case PoderoError():
-            code = Exit.API
+            code = Exit.STORE if _is_of_store(error) else Exit.API
         case OSError():
             message, code = (
                 error.strerror if error.filename is None else f"{error.strerror}: {error.filename}",
@@ -213,6 +199,12 @@ def _explain(error: BaseException, invocation: Invocation) -> Exit:
     return code
 
 
+def _is_of_store(error: PoderoError) -> bool:
+    """Return whether an error is a `StoreError`. A command that opens a store has imported that class; others need not."""
+    errors = sys.modules.get("podero_async.backfill.errors")
+    return errors is not None and isinstance(error, errors.StoreError)
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error of one line if the arguments are wrong, instead of printing the usage as argparse does."""
@@ -225,8 +217,23 @@ def _formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
 
 
-def make_parser(commands: Sequence[Command[Any]] = COMMANDS) -> argparse.ArgumentParser:
-    """Return the parser of all commands; a parsed namespace has the chosen one as `command`."""
+def load(name: str) -> Command[Any]:
+    """Import a command."""
+    command: Command[Any] = import_module(f"podero_async.cli.commands.{name}").COMMAND
+    return command
+
+
+def _used(arguments: Sequence[str]) -> list[Command[Any]]:
+    """Import the command that the arguments name; `completion` describes all of them."""
+    name = next((text for text in arguments if not text.startswith("-")), "")
+    return [load(each) for each in COMMANDS if name in {each, "completion"}]
+
+
+def make_parser(commands: Sequence[Command[Any]]) -> argparse.ArgumentParser:
+    """Return the parser of the given commands, which lists the other ones in its help.
+
+    A parsed namespace has the chosen command as `command`.
+    """
     parser = _Parser(
         prog="podero-async",
         description="Fetches every completed charging session from Podero's Partner API.",
@@ -236,9 +243,14 @@ def make_parser(commands: Sequence[Command[Any]] = COMMANDS) -> argparse.Argumen
     )
     parser.add_argument("--version", action="version", version=f"podero-async {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in commands:
+    given = {command.name: command for command in commands}
+    for name in dict.fromkeys((*COMMANDS, *given)):
+        command = given.get(name)
+        if command is None:
+            subparsers.add_parser(name, help=COMMANDS[name])
+            continue
         subparser = subparsers.add_parser(
-            command.name,
+            name,
             help=command.description.partition("\n")[0],
             description=command.description,
             epilog=(_ENVIRONMENT if command.uses_api else "") + _EXIT_CODES,

@@ -8,15 +8,17 @@ from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 import attrs
 
-from podero_async import PoderoClient, RetryPolicy, ThrottlePolicy
-from podero_async.backfill import SessionStore, Shard, StoreInUseError
+import podero_async
 from podero_async.cli._runtime import say
 from podero_async.cli._signals import Interrupted
+
+if TYPE_CHECKING:
+    from podero_async.backfill import SessionStore, Shard
 
 __all__ = [
     "AddArgument",
@@ -92,6 +94,8 @@ def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
 
 def shard(text: str) -> Shard:
     """Parse a shard of the fleet, `I/N`."""
+    from podero_async.backfill import Shard  # noqa: PLC0415  # not every command needs it
+
     try:
         return Shard.parse(text)
     except ValueError as error:
@@ -196,6 +200,8 @@ async def opened(
         StoreInUseError: The store was in use to the end.
         Interrupted: A signal has arrived.
     """
+    from podero_async.backfill import SessionStore, StoreInUseError  # noqa: PLC0415  # not every command has a store
+
     store = SessionStore(path or options.store, read_only=read_only, memory_limit_mb=options.memory_limit)
     async with AsyncExitStack() as opening:
         clock = asyncio.get_running_loop().time
@@ -237,7 +243,9 @@ def completes_files(action: Action) -> None:
     action.complete = files  # type: ignore[attr-defined]  # shtab reads this attribute
 
 
-def client_at_speed(max_concurrency: int, requests_per_second: float | None, retry: RetryPolicy | None) -> PoderoClient:
+def client_at_speed(
+    max_concurrency: int, requests_per_second: float | None, retry: podero_async.RetryPolicy | None
+) -> podero_async.PoderoClient:
     """Return a client with the settings of the environment and the given limits."""
-    throttle = ThrottlePolicy(max_concurrency=max_concurrency, requests_per_second=requests_per_second)
-    return PoderoClient.from_env(retry=retry or RetryPolicy(), throttle=throttle)
+    throttle = podero_async.ThrottlePolicy(max_concurrency=max_concurrency, requests_per_second=requests_per_second)
+    return podero_async.PoderoClient.from_env(retry=retry or podero_async.RetryPolicy(), throttle=throttle)

@@ -16,7 +16,7 @@ async def test_bash(call: Call) -> None:
     ended = await call("completion", "bash")
     assert (ended.code, ended.err) == (0, "")
     assert subprocess.run(["bash", "-n"], input=ended.out.encode(), check=False).returncode == 0
-    assert [command.name for command in COMMANDS if command.name not in ended.out] == []
+    assert [name for name in COMMANDS if name not in ended.out] == []
     for option in ("--settle-days", "--requests-per-second", "--partition-by", "--plain"):
         assert option in ended.out
     assert "backfill___store_COMPGEN=_shtab_compgen_files" in ended.out
@@ -40,7 +40,7 @@ async def test_other_shells(call: Call, shell: str) -> None:
     """The script contains the commands and their options."""
     ended = await call("completion", shell)
     assert (ended.code, ended.err) == (0, "")
-    assert [command.name for command in COMMANDS if command.name not in ended.out] == []
+    assert [name for name in COMMANDS if name not in ended.out] == []
     assert "settle-days" in ended.out
 
 

@@ -6,12 +6,10 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from podero_async import RetryPolicy
-from podero_async.cli._command import Command
 from podero_async.cli._main import COMMANDS
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, one_vehicle, whole_fleet
@@ -62,10 +60,10 @@ async def test_a_log_on_a_full_disk_does_not_end_the_command(call: Call, served:
     assert ended.complaint == "the log file cannot be written: No space left on device"
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-async def test_each_command_has_a_log(call: Call, command: Command[Any]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_each_command_has_a_log(call: Call, name: str) -> None:
     """Each command takes `-v` and `--log-file`."""
-    text = await call(command.name, "--help")
+    text = await call(name, "--help")
     assert "-v, --verbose" in text.out
     assert "--log-file FILE" in text.out
 
@@ -106,8 +104,8 @@ async def test_an_outage_is_one_object_with_the_report(call: Call, served: Poder
 async def test_helps_fit_a_narrow_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Help texts have lines of at most 80 characters, even on a terminal of 200 columns."""
     monkeypatch.setenv("COLUMNS", "200")
-    for command in COMMANDS:
-        text = await call(command.name, "--help")
+    for name in COMMANDS:
+        text = await call(name, "--help")
         assert max(map(len, text.out.splitlines())) <= 80
 
 

@@ -11,7 +11,7 @@ import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from uuid import UUID
 
 import attrs
@@ -21,7 +21,7 @@ import podero_async
 from podero_async.backfill import SessionStore
 from podero_async.cli import _output, main
 from podero_async.cli._command import Command, Invocation
-from podero_async.cli._main import COMMANDS, make_parser
+from podero_async.cli._main import COMMANDS, load, make_parser
 from podero_async.cli._runtime import Exit, in_one_line
 from podero_async.testing import PoderoSimulator
 from tests._support.commands import Call, end_of, one_vehicle, start, whole_fleet
@@ -38,10 +38,12 @@ async def test_the_version(call: Call) -> None:
     assert (version.code, version.out.strip()) == (0, f"podero-async {podero_async.__version__}")
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-async def test_help(call: Call, command: Command[Any]) -> None:
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_help(call: Call, name: str) -> None:
     """Each command and each of its options has a help text, in lines of at most 80 characters."""
-    text = await call(command.name, "--help")
+    command = load(name)
+    assert (command.name, command.description.partition("\n")[0]) == (name, COMMANDS[name])
+    text = await call(name, "--help")
     assert (text.code, text.err) == (0, "")
     assert command.description in text.out
     assert "exit codes:\n  0    done\n" in text.out
@@ -57,13 +59,13 @@ async def test_the_list_of_commands(call: Call) -> None:
     """`--help` lists all commands, the environment and the exit codes."""
     text = await call("--help")
     assert text.code == 0
-    assert [command.name for command in COMMANDS if f"    {command.name}" not in text.out] == []
+    assert [name for name in COMMANDS if f"    {name}" not in text.out] == []
     assert "PODERO_CLIENT_SECRET" in text.out
     assert "exit codes:\n  0    done\n" in text.out
     assert max(map(len, text.out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_the_readme_names_each_command(name: str) -> None:
     """README.md shows or describes each command."""
     assert f"podero-async {name}" in _README
@@ -92,7 +94,7 @@ def test_the_readme_names_each_command(name: str) -> None:
 )
 def test_each_argument_becomes_a_typed_option(argv: list[str]) -> None:
     """The fields of a command's options are the arguments of its parser."""
-    parsed = vars(make_parser().parse_args(argv))
+    parsed = vars(make_parser([load(argv[0])]).parse_args(argv))
     command = parsed.pop("command")
     assert command.name == argv[0]
     assert [parsed.pop(name) for name in ("verbose", "quiet", "log_file")] == [False, False, None]

@@ -21,7 +21,7 @@ from podero_async import ClientCredentials, PoderoClient, PoderoError, VehicleFa
 async def main(org, url, client_id, secret, first, last):
     async with PoderoClient(org, ClientCredentials(client_id, secret), base_url=url) as client:
         vehicles = [vehicle async for vehicle in client.discover_vehicles()]
-        for name in ("cattrs", "cattrs.converters", "podero_async._decode.converter"):
+        for name in ("cattrs", "cattrs.converters", "podero_async._decode.converter", "tenacity"):
             sys.modules.pop(name, None)  # as if the first failure came before the import
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
         held = []

@@ -10,7 +10,6 @@ from typing import Any
 
 import attrs
 
-from podero_async.backfill import ApiDownError
 from podero_async.cli._output.text import in_utc
 from podero_async.models import ChargingSession
 
@@ -36,8 +35,9 @@ def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
 def print_error(error: BaseException, message: str, exit_code: int) -> None:
     """Print an error as one JSON object; if it has a report, the fields of the report are in the object, too."""
     described = {"error": {"kind": type(error).__name__, "message": message, "exit_code": exit_code}}
-    if isinstance(error, ApiDownError):
-        print_json(error.report, is_clean=error.report.is_clean, **described)
+    report = getattr(error, "report", None)
+    if report is not None:
+        print_json(report, is_clean=report.is_clean, **described)
     else:
         print(json.dumps(described))
 

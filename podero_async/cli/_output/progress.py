@@ -9,9 +9,10 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext,
 from datetime import timedelta
 from importlib.util import find_spec
 from time import monotonic
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from podero_async.backfill import Progress
+if TYPE_CHECKING:
+    from podero_async.backfill import Progress
 
 __all__ = [
     "ProgressLines",
