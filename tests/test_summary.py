@@ -16,16 +16,14 @@ from hypothesis import strategies as st
 
 from podero_async import (
     NotFoundError,
-    PoderoClient,
     SessionOutcome,
     SessionTotals,
     VehicleFailure,
-    VehicleRef,
     summarize,
 )
 from podero_async.backfill import SessionStore, backfill
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import client_of, wire_row
+from tests._support.clients import client_of
 from tests._support.made_outcomes import outcome_of, session_of
 
 VIENNA = ZoneInfo("Europe/Vienna")
@@ -127,34 +125,6 @@ def test_a_failure_is_raised_or_collected() -> None:
     failures: list[VehicleFailure] = []
     assert summarize([failure, outcome_of(1, session_of(1))], on_failure=failures.append)[()].sessions == 1
     assert failures == [failure]
-
-
-async def savings_in_october(client: PoderoClient, external_id: str) -> float | None:
-    """Return a customer's savings in October 2026, in Vienna's time."""
-    user = await client.user_by_external_id(external_id)
-    outcomes = await client.user_sessions(user.id, date(2026, 9, 30), date(2026, 10, 31))
-    return summarize(outcomes, "month", time_zone="Europe/Vienna")[date(2026, 10, 1)].actual_savings_eur
-
-
-async def test_a_partners_question_takes_three_lines() -> None:
-    """The savings of a customer in October, in Vienna's time, have the sessions of that month and no others."""
-    moments = {  # in UTC, and whether it is October in Vienna
-        "2026-09-30T21:59:00Z": False,
-        "2026-09-30T22:00:00Z": True,
-        "2026-10-25T01:30:00Z": True,  # summer time has just ended
-        "2026-10-31T22:59:00Z": True,
-        "2026-10-31T23:00:00Z": False,
-    }
-    rows = [
-        wire_row(number, plug_in_time=moment, actual_savings_eur=float(2**number))
-        for number, moment in enumerate(moments)
-    ]
-    vehicle = VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2))
-    async with PoderoSimulator(rows={vehicle: rows}) as simulator, client_of(simulator) as client:
-        (external_id,) = [user.external_user_id async for user in client.users() if user.num_electric_vehicles]
-        assert external_id is not None
-        answer = await savings_in_october(client, external_id)
-    assert answer == sum(2**number for number, is_october in enumerate(moments.values()) if is_october)
 
 
 # --- the same figures as SQL ------------------------------------------------------------------------------------------
