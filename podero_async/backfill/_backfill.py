@@ -77,7 +77,8 @@ async def backfill(
         only_failed: Whether to read only vehicles whose last read failed or was not proven complete, and the vehicles of
             users whose list failed. The fleet is not discovered.
         shard: Restricts the run to the vehicles of one shard of the users.
-        keep_external_ids: Whether the store keeps the partner's own ids of users. If not, those that it has are removed.
+        keep_external_ids: Whether the store keeps the partner's own ids of users. If not, those that it has are removed
+            from its tables; a snapshot made after that has no byte of them.
         bounds: Shares of vehicles and sessions beyond which the run ends with an alarm.
         stop: If this event is set, the run commits the received outcomes, cancels the other reads and ends.
         progress: Is updated during the run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -29,6 +29,10 @@ from tests._support.old_store import create_old_store
 from tests.backfill.conftest import AGAIN, Clock
 
 SHARDS = 3
+OVERLAPS = """
+SELECT count(*) AS n FROM coverage a JOIN coverage b ON a.user_id = b.user_id AND a.vehicle_id = b.vehicle_id
+AND a.include_hidden = b.include_hidden AND a.from_date < b.from_date AND b.from_date <= a.to_date
+"""
 ALL = Bounds(max_vanished=1, max_withdrawn=1)
 
 
@@ -151,14 +155,19 @@ async def test_overlapping_stores_are_read_again_where_they_differ(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
     """If two stores have the same vehicles, a day is settled only if both have it so, and spans stay disjoint."""
-    for each, settle_days in zip(paths[:2], (5, 20), strict=True):
+    middle = date(2026, 6, 20)
+    for each, settle_days, last in zip(paths[:2], (5, 20), (middle, LAST), strict=True):
         async with SessionStore(each) as store:
-            await backfill(client, store, FIRST, LAST, settle_days=settle_days, now=clock)
+            await backfill(client, store, FIRST, last, settle_days=settle_days, now=clock)
         clock.forward(hours=1)
     merged = await merge_stores(path, paths[:2])
-    assert merged.doubled == merged.sessions == len(truth_of(sim, FIRST, LAST))
+    assert merged.doubled == len(truth_of(sim, FIRST, middle))
     spans = "SELECT * EXCLUDE (read_at) FROM coverage ORDER BY ALL"
     assert await rows_of(path, spans) == await rows_of(paths[1], spans)
+    (overlaps,) = await rows_of(path, OVERLAPS)
+    assert overlaps["n"] == 0
+    states = "SELECT bool_or(is_settled) AS one, bool_and(is_settled) AS every FROM coverage"
+    assert await rows_of(path, states) == [{"one": True, "every": False}]
     await assert_equal(path, truth_of(sim, FIRST, LAST))
 
 

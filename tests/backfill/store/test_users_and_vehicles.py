@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -190,6 +191,19 @@ async def test_external_ids_are_not_kept_if_the_caller_says_so(
             assert len(await store.query("FROM users")) == 6
             await backfill(client, store, FIRST, LAST, vehicles=given, fresh_for=timedelta(), now=clock)
             assert await ids() != []
+
+
+async def test_a_snapshot_has_no_byte_of_removed_external_ids(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """After a run that must not keep external ids, a snapshot is a file without them, though the store was not."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, now=clock)
+    assert b"customer_" in path.read_bytes()
+    async with SessionStore(path) as store:
+        await backfill(client, store, FIRST, LAST, keep_external_ids=False, now=clock)
+        await store.snapshot(path.with_name("copy"))
+    assert b"customer_" not in path.with_name("copy").read_bytes()
 
 
 async def test_a_fleet_fetch_says_whose_vehicle_an_outcome_is(sim: PoderoSimulator, client: PoderoClient) -> None:
