@@ -26,7 +26,7 @@ class MemoryBudget:
         """How many pages of the smaller lists are acquired and not yet released."""
 
     async def acquire(self, pages: int) -> Callable[[], None]:
-        """Wait until a list of so many pages may be read, and return a function that releases them."""
+        """Wait until a list of that length may be read. Return a function that releases its pages."""
         if pages * 2 > self._max_pages:
             await self._large.acquire()
             return self._large.release
