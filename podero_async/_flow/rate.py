@@ -31,7 +31,7 @@ _MIN_STARTS = 3
 _MIN_SHARE = 0.5  # of the starts between the two pauses before: a hidden rate allows more, since a window may be cut
 _MAX_CONTRADICTIONS = 2  # then the throttling has another cause ...
 _IGNORED_PAUSES = 100  # ... and this many pauses teach nothing ...
-_MAX_ALIKE = 8  # ... unless so many follow after similar numbers of starts, as they hardly do by chance
+_MAX_ALIKE = 8  # ... unless eight in a row follow after similar numbers of starts; that is rare by chance
 
 
 class RateEstimator:

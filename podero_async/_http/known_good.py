@@ -40,7 +40,7 @@ class KnownGood(dict[str, Request]):
         self._limiter = limiter
 
     async def other_than(self, request: Request) -> Request | None:
-        """Return a request that succeeded; if there is none yet, wait a while for one of those in flight."""
+        """Return a request that succeeded. Before the first success, wait for one of the requests in flight."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _MAX_WAIT_S
         while True:

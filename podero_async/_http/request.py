@@ -128,7 +128,7 @@ class RequestSender:
     async def _decode(self, response: Response, request: Request, slot: Slot, token: str) -> Any:
         """Decode a response of status 200, tell the limiter how the request ended, and release the slot.
 
-        If the body is not JSON, such as a proxy's page, the API did not answer, whatever the status says.
+        A body that is not JSON, such as a proxy's page, is a fault.
         """
         # A slot is for the time until the response has arrived. A probe keeps it until its outcome is known.
         is_decisive = not slot.breaker.is_calm

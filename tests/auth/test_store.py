@@ -150,7 +150,7 @@ async def test_after_the_timeout_a_store_goes_on_without_the_lock(
     "arguments", [{"path": ""}, {"path": "/"}, *({"lock_timeout_s": value} for value in ("a", -1, math.nan))]
 )
 def test_a_file_store_without_a_file_name_or_a_time_is_refused(arguments: dict[str, Any]) -> None:
-    """A path without a file name, and a time that is no number of seconds, are a `ConfigurationError` at once."""
+    """An empty path and a negative time are a `ConfigurationError` at once."""
     with pytest.raises(ConfigurationError, match="must"):
         FileTokenStore(**{"path": "t", **arguments})
 

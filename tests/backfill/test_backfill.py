@@ -105,7 +105,7 @@ async def test_a_run_after_a_stopped_one_reads_failed_and_unproven_vehicles_agai
     sim.add_fault(Fault(kind="status", status=404, endpoint="vehicles", nth=1))
     sim.add_fault(Fault(kind="wrong_total", delta=7, rate=1.0))
     stop = asyncio.Event()
-    sim.before_page = lambda asked: stop.set() if asked.number == 30 else None
+    sim.before_page = lambda asked: stop.set() if asked.number == 60 else None
     one_by_one = client_of(sim, throttle=ThrottlePolicy(max_concurrency=1))
     async with SessionStore(path) as store:
         async with one_by_one:
