@@ -12,13 +12,18 @@ from hypothesis import strategies as st
 from podero_async.backfill._coverage import (
     Days,
     KnownDays,
+    ProvenRead,
+    Span,
     asks_current,
     count_days,
     final_day,
+    fold,
     needs_of,
     settle_to,
     stale_limits,
+    unread_days,
 )
+from tests._support.expected_rows import utc
 
 FIRST = date(2026, 1, 1)
 LENGTH = 120
@@ -168,3 +173,24 @@ def test_days_at_the_ends_of_the_calendar_do_not_overflow() -> None:
     known = KnownDays([], [], [], [(date.min, date.min)])
     needs = needs_of(known, (day(5), day(5)), today=day(9), final=day(0), group=0)
     assert [(need.from_date, need.to_date) for need in needs] == [(date.min, date(1, 1, 2)), (day(5), day(5))]
+
+
+def test_an_unsettled_day_outside_the_read_changes_nothing() -> None:
+    """A session without an end may be listed on any day, even the last one that Python has."""
+    at = utc(2026, 3, 1)
+    known = [Span(date(2026, 1, 1), date(2026, 1, 9), True, at)]
+    read = ProvenRead(date(2026, 1, 10), date(2026, 1, 12), date(2026, 1, 12), at, False)
+    unsettled = [(date.max, date.max), (date(2025, 1, 1), date(2025, 1, 1)), (date(2026, 1, 3), date(2026, 1, 3))]
+    assert fold(known, [read], unsettled) == [
+        Span(date(2026, 1, 1), date(2026, 1, 2), True, at),
+        Span(date(2026, 1, 3), date(2026, 1, 3), False, at),
+        Span(date(2026, 1, 4), date(2026, 1, 12), True, at),
+    ]
+
+
+def test_days_without_a_read_or_a_failure_are_unread() -> None:
+    """Days of the window are unread if no span has them, unless a failure explains them."""
+    known = KnownDays.parse("s2026-01-01/2026-01-03 p2026-01-04/2026-01-05 m2026-01-06/2026-01-07")
+    assert unread_days(known, (date(2026, 1, 1), date(2026, 1, 10))) == 3
+    assert unread_days(known, (date(2026, 1, 1), date(2026, 1, 7))) == 0
+    assert unread_days(known, (date(2026, 1, 10), date(2026, 1, 9))) == 0
