@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -182,7 +183,8 @@ async def test_a_reader_that_takes_only_a_part(filled: Path, reader: str, code: 
                 assert await process.stderr.readline() == b"podero-async: interrupted\n"
             assert int(await process.stderr.readline()) == code
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
     assert sorted(file.name for file in filled.parent.iterdir()) == ["fleet.duckdb"]
 
