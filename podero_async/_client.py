@@ -43,8 +43,8 @@ class PoderoClient(UserCalls):
     """A client of Podero's Partner API for one organization.
 
     Create one client, share it between any number of tasks of one event loop, and close it: use it as `async with`, or
-    call `aclose`. All calls share one token, one connection pool and one concurrency limit. Nothing
-    is sent before the first call. When a call is cancelled, its requests end at once and leave nothing behind.
+    call `aclose`. All calls share one token, one connection pool and one concurrency limit. Nothing is sent before the
+    first call. When a call is cancelled, its requests end at once and leave nothing behind.
 
     Ids are `UUID` values or their text. `from_date` and `to_date` are the first and the last UTC day, both inclusive.
     `include_hidden` includes the sessions that the server hides, such as very short plug-ins.
@@ -79,7 +79,7 @@ class PoderoClient(UserCalls):
             retry: How often and for how long a request is tried.
             throttle: How many requests may be in flight, and how many may start per second.
             timeouts: How long one attempt may take.
-            token_store: Keeps the token across restarts and shares it between processes, such as `FileTokenStore`.
+            token_store: Keeps the token across restarts, for several processes, such as `FileTokenStore`.
         """
         settings.check_kinds(credentials=credentials, retry=retry, throttle=throttle, timeouts=timeouts)
         if session is not None:
