@@ -123,7 +123,8 @@ class FleetFetch:
         if vehicles is None:
             return discover(self._endpoints, self._discovery_stats, ahead=self._limiter.ceiling)
         if isinstance(vehicles, AsyncIterable):
-            return (vehicle async for vehicle in vehicles)
+            iterator = aiter(vehicles)  # the pool closes a generator, which may have requests under way
+            return iterator if isinstance(iterator, AsyncGenerator) else (vehicle async for vehicle in iterator)
         return (vehicle for vehicle in vehicles)
 
     def _count(self, outcome: VehicleSessions | VehicleFailure) -> None:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
-from math import ceil
 from typing import Any
 from uuid import UUID
 
@@ -24,7 +23,7 @@ from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
 from podero_async._redaction import strip_traceback
 from podero_async._validation import MAX_PAGE_SIZE
-from podero_async.errors import CompletenessError, DecodeError, PoderoError
+from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError, RequestTimeoutError
 from podero_async.models import (
     ChargingSession,
     Completeness,
@@ -39,6 +38,7 @@ __all__ = ["UndecodedSessions", "failure_of", "fetch_page", "fetch_vehicle", "re
 
 _MAX_PAGES_AHEAD = 16  # pages of one list that are requested at once
 _MAX_PAGES_AHEAD_OF_STREAM = 4  # fewer, since they stay in memory while the consumer is slow
+_MAX_PAGES_WITH_FALSE_TOTAL = 4  # that a list whose total is too high takes of the memory budget
 _MAX_DECODING_S = 0.005  # then other tasks of the event loop run
 
 
@@ -76,7 +76,7 @@ class UndecodedSessions:
 
 
 async def fetch_vehicle(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats, budget: MemoryBudget
+    endpoints: Endpoints, vehicle: VehicleRef, window: Window, stats: RequestStats, budget: MemoryBudget | None = None
 ) -> UndecodedSessions | VehicleSessions:
     """Fetch one vehicle's whole list. A list of one page, as most are, takes one request and no memory budget."""
     fetch = partial(_fetch_page, endpoints, vehicle, stats)
@@ -85,8 +85,8 @@ async def fetch_vehicle(
         return _sessions_of(vehicle, window, first.decode(), Completeness.VERIFIED, stats)
     reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
     with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
-        # A page holds fewer rows than requested if the server allows fewer, or if its total is too high.
-        on_failure.callback(await budget.acquire(min(first.pages, ceil(first.total / MAX_PAGE_SIZE))))
+        if budget is not None:
+            on_failure.callback(await budget.acquire(await _pages_to_hold(fetch, window, first, budget)))
         async with aclosing(reader.new_rows()) as stream:
             rows = [rows async for rows in stream]
         return UndecodedSessions(vehicle, window, reader, rows, stats, on_failure.pop_all().close)
@@ -113,7 +113,7 @@ async def fetch_page(
 
 async def read_vehicle(endpoints: Endpoints, vehicle: VehicleRef, window: Window) -> VehicleSessions:
     """Fetch and decode one vehicle's whole list; raise the error if that fails."""
-    outcome = await fetch_vehicle(endpoints, vehicle, window, RequestStats(), MemoryBudget(1))
+    outcome = await fetch_vehicle(endpoints, vehicle, window, RequestStats())
     decoded = await outcome.decode() if isinstance(outcome, UndecodedSessions) else outcome
     if isinstance(decoded, VehicleFailure):
         raise decoded.error
@@ -152,6 +152,26 @@ def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, st
     """Return a vehicle's failure or, if no vehicle is given, the failure to list the user's vehicles."""
     requests, retries = stats.requests, stats.retries
     return VehicleFailure(user_id=user_id, vehicle=vehicle, error=error, requests=requests, retries=retries)
+
+
+async def _pages_to_hold(
+    fetch: Callable[[Window, int], Coroutine[Any, Any, Page]], window: Window, first: Page, budget: MemoryBudget
+) -> int:
+    """Return how many pages of memory a list needs according to its total.
+
+    A total that is far too high, such as that of all vehicles, would keep other lists waiting. If it would take a large
+    share of the budget, or the first page has fewer rows than requested, the last page is requested to see whether the list
+    is that long.
+    """
+    pages = first.pages
+    if pages <= _MAX_PAGES_WITH_FALSE_TOTAL or (first.count == MAX_PAGE_SIZE and pages <= budget.max_share):
+        return pages
+    try:
+        last = await fetch(window, first.total - first.count)
+    except (ApiError, RequestTimeoutError):  # such as a refused offset; the reader knows what to do
+        return pages
+    is_there = last.count and last.ids != first.ids  # a server that ignores the offset repeats the first page
+    return pages if is_there else _MAX_PAGES_WITH_FALSE_TOTAL
 
 
 def _sessions_of(

@@ -12,6 +12,7 @@ import attrs
 
 from podero_async._decode import PageOutline, decode_page, outline_page, stated_total
 from podero_async._paging.window import Window
+from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 
 __all__ = ["NewRows", "Page"]
@@ -100,8 +101,8 @@ class Page:
 
     @property
     def pages(self) -> int:
-        """Number of pages of this size in the list, according to `total`; 1 if `total` cannot be true."""
-        return 1 if self.is_inconsistent else ceil(self.total / max(1, self.count))
+        """Number of pages of the largest size that the list fills, according to `total`; 1 if `total` cannot be true."""
+        return 1 if self.is_inconsistent else ceil(self.total / MAX_PAGE_SIZE)
 
     @property
     def is_inconsistent(self) -> bool:

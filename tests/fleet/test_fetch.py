@@ -125,6 +125,33 @@ async def test_an_error_of_the_callers_iterable_is_raised(simulator: PoderoSimul
             await outcomes_of(simulator, client, vehicles=broken())
 
 
+@pytest.mark.parametrize("kind", ["generator", "iterable"])
+async def test_an_async_generator_of_vehicles_is_closed_when_the_fetch_is_left(
+    simulator: PoderoSimulator, kind: str
+) -> None:
+    """If a fetch is left early, what its source of vehicles has started has ended, although the caller keeps the source."""
+    ended = False
+
+    async def endless() -> AsyncIterator[VehicleRef]:
+        nonlocal ended
+        try:
+            while True:
+                yield simulator.vehicles[0]
+        finally:
+            await asyncio.sleep(0)
+            ended = True
+
+    class Endless:
+        def __aiter__(self) -> AsyncIterator[VehicleRef]:
+            return endless()
+
+    vehicles = endless() if kind == "generator" else Endless()
+    async with client_of(simulator) as client:
+        async with client.fetch_fleet(**all_days(simulator, vehicles=vehicles)) as fleet:
+            await anext(fleet)
+        assert ended
+
+
 async def test_faults_of_all_kinds_lose_nothing() -> None:
     """A fleet is complete after failed, throttled, broken, truncated and unauthorized responses."""
     faults = [
@@ -375,6 +402,51 @@ async def test_discovery_and_fetching_overlap() -> None:
             async with client.fetch_fleet(**all_days(simulator)) as fleet:
                 await anext(fleet)
                 assert simulator.counts.requests["vehicles"] < 100
+
+
+async def test_a_list_that_hangs_does_not_stop_the_others() -> None:
+    """While one list hangs and another fills the memory budget, the other lists of several pages are read."""
+    hangs = asyncio.Event()
+    vehicles = [VehicleRef(user_id=ORG, vehicle_id=UUID(int=number)) for number in range(1, 9)]
+
+    async def handler(request: web.Request) -> web.Response:
+        number, offset = UUID(request.path.split("/")[-2]).int, int(request.query["offset"])
+        if number == 1 and offset:
+            await hangs.wait()
+        rows = [wire_row(row) for row in range(offset, min({2: 3400}.get(number, 450), offset + 200))]
+        return web.Response(body=page_body(*rows, total={2: 3400}.get(number, 450)))
+
+    async with serving(handler) as origin, static_client(origin, throttle=ThrottlePolicy(max_concurrency=8)) as client:
+        async with asyncio.timeout(20), client.fetch_fleet(*DAYS, vehicles) as fleet:
+            outcomes = [await anext(fleet) for _ in vehicles[1:]]
+            assert {outcome.vehicle for outcome in outcomes} == set(vehicles[1:])
+            hangs.set()
+            assert (await anext(fleet)).vehicle == vehicles[0]
+
+
+@pytest.mark.parametrize("rows", [10, 230])
+async def test_a_total_that_is_far_too_high_takes_no_large_share_of_the_memory(rows: int) -> None:
+    """If the server counts 50,000 sessions for each vehicle, several are read at once, although one of them hangs."""
+    hangs = asyncio.Event()
+    requests = dict.fromkeys(range(1, 5), 0)
+    vehicles = [VehicleRef(user_id=ORG, vehicle_id=UUID(int=number)) for number in requests]
+
+    async def handler(request: web.Request) -> web.Response:
+        number, offset = UUID(request.path.split("/")[-2]).int, int(request.query["offset"])
+        requests[number] += 1
+        if number == 1 and requests[1] == 3:  # more would take all slots
+            await hangs.wait()
+        shown = [wire_row(row) for row in range(offset, min(rows, offset + 200))] if offset < rows else []
+        return web.Response(body=page_body(*shown, total=50_000))
+
+    async with serving(handler) as origin, static_client(origin, throttle=ThrottlePolicy(max_concurrency=8)) as client:
+        async with asyncio.timeout(20), client.fetch_fleet(*DAYS, vehicles) as fleet:
+            outcomes = [await anext(fleet) for _ in vehicles[1:]]
+            assert {outcome.vehicle for outcome in outcomes} == set(vehicles[1:])
+            hangs.set()
+            await anext(fleet)
+    assert all(len(outcome.sessions) == rows for outcome in outcomes if isinstance(outcome, VehicleSessions))
+    assert fleet.summary.unproven == len(vehicles)
 
 
 # --- one vehicle ------------------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ import asyncio
 import gc
 import traceback
 import weakref
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import date
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from podero_async import (
     ClientCredentials,
@@ -63,54 +65,98 @@ async def let_tasks_run() -> None:
 # --- the memory budget ------------------------------------------------------------------------------------------------
 
 
-async def test_the_budget_serves_in_order_and_is_never_exceeded() -> None:
-    """A small list waits behind a larger one, and both are served when enough pages are released."""
-    budget = MemoryBudget(10)
-    served: list[int] = []
-
-    async def acquire(pages: int) -> None:
-        await budget.acquire(pages)
-        served.append(pages)
-
-    release = await budget.acquire(3)
-    await budget.acquire(3)
-    waiting = [asyncio.create_task(acquire(pages)) for pages in (5, 1)]
+async def admitted(waiting: dict[int, asyncio.Task[Callable[[], None]]]) -> list[int]:
     await let_tasks_run()
-    assert served == []
-    release()
-    await asyncio.gather(*waiting)
-    assert served == [5, 1]
+    return [pages for pages, task in waiting.items() if task.done()]
+
+
+async def test_lists_that_fit_pass_a_list_that_waits() -> None:
+    """Beside a list that hangs and a long one that waits for it, others are read in less than half of the budget."""
+    budget = MemoryBudget(10)
+    hanging = await budget.acquire(5)
+    waiting = {pages: asyncio.create_task(budget.acquire(pages)) for pages in (100, 3, 2, 1)}
+    assert await admitted(waiting) == [3, 1]
+    waiting[3].result()()
+    assert await admitted(waiting) == [3, 2, 1]
+    hanging()
+    assert await admitted(waiting) == [100, 3, 2, 1]
     assert budget.pages_held == 9
 
 
-async def test_of_the_large_lists_one_is_read_at_a_time_beside_the_others() -> None:
-    """A list of over half of the budget waits for another such list alone, and keeps no other list waiting."""
+async def test_lists_that_pass_do_not_keep_a_long_one_waiting() -> None:
+    """However many short lists come, a long list is admitted once the lists before it have ended."""
     budget = MemoryBudget(10)
-    await budget.acquire(4)
-    release = await budget.acquire(6)
-    large = asyncio.create_task(budget.acquire(1000))
+    before = [await budget.acquire(1) for _ in range(10)]
+    long = asyncio.create_task(budget.acquire(10))
     await let_tasks_run()
-    assert not large.done()
-    await budget.acquire(5)
+    short = [asyncio.create_task(budget.acquire(1)) for _ in range(100)]
+    await let_tasks_run()
+    for release in before:
+        release()
+    await let_tasks_run()
+    assert long.done()
+    assert [task.done() for task in short].count(True) == 4
+
+
+async def test_two_long_lists_are_not_read_at_once() -> None:
+    """A list takes at most one page over half of the budget, and another that long waits for it."""
+    budget = MemoryBudget(10)
+    release = await budget.acquire(1000)
+    assert budget.pages_held == budget.max_share == 6
+    other = asyncio.create_task(budget.acquire(1000))
+    await let_tasks_run()
+    assert not other.done()
     release()
-    await large
-    assert budget.pages_held == 9
+    await other
+
+
+@pytest.mark.parametrize("max_pages", [1, 2, 3, 16])
+@given(steps=st.lists(st.tuples(st.booleans(), st.integers(1, 20)), max_size=40))
+@settings(max_examples=50, deadline=None)
+def test_the_budget_is_never_exceeded_and_no_list_waits_for_ever(max_pages: int, steps: list[tuple[bool, int]]) -> None:
+    """In any order of calls, releases and cancellations the budget holds, and all lists that wait are admitted."""
+
+    async def run() -> None:
+        budget = MemoryBudget(max_pages)
+        tasks: list[asyncio.Task[Callable[[], None]]] = []
+
+        def end(number: int) -> None:
+            task = tasks.pop(number % len(tasks))
+            if task.done():
+                task.result()()
+            else:
+                task.cancel()  # perhaps at the moment at which it is admitted
+
+        for is_call, number in steps:
+            if is_call:
+                tasks.append(asyncio.create_task(budget.acquire(number)))
+            elif tasks:
+                end(number)
+            if number % 2:
+                await asyncio.sleep(0)
+            assert 0 <= budget.pages_held <= max_pages
+        while tasks:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            end([task.done() for task in tasks].index(True))
+        await let_tasks_run()
+        assert budget.pages_held == 0
+
+    asyncio.run(run())
 
 
 async def test_a_cancelled_acquire_takes_nothing() -> None:
-    """After waiting tasks are cancelled, the whole budget is available again."""
-    budget = MemoryBudget(2)
-    releases = [await budget.acquire(1) for _ in range(2)]
-    waiting = [asyncio.create_task(budget.acquire(1)) for _ in range(3)]
+    """After waiting tasks are cancelled, the whole budget is available again, at once for those behind them."""
+    budget = MemoryBudget(4)
+    release = await budget.acquire(2)
+    waiting = [asyncio.create_task(budget.acquire(pages)) for pages in (3, 3, 2)]
     await let_tasks_run()
-    for task in waiting:
+    for task in waiting[:2]:
         task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    for release in releases:
-        release()
-    assert budget.pages_held == 0
-    for _ in range(2):
-        await asyncio.wait_for(budget.acquire(1), 1)
+    await asyncio.gather(*waiting[:2], return_exceptions=True)
+    assert waiting[2].done()
+    release()
+    assert budget.pages_held == 2
 
 
 async def test_a_fleet_of_long_lists_stays_within_the_budget() -> None:
@@ -214,6 +260,21 @@ async def test_every_consumer_sees_the_end() -> None:
         await let_tasks_run()
     async with asyncio.timeout(5):
         assert await second is None
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_the_iteration_ends_if_only_the_pools_own_task_is_cancelled(is_alone: bool) -> None:
+    """If anyone cancels the task of a pool, alone or with its workers, each iteration raises `CancelledError`."""
+    before = asyncio.all_tasks()
+    async with WorkerPool(iter(range(3)), never_read, slots=2) as pool:
+        await let_tasks_run()
+        for task in asyncio.all_tasks() - before:
+            if not is_alone or task.get_name() == "podero_async fleet":
+                task.cancel()
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                with pytest.raises(asyncio.CancelledError):
+                    await anext(pool)
 
 
 @pytest.mark.parametrize("consumers", [1, 2])
@@ -333,14 +394,3 @@ async def test_an_iterator_that_raises_stop_async_iteration_is_an_error() -> Non
         await anext(pool)
         with pytest.raises(RuntimeError):
             await anext(pool)
-
-
-async def test_a_pool_whose_own_task_is_cancelled_ends_for_its_consumers() -> None:
-    """If a program cancels all tasks but its own, the iteration ends with `CancelledError`, and does not wait for ever."""
-    async with WorkerPool(iter(range(100)), never_read, slots=2) as pool:
-        await let_tasks_run()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        for _ in range(2):
-            with pytest.raises(asyncio.CancelledError):
-                await asyncio.wait_for(anext(pool), 1)

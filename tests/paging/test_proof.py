@@ -123,10 +123,11 @@ def test_an_impossible_total_is_inconsistent(
 
 
 @pytest.mark.parametrize(
-    ("count", "total", "pages"), [(0, 0, 0), (1, 3, 3), (3, 5, 2), (3, 6, 2), (3, 7, 3), (3, 2, 1), (3, 10**9, 1)]
+    ("count", "total", "pages"),
+    [(0, 0, 0), (1, 3, 1), (3, 200, 1), (3, 201, 2), (3, 400, 2), (3, 50_000, 250), (3, 2, 1), (3, 10**9, 1)],
 )
 def test_the_number_of_pages_follows_from_the_total(count: int, total: int, pages: int) -> None:
-    """A list has as many pages as its total needs, and one page if the total is impossible."""
+    """A list has as many pages of 200 rows as its total needs, however short the first one, and one if it is impossible."""
     assert at(*range(count), total=total).pages == pages
 
 
