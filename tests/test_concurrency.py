@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from podero_async._concurrency import cancel_all, import_ahead, map_as_completed, map_in_order, run_until
+from podero_async._concurrency import (
+    SharedFuture,
+    cancel_all,
+    import_ahead,
+    map_as_completed,
+    map_in_order,
+    run_until,
+)
 
 pytestmark = pytest.mark.leaping
 
@@ -181,3 +188,41 @@ def test_a_module_is_imported_ahead_in_a_thread_that_no_exit_waits_for(
         if thread.name == "podero_async import":
             thread.join(timeout=10)
     assert sys.modules.pop("imported_ahead").is_daemon
+
+
+async def test_a_cancelled_task_leaves_a_shared_future_without_a_search() -> None:
+    """Of the tasks that wait for a future, the cancelled ones leave it without a search, and the others get its result."""
+    searches = 0
+
+    class Counted(SharedFuture[str]):
+        def remove_done_callback(self, *_: object) -> int:
+            nonlocal searches
+            searches += 1
+            return 0
+
+    future = Counted()
+    tasks = [asyncio.create_task(future.wait()) for _ in range(100)]
+    await asyncio.sleep(0)
+    for task in tasks[:0:-1]:
+        task.cancel()
+    await asyncio.wait(tasks[1:])
+    assert not future.done()
+    future.set_result("token")
+    assert await tasks[0] == await future.wait() == "token"
+    assert all(task.cancelled() for task in tasks[1:])
+    assert searches == 0
+
+
+@pytest.mark.parametrize("ends", ["error", "cancelled"])
+async def test_every_task_gets_the_end_of_a_shared_future(ends: str) -> None:
+    """The error of a shared future is raised in every task that waits for it, and so is its cancellation."""
+    future = SharedFuture[str]()
+    tasks = [asyncio.create_task(future.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    error = OSError("refused")
+    if ends == "error":
+        future.set_exception(error)
+    else:
+        future.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [result is error or isinstance(result, asyncio.CancelledError) for result in results] == [True] * 3

@@ -19,6 +19,7 @@ from podero_async._auth.credentials import Credentials, StaticToken, TokenEndpoi
 from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
+from podero_async._concurrency import SharedFuture
 from podero_async.errors import ConfigurationError, PoderoError
 
 __all__ = ["Refusals", "TokenCache"]
@@ -107,7 +108,7 @@ class TokenCache:
         self._next_replacement = -math.inf
         self._checking = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
-        self._arrival: asyncio.Future[str] | None = None  # gets the renewal's token before it is saved
+        self._arrival: SharedFuture[str] | None = None  # gets the renewal's token before it is saved
         self._next_early_renewal = 0.0
 
     def __repr__(self) -> str:
@@ -157,7 +158,7 @@ class TokenCache:
                 await asyncio.wait([self._renewal])
                 continue
             try:
-                return await asyncio.shield(arrival)
+                return await arrival.wait()
             except PoderoError as error:
                 raise copy.copy(error) from None  # a shared error would collect the tracebacks of all callers
             except asyncio.CancelledError:
@@ -249,8 +250,8 @@ class TokenCache:
         self._held = self._fallback = None
         return True
 
-    def _start_renewal(self) -> asyncio.Future[str]:
-        self._arrival = asyncio.get_running_loop().create_future()
+    def _start_renewal(self) -> SharedFuture[str]:
+        self._arrival = SharedFuture()
         self._renewal = asyncio.create_task(self._renew(self._arrival), name="podero_async token renewal")
         self._renewal.add_done_callback(self._on_renewed)
         return self._arrival

@@ -141,12 +141,10 @@ class SlotQueue:
         first: OrderedDict[Waiter, None] | None = None
         number, earliest = math.inf, math.inf
         for waiters in self._callers[is_bulk].values():
-            while (
-                waiter := next(iter(waiters), None)
-            ) and waiter.slot.done():  # cancelled, but its task has not run yet
-                del waiters[waiter]
-                self.size -= 1
-                self.interactive -= not is_bulk
+            waiter = next(iter(waiters), None)
+            while waiter and waiter.slot.done():  # cancelled, but its task has not run yet
+                self.remove(waiter)
+                waiter = next(iter(waiters), None)
             if waiter and waiter.number < number:
                 if (at := start_at(waiter)) <= now:
                     first, number = waiters, waiter.number
