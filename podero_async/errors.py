@@ -97,7 +97,7 @@ class TransportError(_RequestError):
 
 
 class RequestTimeoutError(TransportError, TimeoutError):
-    """No response arrived within `Timeouts`, or no token within `max_elapsed`. Try again later, or allow more time."""
+    """No response arrived within `Timeouts` or `max_elapsed`. Try again later, or allow more time."""
 
 
 class ApiError(_RequestError):

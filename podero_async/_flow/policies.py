@@ -14,16 +14,18 @@ class RetryPolicy:
     """How often and for how long a request is retried before its error is raised.
 
     The defaults suit a fleet fetch, which may outlast an outage of two minutes. A request handler that must reply within
-    a second sets `max_elapsed=1.0` and `Timeouts(total=1.0)`, which bounds the attempt that began last.
+    a second sets `max_elapsed=1.0`, which also bounds the wait for a server that hangs.
 
     Args:
         max_attempts: Attempts of one request, including the first; 1 disables retries. With the default of 8, the waits
             between them add up to at most 31.5 s.
-        max_elapsed: Seconds after which no attempt of the call begins; `Timeouts` bounds the last one. All waits count,
-            whichever call caused them: for a slot of the `ThrottlePolicy`, in a pause and in an outage. A call that cannot
-            be sent in that time raises `RateLimitError`, at once if a pause is known to last longer. Only a vehicle of
-            a fleet, a backfill or a discovery waits for its turn and through pauses for as long as they last, since
-            that queue is the fleet's own doing. The default outlasts an outage of two minutes.
+        max_elapsed: Seconds in which a request must succeed. Then no attempt begins, and one under way ends with a
+            `RequestTimeoutError`. A call that sends several requests, such as `vehicle_sessions`, has as long for
+            each. All waits count, whichever call caused them: for a slot of the `ThrottlePolicy`, in a pause and in an
+            outage. A call that cannot be sent in that time raises `RateLimitError`, at once if a pause is known to last
+            longer. Only a vehicle of a fleet, a backfill or a discovery waits for its turn and through pauses for as
+            long as they last, since that queue is the fleet's own doing; its last attempt ends by `Timeouts` alone.
+            The default outlasts an outage of two minutes.
         backoff_initial: Upper bound of the wait before the second attempt, in seconds; it doubles with each attempt. The
             wait is drawn evenly from 0 to the bound (full jitter), so that callers do not return together.
         backoff_max: The largest such bound, in seconds. By default it is reached before the sixth attempt.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -172,9 +173,14 @@ class RequestSender:
                 self._headers_for(token),
                 secrets=(token, request.private) if request.private else (token,),
                 max_bytes=request.max_bytes,
+                left_s=math.inf if slot.is_bulk else self._retrier.left_s(call),
             )
         except TransportError as error:
-            self._limiter.failed(slot, error.reason)
+            if slot.is_bulk or self._retrier.left_s(call) > 0:
+                self._limiter.failed(slot, error.reason)
+            elif call.last_error is not None:  # the call's time is over: the attempt before says more
+                call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
+                raise NotRetriedError(call.last_error) from None
             raise
         else:
             self.last_date = response.headers.get("Date", "")
@@ -197,6 +203,10 @@ class RequestSender:
                 )
             except NoSlotError as error:
                 raise self._not_sent(error, request, call) from None
+            if not request.is_bulk and self._retrier.left_s(call) <= 0:  # it was granted too late
+                self._limiter.release(slot)
+                slot = None
+                continue
             if not slot.is_probe or not await self._probe(slot, call):
                 break
             slot = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -94,6 +95,7 @@ class HttpSession:
         *,
         secrets: tuple[str, ...] = (),
         max_bytes: int = MAX_BODY_BYTES,
+        left_s: float = math.inf,
     ) -> Response:
         """Send one request once, and read its whole response. The connection is released afterwards.
 
@@ -105,6 +107,7 @@ class HttpSession:
             body: The request's body.
             secrets: Texts that no error may repeat if the server sends them back.
             max_bytes: The largest body, inflated.
+            left_s: Seconds after which the request ends, even if its timeouts are longer.
 
         Raises:
             ConfigurationError: The client is closed.
@@ -112,7 +115,7 @@ class HttpSession:
         """
         connections = self._connections
         session = connections.open()
-        attempt = AttemptTimeout(self.timeouts, self._timer)
+        attempt = AttemptTimeout(self.timeouts, self._timer, left_s)
         received: Mapping[str, str] = {}
         try:
             with attempt:

@@ -18,6 +18,8 @@ __all__ = ["AttemptTimeout", "AttemptTimer", "Timeouts"]
 class Timeouts:
     """Timeouts of one attempt, in seconds. Waiting for a slot of the limiter or for a token does not count.
 
+    The attempts of single calls also end at the `max_elapsed` of the `RetryPolicy`.
+
     Args:
         connect: To connect to the server, TLS included.
         read: Until the first byte of the response, which includes connecting and waiting for a connection of a lent
@@ -63,11 +65,16 @@ class AttemptTimeout:
     """Applies `read` and `total` to the task that enters it, as a context. Raises `TimeoutError` when one has passed.
 
     A cancellation by anyone else stays a cancellation, even if it comes at the same moment.
+
+    Args:
+        timeouts: The timeouts.
+        timer: The timer of the client.
+        left_s: Seconds that the call has left, if they are bounded.
     """
 
-    __slots__ = ("_cancelling", "_end", "_loop", "_reason", "_task", "_timeouts", "_timer", "deadline")
+    __slots__ = ("_cancelling", "_end", "_left_s", "_loop", "_reason", "_task", "_timeouts", "_timer", "deadline")
 
-    def __init__(self, timeouts: Timeouts, timer: AttemptTimer) -> None:
+    def __init__(self, timeouts: Timeouts, timer: AttemptTimer, left_s: float = math.inf) -> None:
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(self._loop)
         if task is None:
@@ -77,7 +84,8 @@ class AttemptTimeout:
         self._timeouts = timeouts
         self._timer = timer
         now = self._loop.time()
-        self._end = now + timeouts.total
+        self._left_s = left_s
+        self._end = now + min(timeouts.total, left_s)
         self.deadline = min(self._end, now + timeouts.read)
         self._reason = ""
 
@@ -119,6 +127,8 @@ class AttemptTimeout:
         """Cancel the task, since a timeout has passed."""
         if self.deadline < self._end:
             self._reason = f"no response within {self._timeouts.read:g} s (read timeout)"
+        elif self._left_s < self._timeouts.total:
+            self._reason = f"no response within {max(0.0, self._left_s):.3g} s (the rest of max_elapsed)"
         else:
             self._reason = f"no complete response within {self._timeouts.total:g} s (total timeout)"
         self._task.cancel()

@@ -26,6 +26,7 @@ from podero_async import (
     PoderoClient,
     PoderoError,
     RateLimitError,
+    RequestTimeoutError,
     RetryPolicy,
     ServerError,
     ThrottlePolicy,
@@ -33,6 +34,7 @@ from podero_async import (
     TransportError,
     VehicleFailure,
     VehicleRef,
+    VehicleSessions,
 )
 from podero_async._decode import decode_page, decode_users, decode_vehicles
 from podero_async.testing import PoderoSimulator
@@ -328,8 +330,32 @@ async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
 
 
 @pytest.mark.leaping
+async def test_a_single_call_ends_within_max_elapsed_however_long_the_server_hangs() -> None:
+    """Calls with `max_elapsed=1` to a server that takes 3 s end after 1 s; that opens no circuit breaker and ends no fleet."""
+    clock = asyncio.get_running_loop().time
+
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.sleep(3)
+        return web.Response(body=page_body()) if request.path.endswith("/sessions") else web.json_response([])
+
+    async def call() -> None:
+        began = clock()
+        with pytest.raises(RequestTimeoutError, match=r"within 1 s \(the rest of max_elapsed\)"):
+            await client.electric_vehicles(USER)
+        assert clock() - began == pytest.approx(1.0, abs=0.01)
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy(max_elapsed=1.0)) as client:
+        for _ in range(3):
+            await asyncio.gather(*(call() for _ in range(20)))
+        assert not client.statistics().is_breaker_open
+        async with client.fetch_fleet(*DAYS, refs(100)) as fleet:
+            assert {type(outcome) async for outcome in fleet} == {VehicleSessions}
+        assert await client.with_options(retry=RetryPolicy(max_elapsed=4.0)).electric_vehicles(USER) == []
+
+
+@pytest.mark.leaping
 async def test_no_attempt_begins_after_a_slow_probe() -> None:
-    """If a call with `max_elapsed=1` sends a probe that takes 3 s, it ends with this probe."""
+    """If a call with `max_elapsed=1` sends a probe that takes 3 s, it ends after 1 s, and sends no request of its own."""
     clock, sent, mode = asyncio.get_running_loop().time, dict[str, list[float]](), "good"
 
     async def handler(request: web.Request) -> web.Response:
