@@ -183,24 +183,28 @@ class ElectricVehicle:
     """Time when the vehicle was deleted; None if it was not."""
 
 
-def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
+def _as_uuid(name: str, value: uuid.UUID | str) -> uuid.UUID:
     try:
         return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
     except (ValueError, TypeError, AttributeError):
-        raise ValueError("user_id and vehicle_id must be uuids or their texts") from None
+        raise ValueError(f"{name} must be a uuid") from None
+
+
+def _as_user_id(value: uuid.UUID | str) -> uuid.UUID:
+    return _as_uuid("user_id", value)
+
+
+def _as_vehicle_id(value: uuid.UUID | str) -> uuid.UUID:
+    return _as_uuid("vehicle_id", value)
 
 
 @attrs.frozen(kw_only=True)
 class VehicleRef:
-    """The ids of a vehicle and its user. They may be passed as text.
+    """The ids of a vehicle and its user. They may be passed as text; a text that is not a uuid is a `ValueError`."""
 
-    Raises:
-        ValueError: An id is not a uuid.
-    """
-
-    user_id: uuid.UUID = attrs.field(converter=_as_uuid)
+    user_id: uuid.UUID = attrs.field(converter=_as_user_id)
     """The id of the vehicle's user."""
-    vehicle_id: uuid.UUID = attrs.field(converter=_as_uuid)
+    vehicle_id: uuid.UUID = attrs.field(converter=_as_vehicle_id)
     """The vehicle's id."""
 
 
@@ -215,8 +219,7 @@ class VehicleSessions:
     to_date: date
     """Last day of the window, in UTC, inclusive."""
     sessions: list[ChargingSession] = attrs.field(repr=lambda rows: f"<{len(rows)} sessions>")
-    """The sessions, in the order in which their pages were proven. They are not sorted: if parts of the list were read
-    again or the window was split by days, new rows follow older ones."""
+    """The sessions, in the order in which their pages were proven, which may differ from the server's."""
     completeness: Completeness
     total: int
     """The server's last count of the sessions in the window."""
