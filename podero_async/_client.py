@@ -293,9 +293,8 @@ class PoderoClient(UserCalls):
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
 
         Args:
-            vehicles: Any iterable or async iterable. An async generator, such as that of `discover_vehicles`, is closed
-                when the fetch ends or is left. If none is given, the whole fleet is discovered while it is read, and an
-                incomplete list of users (see `users`) is a `CompletenessError` after the last outcome.
+            vehicles: Any iterable or async iterable; an async generator is closed at the end. If none is given, the fleet
+                is discovered, and an incomplete list of users is a `CompletenessError` after the last outcome.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, arguments.vehicle_refs(vehicles))

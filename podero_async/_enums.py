@@ -14,7 +14,7 @@ _logged_texts: set[str] = set()
 
 
 class _OpenEnum(enum.StrEnum):
-    """An enum that the server may extend, as the docstring of `models` says."""
+    """An enum that may gain values after this release, as `SessionOutcome` explains."""
 
     if TYPE_CHECKING:
 
@@ -48,7 +48,11 @@ class _OpenEnum(enum.StrEnum):
 
 
 class SessionOutcome(_OpenEnum):
-    """The course of a charging session, or the reason for it. An unknown text becomes an unnamed member that keeps it."""
+    """The course of a charging session, or the reason for it.
+
+    The API may add values. An unknown text becomes an unnamed member: its `value` is the text and its `name` None. It equals
+    every member of the same text, and iterating over the enum does not show it.
+    """
 
     NOT_AT_HOME = "not_at_home"
     NOT_AUTHENTICATED = "not_authenticated"

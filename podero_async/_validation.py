@@ -7,7 +7,7 @@ import math
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import date, datetime
 from types import UnionType
-from typing import Any, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import attrs
@@ -36,7 +36,7 @@ __all__ = [
 
 Id = UUID | str
 Vehicles = TypeVar("Vehicles", bound=Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None)
-Callback = TypeVar("Callback", bound=Callable[..., Any] | None)
+T = TypeVar("T")
 
 MAX_PAGE_SIZE = 200
 """The largest `limit` that the API accepts."""
@@ -74,12 +74,23 @@ def flag(name: str, value: bool) -> bool:
     return value
 
 
-def callback(name: str, value: Callback) -> Callback:
-    """Return a value if it is a function or None. An async function is refused, because nothing would await it."""
-    is_async = inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004
-    if not (value is None or callable(value)) or is_async:
-        raise ValueError(f"{name} must be a function, not {'async' if callable(value) else type(value).__name__}")
-    return value
+def callback(name: str, value: Callable[[T], object] | None) -> Callable[[T], None] | None:
+    """Return a function, or None. An async function is refused, at the latest when it is called: nothing awaits it."""
+    if value is None:
+        return None
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, not {type(value).__name__}")  # noqa: TRY004
+    if inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__):
+        raise ValueError(f"{name} must be a function, not async")
+
+    def call(argument: T) -> None:
+        result = value(argument)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()  # else it warns that it was never awaited
+            raise ValueError(f"{name} must be a function, not async")
+
+    return call
 
 
 def is_whole_number(value: object) -> bool:

@@ -58,7 +58,7 @@ class _RequestError(PoderoError):
     method: str
     """The HTTP method."""
     path: str
-    """The path of the URL. An external user id in it is masked."""
+    """The path and query of the URL. If a user is requested by an external id, the id is masked, and the query left out."""
     attempts: int = 1
     """Number of attempts that the call sent. A replay after a 401 is not counted.
 

@@ -3,9 +3,6 @@
 All classes are frozen attrs classes with keyword-only arguments, and fields have the names of the API's JSON. Times are
 aware datetimes; a time without an offset is read as UTC. A field has the value None if the server sent null or left
 it out. The API's contract names most fields without describing them, so their descriptions here follow from the names.
-
-An enum may gain values after this release. An unknown text becomes an unnamed member that keeps it: its `value` is the
-text and its `name` None. It equals every member of the same text. Iterating over the enum does not show it.
 """
 
 import uuid
@@ -180,25 +177,30 @@ class ElectricVehicle(JsonModel):
     """Time when the vehicle was deleted; None if it was not."""
 
 
-def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
+def _as_uuid(name: str, value: uuid.UUID | str) -> uuid.UUID:
     try:
         return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
     except (ValueError, TypeError, AttributeError):
-        raise ValueError("user_id and vehicle_id must be uuids or their texts") from None
+        raise ValueError(f"{name} must be a uuid") from None
+
+
+def _as_user_id(value: uuid.UUID | str) -> uuid.UUID:
+    return _as_uuid("user_id", value)
+
+
+def _as_vehicle_id(value: uuid.UUID | str) -> uuid.UUID:
+    return _as_uuid("vehicle_id", value)
 
 
 @attrs.frozen(kw_only=True)
 class VehicleRef(JsonModel):
     """The ids of a vehicle and its user, which may be passed as text, and what a discovery knows of the vehicle.
 
-    Vehicles are equal if their ids are.
-
-    Raises:
-        ValueError: An id is not a uuid.
+    Vehicles are equal if their ids are. A text that is not a uuid is a `ValueError`.
     """
 
-    user_id: uuid.UUID = attrs.field(converter=_as_uuid)
-    vehicle_id: uuid.UUID = attrs.field(converter=_as_uuid)
+    user_id: uuid.UUID = attrs.field(converter=_as_user_id)
+    vehicle_id: uuid.UUID = attrs.field(converter=_as_vehicle_id)
     external_user_id: str | None = attrs.field(default=None, eq=False, repr=False)
     """The partner's own id for the user. Like all fields below, it is None unless a discovery has found it."""
     manufacturer: str | None = attrs.field(default=None, eq=False, repr=False)
@@ -219,8 +221,7 @@ class VehicleSessions(JsonModel):
     to_date: date
     """Last day of the window, in UTC, inclusive."""
     sessions: list[ChargingSession] = attrs.field(repr=lambda rows: f"<{len(rows)} sessions>")
-    """The sessions, in the order in which their pages were proven. They are not sorted: if parts of the list were read
-    again or the window was split by days, new rows follow older ones."""
+    """The sessions, in the order in which their pages were proven, which may differ from the server's."""
     completeness: Completeness
     total: int
     """The server's last count of the sessions in the window."""

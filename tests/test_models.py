@@ -76,13 +76,13 @@ def test_sessions_pickle_and_compare_by_value() -> None:
 
 
 def test_a_vehicle_ref_takes_ids_as_text() -> None:
-    """A uuid and its text give equal references, and any other text is a `ValueError`."""
+    """A uuid and its text give equal references, and anything else is a `ValueError` that names the id."""
     ref = VehicleRef(user_id=str(uuid.UUID(int=1)), vehicle_id=uuid.UUID(int=2))
     assert ref == VehicleRef(user_id=uuid.UUID(int=1), vehicle_id=uuid.UUID(int=2))
-    with pytest.raises(ValueError, match="user_id and vehicle_id must be uuids"):
+    with pytest.raises(ValueError, match="user_id must be a uuid"):
         VehicleRef(user_id="user-1", vehicle_id=uuid.UUID(int=2))
-    with pytest.raises(ValueError, match="must be uuids"):
-        VehicleRef(user_id=1, vehicle_id=uuid.UUID(int=2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="vehicle_id must be a uuid"):
+        VehicleRef(user_id=uuid.UUID(int=1), vehicle_id=1)  # type: ignore[arg-type]
 
 
 def test_personal_fields_are_left_out_of_the_repr() -> None:

@@ -11,10 +11,12 @@ from uuid import UUID
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from podero_async import (
     ConfigurationError,
     PoderoClient,
+    RejectedItem,
     RetryPolicy,
     StaticToken,
     ThrottlePolicy,
@@ -22,7 +24,7 @@ from podero_async import (
     VehicleRef,
 )
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import ORG, client_of, static_client
+from tests._support.clients import ORG, client_of, page_body, serving, static_client, wire_row
 
 IDS: dict[str, Any] = {"user_id": UUID(int=1), "vehicle_id": str(UUID(int=2))}
 REF: dict[str, Any] = {"user_id": UUID(int=1), "vehicle_id": UUID(int=2)}
@@ -39,6 +41,21 @@ BAD_PAGES: list[tuple[str, Any]] = [
     *(("limit", value) for value in (0, 201, True, 5.0, "5")),
     *(("offset", value) for value in (-1, 1.5)),
 ]
+
+
+@pytest.mark.parametrize("is_coroutine", [True, False])
+async def test_a_callback_that_returns_an_awaitable_is_refused_when_it_is_called(is_coroutine: bool) -> None:
+    """If `on_rejected` returns a coroutine or a future, which nothing would await, the stream raises `ValueError`."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=page_body(wire_row(1, is_at_home=5)))
+
+    def on_rejected(item: RejectedItem) -> Any:
+        return AsyncCallable()(item) if is_coroutine else asyncio.get_running_loop().create_future()
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(ValueError, match="on_rejected must be a function, not async"):
+            _ = [session async for session in client.sessions(**IDS, **DAYS, on_rejected=on_rejected)]
 
 
 class AsyncCallable:

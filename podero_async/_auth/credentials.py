@@ -20,7 +20,7 @@ __all__ = [
     "store_key",
 ]
 
-_PATH = re.compile(r"/(?!/)[!-~]*")  # no space, line break or character that is not ASCII
+_PATH = re.compile(r'/(?!/)[!"$-~]*')  # no space, line break, fragment or character that is not ASCII
 
 
 def _check_filled(_: object, attribute: attrs.Attribute[str], value: str) -> None:

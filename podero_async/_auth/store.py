@@ -175,7 +175,9 @@ class FileTokenStore:
             self._path = Path(path).expanduser()
         except RuntimeError:
             raise ConfigurationError("the home directory in the token store's path is unknown") from None
-        if not self._path.name:
+        except TypeError:
+            self._path = Path()
+        if self._path.name in {"", ".."}:
             raise ConfigurationError("the token store's path must name a file")
         if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float) or not lock_timeout_s >= 0:
             raise ConfigurationError("lock_timeout_s must be a number of seconds")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import encodings.idna  # noqa: F401  # `str.encode` would import it in the event loop in which the first client is made
 import ipaddress
+import re
+from contextlib import suppress
 
 from yarl import URL
 
@@ -11,7 +13,8 @@ from podero_async.errors import ConfigurationError
 
 __all__ = ["checked_origin"]
 
-_FORBIDDEN = frozenset(b" !\"#$&'()*+,/;<=>?@\\^`{|}")
+_LABEL = r"(?!-)[A-Za-z0-9_-]+(?<!-)"
+_NAME = re.compile(rf"({_LABEL}\.)*(?![0-9]+\.?$){_LABEL}\.?")  # only an address may end with a number
 
 
 def checked_origin(base_url: str, name: str = "base_url") -> str:
@@ -27,11 +30,7 @@ def checked_origin(base_url: str, name: str = "base_url") -> str:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host or not url.port or not str(base_url).isprintable():
         raise ConfigurationError(f"{name} must be a URL such as https://app.podero.com")
-    try:
-        is_valid = not set(url.host.encode("idna")) & _FORBIDDEN
-    except UnicodeError:  # a label is empty or too long; without this check the first request would fail
-        is_valid = False
-    if not is_valid:
+    if not _is_host(url.host):  # else the first request would fail
         raise ConfigurationError(f"{name} must contain a valid host name")
     if url.user or url.password:
         raise ConfigurationError(f"{name} must not contain a user or a password")
@@ -40,6 +39,14 @@ def checked_origin(base_url: str, name: str = "base_url") -> str:
     if url.scheme == "http" and not _is_loopback(url.host):
         raise ConfigurationError(f"{name} must be https; http is allowed to loopback only")
     return str(url.origin())
+
+
+def _is_host(host: str) -> bool:
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(host))
+    with suppress(UnicodeError):  # a label is empty or too long
+        return _NAME.fullmatch(host.encode("idna").decode()) is not None
+    return False
 
 
 def _is_loopback(host: str) -> bool:

@@ -147,10 +147,14 @@ async def test_after_the_timeout_a_store_goes_on_without_the_lock(
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"path": ""}, {"path": "/"}, *({"lock_timeout_s": value} for value in ("a", -1, math.nan))]
+    "arguments",
+    [
+        *({"path": path} for path in ("", "/", "..", None, 5)),
+        *({"lock_timeout_s": value} for value in ("a", -1, math.nan)),
+    ],
 )
 def test_a_file_store_without_a_file_name_or_a_time_is_refused(arguments: dict[str, Any]) -> None:
-    """An empty path and a negative time are a `ConfigurationError` at once."""
+    """A path without a file name and a time that is not a number of seconds are a `ConfigurationError` at once."""
     with pytest.raises(ConfigurationError, match="must"):
         FileTokenStore(**{"path": "t", **arguments})
 

@@ -13,7 +13,7 @@ from podero_async._flow.queue import SlotQueue, Waiter
 
 @pytest.mark.parametrize("is_bulk", [False, True])
 async def test_a_caller_leaves_without_a_search(is_bulk: bool) -> None:
-    """In whatever order queued callers are cancelled or refused, none is compared with the others, and all leave."""
+    """If queued callers are cancelled or refused in a random order, none of them is compared with another."""
     comparisons = 0
 
     class Counted(Waiter):

@@ -63,6 +63,10 @@ async def recording(respond: Callable[[], web.Response]) -> AsyncIterator[tuple[
         "https://app.podero.com:0",
         "https://app podero.com",
         "https://app.podero.com\n",
+        "https://1.2.3.4.5",
+        "https://podero.1",
+        "https://-",
+        "https://app-.podero.com",
         None,
         5,
     ],
@@ -177,7 +181,17 @@ async def test_hosts_in_headers_and_bodies_are_not_contacted() -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    ["https://evil.example/token", "//evil.example/token", "evil.example", "", 5, "/x\r\nX-Evil: 1", "/a b", "/ü"],
+    [
+        "https://evil.example/token",
+        "//evil.example/token",
+        "evil.example",
+        "",
+        5,
+        "/x\r\nX-Evil: 1",
+        "/a b",
+        "/ü",
+        "/a#b",
+    ],
 )
 def test_a_token_endpoint_on_another_origin_is_refused(elsewhere: str) -> None:
     """A token endpoint is a path on the client's own origin."""

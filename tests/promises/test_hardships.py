@@ -354,6 +354,25 @@ async def test_a_single_call_ends_within_max_elapsed_however_long_the_server_han
 
 
 @pytest.mark.leaping
+async def test_a_call_whose_last_attempt_is_cut_short_raises_the_error_before() -> None:
+    """If the server answers 503 and then hangs, a call with `max_elapsed=1` raises the `ServerError`, after two attempts."""
+    clock, requests = asyncio.get_running_loop().time, 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        await asyncio.sleep(0 if requests == 1 else 60)
+        return web.json_response({"detail": "maintenance"}, status=503)
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy(max_elapsed=1.0)) as client:
+        began = clock()
+        with pytest.raises(ServerError, match="maintenance") as caught:
+            await client.electric_vehicles(USER)
+        assert clock() - began == pytest.approx(1.0, abs=0.01)
+        assert caught.value.attempts == requests == 2
+
+
+@pytest.mark.leaping
 async def test_no_attempt_begins_after_a_slow_probe() -> None:
     """If a call with `max_elapsed=1` sends a probe that takes 3 s, it ends after 1 s, and sends no request of its own."""
     clock, sent, mode = asyncio.get_running_loop().time, dict[str, list[float]](), "good"

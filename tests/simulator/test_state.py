@@ -289,7 +289,7 @@ def test_rows_from_jsonl(tmp_path: Path) -> None:
         ("{", "line 2: .*Expecting"),
         ("[]", "line 2: not a JSON object"),
         (line(user_id=None), "line 2: user_id missing"),
-        (line(vehicle_id="none"), "line 2: .*UUID"),
+        (line(vehicle_id="none"), "line 2: vehicle_id must be a uuid"),
         (line(id=5), "line 2: id missing"),
         (line(plug_in_time="soon"), "line 2: "),
         (line(), "line 2: session one occurs twice"),
