@@ -54,7 +54,6 @@ class ChargingSession(JsonModel):
     charge_deadline: datetime | None
     """Time by which the vehicle had to be charged."""
     target_soc_pct: float | None
-    """State of charge to reach, in percent."""
     initial_soc_pct: float | None
     """State of charge at plug-in, in percent."""
     final_soc_pct: float | None
@@ -194,9 +193,9 @@ def _as_vehicle_id(value: uuid.UUID | str) -> uuid.UUID:
 
 @attrs.frozen(kw_only=True)
 class VehicleRef(JsonModel):
-    """The ids of a vehicle and its user, which may be passed as text, and what a discovery knows of the vehicle.
+    """The ids of a vehicle and its user, and what a discovery knows of the vehicle. It is equal to any with the same ids.
 
-    Vehicles are equal if their ids are. A text that is not a uuid is a `ValueError`.
+    Ids may be passed as text; a text that is not a uuid is a `ValueError`.
     """
 
     user_id: uuid.UUID = attrs.field(converter=_as_user_id)
