@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import UTC, date, datetime, tzinfo
 from typing import Any, Literal, TypeAlias
 
 import attrs
 
+from podero_async import _validation as arguments
 from podero_async._json import JsonModel
 from podero_async._outcomes import Item, OnFailure, sessions_of
 from podero_async.models import ChargingSession, VehicleRef
@@ -60,7 +62,8 @@ def summarize(
     ```
 
     Args:
-        items: Sessions, or outcomes of a fleet fetch. Each session counts as often as it is given.
+        items: Sessions, or outcomes of a fleet fetch. Each session counts as often as it is given. Rejected rows and the
+            verdicts of lists are left out: look at `rejected` and `completeness` where a sum must be complete.
         by: What makes a group: the `month` of the plug-in, the `session_outcome`, or a field of the vehicle. The key of a
             month is its first day. Several names make tuples of keys; without a name, all sessions are the group `()`.
             A field of the vehicle is None for a session that is given without an outcome.
@@ -69,8 +72,11 @@ def summarize(
 
     Raises:
         PoderoError: The error of a failure, if `on_failure` was not given.
-        ValueError: A name or the time zone is unknown.
+        ValueError: A name or the time zone is unknown, or an argument is of the wrong kind.
     """
+    arguments.instance("by", by, Sequence, "a name or a sequence of names")
+    arguments.instance("items", items, Iterable, "an iterable of sessions or outcomes")
+    on_failure = arguments.callback("on_failure", on_failure)
     names = (by,) if isinstance(by, str) else tuple(by)
     zone = _zone(time_zone)
     keys = [_key(name, zone) for name in names]
@@ -108,7 +114,9 @@ class _Sum:
         self.is_known = True
 
     def value(self) -> float | None:
-        return self.total + self.rest if self.is_known else None
+        if not self.is_known:
+            return None
+        return self.total + self.rest if math.isfinite(self.total) else self.total
 
 
 class _Group:
@@ -155,6 +163,7 @@ def _month(moment: datetime, zone: tzinfo) -> date:
 def _zone(time_zone: tzinfo | str) -> tzinfo:
     if isinstance(time_zone, tzinfo):
         return time_zone
+    arguments.instance("time_zone", time_zone, str, "a tzinfo or an IANA name")
     from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - only months of a named zone need it
 
     try:

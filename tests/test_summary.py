@@ -117,6 +117,21 @@ def test_unknown_names_are_refused(arguments: dict[str, Any]) -> None:
         summarize([], **arguments)
 
 
+@pytest.mark.parametrize("arguments", [{"by": None}, {"time_zone": None}, {"time_zone": 3}, {"on_failure": "print"}])
+def test_arguments_of_the_wrong_kind_are_refused(arguments: dict[str, Any]) -> None:
+    """An argument of the wrong kind, or one outcome instead of an iterable, raises a `ValueError` that names it."""
+    with pytest.raises(ValueError, match=f"^{next(iter(arguments))} must be"):
+        summarize([], **arguments)
+    with pytest.raises(ValueError, match=r"^items must be"):
+        summarize(outcome_of(1))  # type: ignore[arg-type]
+
+
+def test_a_sum_that_is_too_large_is_infinite() -> None:
+    """A sum beyond the largest float is infinite, and not NaN."""
+    totals = summarize([session_of(1, actual_cost_eur=1e308)] * 3)[()]
+    assert totals.actual_cost_eur == math.inf
+
+
 def test_a_failure_is_raised_or_collected() -> None:
     """The error of a failure is raised, unless `on_failure` takes the failure."""
     failure = VehicleFailure(user_id=UUID(int=9), vehicle=None, error=NotFoundError(404, "not found", "GET", "/users"))

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from uuid import UUID
 
 import attrs
 
@@ -199,7 +200,7 @@ async def discover(
 
 
 async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> list[VehicleRef | VehicleFailure]:
-    """Return a user's vehicles, and a failure if their list failed or a vehicle has no readable id.
+    """Return a user's vehicles, each once, and a failure if their list failed or a vehicle has no readable id.
 
     A failure that every call would share is raised.
     """
@@ -213,17 +214,17 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
-    found: list[VehicleRef | VehicleFailure] = []
+    found: dict[UUID, VehicleRef] = {}
     unreadable: DecodeError | None = None
     for vehicle in vehicles:
         if isinstance(vehicle, DecodeError):
             unreadable = unreadable or vehicle
         else:
-            found.append(ref_of(user, vehicle))
-    if unreadable is not None:
-        unreadable.path = endpoints.vehicles_path(user.id)
-        found.append(failure_of(user.id, None, unreadable, own))
-    return found
+            found[vehicle.id] = ref_of(user, vehicle)
+    if unreadable is None:
+        return list(found.values())
+    unreadable.path = endpoints.vehicles_path(user.id)
+    return [*found.values(), failure_of(user.id, None, unreadable, own)]
 
 
 def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:

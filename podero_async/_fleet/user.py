@@ -23,7 +23,7 @@ from podero_async.models import ChargingSession, User, VehicleFailure, VehicleRe
 
 __all__ = ["UserCalls"]
 
-_MAX_VEHICLES_AHEAD = 8
+_MAX_VEHICLES_AHEAD = 4  # with 16 pages each: few enough for a low rate to reach all of them in time
 _MAX_PAGES = 32  # in memory at once, apart from lists of one page
 _FIRST_LOOK_DAYS = 31  # most vehicles were charged in these days
 
@@ -39,17 +39,17 @@ class UserCalls:
         """Fetch all sessions of a user's vehicles, as one outcome for each vehicle, in the order of the vehicles.
 
         Outcomes are those of `fetch_fleet`: if one vehicle fails, its outcome is a `VehicleFailure`, and the others go
-        on; an error that every vehicle would share is raised. Several vehicles are read at a time; all sessions are in
+        on; one without a readable id is a failure at the end. An error that every vehicle would share is raised. Several vehicles are read at a time; all sessions are in
         memory. `GET .../users/{user_id}/electric-vehicles`, then
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
         """
         user = arguments.uuid("user_id", user_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        vehicles: dict[VehicleRef, None] = {}
-        for found in await vehicles_of(self._endpoints, RequestStats(), User(id=user)):
-            if isinstance(found, VehicleFailure):
-                raise found.error
-            vehicles[found] = None
+        found = await vehicles_of(self._endpoints, RequestStats(), User(id=user))
+        vehicles = [each for each in found if isinstance(each, VehicleRef)]
+        failures = [each for each in found if isinstance(each, VehicleFailure)]
+        if failures and not vehicles:
+            raise failures[0].error
         budget = MemoryBudget(_MAX_PAGES)
 
         async def read(vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
@@ -62,7 +62,7 @@ class UserCalls:
                 outcome.release()
 
         async with aclosing(map_in_order(read, vehicles, ahead=_MAX_VEHICLES_AHEAD)) as outcomes:
-            return [outcome async for outcome in outcomes]
+            return [*[outcome async for outcome in outcomes], *failures]
 
     async def latest_session(self, user_id: Id, vehicle_id: Id, *, days: int = 365) -> ChargingSession | None:
         """Fetch the vehicle's listed session with the latest plug-in, or None if the last days have none.

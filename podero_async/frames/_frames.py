@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from podero_async import _validation as arguments
 from podero_async._outcomes import Item, OnFailure, sessions_of
 from podero_async.frames._batches import BatchBuilder
+from podero_async.models import ChargingSession, VehicleRef
 
 if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # noqa: ICN001
@@ -37,6 +40,8 @@ def to_arrow(
         PoderoError: The error of a failure, if `on_failure` was not given.
         ValueError: A session has a value that no column can hold, such as a time before the year 1 in UTC.
     """
+    arguments.instance("items", items, Iterable, "an iterable of sessions or outcomes")
+    on_failure = arguments.callback("on_failure", on_failure)
     builder = BatchBuilder(_ROWS, text_ids=text_ids)
     rows = (sessions_of(item, on_failure) for item in items)
     batches = [batch for of_item in rows for batch in builder.add(*of_item) if batch is not None]
@@ -98,22 +103,35 @@ async def arrow_batches(
 
     Raises:
         PoderoError: The error of a failure, if `on_failure` was not given, or the error that ended the fetch.
-        ValueError: A session has a value that no column can hold, or `rows` is not at least 1.
+        ValueError: An argument is wrong, or a session has a value that no column can hold; the rows of its batch are lost.
     """
-    if not isinstance(rows, int) or rows < 1:
+    if not arguments.is_whole_number(rows) or rows < 1:
         raise ValueError(f"rows must be a whole number of at least 1, not {rows!r}")
+    on_failure = arguments.callback("on_failure", on_failure)
     builder = BatchBuilder(rows, text_ids=text_ids)
-    source, end = aiter(items), None
-    while end is None:
-        try:
-            steps = builder.add(*sessions_of(await anext(source), on_failure))
-        except Exception as error:  # noqa: BLE001  # raised below
-            end = error
-            steps = builder.finish() if builder.count else iter(())
-        for batch in steps:
-            if batch is None:
-                await asyncio.sleep(0)
-            else:
-                yield batch
-    if not isinstance(end, StopAsyncIteration):
-        raise end
+    error: Exception | None = None
+    async with aclosing(_sessions_of_each(items, on_failure)) as source:
+        is_over = False
+        while not is_over:
+            try:
+                steps = builder.add(*await anext(source))
+            except StopAsyncIteration:
+                is_over = True
+            except Exception as caught:  # noqa: BLE001  # raised below
+                is_over, error = True, caught
+            if is_over:
+                steps = builder.finish() if builder.count else iter(())
+            for batch in steps:
+                if batch is None:
+                    await asyncio.sleep(0)
+                else:
+                    yield batch
+    if error is not None:
+        raise error
+
+
+async def _sessions_of_each(
+    items: AsyncIterable[Item], on_failure: OnFailure | None
+) -> AsyncGenerator[tuple[VehicleRef | None, Sequence[ChargingSession]], None]:
+    async for item in items:
+        yield sessions_of(item, on_failure)

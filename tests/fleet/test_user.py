@@ -61,6 +61,25 @@ async def test_a_user_may_have_many_pages() -> None:
     assert [len(outcome.sessions) for outcome in outcomes if isinstance(outcome, VehicleSessions)] == [45] * 24
 
 
+async def test_a_vehicle_without_a_readable_id_fails_alone_and_one_listed_twice_is_read_once() -> None:
+    """The user's other vehicles are read, each once; the one without an id is a failure, unless there is no other."""
+    listed = [{"id": str(VEHICLE)}, {"id": None}, {"id": str(VEHICLE)}]
+
+    async def answer(request: web.Request) -> web.Response:
+        if request.path.endswith("/sessions"):
+            return web.Response(body=page_body(wire_row(1)), content_type="application/json")
+        return web.json_response(listed)
+
+    async with serving(answer) as origin, static_client(origin) as client:
+        read, failure = await client.user_sessions(USER, NOW.date(), NOW.date())
+        assert isinstance(read, VehicleSessions)
+        assert isinstance(failure, VehicleFailure)
+        assert (failure.vehicle, type(failure.error)) == (None, DecodeError)
+        listed[:] = [{"id": None}]
+        with pytest.raises(DecodeError):
+            await client.user_sessions(USER, NOW.date(), NOW.date())
+
+
 async def test_a_users_failing_vehicle_does_not_fail_the_others() -> None:
     """One vehicle's error is a failure with its requests, and the other vehicles' sessions arrive."""
     async with PoderoSimulator(users=1, vehicles=3, sessions_per_vehicle=5) as simulator:

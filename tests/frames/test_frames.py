@@ -237,11 +237,34 @@ async def test_batches_collect_failures() -> None:
     assert failures == [FAILURE] * 2
 
 
-@pytest.mark.parametrize("rows", [0, -1, 1.5])
+@pytest.mark.parametrize("rows", [0, -1, 1.5, True])
 async def test_a_batch_has_at_least_one_row(rows: Any) -> None:
     """A number of rows that is not at least 1 raises a `ValueError`."""
     with pytest.raises(ValueError, match="rows must be"):
         await anext(arrow_batches(_stream(*OUTCOMES), rows=rows))
+
+
+async def test_an_async_callback_is_refused() -> None:
+    """A callback that nothing would await raises a `ValueError`."""
+
+    async def collect(_: VehicleFailure) -> None:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="on_failure must be a function, not async"):
+        to_arrow([FAILURE], on_failure=collect)
+    with pytest.raises(ValueError, match="on_failure must be a function, not async"):
+        await anext(arrow_batches(_stream(FAILURE), on_failure=collect))
+
+
+async def test_an_error_of_the_callback_is_not_the_end_of_the_stream() -> None:
+    """A `StopAsyncIteration` that the callback raises does not end the batches as if all items were read."""
+
+    def stop(_: VehicleFailure) -> None:
+        raise StopAsyncIteration
+
+    with pytest.raises(RuntimeError):
+        async for _ in arrow_batches(_stream(*OUTCOMES, FAILURE), on_failure=stop):
+            pass
 
 
 async def test_the_event_loop_runs_while_a_batch_fills() -> None:
