@@ -87,7 +87,6 @@ async def test_the_loop_waits_for_no_disk(simulator: PoderoSimulator, tmp_path: 
     assert [work for work in works if work[0] == "MainThread"] == []
     assert {tuple(work[1:]) for work in works} >= {
         ("import", "cattrs"),
-        ("import", "tenacity.retry"),
         ("import", "filelock"),
         ("fcntl.flock", "-"),
         ("os.rename", "-"),

@@ -28,7 +28,7 @@ _COLUMNS = f"user_id, vehicle_id, {', '.join(CONTENT)}, first_seen_at, changed_a
 _ROWS = f"SELECT id, {_COLUMNS} FROM sessions"
 _HASHES = f"SELECT id, hash({_COLUMNS}) AS hash FROM sessions"
 _FAILED = "SELECT user_id, vehicle_id, from_date, to_date FROM failures WHERE vehicle_id IS NOT NULL"
-_LISTED = "SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles"
+_LISTED = "SELECT user_id, vehicle_id, gone_since IS NOT NULL AS is_gone FROM vehicles WHERE last_seen_at IS NOT NULL"
 _SPANS = (
     "SELECT user_id, vehicle_id, include_hidden, from_date, to_date, is_settled, read_at FROM coverage ORDER BY ALL"
 )
