@@ -17,7 +17,7 @@ NO_EXPLANATION = "no explanation"
 
 _MAX_DETAIL_CHARS = 300
 _OAUTH_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
-_JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")  # of JSON, and of Python's logs
 _WORD = re.compile(r"[^\s\"'<>]+")
 
 
@@ -77,8 +77,8 @@ def _mask(detail: str, secrets: Iterable[str]) -> str:
 
 
 def _repeats(detail: str, secrets: Iterable[str]) -> bool:
-    """Return whether a text holds a secret as URLs, JSON or HTML escape it, such as `Jane+Doe` or `O&#39;Brien`."""
-    plain = _JSON_ESCAPE.sub(lambda found: chr(int(found[1], 16)), html.unescape(detail)).casefold()
+    """Return whether a text holds a secret as URLs, JSON, HTML or Python escape it, such as `Jane+Doe` or `O&#39;Brien`."""
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), html.unescape(detail)).casefold()
     decoded = (unquote(plain), unquote_plus(plain))
     return any(secret.casefold() in text for secret in secrets if secret for text in decoded)
 

@@ -45,8 +45,8 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     total, so a next page is requested; a server that does not know the request's parameters may refuse it.
 
     Raises:
-        CompletenessError: The server counts more users than it lists, a page that may exist failed, or a user has no
-            readable id; raised after the last user.
+        CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no
+            readable id, or a list without totals changed too often; raised after the last user.
     """
     unreadable: DecodeError | None = None
     seen: set[int] = set()  # a UUID takes twice the memory of its int
@@ -145,6 +145,9 @@ class _Position:
         """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
         if unreadable is not None:
             raise CompletenessError(f"a user cannot be read: {unreadable}", listed, self._totals[-1], path)
+        if self.is_array and self._gaps > _MAX_GAPS:
+            reason = "the list of users changes so often, or has so little order, that users may be missing"
+            raise CompletenessError(reason, listed, self._totals[-1], path)
         least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
         if least <= listed <= max(self._totals):
             return

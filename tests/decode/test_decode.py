@@ -553,6 +553,7 @@ def test_any_change_of_a_row_leaves_its_neighbours(changes: dict[str, Any]) -> N
     [
         ("abc/de+f==", "bad token abc/de%2Bf%3D%3D"),
         ("O'Brien", "no user O&#39;Brien"),
+        ("J\u00fcrgen", r"no user b'J\xfcrgen'"),
         ("O'Brien", "no user O&#x27;Brien"),
         ("Jane Doe", "no user Jane+Doe"),
         ("fleet/Jane Doe", "no user fleet/Jane%20Doe"),

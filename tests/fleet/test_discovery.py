@@ -96,6 +96,24 @@ async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_use
         assert len([user async for user in client.users()]) == 100
 
 
+async def test_an_array_that_changes_too_often_is_not_called_whole() -> None:
+    """If users are removed before each page of arrays, all others arrive, or a `CompletenessError` follows the last one."""
+    users = list(range(3000))
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        page = users[offset : offset + 100]
+        del users[:6]
+        return web.json_response([{"id": str(UUID(int=number))} for number in page])
+
+    arrived = set()
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(CompletenessError, match="users may be missing"):
+            async for user in client.users():
+                arrived.add(user.id.int)
+    assert not arrived >= set(users)
+
+
 @pytest.mark.parametrize("fails_at", [95, 190])
 async def test_a_page_that_may_exist_and_fails_makes_the_list_incomplete(fails_at: int) -> None:
     """If the page after an array fails, all vehicles are read, and then a `CompletenessError` names the page and the fault."""
