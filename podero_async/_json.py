@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -44,12 +44,20 @@ class JsonModel:
             for each in attributes
         }
         row = schemas.typed_dict_schema(fields, cls=cls, ref=f"{cls.__module__}.{cls.__name__}")
-        of_row = schemas.no_info_after_validator_function(lambda row: cls(**row), row)
-        as_row = schemas.plain_serializer_function_ser_schema(
-            lambda model: {each.name: getattr(model, each.name) for each in attributes}, return_schema=row
+        of_row = schemas.no_info_after_validator_function(
+            lambda row: cls(**{name: _aware(value) for name, value in row.items()}), row
+        )
+        # The serializer of the row, which it wraps, knows the fields that the caller includes or excludes.
+        as_row = schemas.wrap_serializer_function_ser_schema(
+            lambda model, serialize: serialize({each.name: getattr(model, each.name) for each in attributes}),
+            schema=row,
         )
         either = schemas.union_schema([schemas.is_instance_schema(cls), of_row])
         return schemas.json_or_python_schema(of_row, either, serialization=as_row)
+
+
+def _aware(value: Any) -> Any:
+    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
 
 
 def _plain(value: Any) -> Any:

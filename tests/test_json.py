@@ -143,6 +143,28 @@ def test_pydantic_reads_a_session() -> None:
         assert pydantic.TypeAdapter(model).json_schema()["title"] == model.__name__
 
 
+def test_pydantic_reads_a_time_without_an_offset_as_utc() -> None:
+    """A time without an offset is read as UTC, as it is from the API."""
+    pydantic = pytest.importorskip("pydantic")
+    row = session_of(1).to_dict() | {"plug_in_time": "2026-10-01T10:00:00"}
+    read = pydantic.TypeAdapter(ChargingSession).validate_python(row)
+    assert read.plug_in_time == datetime(2026, 10, 1, 10, tzinfo=UTC)
+
+
+def test_pydantic_leaves_out_what_is_excluded() -> None:
+    """`include` and `exclude`, as FastAPI's `response_model_exclude` passes them, act on a model and on nested ones."""
+    pydantic = pytest.importorskip("pydantic")
+    user = decode_user(b'{"id": "00000000-0000-0000-0000-000000000001", "email": "ann@example.com"}')
+    adapter = pydantic.TypeAdapter(User)
+    assert "email" not in adapter.dump_python(user, exclude={"email"}, mode="json")
+    assert list(adapter.dump_python(user, include={"id"}, mode="json")) == ["id"]
+    nested = pydantic.TypeAdapter(VehicleSessions).dump_python(
+        outcome_of(1, UNKNOWN), exclude={"vehicle": {"user_id"}, "sessions": {"__all__": {"id"}}}, mode="json"
+    )
+    assert "user_id" not in nested["vehicle"]
+    assert "id" not in nested["sessions"][0]
+
+
 def test_verdicts_and_days_are_texts() -> None:
     """pydantic writes a verdict and a day as `to_dict` does."""
     pydantic = pytest.importorskip("pydantic")

@@ -31,12 +31,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
 
-from podero_async import ClientCredentials, PoderoClient, RetryPolicy
+from podero_async import ClientCredentials, ConfigurationError, PoderoClient, RetryPolicy
 from podero_async.testing import PoderoSimulator
 
 __all__: list[str] = []  # pytest finds the fixtures
@@ -72,7 +72,8 @@ def _closing(function: Callable[..., Awaitable[object]], clients: list[PoderoCli
             return await function(*args, **kwargs)
         finally:
             for client in clients:
-                await client.aclose()
+                with suppress(ConfigurationError):  # the test used it in another event loop, where it has to be closed
+                    await client.aclose()
 
     return call
 
