@@ -71,13 +71,21 @@ async def map_in_order(
         for argument in arguments:
             tasks.append(asyncio.create_task(call(argument)))
             if len(tasks) == ahead:
-                yield await tasks[0]
+                yield await _result_of(tasks[0])
                 tasks.popleft()
         while tasks:
-            yield await tasks[0]
+            yield await _result_of(tasks[0])
             tasks.popleft()
     finally:
         await cancel_all(tasks)
+
+
+async def _result_of(task: asyncio.Task[T]) -> T:
+    # `await task` would pass a cancellation on to the task, which may just be cancelled by a timeout. Its message, by which
+    # anyio recognizes its own cancellations, would be lost.
+    if not task.done():
+        await asyncio.wait([task])
+    return task.result()
 
 
 async def map_as_completed(

@@ -99,6 +99,9 @@ class TransportError(_RequestError):
 class RequestTimeoutError(TransportError, TimeoutError):
     """No response arrived within `Timeouts` or `max_elapsed`. Try again later, or allow more time."""
 
+    def __repr__(self) -> str:  # that of `TimeoutError` has two arguments at most
+        return f"{type(self).__name__}({self.reason!r}, {self.method!r}, {self.path!r})"
+
 
 class ApiError(_RequestError):
     """The server responded with a status that is not a success. Statuses without a class of their own raise this one."""

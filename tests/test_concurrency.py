@@ -226,3 +226,20 @@ async def test_every_task_gets_the_end_of_a_shared_future(ends: str) -> None:
         future.cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [result is error or isinstance(result, asyncio.CancelledError) for result in results] == [True] * 3
+
+
+async def test_a_cancellation_keeps_its_message_if_the_call_is_cancelled_at_the_same_moment() -> None:
+    """If a timeout cancels a call and a scope its caller in one turn of the loop, the caller gets the scope's message."""
+
+    async def consume() -> None:
+        async with aclosing(map_in_order(lambda _: asyncio.Event().wait(), [1], ahead=1)) as results:
+            await anext(results)
+
+    before = asyncio.all_tasks()
+    consumer = asyncio.create_task(consume())
+    await asyncio.sleep(0.01)
+    (call,) = asyncio.all_tasks() - before - {consumer}
+    call.cancel()
+    consumer.cancel("of the scope")
+    with pytest.raises(asyncio.CancelledError, match="of the scope"):
+        await consumer

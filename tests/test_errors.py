@@ -109,3 +109,8 @@ async def test_an_unproven_list_names_its_vehicle() -> None:
             with pytest.raises(CompletenessError, match="no progress") as caught:
                 await call
             assert caught.value.path.endswith(SESSIONS_PATH)
+
+
+def test_the_repr_of_a_timeout_has_its_path() -> None:
+    """The repr of a `RequestTimeoutError` has its reason, method and path, which that of `TimeoutError` cuts off."""
+    assert repr(RequestTimeoutError("late", "GET", "/users")) == "RequestTimeoutError('late', 'GET', '/users')"
