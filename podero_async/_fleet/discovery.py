@@ -104,13 +104,17 @@ class _Position:
         return max(0, self._offset - min(_OVERLAP, self._page_size // 4))
 
     def ends_with(self, error: PoderoError) -> bool:
-        """Return whether an error says that the arrays so far were the whole list."""
-        may_know_no_pages = len(self._totals) == 1
+        """Return whether an error says that the first array was the whole list, since the server knows no pages.
+
+        After two pages it does know them, and a next page exists, since it repeats the last rows of the one before.
+        """
+        if len(self._totals) > 1:
+            return False
         if isinstance(error, DecodeError):
-            return may_know_no_pages and error.index is None and not error.retryable
+            return error.index is None and not error.retryable
         if not isinstance(error, ApiError) or error.status == _UNAUTHORIZED or is_retryable_status(error.status):
             return False
-        return error.status in REFUSED_PAGE_STATUSES or (may_know_no_pages and not is_server_fault(error.status))
+        return error.status in REFUSED_PAGE_STATUSES or not is_server_fault(error.status)
 
     def goes_back(self, *, is_first_known: bool) -> bool:
         """Return whether to read an earlier page, since users may lie between the last page and this one."""
@@ -145,9 +149,11 @@ class _Position:
         """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
         if unreadable is not None:
             raise CompletenessError(f"a user cannot be read: {unreadable}", listed, self._totals[-1], path)
-        if self.is_array and self._gaps > _MAX_GAPS:
-            reason = "the list of users changes so often, or has so little order, that users may be missing"
-            raise CompletenessError(reason, listed, self._totals[-1], path)
+        if self.is_array:  # its totals are the numbers of its own rows, which may list a user twice
+            if self._gaps > _MAX_GAPS:
+                reason = "the list of users changes so often, or has so little order, that users may be missing"
+                raise CompletenessError(reason, listed, self._totals[-1], path)
+            return
         least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
         if least <= listed <= max(self._totals):
             return

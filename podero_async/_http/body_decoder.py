@@ -34,6 +34,10 @@ class BodyDecoder:
         # if its caller was cancelled, so few inflated bodies are in memory.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async decoding")
 
+    def close(self) -> None:
+        """Let the thread end, after the body that it decodes now."""
+        self._thread.shutdown(wait=False)
+
     async def decode(self, response: Response, decode: Callable[[bytes], T], *, is_alone: bool = False) -> T:
         """Inflate a body, and return the value that `decode` makes of it.
 

@@ -59,6 +59,10 @@ class RequestSender:
         self._headers = CIMultiDict[str]()
         self._headers_token = ""
 
+    def close(self) -> None:
+        """End the thread that decodes large bodies."""
+        self._decoder.close()
+
     def derive(self, session: HttpSession, retrier: Retrier) -> RequestSender:
         """Return a sender with another session and retrier, whose counts and endpoints are those of this one."""
         derived = copy.copy(self)

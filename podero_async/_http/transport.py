@@ -164,6 +164,7 @@ class Transport:
         try:
             await self.tokens.aclose()
         finally:
+            self._requests.close()
             await self.session.aclose()
 
     async def get(

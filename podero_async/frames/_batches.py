@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pyarrow as pa  # type: ignore[import-untyped]
 
@@ -94,6 +95,11 @@ class BatchBuilder:
     def _vehicle_columns(self) -> list[pa.Array]:
         indices = pa.array([index for index, size in enumerate(self._sizes) for _ in range(size)], pa.int32())
         return [
-            column([getattr(vehicle, field.name, None) for vehicle in self._vehicles], field).take(indices)
+            column([_unicode(getattr(vehicle, field.name, None)) for vehicle in self._vehicles], field).take(indices)
             for field in self._vehicle_fields
         ]
+
+
+def _unicode(value: Any) -> Any:
+    """Return a text without halves of surrogate pairs, which the API may send and no column can hold."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value

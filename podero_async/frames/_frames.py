@@ -93,7 +93,8 @@ async def arrow_batches(
     ```
 
     One batch is in memory at a time, and the event loop runs while it fills. The dictionary of each batch begins with that
-    of the batch before. If `items` ends with an error, it is raised after the batch with the rows before it.
+    of the batch before. If `items` ends with an error, it is raised after the batch with the rows before it. If you leave
+    early, the rows of the batch that is being filled are lost.
 
     Args:
         items: A fleet fetch, or any async iterable of sessions or outcomes.

@@ -96,6 +96,30 @@ async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_use
         assert len([user async for user in client.users()]) == 100
 
 
+async def test_a_refused_page_that_must_exist_makes_the_list_incomplete() -> None:
+    """If a server of arrays refuses an offset beyond its second page, the rest of the list is missing, and an error says so."""
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if offset > 500:
+            return web.json_response({"detail": "offset too large"}, status=400)
+        return web.json_response([{"id": str(UUID(int=number))} for number in range(offset, offset + 200)])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(CompletenessError, match="offset too large"):
+            assert [user.id.int async for user in client.users()] == []
+
+
+async def test_an_array_that_repeats_a_user_is_whole() -> None:
+    """An array that lists a user twice is no fault: each user arrives once."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response([{"id": str(UUID(int=number))} for number in (1, 2, 1)])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert [user.id.int async for user in client.users()] == [1, 2]
+
+
 async def test_an_array_that_changes_too_often_is_not_called_whole() -> None:
     """If users are removed before each page of arrays, all others arrive, or a `CompletenessError` follows the last one."""
     users = list(range(3000))

@@ -126,6 +126,13 @@ def test_a_session_that_fits_no_column_is_named() -> None:
         to_arrow([session_of(1), session_of(2, reachable_soc_pct=2**31)])
 
 
+def test_half_a_surrogate_pair_of_a_vehicle_is_replaced() -> None:
+    """A model whose text was cut within a character fails no frame."""
+    outcome = outcome_of(1, session_of(1))
+    cut = attrs.evolve(outcome, vehicle=attrs.evolve(outcome.vehicle, model="e-Up \ud83d"))
+    assert to_arrow([cut])["model"].to_pylist() == ["e-Up ?"]
+
+
 def test_pandas_has_the_values() -> None:
     """A pandas frame has the values of the sessions: nulls as missing, numbers and booleans of their own types."""
     frame = to_pandas(OUTCOMES)
