@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from contextlib import AsyncExitStack
 from datetime import date
 from typing import Any
@@ -294,3 +295,19 @@ async def test_a_failed_attempt_releases_its_connection() -> None:
     async with serving(handler) as origin, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
         async with asyncio.timeout(30), static_client(origin, session=session) as client:
             assert await vehicles(client) == 0
+
+
+async def test_no_thread_outlives_a_client() -> None:
+    """The thread that decodes large bodies ends when the client is closed, even while the client is kept."""
+    before = set(threading.enumerate())
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.json_response([{"id": str(USER), "first_name": "x" * 1_000} for _ in range(400)])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert len([user async for user in client.users()]) == 1
+        started = {thread for thread in threading.enumerate() if "decoding" in thread.name} - before
+    assert len(started) == 1
+    await asyncio.to_thread(lambda: [thread.join(10) for thread in started])
+    assert not any(thread.is_alive() for thread in started)
+    assert client.statistics().in_flight == 0
