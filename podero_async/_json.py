@@ -1,4 +1,4 @@
-"""Models as JSON: the API's own names and order, and what pydantic, and so FastAPI, must know to accept them."""
+"""Models as JSON, with the API's own names and order, and their description for pydantic, which FastAPI uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import attrs
 
 __all__ = ["JsonModel"]
 
-_PLAIN_TYPES = {float, type(None), bool, int, str}  # most values
+_PLAIN_TYPES = {float, type(None), bool, int, str}  # tried first, since most values are of these types
 
 
 class JsonModel:
@@ -47,7 +47,7 @@ class JsonModel:
         of_row = schemas.no_info_after_validator_function(
             lambda row: cls(**{name: _aware(value) for name, value in row.items()}), row
         )
-        # The serializer of the row, which it wraps, knows the fields that the caller includes or excludes.
+        # The serializer of the row is wrapped, not replaced, since it handles the caller's `include` and `exclude`.
         as_row = schemas.wrap_serializer_function_ser_schema(
             lambda model, serialize: serialize({each.name: getattr(model, each.name) for each in attributes}),
             schema=row,

@@ -1,4 +1,4 @@
-"""The sessions of items: of plain sessions, and of the outcomes of a fleet fetch."""
+"""Items of summaries and frames, and their sessions: an item is a session or an outcome."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import UTC, date, datetime, tzinfo
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import attrs
 
@@ -26,7 +26,7 @@ _SUMMED = ("energy_charged_kwh", "actual_cost_eur", "expected_savings_eur", "act
 
 @attrs.frozen(kw_only=True)
 class SessionTotals(JsonModel):
-    """The sums of a group of sessions. A sum leaves nulls out; without any other value it is None."""
+    """The sums of a group of sessions. A sum skips nulls, and is None if all values are null."""
 
     sessions: int = 0
     """Number of sessions."""
@@ -64,8 +64,8 @@ def summarize(
     Args:
         items: Sessions, or outcomes of a fleet fetch. Each session counts as often as it is given. Rejected rows and the
             verdicts of lists are left out: look at `rejected` and `completeness` where a sum must be complete.
-        by: What makes a group: the `month` of the plug-in, the `session_outcome`, or a field of the vehicle. The key of a
-            month is its first day. Several names make tuples of keys; without a name, all sessions are the group `()`.
+        by: The names to group by: the `month` of the plug-in, the `session_outcome`, or a field of the vehicle. The key of
+            a month is its first day. Several names make tuples of keys; without a name, all sessions are the group `()`.
             A field of the vehicle is None for a session that is given without an outcome.
         time_zone: The time zone of the months: a `tzinfo` or an IANA name (`Europe/Vienna`).
         on_failure: Called with each `VehicleFailure`. If none is given, its error is raised.
@@ -94,7 +94,7 @@ def summarize(
 
 
 class _Sum:
-    """A sum that loses no digits to the order of its terms (Neumaier), and the number of its nulls."""
+    """A compensated sum (Neumaier), in which small values beside large ones are not lost, and the number of its nulls."""
 
     __slots__ = ("is_known", "nulls", "rest", "total")
 
@@ -150,13 +150,13 @@ def _key(name: str, zone: tzinfo) -> _Key:
         return lambda _, session: session.session_outcome
     if name in {"vehicle_id", "user_id", "external_user_id", "manufacturer", "model"}:
         return lambda vehicle, _: getattr(vehicle, name, None)
-    raise ValueError(f"cannot summarize by {name!r}")
+    raise ValueError(f"cannot summarize by {name!r}; use one of {', '.join(get_args(Grouping))}")
 
 
 def _month(moment: datetime, zone: tzinfo) -> date:
     try:
         return moment.astimezone(zone).date().replace(day=1)
-    except OverflowError:  # the first or last day that Python knows
+    except OverflowError:  # in this zone, the year is 0 or 10,000
         return moment.date().replace(day=1)
 
 

@@ -1,7 +1,7 @@
-"""The rows of a page as records: validated at once, and made to sessions, columns or a digest when that is needed.
+"""The rows of a page as records: validated at once, and turned into sessions, columns or a digest when needed.
 
 The pages of a long list wait as records until it is complete, since the garbage collector does not scan records. It would
-scan sessions again and again: without records, its longest pause is twice as long for lists of 400.
+scan sessions again and again: without records, its longest pause is twice as long for lists of 400 sessions.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class PageRows:
     _are_records: bool = True
     """If not, its rows are sessions and rejected items."""
     body: Body | None = None
-    """The response, if it was to be kept, all rows are records, and it is not much longer than they need."""
+    """The response body, if it was to be kept, all rows are valid, and it is not much longer than they need."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -123,7 +123,7 @@ class PageRows:
 
 
 def read_sessions(body: bytes, *, first_index: int = 0) -> PageRows:
-    """Read the rows of a page as sessions at once, which takes a sixth less time than to read them and to make sessions later.
+    """Read the rows of a page as sessions at once, which takes a sixth less time than `read_page` and then `sessions`.
 
     Raises:
         DecodeError: As for `read_page`.
@@ -137,7 +137,7 @@ def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> 
     Args:
         body: The inflated body.
         first_index: The page's offset, which is added to the indexes of rejected rows.
-        keep_body: Whether the body is needed, too, unless it is much longer than its rows need.
+        keep_body: Whether to keep the body as well; one that is much longer than its rows need is dropped.
 
     Raises:
         DecodeError: The body is not JSON (`retryable`), or not a page.

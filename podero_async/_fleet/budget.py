@@ -26,10 +26,11 @@ class MemoryBudget:
     """Bound the pages of all lists that are being read.
 
     Lists are admitted in the order of their arrival. While one of them waits, later lists that fit pass it, so neither a
-    list whose server hangs nor a long list that waits stops the others. Each list waits only for a limited time: all
-    that passed another hold less than half of the budget, and no list takes more than the other half, however long
-    it is. So it is admitted as soon as the lists that were admitted before its arrival have ended. A cancelled `acquire`
-    takes nothing.
+    list whose server hangs nor a long list that waits stops the others.
+
+    Passing cannot starve a list: the lists that passed another hold less than half of the budget together, and one list
+    takes at most the rest, however long it is. So the first waiting list is admitted at the latest when all lists that
+    passed none have ended. A cancelled `acquire` takes nothing.
     """
 
     def __init__(self, max_pages: int) -> None:
@@ -43,7 +44,7 @@ class MemoryBudget:
         """How many pages are acquired and not yet released."""
 
     async def acquire(self, pages: int) -> Callable[[], None]:
-        """Wait until the budget has room for a list of these pages, take them, and return the function that releases them."""
+        """Wait until these pages of a list fit into the budget, take them, and return the function that releases them."""
         share = _Share(min(pages, self.max_share), asyncio.get_running_loop().create_future())
         self._waiting.append(share)
         self._admit()
@@ -51,7 +52,7 @@ class MemoryBudget:
             await share.admitted
         except asyncio.CancelledError:
             if share.admitted.cancelled():
-                self._admit()  # those behind it, which it may have held up
+                self._admit()  # the lists behind this one may go now
             else:
                 self._release(share)  # admitted just before the cancellation
             raise

@@ -27,7 +27,7 @@ __all__ = ["all_users", "all_vehicles", "discover", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
 _OVERLAP = 5  # rows
-_MAX_GAPS = 10  # an unordered list has one after almost every page
+_MAX_GAPS = 10  # more are a sign of an unordered list, which has a gap after almost every page
 _MAX_PAGES_WITHOUT_NEW = 2  # in a row
 _ROUND_SIZES = (10, 25, 32)  # a server's page size is a multiple of one of them
 _UNAUTHORIZED = 401
@@ -40,9 +40,9 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     """Yield the organization's users, each once, from a server that pages the list or returns it whole.
 
     Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
-    that the list is ordered. A page without new users is requested once more. If the list still ends before its total,
-    or goes on after it, a warning with both numbers is logged. An array of a round number of users may be a page without a
-    total, so a next page is requested; a server that does not know the request's parameters may refuse it.
+    that the list is ordered. Two pages in a row without new users end the read. If the list has fewer or more users than its
+    totals, a warning with both numbers is logged. An array of a round number of users may be a page without a total, so
+    the next page is requested; if the server refuses the parameters of that request, the array was the whole list.
 
     Raises:
         CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no

@@ -23,9 +23,9 @@ from podero_async.models import ChargingSession, User, VehicleFailure, VehicleRe
 
 __all__ = ["UserCalls"]
 
-_MAX_VEHICLES_AHEAD = 4  # with 16 pages each: few enough for a low rate to reach all of them in time
-_MAX_PAGES = 32  # in memory at once, apart from lists of one page
-_FIRST_LOOK_DAYS = 31  # most vehicles were charged in these days
+_MAX_VEHICLES_AHEAD = 4  # each requests up to 16 pages at once; under a low rate, more would queue for too long
+_MAX_PAGES = 32  # that wait for the end of their lists, apart from lists of one page
+_FIRST_WINDOW_DAYS = 31  # most vehicles were charged in these days
 
 
 class UserCalls:
@@ -38,10 +38,14 @@ class UserCalls:
     ) -> list[VehicleSessions | VehicleFailure]:
         """Fetch all sessions of a user's vehicles, as one outcome for each vehicle, in the order of the vehicles.
 
-        Outcomes are those of `fetch_fleet`: if one vehicle fails, its outcome is a `VehicleFailure`, and the others go
-        on; one without a readable id is a failure at the end. An error that every vehicle would share is raised. Several vehicles are read at a time; all sessions are in
-        memory. `GET .../users/{user_id}/electric-vehicles`, then
+        As in `fetch_fleet`, a vehicle that fails is a `VehicleFailure`, and the others go on. Vehicles without a readable id
+        are one failure at the end. Several vehicles are read at a time, and all sessions are held in memory.
+        `GET .../users/{user_id}/electric-vehicles`, then
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
+
+        Raises:
+            PoderoError: The vehicles could not be listed, or an error occurred that every vehicle would share.
+            DecodeError: None of the vehicles has a readable id.
         """
         user = arguments.uuid("user_id", user_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
@@ -65,10 +69,10 @@ class UserCalls:
             return [*[outcome async for outcome in outcomes], *failures]
 
     async def latest_session(self, user_id: Id, vehicle_id: Id, *, days: int = 365) -> ChargingSession | None:
-        """Fetch the vehicle's listed session with the latest plug-in, or None if the last days have none.
+        """Fetch the vehicle's listed session with the latest plug-in, or None if these days have none.
 
-        The last month is read first, and the days before it only if it has no session. Hidden sessions are left out;
-        `current_session` has the session that is going on.
+        The last month is read first, and the days before it only if it has no session. Hidden sessions are left out, and
+        so is the session that is going on, which `current_session` returns.
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page.
 
         Args:
@@ -79,7 +83,7 @@ class UserCalls:
             CompletenessError: The list could not be proven complete, so a later session may be missing.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
-        for window in _looks(datetime.now(UTC).date(), arguments.days_back(days)):
+        for window in _windows(datetime.now(UTC).date(), arguments.days_back(days)):
             latest: ChargingSession | None = None
             async with aclosing(stream_vehicle(self._endpoints, vehicle, window, None)) as sessions:
                 async for session in sessions:
@@ -90,9 +94,9 @@ class UserCalls:
         return None
 
 
-def _looks(today: date, days: int) -> Iterator[Window]:
-    """Yield the windows to read, the newest first. It includes tomorrow, since this machine's clock may be slow."""
-    first = today - timedelta(days=min(days, _FIRST_LOOK_DAYS) - 1)
+def _windows(today: date, days: int) -> Iterator[Window]:
+    """Yield the windows to read, the newest first; that one includes tomorrow, since this machine's clock may be slow."""
+    first = today - timedelta(days=min(days, _FIRST_WINDOW_DAYS) - 1)
     yield Window(first, today + timedelta(days=1))
-    if days > _FIRST_LOOK_DAYS:
+    if days > _FIRST_WINDOW_DAYS:
         yield Window(today - timedelta(days=days - 1), first - timedelta(days=1))

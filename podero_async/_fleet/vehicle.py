@@ -37,8 +37,8 @@ __all__ = ["FetchedSessions", "failure_of", "fetch_page", "fetch_vehicle", "read
 
 _MAX_PAGES_AHEAD = 16  # pages of one list that are requested at once
 _MAX_PAGES_AHEAD_OF_STREAM = 4  # fewer, since they stay in memory while the consumer is slow
-_ROWS_PER_SLICE = 1_000  # are made to sessions in 1 to 2 ms
-_MAX_PAGES_WITH_FALSE_TOTAL = 4  # that a list whose total is too high takes of the memory budget
+_ROWS_PER_SLICE = 1_000  # become sessions in 1 to 2 ms
+_MAX_PAGES_WITH_FALSE_TOTAL = 4  # of the memory budget, for a list whose total is too high
 
 
 @attrs.frozen(eq=False)
@@ -68,13 +68,13 @@ class FetchedSessions:
         object.__setattr__(self, "count", sum(map(len, self.pages)) - len(rejected))
 
     def slices(self) -> Iterator[tuple[PageRows, int, int]]:
-        """Yield slices of the pages, each short enough to be worked on without a pause for other tasks."""
+        """Yield each page with the bounds of a slice of it that can be processed without blocking the event loop."""
         for page in self.pages:
             for begin in range(0, len(page), _ROWS_PER_SLICE):
                 yield page, begin, begin + _ROWS_PER_SLICE
 
     async def decode(self) -> VehicleSessions:
-        """Make the sessions, yielding to the event loop after each page but the last."""
+        """Make the sessions; other tasks run between slices."""
         sessions: list[ChargingSession] = []
         for page, begin, end in self.slices():
             if sessions:
@@ -193,9 +193,9 @@ async def _pages_to_hold(
 ) -> int:
     """Return how many pages of memory a list needs according to its total.
 
-    A total that is far too high, such as that of all vehicles, would keep other lists waiting. If it would take a large
-    share of the budget, or the first page has fewer rows than requested, the last page is requested to see whether the list
-    is that long.
+    A total that is far too high, such as that of all vehicles, would keep other lists waiting. If its pages exceed the
+    share of one list, or the first page has fewer rows than requested, the last page is requested to see whether the
+    list is that long.
     """
     pages = first.pages
     if pages <= _MAX_PAGES_WITH_FALSE_TOTAL or (first.count == MAX_PAGE_SIZE and pages <= budget.max_share):

@@ -1,4 +1,4 @@
-"""The concurrency limit: additive increase and multiplicative decrease find how many requests the server accepts at once."""
+"""The concurrency limit: additive increase, multiplicative decrease find how many requests the server accepts at once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["ConcurrencyLimit"]
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
-_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, the calls to an endpoint that hangs leave slots to others:
-_BULK_RESERVE = 1  # bulk calls 3 % at most, since a fleet uses all the others ...
-_INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint the eighth part
+_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, calls to an endpoint that hangs leave slots for other calls:
+_BULK_RESERVE = 1  # bulk calls leave 3 % at most, since a fleet uses all the others ...
+_INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint leave an eighth
 _CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
 

@@ -28,10 +28,10 @@ _MIN_SPAN_S = 0.001  # keeps quotients finite
 _MAX_GAP = 2.0  # intervals of a known rate: a start after a longer gap was not delayed by the rate
 _MIN_USE = 0.5  # of a known rate: if less was used by a few starts, the rate was not the reason for the throttling
 _MIN_STARTS = 3
-_MIN_SHARE = 0.5  # of the starts between the two pauses before: a hidden rate allows more, since a window may be cut
+_MIN_SHARE = 0.5  # of the starts before the previous pause: with fewer, the rate is not the cause; a window may be cut
 _MAX_CONTRADICTIONS = 2  # then the throttling has another cause ...
-_IGNORED_PAUSES = 100  # ... and this many pauses teach nothing ...
-_MAX_ALIKE = 8  # ... unless eight in a row follow after similar numbers of starts; that is rare by chance
+_IGNORED_PAUSES = 100  # ... and this many pauses are ignored ...
+_MAX_ALIKE = 8  # ... or fewer, if eight in a row follow similar numbers of starts, which is rare by chance
 
 
 class RateEstimator:
@@ -43,8 +43,8 @@ class RateEstimator:
 
     A server that throttles at random would make the rate fall with each response. Such a server is recognized by the
     starts between two pauses: a hidden rate allows at least as many when they are slower, and chance often half as many.
-    Then the bound is given up for the next hundred pauses, or until eight follow after similar numbers of starts: a hidden
-    rate that has dropped looks like chance at first.
+    Then the bound is given up for the next hundred pauses, or until eight in a row follow similar numbers of starts, since
+    a hidden rate that has dropped looks like chance at first.
 
     This is a variant of the CUBIC rate limiter in botocore's adaptive retry mode, which also starts with the first
     throttling response, measures its own rate, cuts it, and lets it grow with the time since. The differences: botocore
@@ -125,7 +125,7 @@ class RateEstimator:
         self._starts = 0
 
     def _is_cause(self, allowed: float) -> bool:
-        """Return whether the rate may be the cause of the throttling; false after starts that contradict it twice."""
+        """Return whether the rate may be the cause of the throttling; false once the starts contradict that twice."""
         if allowed == math.inf:
             self._starts_before = self._contradictions = 0
             return True
@@ -137,7 +137,7 @@ class RateEstimator:
         return self._contradictions < _MAX_CONTRADICTIONS
 
     def _ignore(self) -> None:
-        """Ignore a pause, unless the starts before each of the last pauses were about as many, as below a hidden rate."""
+        """Ignore a pause; ignore no more after eight in a row with similar numbers of starts, as under a hidden rate."""
         is_alike = self._starts_before / 2 <= self._starts <= self._starts_before * 2
         self._alike = self._alike + 1 if is_alike else 0
         self._starts_before = self._starts

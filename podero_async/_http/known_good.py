@@ -27,9 +27,10 @@ class Request:
     endpoint: str
     is_bulk: bool
     private: str
+    """A text that is masked if the server repeats it in an error; empty for none."""
     max_bytes: int
     decode: Callable[[bytes], Any]
-    """Makes the value of the call of an inflated body."""
+    """Makes the value that the call returns of an inflated body."""
 
 
 class KnownGood(dict[str, Request]):
@@ -40,7 +41,7 @@ class KnownGood(dict[str, Request]):
         self._limiter = limiter
 
     async def other_than(self, request: Request) -> Request | None:
-        """Return a request that succeeded. Before the first success, wait for one of the requests in flight."""
+        """Return a request to another URL that succeeded, or None; wait for the requests in flight, up to 5 s."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _MAX_WAIT_S
         while True:

@@ -64,7 +64,7 @@ class RequestSender:
         self._decoder.close()
 
     def derive(self, session: HttpSession, retrier: Retrier) -> RequestSender:
-        """Return a sender with another session and retrier, whose counts and endpoints are those of this one."""
+        """Return a sender with another session and retrier, which shares the tokens, limiter and counts of this one."""
         derived = copy.copy(self)
         derived._session, derived._retrier = session, retrier  # noqa: SLF001
         return derived
@@ -79,7 +79,7 @@ class RequestSender:
         while True:
             # 1. Fail if the server asked for no requests until later.
             self._pauses.check("GET", request.path)
-            # 2. Wait for a token, before the slot, which other calls may need. In an outage only a probe asks for one.
+            # 2. Wait for a token, without a slot, which other calls may need. In an outage, only a probe requests a token.
             token = self._tokens.current() or token
             if not token and self._limiter.breakers[request.endpoint].is_closed:
                 token = await self._new_token(request, call)
@@ -214,7 +214,7 @@ class RequestSender:
             if not slot.is_probe or not await self._probe(slot, call):
                 break
             slot = None
-        if request.is_bulk and slot.breaker.is_closed:  # waiting for the API to come back does count
+        if request.is_bulk and slot.breaker.is_closed:  # a wait for the end of an outage counts as elapsed time
             call.waited_s += loop.time() - since
         try:
             self._pauses.check("GET", request.path)  # the server may have asked for it while this request was queued
@@ -285,7 +285,7 @@ class RequestSender:
             self._limiter.succeeded(slot)
 
     def _headers_for(self, token: str) -> CIMultiDict[str]:
-        if token != self._headers_token:  # they are built once for each token
+        if token != self._headers_token:  # the headers are built once for each token
             self._headers_token = token
             self._headers = CIMultiDict(
                 {

@@ -60,11 +60,11 @@ the user.
   `is_settled` and `read_at`.
 - `users`: one row for each user: `user_id`, `external_user_id` (the partner's own id; see `keep_external_ids`), `role`,
   `num_electric_vehicles`, `first_seen_at`, `last_seen_at` (the last discovery that listed the user; NULL if only callers
-  named the user) and `gone_since` (NULL while the user is listed). Names, e-mail addresses and addresses are never stored.
+  named the user) and `gone_since` (NULL while the user is listed). Names, e-mail and postal addresses are never stored.
 - `vehicles`: one row for each vehicle and user: `user_id`, `vehicle_id`, `manufacturer`, `model`, `year`, `price_zone`,
   `lifecycle_state`, `is_authenticated`, `first_seen_at`, `last_seen_at` and `gone_since`.
-- `ownership`: who had which vehicle when, and under which external id: `vehicle_id`, `user_id`, `external_user_id`,
-  `since` and `until` (NULL if it is so today).
+- `ownership`: the history of each vehicle's users: `vehicle_id`, `user_id`, `external_user_id`, `since` and `until` (NULL
+  for the present one).
 - `receipts`: one row for each read of a window, for 400 days: `run_id`, `user_id`, `vehicle_id`, `from_date`, `to_date`,
   `include_hidden`, `completeness` (the verdict), `total` (the server's count), `count` (stored rows), `digest` (of ids and
   contents), `requests` and `fetched_at`.
@@ -92,7 +92,7 @@ and these views:
 
 All tables, views and columns have comments. Runs over given vehicles fill in what the caller knows (`VehicleRef`).
 
-The savings of each customer by month, in Vienna's time; a condition on both columns answers for one:
+The savings of each customer by month, in Vienna's time; add a condition on both columns for one of them:
 
     SELECT external_user_id, month, actual_savings_eur FROM monthly_savings_in('Europe/Vienna') ORDER BY month;
 

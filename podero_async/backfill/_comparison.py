@@ -73,7 +73,10 @@ class VerifyReport:
     uncovered: int
     """Stored sessions of days that no proven read of the vehicle covers, so that nothing is known of them."""
     doubled: int
-    """Ids that the table has more than once, also for vehicles that were not drawn. These three are counted after the repair."""
+    """Ids that the table has more than once, also for vehicles that were not drawn.
+
+    A repair counts this number, `left_sessions` and `uncovered` anew.
+    """
     unproven: int
     """The new read could not be proven complete, so it was not compared."""
     failed: int

@@ -47,8 +47,8 @@ async def verify(
     """Read the settled days of each vehicle again, and compare the sessions with the rows of the store.
 
     Each vehicle is one work item: usually one request. Ids and all fields are compared. Rows of the whole table that
-    cannot be compared are counted: those of vehicles that have left, those that no read covers, and doubled ids. Without `repair`, the store is
-    unchanged and may be open for reading only. Memory use does not grow with the fleet.
+    cannot be compared are counted: those of vehicles that have left, those that no read covers, and doubled ids. Without
+    `repair`, the store is unchanged and may be open for reading only. Memory use does not grow with the fleet.
 
     A repair removes doubled rows, makes the days of the vehicles that differ provisional, and runs a backfill of these
     vehicles: so their sessions are written, and withdrawn, by the rules of every backfill. Then these vehicles are

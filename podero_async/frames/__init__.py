@@ -7,9 +7,9 @@ frame.groupby(frame.plug_in_time.dt.tz_convert("Europe/Vienna").dt.month).actual
 ```
 
 A frame has one row for each session: `user_id`, `vehicle_id`, `external_user_id`, `manufacturer` and `model` of its
-`VehicleRef`, then the fields of the `ChargingSession`. The former are null for a session that is given without an outcome;
-the last three of them also if you name the vehicles yourself, since only a discovery knows them. `frame_schema` returns the
-types, which do not depend on the data:
+`VehicleRef`, then the fields of the `ChargingSession`. The five columns of the vehicle are null for a session that is given
+without an outcome. The last three are also null if you name the vehicles by their ids alone, since only a discovery finds
+them. `frame_schema` returns the types, which do not depend on the data:
 
 | values | Arrow | pandas | polars |
 |---|---|---|---|
@@ -24,12 +24,12 @@ Ids are texts in pandas and polars, because neither joins uuids with texts. Spar
 `spark.createDataFrame(to_arrow(items, text_ids=True))`. Every frame has `__arrow_c_stream__`, so DuckDB, PyArrow and other
 libraries read it without a copy.
 
-A `VehicleFailure` has no rows. By default its error is raised; with `on_failure`, which is called with each failure, the
-frame has the rows of the other vehicles. Rows that could not be read are in no frame, and a frame does not hold the
-verdicts: look at `rejected` and `completeness` of the outcomes, or at `fleet.summary`.
+A `VehicleFailure` has no rows. By default its error is raised; if you pass `on_failure`, it is called with each failure, and
+the frame has the rows of the other vehicles. Frames hold neither verdicts nor rows that could not be read: look at
+`completeness` and `rejected` of the outcomes, or at `fleet.summary`.
 
-The extra `frames` installs pyarrow; install pandas or polars yourself. Import direction: `_frames` > `_batches` > `_columns`
-> `_schema`.
+The extra `frames` installs pyarrow; install pandas or polars yourself. Import direction: `_frames` > `_batches` >
+`_columns`, `_bodies` > `_schema`.
 """
 
 from podero_async.frames._frames import arrow_batches, to_arrow, to_pandas, to_polars

@@ -20,8 +20,8 @@ _MAX_TEXTS_KEPT = 1000
 class BatchBuilder:
     """Gathers sessions, converts them slice by slice, and returns them as batches of one schema.
 
-    The dictionary of an enum begins with its members, and with the dictionary of the batch before, unless that has over
-    1,000 texts.
+    The dictionary of an enum begins with the dictionary of the batch before, or with the members of the enum if that one
+    has over 1,000 texts.
 
     Args:
         rows: The rows of a batch; the last batch may have fewer.
@@ -49,12 +49,12 @@ class BatchBuilder:
         start = 0
         while start < len(sessions):
             size = min(self._rows - self.count, _ROWS_PER_SLICE - len(self._pending))
-            piece = sessions[start : start + size]
-            start += len(piece)
-            self._pending.extend(piece)
-            self.count += len(piece)
+            added = sessions[start : start + size]
+            start += len(added)
+            self._pending.extend(added)
+            self.count += len(added)
             self._vehicles.append(vehicle)
-            self._sizes.append(len(piece))
+            self._sizes.append(len(added))
             if len(self._pending) == _ROWS_PER_SLICE:
                 self._convert()
                 yield None
@@ -62,7 +62,7 @@ class BatchBuilder:
                 yield from self.finish()
 
     def finish(self) -> Iterator[pa.RecordBatch | None]:
-        """Yield None after each step, and then the batch, which may be empty or not full; begin the next one."""
+        """Yield None after each step, then the batch, even if it is empty or not full; begin the next one."""
         if self._pending or not self._slices:
             self._convert()
             yield None

@@ -1,7 +1,8 @@
-"""Bodies of pages to Arrow columns, by Arrow's own JSON parser, which does not hold the interpreter.
+"""Bodies of pages to Arrow columns, by Arrow's own JSON parser, which releases the interpreter lock.
 
-Arrow is here and there more lenient or stricter than the library. So only valid bodies are read, and a body that Arrow
-refuses, or might read in another way, is a `ValueError`: its rows become columns as sessions, then.
+Arrow accepts some values that the library refuses, and refuses some that it accepts. So only bodies that the library has
+found valid are read here. If Arrow refuses a body, or might read it differently, a `ValueError` is raised, and the caller
+converts the sessions instead.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def columns_of_bodies(bodies: Sequence[Body]) -> list[pa.Array]:
     """Return the columns of the rows of some bodies, in order; enums are texts.
 
     Args:
-        bodies: Some 20 bodies take the least time a row.
+        bodies: The bodies of some pages; the time per row is shortest for about 20 of them.
 
     Raises:
         ValueError: Arrow cannot read a value, or a column cannot hold it.

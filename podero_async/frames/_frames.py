@@ -92,9 +92,9 @@ async def arrow_batches(
                 file.write_batch(batch)
     ```
 
-    One batch is in memory at a time, and the event loop runs while it fills. The dictionary of each batch begins with that
-    of the batch before. If `items` ends with an error, it is raised after the batch with the rows before it. If you leave
-    early, the rows of the batch that is being filled are lost.
+    One batch is in memory at a time, and other tasks run while it fills. The dictionary of an enum begins with that of the
+    batch before, unless that has over 1,000 texts. If `items` raises an error, the rows before it are yielded first. If you
+    leave early, the rows of the batch that is being filled are lost.
 
     Args:
         items: A fleet fetch, or any async iterable of sessions or outcomes.
@@ -104,7 +104,7 @@ async def arrow_batches(
 
     Raises:
         PoderoError: The error of a failure, if `on_failure` was not given, or the error that ended the fetch.
-        ValueError: An argument is wrong, or a session has a value that no column can hold; the rows of its batch are lost.
+        ValueError: An argument is wrong, or a session has a value that no column can hold; its batch is not yielded.
     """
     if not arguments.is_whole_number(rows) or rows < 1:
         raise ValueError(f"rows must be a whole number of at least 1, not {rows!r}")

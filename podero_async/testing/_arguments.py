@@ -1,4 +1,4 @@
-"""The arguments of the simulator: their checks, and the ids of the library's own models."""
+"""Checks of the simulator's arguments, and the ids of the models and rows among them."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def seconds(name: str, value: float) -> float:
 
 
 def choices(name: str, values: Collection[str], known: Collection[str]) -> frozenset[str]:
-    """Return texts that are all known, or raise `ValueError`. A single text would be a collection of letters."""
+    """Return texts that are all known, or raise `ValueError`, also for a single text, which is a collection of letters."""
     if isinstance(values, str) or not set(values) <= set(known):
         raise ValueError(f"{name} must be a collection of {', '.join(sorted(known))}, not {values!r}")
     return frozenset(values)
 
 
 def day(name: str, value: date | None) -> date | None:
-    """Return a day or None, or raise `ValueError`: the day of a `datetime` depends on a time zone."""
+    """Return a day or None, or raise `ValueError`, also for a `datetime`, whose day depends on a time zone."""
     if isinstance(value, datetime) or not isinstance(value, date | None):
         raise ValueError(f"{name} must be a datetime.date, not a {type(value).__name__}")  # noqa: TRY004
     return value

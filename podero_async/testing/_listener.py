@@ -16,7 +16,7 @@ from aiohttp import web
 from podero_async.testing._server import Server
 
 _HOST = "127.0.0.1"
-_SHUTDOWN_S = 1.0  # enough for any response, since no request sleeps any longer
+_SHUTDOWN_S = 1.0  # enough for any response, since closing wakes the requests that sleep
 
 
 @attrs.define
@@ -34,7 +34,7 @@ class Listener:
 
     @property
     def origin(self) -> str:
-        """The origin of the API; it stays known after the end.
+        """The origin of the API, also after the simulator has stopped.
 
         Raises:
             RuntimeError: The simulator has not started, so its port is not known.
@@ -81,7 +81,7 @@ class Listener:
         await self._runner.cleanup()
 
     def start_thread(self) -> None:
-        """Listen in a thread of its own; raises as `start` does."""
+        """Listen in a new thread; the errors are those of `start`."""
         started: Future[Callable[[], object]] = Future()
         # A daemon, so that a program that never stops it can still end.
         thread = threading.Thread(target=self._serve, args=(started,), name="podero-simulator", daemon=True)

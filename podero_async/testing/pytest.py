@@ -1,4 +1,4 @@
-"""Fixtures and a marker for pytest. Simulators serve in threads of their own, so a test may have any event loop, or none.
+"""Fixtures and a marker for pytest. Each simulator serves in its own thread, so a test may have any event loop, or none.
 
 To opt in, write this into the `conftest.py` of the root folder of your tests:
 
@@ -72,7 +72,7 @@ def _closing(function: Callable[..., Awaitable[object]], clients: list[PoderoCli
             return await function(*args, **kwargs)
         finally:
             for client in clients:
-                with suppress(ConfigurationError):  # the test used it in another event loop, where it has to be closed
+                with suppress(ConfigurationError):  # used in another event loop, so only the test can close it there
                     await client.aclose()
 
     return call

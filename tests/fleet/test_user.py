@@ -62,7 +62,7 @@ async def test_a_user_may_have_many_pages() -> None:
 
 
 async def test_a_vehicle_without_a_readable_id_fails_alone_and_one_listed_twice_is_read_once() -> None:
-    """The user's other vehicles are read, each once. The one without an id is a failure; if there is no other, it is raised."""
+    """A vehicle without an id is a failure beside the user's other vehicles, each read once; alone, its error is raised."""
     listed = [{"id": str(VEHICLE)}, {"id": None}, {"id": str(VEHICLE)}]
 
     async def answer(request: web.Request) -> web.Response:

@@ -355,7 +355,7 @@ async def test_a_single_call_ends_within_max_elapsed_however_long_the_server_han
 
 @pytest.mark.leaping
 async def test_a_call_whose_last_attempt_is_cut_short_raises_the_error_before() -> None:
-    """If the server answers 503 and then hangs, a call with `max_elapsed=1` raises the `ServerError`, after two attempts."""
+    """If the server responds with 503 and then hangs, a call with `max_elapsed=1` raises `ServerError` after two attempts."""
     clock, requests = asyncio.get_running_loop().time, 0
 
     async def handler(_: web.Request) -> web.Response:

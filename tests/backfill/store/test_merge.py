@@ -56,7 +56,7 @@ async def rows_of(path: Path, query: str) -> list[dict[str, Any]]:
 async def test_a_merged_store_goes_on_as_one(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """It equals the store of one backfill, so the next backfill of the fleet reads nothing and finds nothing changed."""
+    """The merge equals the store of one backfill, so the next backfill of the fleet reads nothing and changes nothing."""
     await fill(client, paths, clock)
     merged = await merge_stores(path, paths)
     assert (merged.stores, merged.vehicles, merged.doubled) == (SHARDS, 12, 0)
@@ -117,7 +117,7 @@ async def test_the_history_is_kept_in_the_order_of_time(
 async def test_a_vehicle_that_changed_its_shard_is_there_once(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """Its sessions are those of its new user, as often as the stores are merged, and its history has both users."""
+    """Sessions of a vehicle that moved to another shard are its new user's in any order of the stores; both users remain."""
     await fill(client, paths, clock)
     vehicle = sim.vehicles[0]
     shard_of = {
@@ -154,7 +154,7 @@ async def test_a_vehicle_that_changed_its_shard_is_there_once(
 async def test_overlapping_stores_are_read_again_where_they_differ(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """If two stores have the same vehicles, a day is settled only if both have it so, and spans stay disjoint."""
+    """A day that two stores have read is settled only if it is so in both, and spans stay disjoint."""
     middle = date(2026, 6, 20)
     for each, settle_days, last in zip(paths[:2], (5, 20), (middle, LAST), strict=True):
         async with SessionStore(each) as store:
@@ -175,7 +175,7 @@ async def test_overlapping_stores_are_read_again_where_they_differ(
 async def test_forgotten_users_stay_forgotten(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """A user that one store has forgotten is not in the merged one, also if another store has the user, nor fetched again."""
+    """A user that one store has forgotten is not in the merged one, even if another store has it, and not fetched again."""
     await fill(client, paths, clock)
     whole = path.with_name("whole.duckdb")
     async with SessionStore(whole) as store:
@@ -201,7 +201,7 @@ async def test_forgotten_users_stay_forgotten(
 async def test_nothing_but_an_untouched_merge_is_replaced(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """An existing file is replaced only on request, and only if it is a merge that no backfill and no `forget` has changed."""
+    """An existing file is replaced only on request, and only if it is a merge that no backfill or `forget` has changed."""
     await fill(client, paths, clock)
     await merge_stores(path, paths)
     with pytest.raises(StoreError, match="in the way"):
@@ -229,7 +229,7 @@ async def test_nothing_but_an_untouched_merge_is_replaced(
 async def test_stores_that_do_not_fit_are_refused(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """A missing, old, foreign, doubly given or open store, or another file, is named in the error, and nothing is written."""
+    """A missing, old, foreign, repeated or open store, or another file, is named in the error, and nothing is written."""
     await fill(client, paths[:2], clock)
     old, foreign, other = (path.with_name(f"{name}.duckdb") for name in ("old", "foreign", "other"))
     create_old_store(old, 2, {})

@@ -29,7 +29,7 @@ from podero_async.models import (
 
 __all__ = ["Batch", "SessionColumns"]
 
-_PAGES_PER_SLICE = 20  # fewer take longer a row
+_PAGES_PER_SLICE = 20  # with fewer, each row takes longer
 _ROWS_PER_SLICE = 128
 
 _TASK = ("task", pa.int32())
@@ -159,7 +159,7 @@ class SessionColumns:
 
 
 def _columns_of(pages: list[_Page]) -> Iterator[SessionColumns]:
-    """Convert pages: bodies at once; as sessions, if Arrow refuses one of them, or if a page has none."""
+    """Convert pages: all bodies together, or as sessions if Arrow refuses one of the bodies, or a page has none."""
     bodies = [(number, page) for number, page in pages if isinstance(page, Body)]
     rest = [(number, page) for number, page in pages if isinstance(page, PageRows)]
     try:

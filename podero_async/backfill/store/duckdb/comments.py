@@ -12,7 +12,7 @@ _USER_ID = "The user's id at Podero"
 _VEHICLE_ID = "The vehicle's id at Podero"
 _EXTERNAL = "The partner's own id for the user; NULL if there is none, or if it is not kept"
 _FROM, _TO = "First UTC day, inclusive", "Last UTC day, inclusive"
-_HIDDEN = "Whether sessions that the server hides were asked for, too"
+_HIDDEN = "Whether sessions that the server hides were requested, too"
 _FIRST_SEEN = "When it was first listed, or first read because a caller gave it"
 _LAST_SEEN = "When it was last listed; NULL if it was only given by callers"
 _GONE = "Since when it is no longer listed; NULL while it is"
@@ -63,12 +63,12 @@ _MONTH = {
     "actual_cost_eur": _COST,
     "expected_savings_eur": _EXPECTED,
     "actual_savings_eur": "Savings achieved, compared with charging at once, in euros",
-    "sessions_without_savings": "Sessions of which the server has computed no savings (yet)",
+    "sessions_without_savings": "Number of sessions whose savings are NULL, as they are until the server has computed them",
 }
 
 _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "meta": (
-        "The schema version, the store's id, and the organization and origin that own the store",
+        "Values of the store, such as its schema version, its id, and the organization and origin that own it",
         {"key": "A name", "value": "Its value"},
     ),
     "sessions": (
@@ -76,7 +76,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         {
             **_SESSION,
             "absent_at": "When a proven read did not return the session, and a second one has not confirmed that yet",
-            "withdrawn_at": "When it was confirmed that the server lists the session no longer; NULL otherwise",
+            "withdrawn_at": "When it was confirmed that the server no longer lists the session; NULL otherwise",
         },
     ),
     "coverage": (
@@ -89,7 +89,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "users": (
-        "The organization's users, without names, e-mail addresses and addresses",
+        "The organization's users, without names, e-mail addresses and postal addresses",
         {
             "user_id": _USER_ID,
             "external_user_id": _EXTERNAL,
@@ -112,7 +112,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "ownership": (
-        "Who had which vehicle when, and under which external id",
+        "The history of each vehicle's users and of their external ids",
         {
             **_PAIR,
             "external_user_id": _EXTERNAL,
@@ -121,7 +121,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "receipts": (
-        "One row for each read of a window, for 400 days",
+        "One row for each read of a window, kept for 400 days",
         {
             "run_id": "The run",
             **_PAIR,
@@ -161,7 +161,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "runs": (
-        "The records of runs, for 400 days",
+        "One row for each run, kept for 400 days",
         {
             "run_id": "The run",
             **_SPAN,

@@ -1,7 +1,7 @@
 """Coverage: the spans of days that were read, per vehicle, and how a batch of reads changes them.
 
-`backfill._coverage.fold` has the rule. It is computed here in Python, vehicle by vehicle, since in SQL the fixed cost of its
-joins and windows is several times as high, for small batches and for full ones.
+The rule is `backfill._coverage.fold`. It runs in Python, vehicle by vehicle, since the joins and window functions of an SQL
+form take several times as long, for small and for full batches.
 """
 
 # ruff: noqa: S608 - the SQL is composed of constants of this package
@@ -85,7 +85,7 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def insert_folded(con: duckdb.DuckDBPyConnection) -> None:
-    """Insert the spans of the table `facts`, which may overlap, as disjoint ones; a day that one calls provisional is so."""
+    """Insert the spans of the table `facts`, which may overlap, as disjoint ones; a day is provisional if any span says so."""
     vehicles: dict[tuple[str, str], _Vehicle] = defaultdict(_Vehicle)
     for user_id, vehicle_id, include_hidden, first, last, is_settled, read_at in con.execute(_FACTS).fetchall():
         vehicle = vehicles[vehicle_id, user_id]

@@ -76,7 +76,7 @@ _COVERAGE = f"""
 INSERT INTO coverage BY NAME
 SELECT * EXCLUDE (store) FROM {{coverage}} ANTI JOIN erased USING (user_id) ANTI JOIN shared USING ({_PAIR})
 """
-# A day of a vehicle that two stores have read is settled only if it is in both, since either may have rows that are gone.
+# A day of a vehicle that two stores have read is settled only if both call it so, since either may have rows that are gone.
 _SHARED_SPANS = f"""
 CREATE OR REPLACE TEMP TABLE facts AS FROM {{coverage}} SEMI JOIN shared USING ({_PAIR})
 """
@@ -88,8 +88,8 @@ _SESSIONS = """
 INSERT INTO sessions BY NAME
 SELECT * EXCLUDE (store) FROM {sessions} ANTI JOIN doubled USING (id) ANTI JOIN erased USING (user_id)
 """
-# If a vehicle changes to a user of another shard, its sessions are in two stores. The row of the store that lists the vehicle
-# is taken, and otherwise that of the newest read.
+# If a vehicle changes to a user of another shard, its sessions are in two stores. The row of the store that lists the
+# vehicle is taken; if none or several do, the row of the newest read.
 _DOUBLED_SESSIONS = f"""
 INSERT INTO sessions BY NAME
 SELECT * EXCLUDE (store, is_listed) REPLACE (
@@ -148,7 +148,7 @@ class Merge(Interruptible[Merged]):
         return merged
 
     def _check_target(self, path: Path) -> None:
-        """Check that nothing but an earlier merge, to which no backfill has written, is replaced."""
+        """Check that no source is the target, and that only an earlier merge without a later backfill is replaced."""
         if not path.parent.is_dir():
             raise StoreError("no such directory for the merged store", self.target)
         sources = [Path(store).resolve() for store in self.stores]

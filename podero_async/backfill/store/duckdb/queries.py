@@ -54,7 +54,7 @@ def python_values(table: pa.Table | pa.RecordBatch) -> list[tuple[Any, ...]]:
 def _python_type(kind: pa.DataType) -> pa.DataType:
     """Return a type whose times have the offset +00:00 instead of the name of a time zone, and no nanoseconds."""
     if pa.types.is_timestamp(kind):
-        # With pandas, Arrow makes nanoseconds a type of pandas; without it, an error.
+        # Arrow converts nanoseconds to a type of pandas, and fails if pandas is not installed.
         return pa.timestamp("us" if kind.unit == "ns" else kind.unit, "+00:00" if kind.tz else None)
     if pa.types.is_time64(kind):
         return pa.time64("us")

@@ -32,7 +32,7 @@ class RowStream:
         return self._cursor
 
     def read(self, cursor: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
-        """Return the next rows; at the end, none."""
+        """Return the next rows, or an empty list at the end."""
         if self._reader is None:
             self._reader = relation_of(cursor, self.sql).to_arrow_reader(self.max_rows)
             self.columns = self._reader.schema.names

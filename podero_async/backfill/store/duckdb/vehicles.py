@@ -1,4 +1,4 @@
-"""The users and vehicles: the roster of a run, those that are known from earlier runs, and who had which vehicle when."""
+"""Users and vehicles: the roster of a run, those that earlier runs found, and the history of ownership."""
 
 # ruff: noqa: S608 - the SQL is composed of constants of this package; values are bound
 
@@ -73,8 +73,8 @@ def is_in_roster(con: duckdb.DuckDBPyConnection, vehicle: VehicleRef) -> bool:
 
 # --- gone users and vehicles ---
 
-# A vehicle that moved to another user has not vanished, though its old user has it no longer. Neither has one that no
-# discovery has listed, which is known since a caller gave it.
+# A vehicle that moved to another user has not vanished, though its old user no longer has it. Nor has one that no
+# discovery ever listed, since it is only known because a caller gave it.
 _NOT_LISTED = f"""
 SELECT {_PAIR}, vehicle_id NOT IN (SELECT vehicle_id FROM roster) AND last_seen_at IS NOT NULL AS has_vanished
 FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN roster USING ({_PAIR}) ANTI JOIN unlisted USING (user_id)
@@ -86,7 +86,8 @@ _VEHICLES_GONE = """
 UPDATE vehicles v SET gone_since = $now FROM gone g WHERE v.user_id = g.user_id AND v.vehicle_id = g.vehicle_id
 """
 _USERS_GONE = "UPDATE users SET gone_since = $now WHERE user_id IN (SELECT user_id FROM gone_users)"
-# The rows of a vehicle that two users listed are those of one; if this one has it no longer, the other's read changes them.
+# If two users listed a vehicle, its sessions are stored under one of them. Once this user no longer lists it, all days of the
+# vehicle are read again, so that its sessions move to the other user.
 _UNSETTLE = f"""
 UPDATE coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
 WHERE vehicle_id IN (SELECT vehicle_id FROM sessions SEMI JOIN gone USING ({_PAIR}))

@@ -1,4 +1,4 @@
-"""The views of a store, for analysts. They name their columns, so that a column that a table gets later breaks none."""
+"""The views of a store, for analysts. They name their columns, so that columns added to a table later do not break them."""
 
 # ruff: noqa: S608 - the SQL is composed of constants of this module
 
@@ -13,7 +13,7 @@ __all__ = ["VIEWS"]
 _FIELDS = ", ".join(f"s.{field.name}" for field in attrs.fields(ChargingSession))
 _SUMS = ("energy_charged_kwh", "actual_cost_eur", "expected_savings_eur", "actual_savings_eur")
 
-# The months of a time zone are a macro, and not those of the connection, which would give each machine its own figures.
+# The time zone is a parameter of a macro: with the connection's own time zone, each machine would get other figures.
 _MONTHS = f"""
 SELECT user_id, external_user_id, date_trunc('month', plug_in_time AT TIME ZONE {{zone}})::DATE AS "month",
     count(*) AS sessions, {", ".join(f"fsum({name}) AS {name}" for name in _SUMS)},
