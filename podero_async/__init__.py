@@ -35,11 +35,11 @@ is the verdict on a list; the proof behind it is described in `podero_async._pag
 **Backfills.** `podero_async.backfill` keeps a fleet's sessions in a database, resumes after a crash and re-reads only the
 days that may have changed.
 
-**Analysis.** `summarize` sums sessions by month, outcome, vehicle or customer; `podero_async.frames` makes Arrow, pandas and
-polars frames of them; `to_dict` and `to_json` of a model return it as the API sends it, and FastAPI accepts the models as
-response types.
+**Analysis.** `summarize` sums sessions by month, outcome, vehicle or customer; `podero_async.frames` makes Arrow, pandas
+and polars frames of them. `to_dict` and `to_json` of a model have the API's names and order, and FastAPI accepts the models
+as response types.
 
-**Services.** `http_status_of` is the HTTP status with which a service responds to its own caller if a call fails.
+**Services.** `http_status_of` returns the HTTP status with which a service responds to its own caller if a call fails.
 
 **Import.** `import podero_async` alone loads nothing yet; the first name that is used loads aiohttp and the client, which
 takes some 0.2 s. `from podero_async import PoderoClient` at the top of a module does so before an event loop runs.

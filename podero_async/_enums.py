@@ -38,7 +38,7 @@ class _OpenEnum(enum.StrEnum):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, *_: object) -> Any:
-        """Describe the enum to pydantic, and so to FastAPI, as a text: it may have values that this release does not know."""
+        """Describe the enum to pydantic, and so to FastAPI, as a text, since values may come that are unknown today."""
         from pydantic_core import core_schema  # noqa: PLC0415 - pydantic, which calls this, imports it
 
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())

@@ -58,8 +58,8 @@ def http_status_of(error: BaseException) -> int:
     | all other errors of the API or the network, refused credentials and missing permission included | 502 |
     | `ConfigurationError`, and every error that does not come from a call | 500 |
 
-    The caller of the service is not told that the credentials are wrong: 401 and 403 would concern its own. The text of
-    an error names ids and paths, so respond with a text of your own, and log the error.
+    401 and 403 would concern the caller's own credentials, so if Podero refuses those of the service, the status is
+    another one. The text of an error names ids and paths, so respond with a text of your own, and log the error.
     """
     if isinstance(error, ServerError) and error.status in {_SERVICE_UNAVAILABLE, _GATEWAY_TIMEOUT}:
         return error.status
@@ -88,7 +88,7 @@ def is_retryable(error: BaseException) -> bool:
 
 
 def is_retryable_status(status: int) -> bool:
-    """Return whether a later response to the same request may have another status: 408, 425, 429, 5xx except 501 and 505."""
+    """Return whether a repeated request may get another status: 408, 425, 429, and 5xx except 501 and 505."""
     return status in _RETRYABLE_CLIENT_ERRORS or (is_server_fault(status) and status not in _FINAL_SERVER_ERRORS)
 
 

@@ -75,7 +75,7 @@ def flag(name: str, value: bool) -> bool:
 
 
 def callback(name: str, value: Callable[[T], object] | None) -> Callable[[T], None] | None:
-    """Return a function, or None. An async function is refused, at the latest when it is called: nothing awaits it."""
+    """Return a function, or None. An async one is refused, now or when it is called, since nothing would await it."""
     if value is None:
         return None
     if not callable(value):

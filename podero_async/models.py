@@ -193,7 +193,7 @@ def _as_vehicle_id(value: uuid.UUID | str) -> uuid.UUID:
 
 @attrs.frozen(kw_only=True)
 class VehicleRef(JsonModel):
-    """The ids of a vehicle and its user, and what a discovery knows of the vehicle. It is equal to any with the same ids.
+    """The ids of a vehicle and its user, and details that a discovery found. References with the same ids are equal.
 
     Ids may be passed as text; a text that is not a uuid is a `ValueError`.
     """

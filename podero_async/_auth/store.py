@@ -180,7 +180,7 @@ class FileTokenStore:
         if self._path.name in {"", ".."}:
             raise ConfigurationError("the token store's path must name a file")
         if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float) or not lock_timeout_s >= 0:
-            raise ConfigurationError("lock_timeout_s must be a number of seconds")
+            raise ConfigurationError("lock_timeout_s must be a number of seconds, at least 0")
         self._lock_timeout_s = lock_timeout_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async token store")
 

@@ -31,7 +31,7 @@ class ConcurrencyLimit:
         self.value = 0
         """How many requests may be in flight."""
         self.value_for_bulk = 0
-        """How many may be in flight when a bulk call starts, and to one endpoint when an interactive call starts."""
+        """A bulk call starts only below this number in flight, an interactive one below this number to its endpoint."""
         self.interactive_per_endpoint = 0
         """How many interactive calls to one endpoint may be in flight."""
         self._set(min(ceiling, _FIRST_LIMIT) if is_adaptive else ceiling)

@@ -19,12 +19,12 @@ class RetryPolicy:
     Args:
         max_attempts: Attempts of one request, including the first; 1 disables retries. With the default of 8, the waits
             between them add up to at most 31.5 s.
-        max_elapsed: Seconds in which a request must succeed. Then no attempt begins, and one under way ends with a
+        max_elapsed: Seconds in which a request must succeed. After them, no attempt begins, and one under way ends with a
             `RequestTimeoutError`. A call that sends several requests, such as `vehicle_sessions`, has as long for
             each. All waits count, whichever call caused them: for a slot of the `ThrottlePolicy`, in a pause and in an
             outage. A call that cannot be sent in that time raises `RateLimitError`, at once if a pause is known to last
-            longer. Only a vehicle of a fleet, a backfill or a discovery waits for its turn and through pauses for as
-            long as they last, since that queue is the fleet's own doing; its last attempt ends by `Timeouts` alone.
+            longer. Fleets, backfills and discoveries are the exception: they wait for slots and through pauses for as
+            long as these last, since they fill the queue themselves, and their last attempts end by `Timeouts` alone.
             The default outlasts an outage of two minutes.
         backoff_initial: Upper bound of the wait before the second attempt, in seconds; it doubles with each attempt. The
             wait is drawn evenly from 0 to the bound (full jitter), so that callers do not return together.

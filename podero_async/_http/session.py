@@ -194,7 +194,7 @@ class _Connections:
 
 
 class _UnusableConnectionError(aiohttp.ServerDisconnectedError):
-    """Bytes arrived on a connection before the request was sent; aiohttp takes them for the response."""
+    """Bytes arrived on a connection before the request was sent, and aiohttp would take them for the response."""
 
 
 class _Connector(aiohttp.TCPConnector):

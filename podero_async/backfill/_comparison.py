@@ -69,7 +69,7 @@ class VerifyReport:
     left: int
     """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences."""
     left_sessions: int
-    """Stored sessions of users who no longer list the vehicle, and of days that no other user's reads cover."""
+    """Stored sessions under users that no longer list the vehicle, on days that the reads of no other user cover."""
     uncovered: int
     """Stored sessions of days that no proven read of the vehicle covers, so that nothing is known of them."""
     doubled: int

@@ -177,9 +177,9 @@ def fold(known: Sequence[Span], reads: Sequence[ProvenRead], unsettled: Sequence
 def _spans_of(read: ProvenRead, known: Sequence[Span]) -> Iterator[Span]:
     """Yield what a read alone says of its days.
 
-    A list may be empty for a night by the server's fault, and rows that were never stored cannot be absent. So a read
-    without a session settles only days that a read of an earlier day could have settled, had it had a session: the last
-    day old enough is as long before that read as `settle_to` is before this one.
+    An empty list may be a fault of the server, and rows that were never stored cannot be found absent. So an empty read
+    settles only days that an older read covers, made on an earlier date and late enough to settle them, too: at least as
+    long after the day as this read is after `settle_to`.
     """
     if read.settle_to is None or read.settle_to < read.from_date:
         yield Span(read.from_date, read.to_date, False, read.at)

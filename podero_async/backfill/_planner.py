@@ -218,7 +218,7 @@ class Planner:
     async def _fill_roster(
         self, found: AsyncGenerator[VehicleRef | VehicleFailure, None], users: list[User] | None = None
     ) -> None:
-        """Add vehicles, failures and the users of a discovery, which appends them to `users`, to the roster."""
+        """Add to the roster: vehicles, failures and, for a discovery, the users that it has appended to `users`."""
         backend = self.store.backend
         await backend.clear_roster()
         forgotten = await backend.forgotten_users()

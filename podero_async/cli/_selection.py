@@ -38,7 +38,7 @@ def add_user(group: Any, text: str, *, required: bool = True) -> None:
     """Add `--user` and `--external-id`, of which one may be given, to a group of arguments."""
     add = group.add_mutually_exclusive_group(required=required).add_argument
     add("--user", type=shared.uuid, metavar="UUID", help=text)
-    add("--external-id", type=_external_id, metavar="ID", help="your own id of the user, instead of --user")
+    add("--external-id", type=_external_id, metavar="ID", help="your own id for the user, instead of --user")
 
 
 def add_vehicle(add: shared.AddArgument) -> None:

@@ -87,12 +87,12 @@ class FleetChanges:
 
     @locked
     def share_vehicle(self, vehicle: AnyVehicle, user: AnyUser | None = None) -> VehicleRef:
-        """Let another user (without one: a new one) list a vehicle, too, and return the pair. Both have the same sessions."""
+        """Let another user, or a new one, list a vehicle, too, and return the new pair; both have the same sessions."""
         return self._fleet.share_vehicle(self._fleet.ref(vehicle), _id_or_none(user))
 
     @locked
     def move_vehicle(self, vehicle: AnyVehicle, user: AnyUser | None = None) -> VehicleRef:
-        """Move a vehicle with its sessions to another user (without one: a new one), and return the new pair."""
+        """Move a vehicle with its sessions to another user, or to a new one, and return the new pair."""
         return self._fleet.move_vehicle(self._fleet.ref(vehicle), _id_or_none(user))
 
     @locked

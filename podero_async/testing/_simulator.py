@@ -159,7 +159,7 @@ class PoderoSimulator(FleetChanges):
     def __del__(self) -> None:
         listener = getattr(self, "_listener", None)  # missing if the constructor has refused an argument
         if listener is not None and listener.is_serving:
-            warnings.warn("a simulator was not left: use it by `async with` or `with`", ResourceWarning, stacklevel=2)
+            warnings.warn("a simulator was not stopped: use `async with` or `with`", ResourceWarning, stacklevel=2)
 
     @property
     def base_url(self) -> str:
@@ -221,7 +221,7 @@ class PoderoSimulator(FleetChanges):
     @property
     @locked
     def counts(self) -> Counts:
-        """A copy of the counts of now."""
+        """A copy of the counts so far."""
         return self._counts.copy()
 
     @property
@@ -249,7 +249,7 @@ class PoderoSimulator(FleetChanges):
 
     @locked
     def add_fault(self, fault: Fault | str) -> None:
-        """Add a fault, or the text of one, which counts matching requests from now on."""
+        """Add a fault, or the text of one; it counts matching requests from now on."""
         self._faults.add(parse_fault(fault) if isinstance(fault, str) else fault)
 
     @locked

@@ -33,7 +33,7 @@ logger = logging.getLogger("service")
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, PoderoClient]]:
     """Open the client when the application starts, and close it when the application stops."""
-    # A person waits for each response, so a call may not outlast a long outage.
+    # A person waits for each response, so a call fails after 10 s instead of waiting for the end of an outage.
     async with PoderoClient.from_env(retry=RetryPolicy(max_elapsed=10.0)) as client:
         yield {"client": client}
 

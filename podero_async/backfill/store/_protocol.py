@@ -156,7 +156,7 @@ class StoreBackend(Protocol):
         """Count the vehicles that failed or were not proven complete in a run."""
 
     async def count_days(self, settings: RunSettings) -> tuple[DayCounts, Unread]:
-        """Count the vehicle-days of the roster in the run's window: by state, and those that are missing without a failure."""
+        """Count the roster's vehicle-days in the run's window: by state, and those that are missing without a failure."""
 
     async def end_run(self, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:
         """Store the counts and the alarms of a run; if it is finished, delete the records past their retention."""
@@ -211,7 +211,7 @@ class SupportsQuery(Protocol):
         """Run a query and return its rows."""
 
     def stream(self, sql: str, max_rows: int) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
-        """Run a query; yield the names of its columns with at most `max_rows` rows at a time, and with none at the end.
+        """Run a query; yield its column names with at most `max_rows` rows at a time, and with no rows at the end.
 
         If the caller is cancelled, the query ends soon.
         """

@@ -155,7 +155,7 @@ class SessionStore:
     def stream(
         self, sql: str, *, max_rows: int = 1_000
     ) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
-        """Run one SQL query; yield the names of its columns with at most `max_rows` rows at a time, and with none at the end.
+        """Run one SQL query; yield its column names with at most `max_rows` rows at a time, and with no rows at the end.
 
         Unlike `query`, it takes little memory, and the query ends soon if the caller is cancelled. Close the stream with
         `contextlib.aclosing`.
@@ -208,7 +208,7 @@ class SessionStore:
         )
 
     async def check_snapshot(self, target: str | PathLike[str]) -> None:
-        """Check that `snapshot` can write to a file, such as before a long run. The file is unchanged.
+        """Check that `snapshot` can write to a file, for example before a long run. The file stays as it is.
 
         Raises:
             StoreError: The target cannot be written, or it is not a snapshot.

@@ -25,7 +25,7 @@ def session_row(session: ChargingSession) -> dict[str, Any]:
 
 def print_json(report: attrs.AttrsInstance, **more: Any) -> None:
     """Print a report as one JSON object on one line."""
-    # What a discovery knows of a vehicle is not part of a report.
+    # Fields that do not count for equality, such as the details of a `VehicleRef`, are not part of a report.
     fields = attrs.asdict(
         report, filter=lambda field, _: bool(field.eq), value_serializer=lambda _, __, value: json_value(value)
     )
@@ -43,7 +43,7 @@ def print_error(error: BaseException, message: str, exit_code: int) -> None:
 
 
 def json_value(value: Any) -> Any:
-    """Return a value as JSON has it: times in UTC, ids as text, and numbers that JSON does not have as null."""
+    """Return a value in the types of JSON: times are texts in UTC, ids are texts, and NaN and infinity are null."""
     plain = value
     match value:
         case None | bool() | int() | str():

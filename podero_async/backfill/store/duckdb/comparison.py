@@ -47,7 +47,7 @@ SELECT (row_number() OVER (ORDER BY vehicle_id, user_id))::INTEGER AS number, {_
     min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden
 FROM compared_days GROUP BY {_PAIR}
 """
-# A row of days that a present user's reads of the vehicle cover is compared, sooner or later; all others are counted.
+# A row can be compared if a user that has the vehicle now has a read that covers the row's day. All other rows are counted.
 _UNCOMPARABLE = f"""
 SELECT count(*) FILTER (({_PAIR}) IN (SELECT ({_PAIR}) FROM {_GONE})) AS of_gone, count(*) - of_gone FROM sessions s
 ANTI JOIN (FROM coverage SEMI JOIN ({_PRESENT}) USING ({_PAIR})) d
@@ -71,7 +71,7 @@ def draw(con: duckdb.DuckDBPyConnection, sample: int | None, *, include_provisio
 
 
 def draw_differing(con: duckdb.DuckDBPyConnection) -> Drawn:
-    """Choose the vehicles that differ, and the same days as before; count the rows that cannot be compared again."""
+    """Choose the vehicles that differ, with the same days as before, and count the rows that cannot be compared anew."""
     con.execute(f"CREATE OR REPLACE TEMP TABLE drawn AS SELECT DISTINCT {_PAIR} FROM differing")
     con.execute(f"DELETE FROM compared_days WHERE ({_PAIR}) NOT IN (SELECT ({_PAIR}) FROM drawn)")
     return _plan(con)
