@@ -50,8 +50,8 @@ class _OpenEnum(enum.StrEnum):
 class SessionOutcome(_OpenEnum):
     """The course of a charging session, or the reason for it.
 
-    The API may add values. An unknown text becomes an unnamed member: its `value` is the text and its `name` None. It equals
-    every member of the same text, and iterating over the enum does not show it.
+    The API may add values. An unknown text becomes an unnamed member: its `value` is the text and its `name` None. It
+    equals every member of the same text, and iterating over the enum does not show it.
     """
 
     NOT_AT_HOME = "not_at_home"

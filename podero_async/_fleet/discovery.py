@@ -40,9 +40,9 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     """Yield the organization's users, each once, from a server that pages the list or returns it whole.
 
     Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
-    that the list is ordered. Two pages in a row without new users end the read. If the list has fewer or more users than its
-    totals, a warning with both numbers is logged. An array of a round number of users may be a page without a total, so
-    the next page is requested; if the server refuses the parameters of that request, the array was the whole list.
+    that the list is ordered. Two pages in a row without new users end the read. If the list has fewer or more users than
+    its totals, a warning with both numbers is logged. An array of a round number of users may be a page without a total,
+    so the next page is requested; if the server refuses the parameters of that request, the array was the whole list.
 
     Raises:
         CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no

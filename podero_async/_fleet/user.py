@@ -38,8 +38,8 @@ class UserCalls:
     ) -> list[VehicleSessions | VehicleFailure]:
         """Fetch all sessions of a user's vehicles, as one outcome for each vehicle, in the order of the vehicles.
 
-        As in `fetch_fleet`, a vehicle that fails is a `VehicleFailure`, and the others go on. Vehicles without a readable id
-        are one failure at the end. Several vehicles are read at a time, and all sessions are held in memory.
+        As in `fetch_fleet`, a vehicle that fails is a `VehicleFailure`, and the others go on. Vehicles without a readable
+        id are one failure at the end. Several vehicles are read at a time, and all sessions are held in memory.
         `GET .../users/{user_id}/electric-vehicles`, then
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
 

@@ -138,8 +138,8 @@ class HttpSession:
                     if response.connection is not None:  # the body was not read to its end
                         response.release()
         except asyncio.CancelledError:
-            # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an error,
-            # unless the task itself is cancelled as well.
+            # When a session closes, aiohttp cancels requests that resolve a name or wait in the pool. This becomes an
+            # error, unless the task itself is cancelled as well.
             if attempt.is_task_cancelled or not (connections.is_closed or session.closed):
                 raise
             raise ConfigurationError(_CLOSED) from None

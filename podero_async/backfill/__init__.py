@@ -32,10 +32,10 @@ organization's users and their vehicles. `plan_backfill` returns the plan withou
 API is down, the call commits the received sessions and raises `ApiDownError`. If too many vehicles fail, or too many
 vehicles or sessions seem to vanish (`Bounds`), the run is not clean, and `report.alarms` says why.
 
-**Shards.** `Shard(2, 5)` is a stable fifth of the users, with their vehicles, for a process and a store of its own. A user's
-id alone determines the shard, so each process lists the vehicles of its own users only. `merge_stores` makes one store of
-several, with their coverage and history, and backfills may go on with it. If a vehicle changes to a user of another shard,
-both stores have its older sessions until they are merged.
+**Shards.** `Shard(2, 5)` is a stable fifth of the users, with their vehicles, for a process and a store of its own. A
+user's id alone determines the shard, so each process lists the vehicles of its own users only. `merge_stores` makes one
+store of several, with their coverage and history, and backfills may go on with it. If a vehicle changes to a user of
+another shard, both stores have its older sessions until they are merged.
 
 **Kills.** Each batch of vehicles is one transaction: a killed process leaves a batch stored completely or not at all, with
 its receipts. No session is lost or stored twice. At most the outcomes of the last second and the requests in flight are
@@ -71,8 +71,9 @@ the user.
 - `failures`: vehicles that failed or were not proven complete, and users with a failed vehicle list (`vehicle_id` is
   NULL), with the error's class (`kind`) and `message`, `run_id`, `user_id`, `from_date`, `to_date`, `include_hidden`,
   `first_failed_at` and `failed_at`.
-- `rejected_items`: rows that could not be read: `session_id` (if it is readable), `index` on the page, `path` and `reason` of the
-  error, and the `raw` JSON; with `user_id`, `vehicle_id`, `from_date`, `to_date`, `include_hidden` and `fetched_at`.
+- `rejected_items`: rows that could not be read: `session_id` (if it is readable), `index` in the list, `path` and
+  `reason` of the error, and the `raw` JSON; with `user_id`, `vehicle_id`, `from_date`, `to_date`, `include_hidden` and
+  `fetched_at`.
 - `runs`: the records of runs, for 400 days: `run_id`, `from_date`, `to_date`, `include_hidden`, `scope` (the fleet or a
   list, and the shard), `vehicles`, `started_at`, `finished_at` (NULL if the run was interrupted), `done`, `failed`,
   `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,

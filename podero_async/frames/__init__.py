@@ -24,8 +24,8 @@ Ids are texts in pandas and polars, because neither joins uuids with texts. Spar
 `spark.createDataFrame(to_arrow(items, text_ids=True))`. Every frame has `__arrow_c_stream__`, so DuckDB, PyArrow and other
 libraries read it without a copy.
 
-A `VehicleFailure` has no rows. By default its error is raised; if you pass `on_failure`, it is called with each failure, and
-the frame has the rows of the other vehicles. Frames hold neither verdicts nor rows that could not be read: look at
+A `VehicleFailure` has no rows. By default its error is raised; if you pass `on_failure`, it is called with each failure,
+and the frame has the rows of the other vehicles. Frames hold neither verdicts nor rows that could not be read: look at
 `completeness` and `rejected` of the outcomes, or at `fleet.summary`.
 
 The extra `frames` installs pyarrow; install pandas or polars yourself. Import direction: `_frames` > `_batches` >

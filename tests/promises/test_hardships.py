@@ -195,7 +195,7 @@ async def test_closing_a_client_ends_calls_that_wait_in_a_pause() -> None:
 
 
 async def test_a_lent_session_must_be_open_and_have_no_auth() -> None:
-    """A lent session that is closed or has an auth of its own raises a `ConfigurationError`, for calls and fleet fetches."""
+    """A lent session that is closed or has its own auth raises a `ConfigurationError`, for calls and fleet fetches."""
     with pytest.deprecated_call():  # deprecated by aiohttp
         lent = aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
     async with lent as session:
@@ -294,7 +294,7 @@ async def test_a_token_endpoint_without_a_token_ends_a_fleet_fetch(response: dic
 
 @pytest.mark.leaping
 async def test_calls_that_cannot_wait_send_no_token_request_before_its_time() -> None:
-    """If the token endpoint asks for 7 s, calls with `max_elapsed=1` fail with the seconds that are left, then one is sent."""
+    """If the token endpoint asks for 7 s, calls with `max_elapsed=1` fail and name the seconds left; then one is sent."""
     requests = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -331,7 +331,7 @@ async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
 
 @pytest.mark.leaping
 async def test_a_single_call_ends_within_max_elapsed_however_long_the_server_hangs() -> None:
-    """Calls with `max_elapsed=1` to a server that takes 3 s end after 1 s; that opens no circuit breaker and ends no fleet."""
+    """Calls with `max_elapsed=1` to a server that takes 3 s end after 1 s, open no circuit breaker and end no fleet."""
     clock = asyncio.get_running_loop().time
 
     async def handler(request: web.Request) -> web.Response:
@@ -355,7 +355,7 @@ async def test_a_single_call_ends_within_max_elapsed_however_long_the_server_han
 
 @pytest.mark.leaping
 async def test_a_call_whose_last_attempt_is_cut_short_raises_the_error_before() -> None:
-    """If the server responds with 503 and then hangs, a call with `max_elapsed=1` raises `ServerError` after two attempts."""
+    """If the server sends a 503 and then hangs, a call with `max_elapsed=1` raises `ServerError` after two attempts."""
     clock, requests = asyncio.get_running_loop().time, 0
 
     async def handler(_: web.Request) -> web.Response:
@@ -431,7 +431,7 @@ async def test_no_call_waits_longer_in_an_outage_than_its_policy_allows() -> Non
 
 @pytest.mark.parametrize("asks", [False, True])
 async def test_a_lent_session_that_closes_during_a_call_does_not_cancel_it(asks: bool) -> None:
-    """If a lent session closes during a call, the call raises `ConfigurationError`, or `CancelledError` if it was cancelled."""
+    """If a lent session closes during a call, the call raises `ConfigurationError`; if cancelled, `CancelledError`."""
     held = asyncio.Event()
 
     async def handler(_: web.Request) -> web.Response:
@@ -511,7 +511,7 @@ async def test_an_unordered_list_of_a_server_that_ignores_the_days_is_read_a_few
     ids=["infinite life", "refresh token that is not Unicode", "408", "425"],
 )
 async def test_a_token_is_found_despite_invalid_optional_fields_and_passing_faults(responses: list[Any]) -> None:
-    """A token response with unreadable optional fields is accepted, and a token request that gets 408 or 425 is repeated."""
+    """A token response with unreadable optional fields is accepted; a token request that gets 408 or 425 is repeated."""
 
     async def handler(request: web.Request) -> web.Response:
         status, text = responses.pop(0) if request.method == "POST" else (200, "[]")

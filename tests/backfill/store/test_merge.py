@@ -1,4 +1,4 @@
-"""The merge of the stores of shards: one store with all sessions, coverage and history, as if one backfill had filled it."""
+"""The merge of the stores of shards: one store with all sessions, coverage and history, as one backfill would fill it."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ async def test_the_history_is_kept_in_the_order_of_time(
 async def test_a_vehicle_that_changed_its_shard_is_there_once(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:
-    """Sessions of a vehicle that moved to another shard are its new user's in any order of the stores; both users remain."""
+    """If a vehicle moves to another shard, its sessions are its new user's in any order of the stores; both users stay."""
     await fill(client, paths, clock)
     vehicle = sim.vehicles[0]
     shard_of = {

@@ -153,7 +153,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             **_PAIR,
             **_SPAN,
             "session_id": "The session's id, if it is readable",
-            "index": "Position of the row in the list",
+            "index": "Position of the row in the list; -1 if a value was read, but no column can hold it",
             "path": "JSON path of the unreadable value",
             "reason": "The problem",
             "raw": "The row as the server sent it",

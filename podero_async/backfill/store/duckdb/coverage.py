@@ -85,7 +85,7 @@ def record(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def insert_folded(con: duckdb.DuckDBPyConnection) -> None:
-    """Insert the spans of the table `facts`, which may overlap, as disjoint ones; a day is provisional if any span says so."""
+    """Insert the spans of the table `facts`, which may overlap, as disjoint ones; a day provisional in one stays so."""
     vehicles: dict[tuple[str, str], _Vehicle] = defaultdict(_Vehicle)
     for user_id, vehicle_id, include_hidden, first, last, is_settled, read_at in con.execute(_FACTS).fetchall():
         vehicle = vehicles[vehicle_id, user_id]

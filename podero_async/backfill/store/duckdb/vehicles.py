@@ -86,8 +86,8 @@ _VEHICLES_GONE = """
 UPDATE vehicles v SET gone_since = $now FROM gone g WHERE v.user_id = g.user_id AND v.vehicle_id = g.vehicle_id
 """
 _USERS_GONE = "UPDATE users SET gone_since = $now WHERE user_id IN (SELECT user_id FROM gone_users)"
-# If two users listed a vehicle, its sessions are stored under one of them. Once this user no longer lists it, all days of the
-# vehicle are read again, so that its sessions move to the other user.
+# If two users listed a vehicle, its sessions are stored under one of them. Once this user no longer lists it, all days of
+# the vehicle are read again, so that its sessions move to the other user.
 _UNSETTLE = f"""
 UPDATE coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
 WHERE vehicle_id IN (SELECT vehicle_id FROM sessions SEMI JOIN gone USING ({_PAIR}))
