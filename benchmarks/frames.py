@@ -1,4 +1,4 @@
-"""Frames: the CPU time to make one of the outcomes of a fleet, compared with dictionaries, as users wrote it by hand."""
+"""Frames: the CPU time to make one of a fleet's outcomes, compared with dictionaries that a user would make by hand."""
 
 from __future__ import annotations
 

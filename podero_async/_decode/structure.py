@@ -49,7 +49,7 @@ def _field_reader() -> Callable[[dict[str, Any], type[T], str, int | None], T]:
 
 def structure_or_reject(rows: list[Any], model: type[T], first_index: int) -> tuple[list[T], list[RejectedItem]]:
     """Read rows, and return those that are unreadable as rejected items, so that they do not fail the others."""
-    _field_reader()  # if it cannot be imported, no row is at fault
+    _field_reader()  # imported first, since a failed import is not the fault of a row
     items, rejected = [], []
     for index, row in enumerate(rows, first_index):
         try:
@@ -60,11 +60,11 @@ def structure_or_reject(rows: list[Any], model: type[T], first_index: int) -> tu
 
 
 def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int = 0) -> list[T | DecodeError]:
-    """Read rows that need only an `id`, so that none fails a whole fleet.
+    """Read rows that need only an `id`, so that one odd row does not fail a whole fleet.
 
     An unreadable optional field is left out. A row without a readable `id` is replaced by its error.
     """
-    _field_reader()  # if it cannot be imported, no row is at fault
+    _field_reader()  # imported first, since a failed import is not the fault of a row
     return [_structure_leniently(row, model, f"{path}[{index}]", index) for index, row in enumerate(rows, first_index)]
 
 

@@ -129,7 +129,7 @@ class WorkerPool(Generic[T, S]):
         self._worker_count = slots + max(2, slots // 8)  # a few more than slots, so that no slot waits for an item
         self._budget = MemoryBudget(slots * _PAGES_PER_SLOT)
         self._pulling = asyncio.Lock()
-        # One list of several pages is finished at a time; the others wait for the consumer as they were fetched.
+        # One list of several pages is finished at a time; the others stay as rows until the consumer has room for them.
         self._finishing = asyncio.Lock()
         self._buffer: _Buffer[T, S] = _Buffer()
         self._run: asyncio.Task[None] | None = None

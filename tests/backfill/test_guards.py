@@ -117,7 +117,7 @@ async def test_a_dead_vehicle_is_no_alarm_after_three_days(
 async def test_a_clock_that_goes_back_during_the_run_is_an_alarm(
     client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Days that a read did not cover, since the clock went back before it, are missing: the run says so, the next one reads them."""
+    """If the clock goes back before a read, the days that it misses are reported as missing, and the next run reads them."""
     looks = 0
 
     def set_back() -> datetime:

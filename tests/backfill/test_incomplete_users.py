@@ -52,7 +52,7 @@ async def test_the_users_are_listed_again_after_an_unfinished_run(path: Path) ->
 
 
 async def test_a_backfill_with_unreadable_ids_reads_all_others_and_is_not_clean(path: Path) -> None:
-    """A user and a vehicle without a readable id are failures of the run, night after night, and no vehicle counts as gone."""
+    """A user and a vehicle without a readable id are failures of every run, and no vehicle counts as gone."""
     directory = Directory(list(range(60)))
     async with directory.client() as client, SessionStore(path) as store:
         assert (await backfill(client, store, *DAYS)).is_clean

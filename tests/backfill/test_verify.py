@@ -108,7 +108,7 @@ async def test_a_damaged_table_differs_and_is_repaired(
 async def test_doubled_rows_are_a_difference_of_their_own(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Ids that are stored more than once are named, also of rows that no read can compare; a repair keeps one row of each."""
+    """Ids that are stored more than once are named, even of rows that cannot be compared; a repair keeps one row of each."""
     async with SessionStore(path) as store:
         await _filled(client, store, clock)
         one, other = (str(sim.truth(vehicle, FIRST, LAST)[0]["id"]) for vehicle in sim.vehicles[:2])
@@ -130,7 +130,7 @@ async def test_doubled_rows_are_a_difference_of_their_own(
 async def test_rows_that_cannot_be_compared_are_counted(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Rows of vehicles that have left are counted, and the store is clean; with rows of days that no read covers, it is not."""
+    """Rows of vehicles that have left are counted and leave a store clean; rows of days that no read covers do not."""
     async with SessionStore(path) as store:
         await _filled(client, store, clock)
         vehicle = sim.vehicles[0]

@@ -75,7 +75,7 @@ async def test_a_bad_place_for_a_snapshot_is_refused_before_the_run(
 
 
 async def test_a_snapshot_that_cannot_be_written(call: Call, served: PoderoSimulator, path: Path, copy: Path) -> None:
-    """If a file comes in the way of the snapshot during the run, the report is printed, and the exit code is the store's."""
+    """If a file blocks the snapshot after the run has begun, the report is printed, and the exit code is the store's."""
 
     def spoil(asked: PageRequest) -> None:
         copy.write_text("mine")

@@ -96,7 +96,7 @@ async def test_a_vehicle_that_left_is_exit_code_0(call: Call, served: PoderoSimu
 async def test_rows_that_are_wrong_by_themselves_are_exit_code_1(
     call: Call, served: PoderoSimulator, filled: Path
 ) -> None:
-    """Doubled ids, and rows of days that no read covers, are told apart from other differences; a repair removes doubled rows."""
+    """Doubled ids and rows of days that no read covers have counts of their own; a repair removes doubled rows."""
     with duckdb.connect(str(filled)) as con:
         con.execute("SET TimeZone = 'UTC'")
         con.execute("INSERT INTO sessions SELECT * FROM sessions ORDER BY id LIMIT 1")

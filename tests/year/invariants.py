@@ -272,7 +272,7 @@ class Checker:
             self._check_user(row, each, present)
 
     def _check_user(self, row: Row, known: Known, present: set[Pair] | None) -> None:
-        """A session follows its vehicle to another user if a run reads it there, and the old pair is not listed any more."""
+        """A session follows its vehicle to another user if a run reads it there and the old user no longer lists it."""
         if (
             present is None
             or known.run != self.recorder.run

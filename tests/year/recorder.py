@@ -89,7 +89,7 @@ class Known:
     absences: list[Read] = attrs.field(factory=list)
     """The proven reads since then that covered its day and did not return it."""
     excused: int = 0
-    """The number of absences after which a read had a row that could not be read, and that may have been this session."""
+    """The number of absences before a read with an unreadable row, which may have been this session."""
 
     @property
     def vehicle_ids(self) -> set[Any]:

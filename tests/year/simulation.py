@@ -376,7 +376,7 @@ class _Run:
                 kept.rename(file)
 
     async def _use_one_thread(self, store: SessionStore) -> None:
-        """Let the database work in one thread: the fleet is small, and the order of its rows does not depend on threads then."""
+        """Let the database use one thread, so that the order of its rows is the same in each run; the fleet is small."""
         backend: Any = store.backend
         await backend.call(lambda con: con.execute("SET threads = 1"))
 

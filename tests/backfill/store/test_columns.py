@@ -224,7 +224,7 @@ CASES = [(name, value) for name in NAMES for value in [*_values(name), *_JUNK]]
 
 @pytest.mark.slow
 def test_each_odd_value_of_each_field_gives_the_same_columns() -> None:
-    """Each field takes each odd value once, alone and beside a good row: both ways give the same rows and rejected items."""
+    """For each odd value of each field, alone or beside a good row, both ways give the same rows and rejected items."""
     read_by_arrow = 0
     for name, value in CASES:
         row = [(key, value if key == f'"{name}"' else known) for key, known in _plain(wire_row(1))]

@@ -92,7 +92,7 @@ async def test_the_store_says_who_had_a_vehicle_when(sim: PoderoSimulator, clien
 
 
 def test_a_changed_external_id_starts_a_new_period(con: duckdb.DuckDBPyConnection) -> None:
-    """The users have their current external id, the history has the ones before; a night without a change adds nothing."""
+    """Users have their current external id, and the history the earlier ones; a night without a change adds nothing."""
     discover(con, [user(1, "a"), user(2, "b")], [car(1, 3), car(2, 4)], NIGHT)
     discover(con, [user(1, "a"), user(2, "b")], [car(1, 3), car(2, 4)], NIGHT + ONE_DAY)
     assert periods_of(con) == [(3, 1, "a", 1, None), (4, 2, "b", 1, None)]

@@ -46,7 +46,7 @@ async def test_live_sessions_are_those_that_the_server_lists(
 async def test_savings_by_month_are_the_sums_of_the_sessions(
     sim: PoderoSimulator, client: PoderoClient, clock: Clock, zone: str
 ) -> None:
-    """The months are those of the time zone, in a connection of any other zone; sums leave out and count missing savings."""
+    """Months are those of the given time zone, whatever the connection's; sums skip missing savings, and count them."""
     expected: dict[tuple[str, date], list[dict[str, Any]]] = defaultdict(list)
     owners = {str(vehicle.vehicle_id): str(vehicle.user_id) for vehicle in sim.vehicles}
     for (vehicle, _), row in truth_of(sim, date(2026, 5, 1), LAST).items():
@@ -97,7 +97,7 @@ def uncommented(path: Path) -> list[tuple[str, ...]]:
 async def test_each_table_view_and_column_has_a_comment(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """The views, their macro and all comments are in a new store, a migrated one, a snapshot, and after a user was forgotten."""
+    """New and migrated stores, snapshots and stores after a `forget` have the views, their macro and all comments."""
     old, copy = path.with_name("old.duckdb"), path.with_name("copy.duckdb")
     create_old_store(old, 2, {})
     async with SessionStore(old):

@@ -66,7 +66,7 @@ def check_snapshot(target: str, store: Path) -> None:
         path = Path(target).resolve()
         _check_target(path, store, target)
         with unfinished(path) as made:
-            made.touch()  # permissions alone say too little, such as for root or a read-only file system
+            made.touch()  # a real write, since permissions do not show a read-only file system, for example
 
 
 def _check_target(path: Path, store: Path, shown: str) -> None:
