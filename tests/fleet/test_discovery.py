@@ -111,7 +111,7 @@ async def test_a_refused_page_that_must_exist_makes_the_list_incomplete() -> Non
 
 
 async def test_an_array_that_repeats_a_user_is_whole() -> None:
-    """An array that lists a user twice is no fault: each user arrives once."""
+    """An array that lists a user twice causes no error, and each user arrives once."""
 
     async def handler(_: web.Request) -> web.Response:
         return web.json_response([{"id": str(UUID(int=number))} for number in (1, 2, 1)])

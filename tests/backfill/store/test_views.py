@@ -46,7 +46,7 @@ async def test_live_sessions_are_those_that_the_server_lists(
 async def test_savings_by_month_are_the_sums_of_the_sessions(
     sim: PoderoSimulator, client: PoderoClient, clock: Clock, zone: str
 ) -> None:
-    """Months are those of the given time zone, whatever the connection's; sums skip missing savings, and count them."""
+    """Months are those of the given time zone in any connection; sums skip missing savings, and count them."""
     expected: dict[tuple[str, date], list[dict[str, Any]]] = defaultdict(list)
     owners = {str(vehicle.vehicle_id): str(vehicle.user_id) for vehicle in sim.vehicles}
     for (vehicle, _), row in truth_of(sim, date(2026, 5, 1), LAST).items():
