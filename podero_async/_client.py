@@ -247,9 +247,9 @@ class PoderoClient(UserCalls):
         """Stream the organization's users, each once, in the server's order.
 
         One response is in memory at a time, and the ids of all users so far, which take some 100 bytes each. A server
-        that does not page the list sends all users in one response. If the server counts more users than it lists, or a user
-        has no readable id, a `CompletenessError` is raised after the last one.
-        `GET .../users`, once per page if the server pages the list.
+        that does not page the list sends all users in one response. If the server counts more users than it lists, or a
+        user has no readable id, a `CompletenessError` is raised after the last one. `GET .../users`, once per page if the
+        server pages the list.
         """
         deleted = arguments.flag("include_deleted", include_deleted)
         return all_users(self._endpoints, include_deleted=deleted, stats=RequestStats())

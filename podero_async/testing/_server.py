@@ -98,7 +98,7 @@ class Server:
             self.authorization_headers.add(header)
 
     def _counted(self, response: Response) -> Response:
-        """Count the response, and add the server's time, which is that of `clock` and not of the machine if one is given."""
+        """Count the response, and add the time of the server, which is that of `clock` if one was given."""
         with self.lock:
             self.counts.responses[response.status] += 1
         return attrs.evolve(response, headers={"Date": formatdate(self.clock(), usegmt=True), **response.headers})
