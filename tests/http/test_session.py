@@ -308,6 +308,7 @@ async def test_no_thread_outlives_a_client() -> None:
         assert len([user async for user in client.users()]) == 1
         started = {thread for thread in threading.enumerate() if "decoding" in thread.name} - before
     assert len(started) == 1
-    await asyncio.to_thread(lambda: [thread.join(10) for thread in started])
+    for thread in started:
+        await asyncio.to_thread(thread.join, 10)
     assert not any(thread.is_alive() for thread in started)
     assert client.statistics().in_flight == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,25 @@ async def test_a_vehicle_that_changed_its_shard_is_there_once(
     async with SessionStore(path) as opened:
         await backfill(client, opened, FIRST, LAST, bounds=ALL, now=clock)
     await assert_equal(path, truth_of(sim, FIRST, LAST))
+
+
+async def test_an_older_copy_reopens_no_ownership(
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+) -> None:
+    """A store merged with an older copy of itself has the owners of each vehicle, and their times, that it had alone."""
+    owners = "SELECT user_id, since, until FROM ownership ORDER BY vehicle_id, since"
+    newer, older, *_ = paths
+    for moves in (False, True):
+        if moves:
+            shutil.copy(newer, older)
+            clock.forward(days=1)
+            vehicle = sim.vehicles[0]
+            sim.move_vehicle(vehicle, next(user for user in sim.external_ids if user != vehicle.user_id))
+        async with SessionStore(newer) as store:
+            await backfill(client, store, FIRST, LAST, now=clock)
+    for stores in ([newer, older], [older, newer]):
+        await merge_stores(path, stores, overwrite=True)
+        assert await rows_of(path, owners) == await rows_of(newer, owners)
 
 
 async def test_overlapping_stores_are_read_again_where_they_differ(

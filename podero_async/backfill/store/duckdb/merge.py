@@ -62,10 +62,14 @@ SELECT * EXCLUDE (store) REPLACE (min(first_seen_at) OVER (PARTITION BY {_PAIR})
 FROM {{vehicles}} ANTI JOIN erased USING (user_id)
 QUALIFY row_number() OVER (PARTITION BY {_PAIR} ORDER BY greatest(last_seen_at, gone_since) DESC, store) = 1
 """
-_OWNERSHIP = """
+# A copy of a store may still have a period open that ended since.
+_OWNERSHIP = f"""
 INSERT INTO ownership BY NAME
-SELECT vehicle_id, user_id, external_user_id, min(since) AS since, until FROM {ownership} ANTI JOIN erased USING (user_id)
-GROUP BY vehicle_id, user_id, external_user_id, until ORDER BY vehicle_id, since
+SELECT vehicle_id, user_id, external_user_id, min(since) AS since, ended AS until FROM (
+    SELECT {_PAIR}, o.external_user_id, o.since, coalesce(min(o.until), any_value(v.gone_since)) AS ended
+    FROM {{ownership}} o ANTI JOIN erased USING (user_id) LEFT JOIN vehicles v USING ({_PAIR})
+    GROUP BY {_PAIR}, o.external_user_id, o.since
+) GROUP BY vehicle_id, user_id, external_user_id, ended ORDER BY vehicle_id, since
 """
 
 _SHARED = f"""
