@@ -15,6 +15,7 @@ __all__ = ["expect_any", "preload_converter", "structure_or_reject", "structure_
 T = TypeVar("T")
 
 _CONVERTER = "podero_async._decode.converter"
+_MAX_UNREADABLE = 100  # a body of millions of empty rows would take gigabytes, and half a minute
 
 
 def preload_converter() -> None:
@@ -63,9 +64,19 @@ def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int 
     """Read rows that need only an `id`, so that one odd row does not fail a whole fleet.
 
     An unreadable optional field is left out. A row without a readable `id` is replaced by its error.
+
+    Raises:
+        DecodeError: So many rows are unreadable that the list is not of this model: the error of the last of them.
     """
     _field_reader()  # imported first, since a failed import is not the fault of a row
-    return [_structure_leniently(row, model, f"{path}[{index}]", index) for index, row in enumerate(rows, first_index)]
+    read: list[T | DecodeError] = []
+    unreadable = 0
+    for index, row in enumerate(rows, first_index):
+        read.append(_structure_leniently(row, model, f"{path}[{index}]", index))
+        unreadable += isinstance(read[-1], DecodeError)
+        if unreadable > _MAX_UNREADABLE and isinstance(read[-1], DecodeError):
+            raise read[-1]
+    return read
 
 
 def expect_any(rows: list[T | DecodeError]) -> list[T | DecodeError]:
