@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import sys
 import threading
@@ -243,3 +244,29 @@ async def test_a_cancellation_keeps_its_message_if_the_call_is_cancelled_at_the_
     consumer.cancel("of the scope")
     with pytest.raises(asyncio.CancelledError, match="of the scope"):
         await consumer
+
+
+async def test_a_cancelled_wait_leaves_nothing_behind() -> None:
+    """A shared future that lives on keeps nothing of the tasks that were cancelled while they waited for it."""
+
+    def cancelled() -> int:
+        gc.collect()
+        return sum(isinstance(each, asyncio.Future) and each.cancelled() for each in gc.get_objects())
+
+    future, before = SharedFuture[str](), cancelled()
+    tasks = [asyncio.create_task(future.wait()) for _ in range(100)]
+    await asyncio.sleep(0)
+    await cancel_all(tasks)
+    del tasks
+    assert cancelled() < before + 100
+    future.set_result("done")
+    assert await future.wait() == "done"
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_module_that_cannot_be_imported_ahead_is_no_error() -> None:
+    """If an import ahead fails, nothing is raised or printed: the first use of the module tries again."""
+    before = set(threading.enumerate())
+    import_ahead("no_such_module")
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)

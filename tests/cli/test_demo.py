@@ -44,7 +44,7 @@ async def test_with_all_faults() -> None:
     assert [label for label in labels.split() if label not in said] == []
     assert "status" in said["faults"]
     assert "token_revoked" in said["faults"]
-    assert re.search(r"^ +\d+ s  \d+ of 30 vehicles, .* [1-9]\d* pauses", ended.out, re.MULTILINE)
+    assert re.search(r"^ +\d+ s  \d+ of 30 vehicles, .* requests/s, ", ended.out, re.MULTILINE)
     assert re.search(r"^Interrupted: \d+ vehicles are in the store", ended.out, re.MULTILINE)
 
 
