@@ -92,7 +92,7 @@ def test_a_simulator_that_is_not_left_warns() -> None:
     end = sim._listener.stop_thread  # of a simulator that is gone
     dropped = [sim]
     del sim
-    with pytest.warns(ResourceWarning, match="not left"):
+    with pytest.warns(ResourceWarning, match="not stopped"):
         dropped.clear()
     end()
 
