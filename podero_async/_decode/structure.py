@@ -66,7 +66,7 @@ def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int 
     An unreadable optional field is left out. A row without a readable `id` is replaced by its error.
 
     Raises:
-        DecodeError: So many rows are unreadable that the list is not of this model: the error of the last of them.
+        DecodeError: More than 100 rows are unreadable, as if the list were of another model.
     """
     _field_reader()  # imported first, since a failed import is not the fault of a row
     read: list[T | DecodeError] = []

@@ -58,7 +58,7 @@ class UserCalls:
 
         async def read(vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
             outcome = await fetch_or_fail(self._endpoints, vehicle, window, budget)
-            if isinstance(outcome, VehicleSessions | VehicleFailure):
+            if isinstance(outcome, VehicleFailure):
                 return outcome
             try:
                 return await outcome.decode()
