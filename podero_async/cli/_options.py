@@ -205,17 +205,18 @@ async def opened(
     store = SessionStore(path or options.store, read_only=read_only, memory_limit_mb=options.memory_limit)
     async with AsyncExitStack() as opening:
         clock = asyncio.get_running_loop().time
-        until, pause_s = clock() + options.wait, _MIN_PAUSE_S
+        until, pause_s = 0.0, _MIN_PAUSE_S
         while True:
             try:
                 await opening.enter_async_context(store)
                 break
             except StoreInUseError as error:
+                if not until and options.wait:
+                    until = clock() + options.wait
+                    say(f"{error}; waiting for up to {options.wait:g} s")
                 left_s = until - clock()
                 if left_s <= 0:
                     raise
-                if pause_s == _MIN_PAUSE_S:
-                    say(f"{error}; waiting for up to {options.wait:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), min(pause_s, left_s))
                 raise Interrupted
