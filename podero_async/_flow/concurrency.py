@@ -11,8 +11,8 @@ __all__ = ["ConcurrencyLimit"]
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
-_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, calls to an endpoint that hangs leave slots for other calls:
-_BULK_RESERVE = 1  # bulk calls leave 3 % at most, since a fleet uses all the others ...
+_MIN_LIMIT_WITH_RESERVE = 8  # from this limit on, calls to an endpoint that hangs leave slots for other calls:
+_BULK_RESERVE = 1  # bulk calls leave one, which costs nothing below the ceiling, since the limit then grows by it ...
 _INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint leave an eighth
 _CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
@@ -41,7 +41,7 @@ class ConcurrencyLimit:
         self._successes_since_cut = 0
 
     def has_slot(self, in_flight: int, breaker: CircuitBreaker, *, is_bulk: bool) -> bool:
-        """Return whether a request may start beside those in flight; from a limit of 32 on, no endpoint takes all slots."""
+        """Return whether a request may start beside those in flight; from a limit of 8 on, no endpoint takes all slots."""
         if is_bulk:
             return in_flight < self.value_for_bulk
         return (

@@ -51,7 +51,7 @@ class ThrottlePolicy:
     """How many requests a client sends at once, and how fast. All calls of the client share these bounds.
 
     Single calls go before those of fleets, backfills and discoveries, which get at least every eighth slot. While the limit
-    is 32 or more, single calls to one endpoint take at most seven eighths of it, and no endpoint takes all of it, so an
+    is 8 or more, single calls to one endpoint take at most seven eighths of it, and no endpoint takes all of it, so an
     endpoint that hangs does not stop the others.
 
     Args:

@@ -10,7 +10,8 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from podero_async._auth.cache import Refusals, TokenCache
+from podero_async._auth.cache import TokenCache
+from podero_async._auth.refusals import Refusals
 from podero_async._failures import is_retryable, is_server_fault, is_throttling
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
