@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from podero_async._validation import count, flag_setting, positive
+from podero_async._validation import concurrency, count, flag_setting, positive
 
 __all__ = ["RetryPolicy", "ThrottlePolicy"]
 
@@ -51,18 +51,18 @@ class ThrottlePolicy:
     """How many requests a client sends at once, and how fast. All calls of the client share these bounds.
 
     Single calls go before those of fleets, backfills and discoveries, which get at least every eighth slot. While the limit
-    is 8 or more, single calls to one endpoint take at most seven eighths of it, and no endpoint takes all of it, so an
-    endpoint that hangs does not stop the others.
+    is 8 or more, they leave one slot to single calls. While it is 32 or more, single calls to one endpoint take at most
+    seven eighths of it, and no endpoint takes all of it, so an endpoint that hangs does not stop the others.
 
     Args:
-        max_concurrency: Upper bound of the requests in flight. The default of 64 lets the limit find its value below;
-            the connection pool of a lent session may lower it.
+        max_concurrency: Upper bound of the requests in flight, 1 to 10,000. The default of 64 lets the limit find its
+            value below; the connection pool of a lent session may lower it.
         adaptive: Whether the limit starts at 32 and adapts to throttling responses, up to that bound. If not, it is
             always `max_concurrency`, without a circuit breaker; a `Retry-After` still pauses all requests.
         requests_per_second: Upper bound of the starts per second, evenly spaced; None for no bound. Set it only if the
             API's operator has named a rate: the client learns one from throttling responses.
     """
 
-    max_concurrency: int = attrs.field(default=64, validator=count)
+    max_concurrency: int = attrs.field(default=64, validator=concurrency)
     adaptive: bool = attrs.field(default=True, validator=flag_setting)
     requests_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
