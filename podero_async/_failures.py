@@ -83,7 +83,7 @@ def is_fatal(error: PoderoError, *, retry_after_max: float) -> bool:
 def is_retryable(error: BaseException) -> bool:
     """Return whether another attempt may succeed. Unknown exceptions and cancellation are never retried."""
     if isinstance(error, ApiError):
-        return is_retryable_status(error.status)
+        return error.is_from_gateway or is_retryable_status(error.status)
     return isinstance(error, TransportError | DecodeError) and error.retryable
 
 
@@ -99,7 +99,8 @@ def asks_for_long_pause(error: ApiError, retry_after_max: float) -> bool:
 
 def is_outage_sign(error: Exception) -> bool:
     """Return whether an error is typical of an outage, and so says nothing about the vehicle that met it."""
-    return isinstance(error, TransportError | ServerError | RateLimitError)
+    is_gateway_fault = isinstance(error, ApiError) and error.is_from_gateway
+    return is_gateway_fault or isinstance(error, TransportError | ServerError | RateLimitError)
 
 
 def is_throttling(status: int, *, has_retry_after: bool) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import sys
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import date, datetime
 from types import UnionType
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_PAGE_SIZE",
     "Id",
     "callback",
+    "concurrency",
     "count",
     "days",
     "days_back",
@@ -41,11 +42,12 @@ T = TypeVar("T")
 MAX_PAGE_SIZE = 200
 """The largest `limit` that the API accepts."""
 _MAX_DAYS_BACK = 3650
+_MAX_CONCURRENCY = 10_000
 
 
 def positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
     """Check a setting that is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (value > 0 and math.isfinite(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
         raise ConfigurationError(f"{attribute.name} must be a finite number above 0")
 
 
@@ -53,6 +55,12 @@ def count(_: object, attribute: attrs.Attribute[int], value: int) -> None:
     """Check a setting that is a whole number of at least 1."""
     if not is_whole_number(value) or value < 1:
         raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1")
+
+
+def concurrency(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    """Check a number of requests in flight; a fleet fetch has some more workers than that, each with a task."""
+    if not is_whole_number(value) or not 1 <= value <= _MAX_CONCURRENCY:
+        raise ConfigurationError(f"{attribute.name} must be a whole number from 1 to {_MAX_CONCURRENCY:,}")
 
 
 def flag_setting(_: object, attribute: attrs.Attribute[bool], value: bool) -> None:

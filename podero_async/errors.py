@@ -112,6 +112,11 @@ class ApiError(_RequestError):
     """The server's message, shortened, with addresses and secrets masked."""
     retry_after: float | None
     """Seconds to wait before the next request, if they are known, for example from a `Retry-After`."""
+    is_from_gateway: bool = False
+    """True if a gateway responded in place of the API: not in JSON, although the endpoint has worked before.
+
+    Such a response is a sign of an outage, so the call was repeated before the error was raised.
+    """
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from podero_async import (
     StaticToken,
     ThrottlePolicy,
     Timeouts,
+    TokenEndpoint,
     VehicleRef,
 )
 from podero_async.testing import PoderoSimulator
@@ -144,11 +145,13 @@ def test_a_wrong_argument_of_a_client_is_named(arguments: Any, name: str) -> Non
         (Timeouts, {"connect": 0}),
         *((RetryPolicy, {"max_attempts": value}) for value in (0, 1.5)),
         *((RetryPolicy, {"budget": value}) for value in (2.5, True)),
-        *((RetryPolicy, {"max_elapsed": value}) for value in (None, 0)),
+        *((RetryPolicy, {"max_elapsed": value}) for value in (None, 0, 10**400)),
+        (TokenEndpoint, {"path": "/token", "form": "no"}),
+        (TokenEndpoint, {"path": "/token", "basic": 1}),
         (RetryPolicy, {"backoff_initial": -1}),
         (RetryPolicy, {"backoff_max": float("nan")}),
         (RetryPolicy, {"retry_after_max": float("inf")}),
-        *((ThrottlePolicy, {"max_concurrency": value}) for value in (0, True, 1.5)),
+        *((ThrottlePolicy, {"max_concurrency": value}) for value in (0, True, 1.5, 10_001)),
         *((ThrottlePolicy, {"adaptive": value}) for value in ("false", 0, None)),
         *((ThrottlePolicy, {"requests_per_second": value}) for value in ("5", True, 0, -1, float("inf"))),
         (static_client, {"origin": "http://127.0.0.1:1", "retry": None}),

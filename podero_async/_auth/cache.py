@@ -17,12 +17,13 @@ import attrs
 
 from podero_async._auth.credentials import Credentials, StaticToken, TokenEndpoint, store_key
 from podero_async._auth.grants import TokenRequest, TokenResponse
+from podero_async._auth.refusals import Refusals
 from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
 from podero_async._concurrency import SharedFuture
 from podero_async.errors import ConfigurationError, PoderoError
 
-__all__ = ["Refusals", "TokenCache"]
+__all__ = ["TokenCache"]
 
 _logger = logging.getLogger("podero_async")
 
@@ -31,22 +32,6 @@ _SETTLING_S = 4.0  # for so long the server's replicas and clocks may lag behind
 _MIN_WAIT_S, _MAX_WAIT_S = 0.1, 1.0  # before a new token is tried again; the wait doubles
 _MIN_REPLACEMENT_INTERVAL_S = 60.0  # after a token that was requested because of a 401 is refused as well
 _MAX_REPLAYS = 30  # per call; waiting until two new tokens have settled takes 18
-
-
-@attrs.define
-class Refusals:
-    """The refusals (401) that one call has met.
-
-    Attributes:
-        token: The last token that was refused.
-        waited_s: Seconds for which the call has waited until the server knows this token.
-        affects_all_calls: True if the refusal of the last token concerns every call.
-    """
-
-    count: int = 0
-    token: str = attrs.field(default="", repr=False)
-    waited_s: float = 0.0
-    affects_all_calls: bool = False
 
 
 @attrs.define(eq=False)
@@ -109,6 +94,8 @@ class TokenCache:
         self._checking = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self._arrival: SharedFuture[str] | None = None  # gets the renewal's token before it is saved
+        self._ended: SharedFuture[None] | None = None  # the renewal's end
+        self._is_closed = False
         self._next_early_renewal = 0.0
 
     def __repr__(self) -> str:
@@ -131,7 +118,7 @@ class TokenCache:
         token, now = self._held.token, self._now()
         if now >= token.renew_at:
             is_expired = now >= token.usable_until
-            is_due = self._renewal is None and now >= self._next_early_renewal
+            is_due = self._renewal is None and now >= self._next_early_renewal and not self._is_closed
             if self._successor is not None and (is_due or is_expired):
                 self._held, self._fallback, self._successor = self._successor, self._held, None
                 return self.current()
@@ -151,11 +138,13 @@ class TokenCache:
             ConfigurationError: The client was closed.
         """
         while (token := self.current()) is None:
+            if self._is_closed:
+                raise ConfigurationError("the client is closed")
             arrival = self._arrival
-            if self._renewal is None or arrival is None:
+            if arrival is None or self._ended is None:
                 arrival = self._start_renewal()
             elif arrival.done():  # its token was refused or has expired while it was being saved
-                await asyncio.wait([self._renewal])
+                await self._ended.wait()
                 continue
             try:
                 return await arrival.wait()
@@ -200,7 +189,8 @@ class TokenCache:
         if is_settling and (not held.has_served or refusals.waited_s):
             return await self._wait(refusals)
         is_good = await self._check(held, is_accepted, held.checks)
-        if is_settling and is_good:
+        # A check may reach a replica that does not know the token yet, so one that has replaced another is not replaced.
+        if is_settling and (is_good or _loop_time() < self._next_replacement):
             return await self._wait(refusals)
         # 3. The token is refused: replace it, unless it replaced a refused one less than a minute ago and never served.
         if self._held is not held or (not is_good and self._replace(held)):
@@ -211,9 +201,10 @@ class TokenCache:
 
     async def aclose(self) -> None:
         """Cancel a renewal that is under way, and wait for its end."""
-        if self._renewal is not None:
+        self._is_closed = True
+        if self._renewal is not None and self._ended is not None:
             self._renewal.cancel()
-            await asyncio.wait([self._renewal])
+            await self._ended.wait()
 
     def _fall_back(self, held: _HeldToken) -> bool:
         fallback = self._fallback
@@ -251,13 +242,16 @@ class TokenCache:
         return True
 
     def _start_renewal(self) -> SharedFuture[str]:
-        self._arrival = SharedFuture()
+        self._arrival, self._ended = SharedFuture(), SharedFuture()
         self._renewal = asyncio.create_task(self._renew(self._arrival), name="podero_async token renewal")
         self._renewal.add_done_callback(self._on_renewed)
         return self._arrival
 
     def _on_renewed(self, renewal: asyncio.Task[None]) -> None:
-        arrival, self._renewal, self._arrival = self._arrival, None, None
+        arrival, ended = self._arrival, self._ended
+        self._renewal = self._arrival = self._ended = None
+        if ended is not None:
+            ended.set_result(None)
         error = None if renewal.cancelled() else renewal.exception()
         if error is not None:
             self._next_early_renewal = self._now() + _EARLY_RETRY_S

@@ -8,6 +8,7 @@ import re
 import attrs
 
 from podero_async._redaction import as_secret, strip_traceback
+from podero_async._validation import flag_setting
 from podero_async.errors import ConfigurationError
 
 __all__ = [
@@ -51,8 +52,8 @@ class TokenEndpoint:
     """
 
     path: str = attrs.field()
-    form: bool = attrs.field(default=True, kw_only=True)
-    basic: bool = attrs.field(default=False, kw_only=True)
+    form: bool = attrs.field(default=True, kw_only=True, validator=flag_setting)
+    basic: bool = attrs.field(default=False, kw_only=True, validator=flag_setting)
 
     @path.validator
     def _check_path(self, _: object, value: str) -> None:

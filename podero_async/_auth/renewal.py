@@ -27,6 +27,7 @@ from podero_async._auth.grants import (
 )
 from podero_async._auth.store import Token
 from podero_async._decode import decode_json, is_markup, oauth_error_code
+from podero_async._failures import is_retryable
 from podero_async.errors import AuthenticationError, DecodeError
 
 __all__ = ["TokenRequester"]
@@ -88,7 +89,7 @@ class TokenRequester:
         try:
             return await self._request(now)
         except (AuthenticationError, DecodeError) as error:
-            if isinstance(error, AuthenticationError) or not error.retryable:
+            if not is_retryable(error):
                 self._refusal, self._refused_until = copy.copy(error), clock() + self._refusal_memory_s
             raise
 

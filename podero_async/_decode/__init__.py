@@ -6,7 +6,7 @@ Import direction: `records` > `responses` > `unknown` > `plain_json`; `responses
 
 from __future__ import annotations
 
-from podero_async._decode.error_body import describe_error, no_explanation, oauth_error_code
+from podero_async._decode.error_body import describe_error, is_json_object, no_explanation, oauth_error_code
 from podero_async._decode.plain_json import decode_json, encode_json, is_markup, plain_values, uuid_text
 from podero_async._decode.records import Body, PageRows, RowId, read_page, read_sessions
 from podero_async._decode.responses import (
@@ -31,6 +31,7 @@ __all__ = [
     "decode_vehicles",
     "describe_error",
     "encode_json",
+    "is_json_object",
     "is_markup",
     "no_explanation",
     "oauth_error_code",

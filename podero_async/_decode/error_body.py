@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote, unquote_plus
 from podero_async._decode.plain_json import decode_json, is_markup
 from podero_async.errors import DecodeError
 
-__all__ = ["NO_EXPLANATION", "describe_error", "no_explanation", "oauth_error_code"]
+__all__ = ["NO_EXPLANATION", "describe_error", "is_json_object", "no_explanation", "oauth_error_code"]
 
 NO_EXPLANATION = "no explanation"
 
@@ -41,6 +41,14 @@ def describe_error(body: bytes, secrets: Iterable[str] = ()) -> str:
         detail = "; ".join(_describe_fault(fault) for fault in detail)
     detail = detail or fields.get("error_description") or fields.get("error")
     return _mask(detail, secrets) if isinstance(detail, str) else no_explanation(body)
+
+
+def is_json_object(body: bytes) -> bool:
+    """Return whether an error body is a JSON object, as all of the API are, and not the page of a gateway."""
+    try:
+        return isinstance(decode_json(body), dict)
+    except DecodeError:
+        return False
 
 
 def no_explanation(body: bytes) -> str:

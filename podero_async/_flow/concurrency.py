@@ -11,9 +11,11 @@ __all__ = ["ConcurrencyLimit"]
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
-_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, calls to an endpoint that hangs leave slots for other calls:
-_BULK_RESERVE = 1  # bulk calls leave 3 % at most, since a fleet uses all the others ...
-_INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint leave an eighth
+_BULK_RESERVE = 1  # slots that bulk calls leave to single ones, so that a fleet that hangs does not stop these: ...
+_MIN_LIMIT_WITH_BULK_RESERVE = 20  # ... from this limit on, where it costs 5 % at most ...
+_MIN_LIMIT_WITH_FREE_RESERVE = 8  # ... or this one below the ceiling, where the limit grows by it
+_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, an endpoint that hangs stops no others ...
+_INTERACTIVE_RESERVE = 8  # ... since the interactive calls to it leave an eighth
 _CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
 
@@ -31,22 +33,24 @@ class ConcurrencyLimit:
         self.value = 0
         """How many requests may be in flight."""
         self.value_for_bulk = 0
-        """A bulk call starts only below this number in flight, an interactive one below this number to its endpoint."""
+        """How many bulk calls may be in flight."""
         self.interactive_per_endpoint = 0
         """How many interactive calls to one endpoint may be in flight."""
+        self.per_endpoint = 0
+        """An interactive call starts only below this number in flight to its endpoint."""
         self._set(min(ceiling, _FIRST_LIMIT) if is_adaptive else ceiling)
         self._threshold = math.inf  # below it, each success raises the limit by one
         self._before_throttling = self._limit
         self._min_of_burst = 0.0
         self._successes_since_cut = 0
 
-    def has_slot(self, in_flight: int, breaker: CircuitBreaker, *, is_bulk: bool) -> bool:
+    def has_slot(self, in_flight: int, bulk_in_flight: int, breaker: CircuitBreaker, *, is_bulk: bool) -> bool:
         """Return whether a request may start beside those in flight; from a limit of 32 on, no endpoint takes all slots."""
         if is_bulk:
-            return in_flight < self.value_for_bulk
+            return in_flight < self.value and bulk_in_flight < self.value_for_bulk
         return (
             in_flight < self.value
-            and breaker.in_flight < self.value_for_bulk
+            and breaker.in_flight < self.per_endpoint
             and breaker.interactive_in_flight < self.interactive_per_endpoint
         )
 
@@ -89,5 +93,7 @@ class ConcurrencyLimit:
         self._limit = min(float(self.ceiling), max(1.0, limit))
         self.value = int(self._limit)
         has_reserve = self.value >= _MIN_LIMIT_WITH_RESERVE
-        self.value_for_bulk = self.value - _BULK_RESERVE * has_reserve
+        min_limit = _MIN_LIMIT_WITH_FREE_RESERVE if self.value < self.ceiling else _MIN_LIMIT_WITH_BULK_RESERVE
+        self.value_for_bulk = self.value - _BULK_RESERVE * (self.value >= min_limit)
+        self.per_endpoint = self.value - _BULK_RESERVE * has_reserve
         self.interactive_per_endpoint = self.value - self.value // _INTERACTIVE_RESERVE * has_reserve

@@ -36,6 +36,8 @@ class Limiter:
         """Upper bound of the limit."""
         self.in_flight = 0
         """Slots taken now."""
+        self.bulk_in_flight = 0
+        """How many of them are taken by bulk calls."""
         self.pauses = 0
         """Pauses begun."""
         self.is_adaptive = policy.adaptive
@@ -50,7 +52,8 @@ class Limiter:
         self._starts = 0
         self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
         self._closed = False
-        self._paused_until = -math.inf
+        self.blocked_until = -math.inf
+        """The time before which no request may start because of a pause."""
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf  # not every event loop's handle has `when()`
 
@@ -58,9 +61,7 @@ class Limiter:
         load = f"{self.in_flight} in flight, limit {self.limit} of {self.ceiling}, {self.queued} queued"
         try:
             paused = f", paused for {self.paused_s:.1f} s" if self.paused_s else ""
-            states = {
-                name: state.value for name, state in self.breakers.states(_now()).items() if state.value != "closed"
-            }
+            states = {name: each.value for name, each in self.breakers.states(_now()).items() if each.value != "closed"}
         except RuntimeError:  # no event loop is running
             return f"<Limiter: {load}>"
         return f"<Limiter: {load}{paused}, breakers {states or 'closed'}>"
@@ -78,14 +79,9 @@ class Limiter:
         return self.queue.size
 
     @property
-    def blocked_until(self) -> float:
-        """The time before which no request may start because of a pause."""
-        return self._paused_until
-
-    @property
     def paused_s(self) -> float:
         """Seconds until the current pause ends, or 0 without a pause. Needs a running event loop."""
-        return max(0.0, self._paused_until - _now())
+        return max(0.0, self.blocked_until - _now())
 
     @property
     def rate(self) -> float:
@@ -99,10 +95,11 @@ class Limiter:
         if self._closed:
             raise ConfigurationError("the client is closed")
         breaker = self.breakers[endpoint]
-        if self.queue.size or not self._concurrency.has_slot(self.in_flight, breaker, is_bulk=is_bulk):
+        has_slot = self._concurrency.has_slot(self.in_flight, self.bulk_in_flight, breaker, is_bulk=is_bulk)
+        if self.queue.size or not has_slot:
             return None
         now = asyncio.get_running_loop().time()
-        if now < self._paused_until or now < self._rate.next_start_at:
+        if now < self.blocked_until or now < self._rate.next_start_at:
             return None
         return self._grant(breaker, now, is_bulk=is_bulk) if breaker.is_calm or breaker.next_start_at <= now else None
 
@@ -128,9 +125,9 @@ class Limiter:
         loop = asyncio.get_running_loop()
         waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
         expiry = None
+        if waiter.gives_up_before(self.blocked_until):
+            raise self._too_late()
         if not is_bulk and left_s < math.inf:
-            if waiter.gives_up_before(self._paused_until):
-                raise self._too_late()
             expiry = loop.call_at(waiter.since + left_s, self._expire, waiter)
         self.queue.append(waiter)
         self._dispatch()  # sets the timer if the caller waits only for a time
@@ -148,6 +145,7 @@ class Limiter:
     def release(self, slot: Slot) -> None:
         """Give a slot back."""
         self.in_flight -= 1
+        self.bulk_in_flight -= slot.is_bulk
         slot.breaker.in_flight -= 1
         slot.breaker.interactive_in_flight -= not slot.is_bulk
         if self.queue.size:
@@ -187,7 +185,7 @@ class Limiter:
             self.pause(retry_after, cause)
             if self.is_adaptive:
                 teaches = tells_rate and slot.breaker.throttled_bursts == 1
-                self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=teaches, min_starts=before // 2)
+                self._rate.estimator.throttled(_now(), self.blocked_until, tells_rate=teaches, min_starts=before // 2)
         self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
@@ -202,11 +200,11 @@ class Limiter:
 
     def pause(self, seconds: float, cause: str = "") -> None:
         """Grant no slot for `seconds` from now. A shorter pause does not end a longer one."""
-        if _now() >= self._paused_until:
+        if _now() >= self.blocked_until:
             self.pauses += 1
             _logger.info("all requests pause for %.1f s, as the server asked: %s", seconds, cause or "throttled")
-        self._paused_until = max(self._paused_until, _now() + seconds)
-        self.queue.reject(lambda waiter: waiter.gives_up_before(self._paused_until), self._too_late)
+        self.blocked_until = max(self.blocked_until, _now() + seconds)
+        self.queue.reject(lambda waiter: waiter.gives_up_before(self.blocked_until), self._too_late)
 
     # --- inner workings -----------------------------------------------------------------------------------------------
 
@@ -229,6 +227,7 @@ class Limiter:
 
     def _grant(self, breaker: CircuitBreaker, now: float, *, is_bulk: bool) -> Slot:
         self.in_flight += 1
+        self.bulk_in_flight += is_bulk
         self._starts += 1
         breaker.interactive_in_flight += not is_bulk
         slot = Slot(self._starts, breaker, breaker.waits > 0, is_bulk)
@@ -240,12 +239,12 @@ class Limiter:
         """Grant slots to the queue, or set the timer for the time when that will be possible."""
         while self.queue.size:
             # If only bulk calls wait, their own limit counts: searching their queue without result costs a third more.
-            limit = self._concurrency.value if self.queue.interactive else self._concurrency.value_for_bulk
-            if self.in_flight >= limit and not self._has_open_breaker:
+            is_full_for_bulk = self.bulk_in_flight >= self._concurrency.value_for_bulk and not self.queue.interactive
+            if (is_full_for_bulk or self.in_flight >= self._concurrency.value) and not self._has_open_breaker:
                 return  # the next release dispatches again
             now = asyncio.get_running_loop().time()
-            if now < self._paused_until or now < self._rate.next_start_at:
-                self._set_timer(max(self._paused_until, self._rate.next_start_at))
+            if now < self.blocked_until or now < self._rate.next_start_at:
+                self._set_timer(max(self.blocked_until, self._rate.next_start_at))
                 return
             next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
@@ -258,7 +257,7 @@ class Limiter:
     def _start_at(self, waiter: Waiter) -> float:
         """Return when a caller may start, as far as slots and its circuit breaker are concerned."""
         breaker = waiter.breaker
-        if self._concurrency.has_slot(self.in_flight, breaker, is_bulk=waiter.is_bulk):
+        if self._concurrency.has_slot(self.in_flight, self.bulk_in_flight, breaker, is_bulk=waiter.is_bulk):
             return -math.inf if breaker.is_calm else breaker.next_start_at
         if breaker.is_closed or self.in_flight >= self.ceiling:
             return math.inf
@@ -271,7 +270,7 @@ class Limiter:
     def _out_of_time(self, breaker: CircuitBreaker) -> NoSlotError:
         if not breaker.is_closed:
             return NoSlotError(breaker.describe_outage(_now()), is_outage=True)
-        retry_after = max(0.0, max(self._paused_until, self._rate.next_start_at) - _now()) or None
+        retry_after = max(0.0, max(self.blocked_until, self._rate.next_start_at) - _now()) or None
         return NoSlotError("no slot was free within max_elapsed", retry_after=retry_after)
 
     def _expire(self, waiter: Waiter) -> None:

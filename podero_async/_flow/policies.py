@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from podero_async._validation import count, flag_setting, positive
+from podero_async._validation import concurrency, count, flag_setting, positive
 
 __all__ = ["RetryPolicy", "ThrottlePolicy"]
 
@@ -32,8 +32,8 @@ class RetryPolicy:
         retry_after_max: The longest `Retry-After` to wait for, in seconds. A longer one, or one that exceeds the rest of
             `max_elapsed`, is raised as an error with `retry_after` set.
         budget: Tokens that the retries of a client share, so that an outage does not multiply the load. The first retry
-            of a request takes 1 and each later one 5, which are returned if it succeeds; a request that succeeds at once
-            adds 1. The last 10 are for first retries, so that vehicles in permanent trouble leave the others theirs. The
+            of a request takes 1 and each later one 5, which are all returned once the request succeeds; a request that
+            succeeds at once adds 1. The last 10 are for first retries, so that vehicles in permanent trouble leave the others theirs. The
             default pays for 100 retries.
             Fleets, backfills and discoveries have a budget of their own, which single calls do not share.
     """
@@ -50,19 +50,19 @@ class RetryPolicy:
 class ThrottlePolicy:
     """How many requests a client sends at once, and how fast. All calls of the client share these bounds.
 
-    Single calls go before those of fleets, backfills and discoveries, which get at least every eighth slot. While the limit
-    is 32 or more, single calls to one endpoint take at most seven eighths of it, and no endpoint takes all of it, so an
-    endpoint that hangs does not stop the others.
+    Single calls go before those of fleets, backfills and discoveries, which get at least every eighth slot, and
+    leave one to single calls while the limit is 20 or more, or 8 or more and below `max_concurrency`. While it is 32 or
+    more, single calls to one endpoint take at most seven eighths of it, so an endpoint that hangs does not stop the others.
 
     Args:
-        max_concurrency: Upper bound of the requests in flight. The default of 64 lets the limit find its value below;
-            the connection pool of a lent session may lower it.
+        max_concurrency: Upper bound of the requests in flight, 1 to 10,000. The default of 64 lets the limit find its
+            value below; the connection pool of a lent session may lower it.
         adaptive: Whether the limit starts at 32 and adapts to throttling responses, up to that bound. If not, it is
             always `max_concurrency`, without a circuit breaker; a `Retry-After` still pauses all requests.
         requests_per_second: Upper bound of the starts per second, evenly spaced; None for no bound. Set it only if the
             API's operator has named a rate: the client learns one from throttling responses.
     """
 
-    max_concurrency: int = attrs.field(default=64, validator=count)
+    max_concurrency: int = attrs.field(default=64, validator=concurrency)
     adaptive: bool = attrs.field(default=True, validator=flag_setting)
     requests_per_second: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))

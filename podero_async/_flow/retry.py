@@ -23,7 +23,7 @@ __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
 T = TypeVar("T")
 _logger = logging.getLogger("podero_async")
 
-_RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt gives 1 back
+_RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt adds 1
 _FIRST_RETRY_COST = 1
 
 
@@ -44,6 +44,8 @@ class Call:
     attempts: int = 1
     waited_s: float = 0.0
     """Seconds in the limiter's queue that do not count against `max_elapsed`."""
+    paid: int = 0
+    """What its retries have taken from the budget."""
     last_error: PoderoError | None = None
     """The error of the attempt before; None during the first."""
 
@@ -128,7 +130,7 @@ class Retrier:
                 state.attempt_number >= self._policy.max_attempts
                 or state.upcoming_sleep > self.left_s(call)
                 or (_retry_after(state) or 0.0) > self._policy.retry_after_max
-                or (is_breaker_closed() and not self._pay(call.attempts))
+                or (is_breaker_closed() and not self._pay(call))
             )
 
         async def next_attempt() -> T:
@@ -141,7 +143,8 @@ class Retrier:
             except PoderoError as error:
                 call.last_error = error
                 raise
-            self.budget = min(self._policy.budget, self.budget + _cost(call.attempts - 1))
+            # If half of the servers behind a load balancer fail, a call may need several retries, and they serve it well.
+            self.budget = min(self._policy.budget, self.budget + call.paid)
             return value
 
         call.last_error = first_error
@@ -162,21 +165,18 @@ class Retrier:
         # Callers that were told the same Retry-After must not return together, so the jitter is added to it.
         return (_retry_after(state) or 0.0) + self._random_between(0.0, ceiling)
 
-    def _pay(self, retry: int) -> bool:
+    def _pay(self, call: Call) -> bool:
         """Take the cost of a call's next retry from the budget, if the budget covers it.
 
         Later retries leave a rest for the first ones of other calls, because some vehicles fail in all their attempts.
         """
-        cost = _cost(retry)
-        rest = 0 if retry == 1 else _RETRY_COST
+        is_first = call.attempts == 1
+        cost, rest = (_FIRST_RETRY_COST, 0) if is_first else (_RETRY_COST, _RETRY_COST)
         if self.budget < cost + rest:
             return False
         self.budget -= cost
+        call.paid += cost
         return True
-
-
-def _cost(retry: int) -> int:
-    return _FIRST_RETRY_COST if retry == 1 else _RETRY_COST
 
 
 def _error_of(state: tenacity.RetryCallState) -> BaseException | None:

@@ -16,14 +16,13 @@ MAX_HEADER_BYTES = 64 << 10
 """The longest header that is read. aiohttp's default, 8,190 bytes, is less than some firewalls and CDNs send."""
 
 _FINAL_ERRORS = (  # another attempt would fail the same way; a broken handshake is not among them
-    aiohttp.ClientConnectorCertificateError,
-    aiohttp.ServerFingerprintMismatch,
     aiohttp.TooManyRedirects,
     aiohttp.InvalidURL,
     aiohttp.NonHttpUrlClientError,
     aiohttp.RedirectClientError,
     aiohttp.UploadAbortedError,
 )
+_WRONG_CERTIFICATES = (aiohttp.ClientConnectorCertificateError, aiohttp.ServerFingerprintMismatch)
 _WORDS: Mapping[type[Exception], str] = MappingProxyType(
     {
         aiohttp.ClientConnectorDNSError: "the host name cannot be resolved",
@@ -37,8 +36,14 @@ _UNREACHABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
 
 
-def is_final(error: Exception) -> bool:
-    """Return whether another attempt would fail the same way."""
+def is_final(error: Exception, *, has_worked: bool = False) -> bool:
+    """Return whether another attempt would fail the same way.
+
+    A wrong certificate is final unless the origin has responded before (`has_worked`): then it may be that of one of
+    several servers behind a load balancer.
+    """
+    if isinstance(error, _WRONG_CERTIFICATES):
+        return not has_worked
     return isinstance(error, _FINAL_ERRORS) or _has_too_long_header(error)
 
 

@@ -26,6 +26,7 @@ def checked_origin(base_url: str, name: str = "base_url") -> str:
     """
     try:
         url = URL(base_url)
+        _ = url.host  # the text of a label that is not IDNA
     except (TypeError, ValueError):
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host or not url.port or not str(base_url).isprintable():

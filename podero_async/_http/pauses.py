@@ -1,4 +1,4 @@
-"""Long pauses: a `Retry-After` above the maximum pause fails all requests of its method until it has passed."""
+"""Requests that are not sent: since no slot was free in time, or a `Retry-After` above the maximum pause has not passed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import logging
 import math
 
 from podero_async._failures import asks_for_long_pause
-from podero_async._flow.retry import NotRetriedError
-from podero_async.errors import ApiError, RateLimitError
+from podero_async._flow.queue import NoSlotError
+from podero_async._flow.retry import Call, NotRetriedError
+from podero_async.errors import ApiError, RateLimitError, TransportError
 
-__all__ = ["TOO_MANY_REQUESTS", "LongPauses"]
+__all__ = ["TOO_MANY_REQUESTS", "LongPauses", "not_sent"]
 
 TOO_MANY_REQUESTS = 429
 _logger = logging.getLogger("podero_async")
@@ -57,3 +58,17 @@ class LongPauses:
             error = RateLimitError(TOO_MANY_REQUESTS, detail, method, path, None, left_s)
             error.attempts = 0
             raise NotRetriedError(error)
+
+
+def not_sent(error: NoSlotError, path: str, call: Call) -> Exception:
+    """Return the error of a call that got no slot: that of its last attempt, unless it is known when to call again."""
+    call.attempts -= 1  # this one was not sent
+    if call.last_error is not None and error.retry_after is None:
+        call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
+        return NotRetriedError(call.last_error)
+    if error.is_outage:
+        return TransportError(f"the API is unavailable: {error.reason}", "GET", path, retryable=False)
+    detail = f"the request was not sent: {error.reason}"
+    limited = RateLimitError(TOO_MANY_REQUESTS, detail, "GET", path, None, error.retry_after)
+    limited.attempts = call.attempts
+    return NotRetriedError(limited)

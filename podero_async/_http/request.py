@@ -10,14 +10,15 @@ from typing import Any
 
 from multidict import CIMultiDict
 
-from podero_async._auth.cache import Refusals, TokenCache
-from podero_async._failures import is_retryable_status, is_server_fault, is_throttling
+from podero_async._auth.cache import TokenCache
+from podero_async._auth.refusals import Refusals
+from podero_async._failures import is_retryable, is_server_fault, is_throttling
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
 from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.known_good import KnownGood, Request
-from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses
+from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses, not_sent
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._redaction import Secret
@@ -26,7 +27,6 @@ from podero_async.errors import (
     AuthenticationError,
     DecodeError,
     PoderoError,
-    RateLimitError,
     RequestTimeoutError,
     TransportError,
 )
@@ -98,8 +98,8 @@ class RequestSender:
                 if await self._is_replayed(token, refusals, request, call) and self._retrier.left_s(call) > 0:
                     token = ""
                     continue
-            error = api_error(response)
-            if isinstance(error, AuthenticationError):
+            error = self._error_of(response, request)
+            if isinstance(error, AuthenticationError) and not error.is_from_gateway:
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             self._pauses.record(error)
             raise error
@@ -120,7 +120,9 @@ class RequestSender:
             with suppress(TransportError):
                 response = await self._session.send("GET", good.url, good.path, self._headers_for(token))
                 response.release()
-                if not is_server_fault(response.status) and not is_retryable_status(response.status):
+                if response.status == _OK:
+                    return True
+                if not is_server_fault(response.status) and not is_retryable(self._error_of(response, good)):
                     return response.status != _UNAUTHORIZED
             return None
 
@@ -168,8 +170,19 @@ class RequestSender:
         is_decided = True
         try:
             token = token or await self._new_token(request, call, slot)
-            call.stats.requests += 1
-            self.counts.requests += 1
+            response = await self._send_with(token, request, call, slot)
+            is_decided = response.status != _OK
+            if is_decided:
+                self._report(self._error_of(response, request), slot)
+            return response, token
+        finally:
+            if is_decided:
+                self._limiter.release(slot)
+
+    async def _send_with(self, token: str, request: Request, call: Call, slot: Slot) -> Response:
+        call.stats.requests += 1
+        self.counts.requests += 1
+        try:
             response = await self._session.send(
                 "GET",
                 request.url,
@@ -186,15 +199,8 @@ class RequestSender:
                 call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
                 raise NotRetriedError(call.last_error) from None
             raise
-        else:
-            self.last_date = response.headers.get("Date", "")
-            is_decided = response.status != _OK
-            if is_decided:
-                self._report(api_error(response), slot)
-            return response, token
-        finally:
-            if is_decided:
-                self._limiter.release(slot)
+        self.last_date = response.headers.get("Date", "")
+        return response
 
     async def _wait_for_slot(self, slot: Slot | None, request: Request, call: Call) -> Slot:
         """Wait for a slot; if a probe is due, send it first."""
@@ -206,7 +212,7 @@ class RequestSender:
                     request.endpoint, is_bulk=request.is_bulk, left_s=self._retrier.left_s(call)
                 )
             except NoSlotError as error:
-                raise self._not_sent(error, request, call) from None
+                raise not_sent(error, request.path, call) from None
             if not request.is_bulk and self._retrier.left_s(call) <= 0:  # it was granted too late
                 self._limiter.release(slot)
                 slot = None
@@ -235,7 +241,7 @@ class RequestSender:
             return False
         call.stats.retries += 1
         self.counts.retries += 1
-        with suppress(TransportError, DecodeError):  # it was reported to the limiter
+        with suppress(TransportError, DecodeError, ApiError):  # it was reported to the limiter
             response, token = await self._send_in_slot(request, call, slot, self._tokens.current() or "")
             if response.status == _OK:
                 await self._decode(response, request, slot, token)
@@ -243,34 +249,29 @@ class RequestSender:
                 response.release()
         return True
 
-    def _not_sent(self, error: NoSlotError, request: Request, call: Call) -> Exception:
-        """Return the error of a call that got no slot: that of its last attempt, unless it is known when to call again."""
-        call.attempts -= 1  # this one was not sent
-        if call.last_error is not None and error.retry_after is None:
-            call.last_error.attempts = call.attempts  # type: ignore[attr-defined]  # a request's error
-            return NotRetriedError(call.last_error)
-        if error.is_outage:
-            reason = f"the API is unavailable: {error.reason}"
-            return TransportError(reason, "GET", request.path, retryable=False)
-        detail = f"the request was not sent: {error.reason}"
-        limited = RateLimitError(TOO_MANY_REQUESTS, detail, "GET", request.path, None, error.retry_after)
-        limited.attempts = call.attempts
-        return NotRetriedError(limited)
-
     async def _new_token(self, request: Request, call: Call, slot: Slot | None = None) -> str:
-        """Wait for a token; a fault of the token endpoint is reported to the limiter like one of the request."""
-        slot = slot or Slot(0, self._limiter.breakers[request.endpoint], is_probe=False)
+        """Wait for a token; a fault of the token endpoint is reported to the limiter like one of the request.
+
+        The token request was already repeated. A bulk call waits for the next one, since it has the time.
+        """
+        slot = slot or Slot(0, self._limiter.breakers[request.endpoint], is_probe=False, is_bulk=request.is_bulk)
         try:
             async with asyncio.timeout(self._retrier.left_s(call)):
                 return await self._tokens.get()
-        except PoderoError as error:  # the token request was already repeated
-            if isinstance(error, TransportError):
-                self._limiter.failed(slot, error.reason)
+        except PoderoError as error:
+            if is_retryable(error):
+                self._limiter.failed(slot, str(error))
+                if slot.is_bulk:
+                    raise
             raise NotRetriedError(error) from None
         except TimeoutError:  # the token request goes on for other calls
             reason = "no access token in time: the token request or the token store took longer than max_elapsed"
-            self._limiter.failed(slot, reason)
+            if slot.is_bulk:  # the bound of a single call may be so short that it says nothing about the server
+                self._limiter.failed(slot, reason)
             raise NotRetriedError(RequestTimeoutError(reason, "GET", request.path)) from None
+
+    def _error_of(self, response: Response, request: Request) -> ApiError:
+        return api_error(response, has_worked=request.endpoint in self._known_good)
 
     def _report(self, error: ApiError, slot: Slot) -> None:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
@@ -279,7 +280,7 @@ class RequestSender:
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
             # A 503 says that something is unavailable, perhaps one vehicle, and not that requests come too fast.
             self._limiter.throttled(slot, wait_s, cause, tells_rate=error.status == TOO_MANY_REQUESTS)
-        elif is_server_fault(error.status):
+        elif is_server_fault(error.status) or is_retryable(error):
             self._limiter.failed(slot, cause)
         else:
             self._limiter.succeeded(slot)

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 import aiohttp
 import attrs
 
-from podero_async._decode import describe_error, no_explanation, oauth_error_code
+from podero_async._decode import describe_error, is_json_object, no_explanation, oauth_error_code
 from podero_async._failures import is_server_fault
 from podero_async._http.gzip import CorruptBodyError, OversizedBodyError, inflate
 from podero_async._http.retry_after import retry_after
@@ -235,8 +235,14 @@ def body_error(error: CorruptBodyError | OversizedBodyError, method: str, path: 
     return TransportError("the response body was cut short, or is not gzip although its header says so", method, path)
 
 
-def api_error(response: Response) -> ApiError:
-    """Return the error of a response if its status is not a success. It contains no secret of the request."""
+def api_error(response: Response, *, has_worked: bool = False) -> ApiError:
+    """Return the error of a response if its status is not a success. It contains no secret of the request.
+
+    Args:
+        response: The response.
+        has_worked: Whether the endpoint has responded as the API does before. If so, an error that is not in JSON comes
+            from a gateway, such as a maintenance page, a redirect to one, or the "404 page not found" of a router.
+    """
     status, method, path = response.status, response.method, response.path
     kind = _ERRORS.get(status, ServerError if is_server_fault(status) else ApiError)
     body = response.error_body()
@@ -246,7 +252,11 @@ def api_error(response: Response) -> ApiError:
     )
     if 300 <= status < 400:  # noqa: PLR2004
         detail = "unexpected redirect: redirects are never followed"
-    return kind(status, detail, method, path, response.request_id, retry_after(response.headers))
+    error = kind(status, detail, method, path, response.request_id, retry_after(response.headers))
+    error.is_from_gateway = has_worked and not is_server_fault(status) and not is_json_object(body)
+    if error.is_from_gateway and isinstance(error, AuthenticationError):
+        error.affects_all_calls = False  # nobody has judged the token
+    return error
 
 
 def read_request_id(headers: Mapping[str, str], secrets: tuple[str, ...]) -> str | None:

@@ -131,6 +131,7 @@ class HttpSession:
                     max_headers=_MAX_HEADERS,
                     middlewares=_sending_once(session) if connections.is_lent else None,
                 )
+                connections.has_worked = True
                 try:
                     received = response.headers
                     return await read_response(response, method, path, attempt, self._large_bodies, max_bytes, secrets)
@@ -148,7 +149,7 @@ class HttpSession:
         except OversizedBodyError as error:
             fault = body_error(error, method, path)
         except (aiohttp.ClientError, OSError) as error:
-            fault = TransportError(explain(error), method, path, not is_final(error))
+            fault = TransportError(explain(error), method, path, not is_final(error, has_worked=connections.has_worked))
         except ValueError:
             if not session.trust_env:
                 raise
@@ -169,6 +170,8 @@ class _Connections:
         self._session = session
         self.is_lent = session is not None
         self.is_closed = False
+        self.has_worked = False
+        """Whether the origin has responded."""
 
     @property
     def pool_size(self) -> int | None:

@@ -9,7 +9,7 @@ from yarl import URL
 
 from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._decode import decode_json
-from podero_async._failures import is_retryable_status, is_server_fault
+from podero_async._failures import is_retryable, is_server_fault
 from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.pauses import LongPauses
 from podero_async._http.response import api_error
@@ -37,6 +37,7 @@ class TokenRequestSender:
         self._pauses = pauses
         self._url_of = url_of
         self.counts = RequestStats()
+        self._paths_that_worked: set[str] = set()
 
     async def send(self, request: TokenRequest) -> TokenResponse:
         """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
@@ -56,13 +57,15 @@ class TokenRequestSender:
             response = await self._session.send(
                 "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_BYTES
             )
-            if is_server_fault(response.status) or is_retryable_status(response.status):
-                raise api_error(response)
             if response.status != _OK:
+                error = api_error(response, has_worked=path in self._paths_that_worked)
+                if is_server_fault(response.status) or is_retryable(error):
+                    raise error
                 return TokenResponse(response.status, response.error_body(), response.request_id)
             with response:
                 body = response.body()
                 decode_json(body)  # invalid JSON is retryable, as in every other call
+            self._paths_that_worked.add(path)
             return TokenResponse(_OK, body, response.request_id)
 
         try:

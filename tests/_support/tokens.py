@@ -12,8 +12,9 @@ from urllib.parse import parse_qsl
 import attrs
 
 from podero_async import ClientCredentials, PasswordCredentials, Token
-from podero_async._auth.cache import Refusals, TokenCache
+from podero_async._auth.cache import TokenCache
 from podero_async._auth.grants import TokenRequest, TokenResponse
+from podero_async._auth.refusals import Refusals
 
 CLIENT = ClientCredentials("client-1", "s3cret")
 PASSWORD = PasswordCredentials("user-1@example.com", "passw0rd")

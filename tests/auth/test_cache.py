@@ -272,6 +272,17 @@ async def test_closing_cancels_a_renewal_and_fails_its_waiters() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_a_closed_cache_asks_neither_the_server_nor_the_store() -> None:
+    """After `aclose`, a caller without a usable token gets its error at once, and no task is left."""
+    endpoint, store = ScriptedEndpoint(), MemoryStore()
+    cache = cache_of(endpoint, store=store)
+    await cache.aclose()
+    with pytest.raises(ConfigurationError, match="closed"):
+        await cache.get()
+    assert not endpoint.requests
+    assert len(asyncio.all_tasks()) == 1
+
+
 async def test_a_waiter_that_is_cancelled_while_the_cache_closes_stays_cancelled() -> None:
     """If a waiting caller is cancelled while the cache closes, it gets its `CancelledError`."""
     cache = cache_of(ScriptedEndpoint(takes_s=1000))

@@ -24,8 +24,9 @@ from podero_async import (
     TokenEndpoint,
     TransportError,
 )
-from podero_async._auth.cache import Refusals, TokenCache
+from podero_async._auth.cache import TokenCache
 from podero_async._auth.grants import TokenRequest, TokenResponse
+from podero_async._auth.refusals import Refusals
 from tests._support.fake_clock import LoopMachine, run_machine
 
 _PATH = TokenEndpoint("/token", form=False)

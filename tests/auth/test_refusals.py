@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -28,8 +29,8 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
-from podero_async._auth.cache import Refusals
 from podero_async._auth.grants import TokenResponse
+from podero_async._auth.refusals import Refusals
 from podero_async._auth.renewal import TokenRequester
 from tests._support.clients import ORG, QUICK, USER, VEHICLE, page_body, serving
 from tests._support.tokens import CLIENT, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
@@ -344,6 +345,23 @@ async def test_a_token_that_the_server_does_not_know_yet_fails_no_call(lag_s: fl
         assert await fleet_of(client, 100) == {VehicleSessions: 100, VehicleFailure: 0}
         assert lag_s <= asyncio.get_running_loop().time() - started <= lag_s + 1.2
     assert len(server.issued_at) == 1
+
+
+async def test_replicas_that_learn_a_token_late_cost_one_token() -> None:
+    """If half of the responses refuse a new token for two seconds, a revoked token is replaced once, and no vehicle fails."""
+    server, turns = Server(), count()
+
+    def lags(request: web.Request) -> bool:
+        issued_at = server.issued_at[request.headers["Authorization"].removeprefix("Bearer ")]
+        return asyncio.get_running_loop().time() < issued_at + 2.0 and next(turns) % 2 == 0
+
+    async with calling(server) as client:
+        assert await call(client) == ""
+        await asyncio.sleep(5)
+        server.revoked.add("t1")
+        server.refuses = lags
+        assert await fleet_of(client, 100) == {VehicleSessions: 100, VehicleFailure: 0}
+    assert len(server.issued_at) == 2
 
 
 async def test_the_wait_for_a_new_token_is_bounded_by_the_call() -> None:

@@ -515,16 +515,47 @@ async def test_under_a_rate_an_interactive_caller_waits_one_interval_at_most() -
 
 
 async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_callers() -> None:
-    """If slow bulk requests fill 32 slots or more, a call to another endpoint starts at once; small limits have no reserve."""
-    for limit in (31, 32):
+    """If bulk requests hang in 20 slots or more, a call to another endpoint starts at once; small limits have no reserve."""
+    for limit in (19, 20, 32):
         limiter = fixed(limit)
         while limiter.try_acquire(is_bulk=True):
             pass
-        assert (limiter.in_flight, limiter.try_acquire(), limiter.try_acquire("another") is not None) == (
-            31,
-            None,
-            limit == 32,
-        )
+        assert limiter.in_flight == (19 if limit == 19 else limit - 1)
+        assert (limiter.try_acquire("another") is not None) is (limit > 19)
+
+
+async def test_an_adapted_limit_of_eight_has_a_reserve() -> None:
+    """Below its ceiling a limit of 8 leaves one slot to interactive callers, since it may grow by it."""
+    limiter = Limiter(ThrottlePolicy(max_concurrency=64))
+    while limiter.limit > 8:
+        slot = await limiter.acquire()
+        limiter.throttled(slot)
+        limiter.succeeded(slot)
+        limiter.release(slot)
+    while limiter.try_acquire("sessions", is_bulk=True):
+        pass
+    assert limiter.in_flight == limiter.limit - 1 == 7
+    assert limiter.try_acquire("current") is not None
+
+
+async def test_the_reserve_of_interactive_callers_starves_no_bulk_caller() -> None:
+    """If interactive callers of two endpoints take every slot that is free, bulk callers still get one in eight."""
+    limiter = fixed(32)
+    granted = {True: 0, False: 0}
+
+    async def call(endpoint: str, *, is_bulk: bool) -> None:
+        while True:
+            slot = await limiter.acquire(endpoint, is_bulk=is_bulk)
+            granted[is_bulk] += 1
+            await asyncio.sleep(0.1)
+            limiter.release(slot)
+
+    callers = [asyncio.create_task(call(endpoint, is_bulk=False)) for endpoint in ("current", "user") * 40]
+    callers += [asyncio.create_task(call("sessions", is_bulk=True)) for _ in range(40)]
+    await asyncio.sleep(10)
+    for caller in callers:
+        caller.cancel()
+    assert granted[True] >= sum(granted.values()) / 8 - 10
 
 
 @pytest.mark.parametrize(("limit", "granted"), [(31, 31), (32, 28), (64, 56)])

@@ -24,7 +24,7 @@ _MIN_FAULTS, _MIN_BURSTS = 10, 3  # in a row: fewer open no breaker
 _MAX_INTERVAL_S = 10.0
 _MAX_PAUSE_S = 30.0
 _MAX_IN_A_ROW = 7  # interactive callers that go before a bulk caller
-_MIN_LIMIT_WITH_RESERVE = 32
+_MIN_LIMIT_WITH_FREE_RESERVE, _MIN_LIMIT_WITH_BULK_RESERVE, _MIN_LIMIT_WITH_RESERVE = 8, 20, 32
 
 _ENDPOINTS = ("sessions", "current")
 _ENDPOINT = st.sampled_from(_ENDPOINTS)
@@ -283,7 +283,9 @@ class LimiterMachine(LoopMachine):
         breaker, now = self.limiter.breakers[endpoint], self.loop.time() - _TOLERANCE_S
         limit = self.limiter.limit
         has_reserve = limit >= _MIN_LIMIT_WITH_RESERVE
-        has_slot = self.limiter.in_flight < limit - (is_bulk and has_reserve)
+        least = _MIN_LIMIT_WITH_FREE_RESERVE if limit < self.limiter.ceiling else _MIN_LIMIT_WITH_BULK_RESERVE
+        bulk = sum(slot.is_bulk for slot in self.slots)
+        has_slot = self.limiter.in_flight < limit and not (is_bulk and bulk >= limit - (limit >= least))
         if not is_bulk and has_reserve:
             of_endpoint = [slot for slot in self.slots if slot.breaker is breaker]
             interactive = sum(not slot.is_bulk for slot in of_endpoint)

@@ -229,6 +229,14 @@ async def test_successes_refill_the_budget() -> None:
     assert retrier.budget == 5
 
 
+async def test_a_call_that_succeeds_returns_all_that_its_retries_took() -> None:
+    """If half of the servers fail, calls that need several retries do not use up the budget."""
+    retrier = Retrier(RetryPolicy(budget=40, max_attempts=8, backoff_initial=1e-6))
+    for number in range(200):
+        assert await retrier.run(failing(*[unavailable() for _ in range(number % 7)]), RequestStats()) == "value"
+    assert retrier.budget == 40
+
+
 async def test_cancellation_is_never_retried() -> None:
     """A timeout around a call ends it in time, even during a retry."""
     loop = asyncio.get_running_loop()

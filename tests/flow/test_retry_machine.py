@@ -58,6 +58,7 @@ class ModelCall:
     attempt: asyncio.Future[str] | None = None
     """Ends the current attempt; None during a wait."""
     attempts: int = 1
+    paid: int = 0
     waited_s: float = 0.0
     again_at: float | None = None
     """The time of the next attempt; None during an attempt."""
@@ -115,7 +116,7 @@ class RetryMachine(LoopMachine):
     def succeed(self, which: int, count: int) -> None:
         for _ in range(min(count, len(self._attempting()))):
             model = self._attempting()[which % len(self._attempting())]
-            self._gain(1 if model.attempts <= 2 else _COST)
+            self._gain(1 if model.attempts == 1 else model.paid)
             self._end(model, "value")
 
     @precondition(lambda self: self._attempting())
@@ -156,6 +157,7 @@ class RetryMachine(LoopMachine):
                 return False
             self.budget -= cost
             self.paid += cost
+            model.paid += cost
         return True
 
     @precondition(lambda self: self._attempting())

@@ -122,6 +122,25 @@ async def test_a_broken_handshake_is_retried(simulator: PoderoSimulator) -> None
             assert len([user async for user in client.users()]) == 8
 
 
+async def test_a_wrong_certificate_is_retried_once_the_origin_has_responded(simulator: PoderoSimulator) -> None:
+    """One of several servers may have a wrong certificate, so it is final only for an origin that never responded."""
+    certificates = Certificates.issue()
+    connector = aiohttp.TCPConnector(ssl=certificates.trusting, force_close=True)
+    retry = RetryPolicy(backoff_initial=0.001, max_attempts=2)
+    async with (
+        TlsProxy(simulator.base_url, certificates) as proxy,
+        aiohttp.ClientSession(connector=connector) as session,
+        client_of(simulator, base_url=proxy.origin, session=session, retry=retry) as client,
+    ):
+        for attempts in (1, 2):
+            await proxy.set_mode("wrong certificate")
+            with pytest.raises(TransportError, match="TLS failed") as caught:
+                await anext(client.users())
+            assert caught.value.attempts == attempts
+            await proxy.set_mode("open")
+            assert len([user async for user in client.users()]) == 8
+
+
 async def test_a_refused_connection_is_a_transport_error() -> None:
     """If the server does not listen in any attempt, the call ends as a `TransportError` that does not name the host."""
     async with raw_server(lambda _: None) as (origin, _):

@@ -41,6 +41,7 @@ async def recording(respond: Callable[[], web.Response]) -> AsyncIterator[tuple[
     "base_url",
     [
         "https://a..b.example",
+        "https://user:password@xn--a.example",
         "https://aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa.example",
         "http://app.podero.com",
         "http://localhost.evil.example",
