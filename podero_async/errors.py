@@ -218,12 +218,12 @@ class CompletenessError(PoderoError):
     """The reason for the missing proof."""
     delivered: int
     """Number of sessions delivered before the error, or of users for a list of users."""
-    total: int
-    """The server's last count of the list."""
+    total: int | None
+    """The server's last count of the list; None if the server does not count it."""
     path: str
     """The path of the list."""
 
-    def __init__(self, reason: str, delivered: int, total: int, path: str = "") -> None:
+    def __init__(self, reason: str, delivered: int, total: int | None, path: str = "") -> None:
         super().__init__(reason, delivered, total, path)
         self.reason = reason
         self.delivered = delivered
@@ -231,5 +231,6 @@ class CompletenessError(PoderoError):
         self.path = path
 
     def __str__(self) -> str:
+        counted = "" if self.total is None else f", the server counts {self.total}"
         path = f" (GET {self.path})" if self.path else ""
-        return f"{self.reason}: {self.delivered} rows delivered, the server counts {self.total}{path}"
+        return f"{self.reason}: {self.delivered} rows delivered{counted}{path}"

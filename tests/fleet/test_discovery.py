@@ -9,6 +9,7 @@ import random
 import re
 import weakref
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import date
 from uuid import UUID
@@ -51,10 +52,10 @@ async def test_every_listed_user_arrives_whatever_the_total(
 
 @pytest.mark.parametrize(
     ("number_of_users", "serves_pages", "requests"),
-    [(120, True, 3), (50, True, 2), (51, False, 1), (50, False, 2), (1999, False, 1)],
+    [(120, True, 3), (50, True, 2), (51, False, 3), (50, False, 3), (1999, False, 1)],
 )
 async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serves_pages: bool, requests: int) -> None:
-    """An array of a round number of users is followed by a request for more, which a server without pages may refuse."""
+    """An array as long as a page is followed by a request for more, which a server without pages may refuse, also without limit."""
     offsets = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -70,9 +71,9 @@ async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serv
     assert len(offsets) == requests
 
 
-@pytest.mark.parametrize("page_size", [64, 100, 128, 250, 256, 500, 1000])
-async def test_an_array_that_is_cut_at_a_usual_size_is_read_on(page_size: int) -> None:
-    """A server that pages an array without a total, in pages of any usual size, lists all of its 1,500 users."""
+@pytest.mark.parametrize("page_size", [7, 64, 99, 128, 250, 1000, 1280])
+async def test_an_array_that_is_a_page_is_read_on(page_size: int) -> None:
+    """A server that pages an array without a total, in pages of any size, lists all of its 1,500 users."""
 
     async def handler(request: web.Request) -> web.Response:
         offset, limit = int(request.query.get("offset", 0)), int(request.query.get("limit", page_size))
@@ -83,17 +84,77 @@ async def test_an_array_that_is_cut_at_a_usual_size_is_read_on(page_size: int) -
         assert [user.id.int async for user in client.users()] == list(range(1500))
 
 
-@pytest.mark.parametrize("refusal", [400, 403, 405, 414, 422, "a message"])
-async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_users(refusal: int | str) -> None:
-    """If the first response was an array, and the request for a next page is refused, the array was the whole list."""
+def second_array(status: int, text: str = "unknown parameter") -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a server of an array of 100 users, which responds to every request for a page with this status."""
 
     async def handler(request: web.Request) -> web.Response:
         if "offset" not in request.query:
             return web.json_response([{"id": str(UUID(int=number))} for number in range(100)])
-        return web.json_response({"detail": "unknown parameter"}, status=refusal if isinstance(refusal, int) else 200)
+        return web.json_response({"detail": text}, status=status)
 
-    async with serving(handler) as origin, static_client(origin) as client:
+    return handler
+
+
+@pytest.mark.parametrize("status", [400, 404, 416, 422])
+async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_users(status: int) -> None:
+    """If the first response was an array, and the request for a next page is refused, the array was the whole list."""
+    async with serving(second_array(status)) as origin, static_client(origin) as client:
         assert len([user async for user in client.users()]) == 100
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 403, 410])
+async def test_a_response_that_refuses_no_parameter_does_not_end_the_list(status: int) -> None:
+    """If the second response is an object, empty, a redirect or a denial, users may be missing, and an error says so."""
+    async with serving(second_array(status)) as origin, static_client(origin) as client:
+        with pytest.raises(
+            CompletenessError, match=r"may go on, but its page at offset 95 failed: .*: 100 rows delivered \("
+        ):
+            _ = [user async for user in client.users()]
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+async def test_a_server_that_refuses_the_limit_chooses_its_own(is_array: bool) -> None:
+    """If the server refuses a page of 200 users, the list is read in pages of the server's size, and no user is lost."""
+    directory = Directory(list(range(450)), is_array=is_array, default_page_size=100, refuses_limit_above=100)
+    async with directory.client() as client:
+        assert [user.id.int async for user in client.users()] == directory.users
+
+
+async def test_short_pages_do_not_end_an_array() -> None:
+    """If a server of arrays drops users from a page after it was cut, or a response is empty once, no other user is lost."""
+    dropped = {1, 120, 121, 390, 391}
+
+    def cut(offset: int, page: list[int]) -> list[int]:
+        return [] if len(directory.offsets) == 3 else [user for user in page if user not in dropped]
+
+    directory = Directory(list(range(450)), is_array=True, default_page_size=100, max_page_size=100, cut=cut)
+    async with directory.client() as client:
+        users = [user.id.int async for user in client.users()]
+    assert users == [user for user in directory.users if user not in dropped]
+    assert directory.offsets[2] == directory.offsets[3]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda offset, page: list(range(200, 300)) if offset > 200 else page,
+        lambda offset, page: [] if offset > 200 else page,
+        lambda offset, page: list(range(200)) if offset else page,
+        lambda offset, page: [5] * 100 if offset else page,
+    ],
+    ids=["clamped offsets", "empty pages", "offsets that are ignored", "a user with hundreds of rows"],
+)
+async def test_an_array_that_never_shows_its_end_is_not_called_whole(
+    cut: Callable[[int, list[int]], list[int]],
+) -> None:
+    """If the pages of a server of arrays lead no further, an error says that the list may go on, and each user comes once."""
+    directory = Directory(list(range(450)), is_array=True, default_page_size=100, max_page_size=100, cut=cut)
+    users = []
+    async with directory.client() as client:
+        with pytest.raises(CompletenessError, match=r"may go on: .* shows neither new users nor the end of the list"):
+            async for user in client.users():
+                users.append(user.id.int)  # noqa: PERF401
+    assert len(users) == len(set(users)) < 450
 
 
 async def test_a_refused_page_that_must_exist_makes_the_list_incomplete() -> None:
