@@ -14,7 +14,7 @@ from podero_async import _settings as settings
 from podero_async import _validation as arguments
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._fleet.discovery import all_users, all_vehicles
+from podero_async._fleet.discovery import all_users, all_vehicles, electric_vehicles_of
 from podero_async._fleet.fetch import FleetFetch
 from podero_async._fleet.user import UserCalls
 from podero_async._fleet.vehicle import fetch_page, read_vehicle, stream_vehicle
@@ -263,7 +263,7 @@ class PoderoClient(UserCalls):
 
     async def electric_vehicles(self, user_id: Id) -> list[ElectricVehicle]:
         """Fetch a user's vehicles, in the server's order: `GET .../users/{user_id}/electric-vehicles`."""
-        return await self._endpoints.electric_vehicles(arguments.uuid("user_id", user_id), RequestStats())
+        return await electric_vehicles_of(self._endpoints, arguments.uuid("user_id", user_id))
 
     def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
         """Stream the vehicles of all users, in no particular order; users without vehicles cost no request.

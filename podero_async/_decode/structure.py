@@ -95,7 +95,15 @@ def _structure_leniently(row: Any, model: type[T], path: str, index: int) -> T |
         try:
             return structure_row(row, model, path, index)
         except DecodeError as error:
-            name = error.json_path.removeprefix(f"{path}.").partition(".")[0]
-            if not isinstance(row, dict) or name not in row or name == "id":
+            names = error.json_path.removeprefix(f"{path}.").split(".")
+            if not isinstance(row, dict) or names[0] not in row or names == ["id"]:
                 return DecodeError(error.reason, error.json_path, index)  # without the traceback, which holds the row
-            row = {field: value for field, value in row.items() if field != name}
+            row = _without(row, names)
+
+
+def _without(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return a row without the field at the end of a path, or without the field on the way that does not hold the next."""
+    name, *rest = names
+    if rest and isinstance(row[name], dict) and rest[0] in row[name]:
+        return {**row, name: _without(row[name], rest)}
+    return {field: value for field, value in row.items() if field != name}

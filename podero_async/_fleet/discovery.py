@@ -6,22 +6,26 @@ Knows the endpoints, but neither requests nor tokens.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from uuid import UUID
 
 from podero_async._concurrency import map_as_completed
-from podero_async._fleet.position import Position
+from podero_async._fleet.position import Position, is_round
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
-from podero_async.errors import CompletenessError, DecodeError, PoderoError
+from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
+from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
 from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailure, VehicleOwner, VehicleRef
 
-__all__ = ["all_users", "all_vehicles", "discover", "ref_of", "vehicles_of"]
+__all__ = ["all_users", "all_vehicles", "discover", "electric_vehicles_of", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
 _NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
+
+_logger = logging.getLogger("podero_async")
 
 
 async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: RequestStats) -> AsyncGenerator[User, None]:
@@ -76,7 +80,9 @@ async def discover(
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of all users, in no particular order, and a failure for each user whose list failed.
 
-    Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
+    Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once. A vehicle that two
+    users list is yielded for each. A warning has the number of users who list fewer vehicles than their
+    `num_electric_vehicles`, which may count others, such as deleted ones.
 
     Args:
         endpoints: Send the requests.
@@ -88,32 +94,42 @@ async def discover(
         PoderoError: The list of users is incomplete, or a later page of it failed; raised after the vehicles of all
             listed users, unless every other call would fail the same way now.
     """
-    incomplete: PoderoError | None = None
-
-    async def owners() -> AsyncGenerator[User, None]:
-        nonlocal incomplete
-        async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
-            try:
-                async for user in users:
-                    if takes(user) and user.num_electric_vehicles != 0:
-                        yield user
-            except PoderoError as error:
-                if endpoints.is_fatal(error):
-                    raise
-                incomplete = error
+    incomplete: list[PoderoError] = []
+    short_lists = 0
 
     async def vehicles_of_user(user: User) -> list[VehicleRef | VehicleFailure]:
-        return await vehicles_of(endpoints, stats, user)
+        nonlocal short_lists
+        found = await vehicles_of(endpoints, stats, user)
+        is_failed = bool(found) and isinstance(found[-1], VehicleFailure)
+        short_lists += not is_failed and len(found) < (user.num_electric_vehicles or 0)
+        return found
 
     async with (
-        aclosing(owners()) as users,
+        aclosing(_owners(endpoints, stats, takes, incomplete)) as users,
         aclosing(map_as_completed(vehicles_of_user, users, ahead=ahead)) as lists,
     ):
         async for vehicles in lists:
             for vehicle in vehicles:
                 yield vehicle
-    if incomplete is not None:
-        raise incomplete
+    if short_lists:
+        _logger.warning("%d users list fewer vehicles than their num_electric_vehicles", short_lists)
+    if incomplete:
+        raise incomplete[0]
+
+
+async def _owners(
+    endpoints: Endpoints, stats: RequestStats, takes: Callable[[User], bool], incomplete: list[PoderoError]
+) -> AsyncGenerator[User, None]:
+    """Yield the users whose vehicles are listed; an error that concerns only the list of users goes to `incomplete`."""
+    async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
+        try:
+            async for user in users:
+                if takes(user) and user.num_electric_vehicles != 0:
+                    yield user
+        except PoderoError as error:
+            if endpoints.is_fatal(error):
+                raise
+            incomplete.append(error)
 
 
 async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> list[VehicleRef | VehicleFailure]:
@@ -123,7 +139,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     """
     own = RequestStats()
     try:
-        vehicles = await endpoints.listed_vehicles(user.id, own)
+        vehicles = await _listed_vehicles(endpoints, user, own)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
@@ -142,6 +158,46 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
         return list(found.values())
     unreadable.path = endpoints.vehicles_path(user.id)
     return [*found.values(), failure_of(user.id, None, unreadable, own)]
+
+
+async def electric_vehicles_of(endpoints: Endpoints, user_id: UUID) -> list[ElectricVehicle]:
+    """Return a user's vehicles.
+
+    Raises:
+        DecodeError: A vehicle has no readable id.
+    """
+    vehicles = []
+    for vehicle in await _listed_vehicles(endpoints, User(id=user_id), RequestStats()):
+        if isinstance(vehicle, DecodeError):
+            vehicle.path = endpoints.vehicles_path(user_id)
+            raise vehicle
+        vehicles.append(vehicle)
+    return vehicles
+
+
+async def _listed_vehicles(
+    endpoints: Endpoints, user: User, stats: RequestStats
+) -> list[ElectricVehicle | DecodeError]:
+    """Return the rows of a user's list of vehicles.
+
+    A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
+    no new ones, or the server refuses to list a second page.
+    """
+    rows = page = await endpoints.listed_vehicles(user.id, stats)
+    known: set[UUID] = set()
+    while (
+        page and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
+    ):
+        known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
+        try:
+            listed = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
+        except ApiError as error:
+            if error.status not in REFUSED_PAGE_STATUSES or len(rows) > len(page):
+                raise
+            break
+        page = [vehicle for vehicle in listed if isinstance(vehicle, DecodeError) or vehicle.id not in known]
+        rows = rows + page
+    return rows
 
 
 def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:

@@ -12,7 +12,7 @@ from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
 
-__all__ = ["Position"]
+__all__ = ["Position", "is_round"]
 
 _OVERLAP = 5  # rows
 _MAX_GAPS = 10  # more are a sign of an unordered list, which has a gap after almost every page
@@ -109,7 +109,7 @@ class Position:
         elif not is_back:
             self._pages_without_new += 1
         # A full page is followed by another, even if the total is too small.
-        is_past_total = self._offset >= total and not (has_new and self._is_full(count) and _is_round(count))
+        is_past_total = self._offset >= total and not (has_new and self._is_full(count) and is_round(count))
         is_last = self._has_shown_end if self.is_array else is_past_total
         self.is_at_end = is_last or self._pages_without_new == _MAX_PAGES_WITHOUT_NEW
 
@@ -125,7 +125,7 @@ class Position:
            requested, and gave fewer before, does know them, but ignores the offset.
         """
         if not self._totals:
-            return not count or (count > _MAX_ODD_PAGE and not _is_round(count))
+            return not count or (count > _MAX_ODD_PAGE and not is_round(count))
         if has_new:
             return False
         repeats_end = self._last_ids[-1] in ids if self._last_ids and self.begin < self._offset else not count
@@ -154,5 +154,6 @@ class Position:
             raise CompletenessError("the list of users ends before its total", listed, total, path)
 
 
-def _is_round(count: int) -> bool:
+def is_round(count: int) -> bool:
+    """Return whether a list of this length may be a full page of a server."""
     return any(count % size == 0 for size in _ROUND_SIZES)

@@ -14,7 +14,6 @@ from podero_async._decode import (
     decode_listed_vehicles,
     decode_user,
     decode_users,
-    decode_vehicles,
     uuid_text,
 )
 from podero_async._flow.retry import RequestStats
@@ -90,15 +89,12 @@ class Endpoints:
             private=external_id,
         )
 
-    def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> Coroutine[Any, Any, list[ElectricVehicle]]:
-        """GET .../users/{user_id}/electric-vehicles."""
-        return self._get(self.vehicles_path(user_id), decode_vehicles, stats, endpoint="vehicles")
-
     def listed_vehicles(
-        self, user_id: UUID, stats: RequestStats
+        self, user_id: UUID, stats: RequestStats, *, offset: int = 0
     ) -> Coroutine[Any, Any, list[ElectricVehicle | DecodeError]]:
         """GET .../users/{user_id}/electric-vehicles; an unreadable vehicle among readable ones is replaced by its error."""
-        return self._get(self.vehicles_path(user_id), decode_listed_vehicles, stats, endpoint="vehicles")
+        path = self.vehicles_path(user_id) + (f"?offset={offset}" if offset else "")
+        return self._get(path, decode_listed_vehicles, stats, endpoint="vehicles")
 
     def _get(
         self,

@@ -14,20 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podero_async import ChargingSession, DecodeError, HiddenReason, SessionOutcome, User
+from podero_async import ChargingSession, DecodeError, ElectricVehicle, HiddenReason, SessionOutcome, User
 from podero_async._decode import (
     decode_current_session,
     decode_json,
+    decode_listed_vehicles,
     decode_page,
     decode_user,
     decode_users,
-    decode_vehicles,
     describe_error,
     oauth_error_code,
     read_page,
     uuid_text,
 )
 from podero_async._decode.unknown import unknown_fields
+from podero_async.models import DeviceModel, VehicleOwner
 from tests._support.clients import page_body, wire_row
 
 
@@ -79,7 +80,7 @@ _PADDING = "x" * (9 << 20)
         (decode_page, {"total": 2, "items": [wire_row(1), wire_row(2, session_outcome="new", note=_PADDING)]}),
         (read_page, {"total": 1, "items": [wire_row(1, note=_PADDING)]}),
         (decode_current_session, {"session": wire_row(1, note=_PADDING)}),
-        (decode_vehicles, [{"id": str(uuid.UUID(int=8)), "device_model": {"year": 2024}, "note": _PADDING}]),
+        (decode_listed_vehicles, [{"id": str(uuid.UUID(int=8)), "device_model": {"year": 2024}, "note": _PADDING}]),
         (decode_users, [{"id": str(uuid.UUID(int=7)), "note": _PADDING}]),
         (decode_user, {"id": str(uuid.UUID(int=7)), "note": _PADDING}),
     ],
@@ -165,7 +166,7 @@ def test_a_whole_number_may_be_written_as_a_float() -> None:
 
 
 @pytest.mark.parametrize(
-    "decode", [decode_page, read_page, decode_users, decode_vehicles, decode_user, decode_current_session]
+    "decode", [decode_page, read_page, decode_users, decode_listed_vehicles, decode_user, decode_current_session]
 )
 @pytest.mark.parametrize("body", [b"", b'{"total": 1, "ite', b"<html>502</html>", b"\xff\xfe", b"[" * 100_000])
 def test_a_body_that_is_not_json_is_retryable(decode: Callable[[bytes], object], body: bytes) -> None:
@@ -269,11 +270,18 @@ def test_an_unreadable_optional_field_of_a_user_is_none(field: str) -> None:
         assert users[0].num_electric_vehicles == (None if field == "num_electric_vehicles" else 2)
 
 
-def test_an_unreadable_nested_field_of_a_vehicle_leaves_out_the_outer_one() -> None:
-    """If the year of a device model is unreadable, the vehicle has None in its place and keeps its other fields."""
-    row = {"id": str(uuid.UUID(int=8)), "device_model": {"model": "One", "year": "new"}, "price_zone": "NO3"}
-    (vehicle,) = decode_vehicles(json.dumps([row]).encode())
-    assert (vehicle.device_model, vehicle.price_zone) == (None, "NO3")
+def test_an_unreadable_nested_field_of_a_vehicle_is_left_out_alone() -> None:
+    """If the year of a device model or the id of an owner is unreadable, the vehicle keeps all its other fields."""
+    row = {
+        "id": str(uuid.UUID(int=8)),
+        "device_model": {"manufacturer": "Maker", "model": "One", "year": "new"},
+        "owner": {"id": 5, "external_id": "customer-7"},
+        "price_zone": "NO3",
+    }
+    (vehicle,) = decode_listed_vehicles(json.dumps([row]).encode())
+    assert isinstance(vehicle, ElectricVehicle)
+    assert vehicle.device_model == DeviceModel(manufacturer="Maker", model="One")
+    assert (vehicle.owner, vehicle.price_zone) == (VehicleOwner(external_id="customer-7"), "NO3")
 
 
 @pytest.mark.parametrize(
@@ -420,15 +428,16 @@ def test_vehicles_have_their_device_model_and_owner() -> None:
         "deleted_at": None,
         "created_at": "2026-01-01T00:00:00",
     }
-    (vehicle,) = decode_vehicles(json.dumps([row]).encode())
+    (vehicle,) = decode_listed_vehicles(json.dumps([row]).encode())
+    assert isinstance(vehicle, ElectricVehicle)
     assert vehicle.device_model is not None
     assert vehicle.device_model.year == 2024
     assert vehicle.owner is not None
     assert vehicle.owner.external_id == "customer-7"
     assert vehicle.created_at == datetime(2026, 1, 1, tzinfo=UTC)
-    with pytest.raises(DecodeError) as caught:
-        decode_vehicles(json.dumps([row, {"id": 5}]).encode())
-    assert (caught.value.json_path, caught.value.index) == ("$[1].id", 1)
+    _, error = decode_listed_vehicles(json.dumps([row, {"id": 5}]).encode())
+    assert isinstance(error, DecodeError)
+    assert (error.json_path, error.index) == ("$[1].id", 1)
 
 
 @pytest.mark.parametrize(("name", "is_slow"), [("solar_share_pct", False), ("grid_share_pct", True)])

@@ -430,3 +430,51 @@ async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_use
     assert ends == 3
     assert outcomes == {VehicleSessions: 200}
     assert len(found) == 200
+
+
+@pytest.mark.parametrize(("count", "requests"), [(300, 4), (250, 4), (100, 2), (99, 2)])
+async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count: int, requests: int) -> None:
+    """If a server cuts a user's list at 100 vehicles, all are found, and a list that is known to be whole costs one request."""
+    offsets = []
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith("/users"):
+            return web.json_response({"total": 1, "items": [{"id": str(UUID(int=1)), "num_electric_vehicles": count}]})
+        offsets.append(offset := int(request.query.get("offset", 0)))
+        vehicles = range(1, count + 1)[offset : offset + 100]
+        return web.json_response([{"id": str(UUID(int=number))} for number in vehicles])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        found = [vehicle.vehicle_id.int async for vehicle in client.discover_vehicles()]
+        assert found == list(range(1, count + 1))
+        assert 1 + len(offsets) == requests
+        assert [vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))] == found
+
+
+@pytest.mark.parametrize("status", [200, 404, 422, 403])
+async def test_a_server_without_pages_of_vehicles_has_listed_all(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """If a second page is refused or repeats the first, the list was whole, and a warning counts the users who have more.
+
+    After another failure, the user is a failure.
+    """
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith("/users"):
+            users = [{"id": str(UUID(int=number)), "num_electric_vehicles": number + 9} for number in (1, 2, 3)]
+            return web.json_response({"total": 3, "items": users})
+        if request.path.endswith("/sessions"):
+            return web.Response(body=page_body())
+        if "offset" in request.query and status != 200:
+            return web.json_response({"detail": "unknown parameter"}, status=status)
+        user = UUID(request.path.split("/")[-2]).int
+        return web.json_response([{"id": str(UUID(int=100 * user + number))} for number in range(10)])
+
+    async with serving(handler) as origin, static_client(origin) as client, client.fetch_fleet(*DAYS) as fleet:
+        outcomes = [outcome async for outcome in fleet]
+    vehicles = {outcome.vehicle.vehicle_id for outcome in outcomes if outcome.vehicle}
+    failed = {
+        outcome.user_id.int for outcome in outcomes if isinstance(outcome, VehicleFailure) and not outcome.vehicle
+    }
+    assert (len(vehicles), failed) == ((10, {2, 3}) if status == 403 else (30, set()))
+    expected = ["2 users list fewer vehicles than their num_electric_vehicles"] * (status != 403)
+    assert warnings_of(caplog) == expected
