@@ -158,11 +158,32 @@ def test_a_non_finite_number_spoils_only_its_row(number: bytes) -> None:
     page = decode_page(body)
     assert [row.id.int for row in page.items] == [2]
     assert page.rejected[0].reason == "expected a number, got one out of range"
+    assert json.loads(page.to_json())["rejected"][0]["raw"]["energy_charged_kwh"] in {"NaN", "Infinity", "-Infinity"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-01T00:00:00.9999999Z",
+        "2026-01-01t00:00:00.1234567z",
+        "2026-01-01 00:00+02:00",
+        "20260101T000000Z",
+        "2026-01-01",
+    ],
+)
+def test_a_time_does_not_depend_on_the_other_rows(text: str) -> None:
+    """A session has the same time whether or not another row of its page is unreadable."""
+    row = wire_row(plug_in_time=text)
+    (alone,) = decode_page(page_body(row)).items
+    (beside,) = decode_page(page_body(row, 7)).items
+    assert alone == beside
 
 
 def test_a_whole_number_may_be_written_as_a_float() -> None:
-    """80.0 is read as the integer 80."""
-    assert decode_page(page_body(wire_row(reachable_soc_pct=80.0))).items[0].reachable_soc_pct == 80
+    """80.0 is read as the integer 80, also as a total."""
+    page = decode_page(page_body(wire_row(reachable_soc_pct=80.0), total=80.0))
+    assert (page.items[0].reachable_soc_pct, page.total) == (80, 80)
+    assert decode_users(b'{"total": 7.0, "items": []}') == (7, [])
 
 
 @pytest.mark.parametrize(
@@ -267,6 +288,7 @@ def test_an_unreadable_optional_field_of_a_user_is_none(field: str) -> None:
         users = readable(decode_users(json.dumps(body).encode())[1])
         assert [user.id.int for user in users] == [7, 7]
         assert (getattr(users[0], field), users[0].role) == (None, None)
+        assert decode_user(json.dumps(body[0] if isinstance(body, list) else body["items"][0]).encode()) == users[0]
         assert users[0].num_electric_vehicles == (None if field == "num_electric_vehicles" else 2)
 
 
@@ -330,19 +352,25 @@ def test_a_list_of_users_is_decoded_in_slices(separator: str, extra: dict[str, A
     assert [user.id.int for user in readable(users)] == list(range(50))
 
 
-@pytest.mark.parametrize("extra", [{}, {"homes": [{"a": number} for number in range(9)]}, {"cars": [{"id": 1}] * 2}])
-def test_a_list_larger_than_the_slow_path_takes_is_read_in_slices(extra: dict[str, Any]) -> None:
-    """If each user needs the slow path, a list of 10 MB is read slice by slice; if its JSON is invalid, it is refused."""
-    rows = user_rows(99, joined_at="2026-01-01T00:00:00", note=TRICKY + "x" * 100_000, **extra)
-    assert [user.id.int for user in readable(decode_users(json.dumps(rows).encode())[1])] == list(range(99))
+@pytest.mark.parametrize("is_page", [False, True])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"joined_at": "2026-01-01T00:00:00"},
+        {"role": 5, "homes": [{"a": number} for number in range(9)]},
+        {"role": 5, "cars": [{"id": 1}] * 2},
+        {"cars": [{"id": 1, "note": "x" * 400}] * 250, "note": ""},
+    ],
+)
+def test_a_list_larger_than_the_slow_path_takes_is_read_in_slices(extra: dict[str, Any], is_page: bool) -> None:
+    """If each user needs the slow path, or holds many objects like users, 10 MB are read; invalid JSON is refused."""
+    rows = user_rows(99, **({"note": TRICKY + "x" * 100_000} | extra))
+    body = json.dumps({"total": 7, "items": rows} if is_page else rows)
+    total, users = decode_users(body.encode())
+    assert total == (7 if is_page else None)
+    assert [user.id.int for user in readable(users)] == list(range(99))
     with pytest.raises(DecodeError, match="too large"):
-        decode_users(json.dumps(rows).replace("}", "", 1).encode())
-
-
-def test_a_page_of_users_may_be_large() -> None:
-    """A page of 10 MB with all users is read at once."""
-    total, users = decode_users(json.dumps({"total": 100, "items": user_rows(99, note="x" * 100_000)}).encode())
-    assert (total, len(users)) == (100, 99)
+        decode_users(body.replace("}", "", 1).encode())
 
 
 def test_the_slow_path_reads_at_most_2000_rows() -> None:
