@@ -39,8 +39,11 @@ class BatchBuilder:
     def _clear(self) -> None:
         self.count = 0
         """The rows of the batch that is being filled."""
-        self._pending: list[ChargingSession] = []
         self._slices: list[list[pa.Array]] = []
+        self._begin_slice()
+
+    def _begin_slice(self) -> None:
+        self._pending: list[ChargingSession] = []
         self._vehicles: list[VehicleRef | None] = []
         self._sizes: list[int] = []
 
@@ -66,8 +69,8 @@ class BatchBuilder:
         if self._pending or not self._slices:
             self._convert()
             yield None
-        columns = self._vehicle_columns()
-        for name, slices in zip(SESSION_SCHEMA.names, zip(*self._slices, strict=True), strict=True):
+        columns = []
+        for name, slices in zip(self.schema.names, zip(*self._slices, strict=True), strict=True):
             yield None
             array = pa.concat_arrays(slices)
             columns.append(self._encoded(name, array) if name in ENUMS else array)
@@ -82,7 +85,7 @@ class BatchBuilder:
 
     def _convert(self) -> None:
         try:
-            self._slices.append(plain_columns(self._pending, self._session_fields))
+            self._slices.append([*self._vehicle_columns(), *plain_columns(self._pending, self._session_fields)])
         except ValueError:
             for session in self._pending:
                 try:
@@ -90,7 +93,7 @@ class BatchBuilder:
                 except ValueError as error:
                     raise ValueError(f"session {session.id}: {error}") from error
             raise
-        self._pending.clear()
+        self._begin_slice()
 
     def _vehicle_columns(self) -> list[pa.Array]:
         indices = pa.array([index for index, size in enumerate(self._sizes) for _ in range(size)], pa.int32())

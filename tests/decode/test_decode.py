@@ -288,7 +288,7 @@ def test_an_unreadable_optional_field_of_a_user_is_none(field: str) -> None:
         users = readable(decode_users(json.dumps(body).encode())[1])
         assert [user.id.int for user in users] == [7, 7]
         assert (getattr(users[0], field), users[0].role) == (None, None)
-        assert decode_user(json.dumps(body[0] if isinstance(body, list) else body["items"][0]).encode()) == users[0]
+        assert decode_user(json.dumps(rows[0]).encode()) == users[0]
         assert users[0].num_electric_vehicles == (None if field == "num_electric_vehicles" else 2)
 
 
