@@ -247,9 +247,9 @@ class PoderoClient(UserCalls):
         """Stream the organization's users, each once, in the server's order.
 
         One response is in memory at a time, and the ids of all users so far, which take some 100 bytes each. A server
-        that does not page the list sends all users in one response. If the server counts more users than it lists, or a
-        user has no readable id, a `CompletenessError` is raised after the last one. `GET .../users`, once per page if the
-        server pages the list.
+        that does not page the list sends all users in one response. If the server counts more users than it lists, does not
+        show the end of a list without a total, or lists a user without a readable id, a `CompletenessError` is raised after
+        the last user. `GET .../users`, once per page, and once more if the server does not count the users.
         """
         deleted = arguments.flag("include_deleted", include_deleted)
         return all_users(self._endpoints, include_deleted=deleted, stats=RequestStats())
@@ -293,8 +293,8 @@ class PoderoClient(UserCalls):
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
 
         Args:
-            vehicles: Any iterable or async iterable; an async generator is closed at the end. If none is given, the fleet
-                is discovered, and an incomplete list of users is a `CompletenessError` after the last outcome.
+            vehicles: Any iterable or async iterable; a generator is closed at the end. If none is given, they are discovered:
+                one that two users list has two outcomes, and an incomplete list of users is a `CompletenessError` at the end.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, arguments.vehicle_refs(vehicles))

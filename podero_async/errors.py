@@ -178,7 +178,7 @@ class DecodeError(_RequestError):
     reason: str
     """The problem, without the value that caused it."""
     json_path: str
-    """The position of the problem (`$.items[3].plug_in_time`)."""
+    """The position of the problem (`$.items[3].plug_in_time`). Sessions are counted from offset 0, as in `index`."""
     index: int | None
     """The row's position in the list, if the problem is in one row."""
     retryable: bool
