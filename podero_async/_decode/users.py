@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import msgspec
 
@@ -21,13 +20,8 @@ _SLICE_BYTES = 128 << 10
 _FIRST_KEY = re.compile(rb"\s*\[\s*(\{\s*\"[^\"]*\")")
 
 
-class _PageWire(msgspec.Struct, gc=False):
-    total: Any
-    items: msgspec.Raw
-
-
 _users = build_decoder(list[User], User)
-_page = msgspec.json.Decoder(_PageWire)
+_page = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _rows = msgspec.json.Decoder(list[msgspec.Raw])
 _user = build_decoder(User, User)
 
@@ -62,8 +56,9 @@ def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int |
             return None, expect_any(structure_rows(value, User, "$"))
         rows = expect(required(expect(value, dict, "$"), "items"), list, "$.items")
         return total_of(value), expect_any(structure_rows(rows, User, "$.items"))
-    total = total_of({"total": page.total})
-    return total, expect_any(_decode_slices(memoryview(page.items), "$.items", slice_bytes))
+    items = memoryview(required(page, "items"))
+    total = total_of({name: decode_json(bytes(value)) for name, value in page.items() if name == "total"})
+    return total, expect_any(_decode_slices(items, "$.items", slice_bytes))
 
 
 def _decode_slices(body: bytes | memoryview, path: str, slice_bytes: int) -> list[User | DecodeError]:

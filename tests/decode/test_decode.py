@@ -328,11 +328,16 @@ def test_a_user_without_an_id_is_an_error(row: Any, path: str, reason: str, page
     assert caught.value.reason == reason
 
 
-def test_a_page_of_users_without_rows_is_an_error() -> None:
-    """An object in place of the rows is a `DecodeError`, not an empty list."""
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [({"total": 0, "items": {}}, "$.items"), ({"total": 0}, "$.items"), ({"items": []}, "$.total")],
+)
+@pytest.mark.parametrize("note", ["", "x" * (9 << 20)])
+def test_a_page_of_users_without_total_or_rows_is_an_error(page: dict[str, Any], path: str, note: str) -> None:
+    """A page without a total, or with an object in place of the rows, is refused with its path, also if it is large."""
     with pytest.raises(DecodeError) as caught:
-        decode_users(b'{"total": 0, "items": {}}')
-    assert caught.value.json_path == "$.items"
+        decode_users(json.dumps(page | {"note": note}).encode())
+    assert (caught.value.json_path, caught.value.retryable) == (path, False)
 
 
 TRICKY = 'x"},\n {"id":"},{'
