@@ -14,7 +14,7 @@ from podero_async import _settings as settings
 from podero_async import _validation as arguments
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._fleet.discovery import all_users, all_vehicles
+from podero_async._fleet.discovery import all_users, all_vehicles, electric_vehicles_of
 from podero_async._fleet.fetch import FleetFetch
 from podero_async._fleet.user import UserCalls
 from podero_async._fleet.vehicle import fetch_page, read_vehicle, stream_vehicle
@@ -247,9 +247,9 @@ class PoderoClient(UserCalls):
         """Stream the organization's users, each once, in the server's order.
 
         One response is in memory at a time, and the ids of all users so far, which take some 100 bytes each. A server
-        that does not page the list sends all users in one response. If the server counts more users than it lists, or a
-        user has no readable id, a `CompletenessError` is raised after the last one. `GET .../users`, once per page if the
-        server pages the list.
+        that does not page the list sends all users in one response. If the server counts more users than it lists, does not
+        show the end of a list without a total, or lists a user without a readable id, a `CompletenessError` is raised after
+        the last user. `GET .../users`, once per page, and once more if the server does not count the users.
         """
         deleted = arguments.flag("include_deleted", include_deleted)
         return all_users(self._endpoints, include_deleted=deleted, stats=RequestStats())
@@ -263,7 +263,7 @@ class PoderoClient(UserCalls):
 
     async def electric_vehicles(self, user_id: Id) -> list[ElectricVehicle]:
         """Fetch a user's vehicles, in the server's order: `GET .../users/{user_id}/electric-vehicles`."""
-        return await self._endpoints.electric_vehicles(arguments.uuid("user_id", user_id), RequestStats())
+        return await electric_vehicles_of(self._endpoints, arguments.uuid("user_id", user_id))
 
     def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
         """Stream the vehicles of all users, in no particular order; users without vehicles cost no request.
@@ -293,8 +293,8 @@ class PoderoClient(UserCalls):
         `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
 
         Args:
-            vehicles: Any iterable or async iterable; an async generator is closed at the end. If none is given, the fleet
-                is discovered, and an incomplete list of users is a `CompletenessError` after the last outcome.
+            vehicles: Any iterable or async iterable; a generator is closed at the end. If none is given, they are discovered:
+                one that two users list has two outcomes, and an incomplete list of users is a `CompletenessError` at the end.
         """
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
         return FleetFetch(self._bulk_endpoints, self._transport.limiter, window, arguments.vehicle_refs(vehicles))

@@ -183,7 +183,7 @@ class DecodeError(_RequestError):
     reason: str
     """The problem, without the value that caused it."""
     json_path: str
-    """The position of the problem (`$.items[3].plug_in_time`)."""
+    """The position of the problem (`$.items[3].plug_in_time`). Sessions are counted from offset 0, as in `index`."""
     index: int | None
     """The row's position in the list, if the problem is in one row."""
     retryable: bool
@@ -223,12 +223,12 @@ class CompletenessError(PoderoError):
     """The reason for the missing proof."""
     delivered: int
     """Number of sessions delivered before the error, or of users for a list of users."""
-    total: int
-    """The server's last count of the list."""
+    total: int | None
+    """The server's last count of the list; None if the server does not count it."""
     path: str
     """The path of the list."""
 
-    def __init__(self, reason: str, delivered: int, total: int, path: str = "") -> None:
+    def __init__(self, reason: str, delivered: int, total: int | None, path: str = "") -> None:
         super().__init__(reason, delivered, total, path)
         self.reason = reason
         self.delivered = delivered
@@ -236,5 +236,6 @@ class CompletenessError(PoderoError):
         self.path = path
 
     def __str__(self) -> str:
+        counted = "" if self.total is None else f", the server counts {self.total}"
         path = f" (GET {self.path})" if self.path else ""
-        return f"{self.reason}: {self.delivered} rows delivered, the server counts {self.total}{path}"
+        return f"{self.reason}: {self.delivered} rows delivered{counted}{path}"

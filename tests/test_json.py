@@ -22,7 +22,7 @@ from podero_async import (
     VehicleSessions,
     summarize,
 )
-from podero_async._decode import decode_page, decode_user, decode_vehicles
+from podero_async._decode import decode_listed_vehicles, decode_page, decode_user
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import page_body, wire_row
 from tests._support.made_outcomes import outcome_of, session_of
@@ -77,7 +77,8 @@ def test_other_models_become_json() -> None:
     ids = {"id": "00000000-0000-0000-0000-000000000001"}
     user = decode_user(json.dumps(ids | {"joined_at": "2026-01-01T00:00:00Z"}).encode())
     assert user.to_dict().items() >= {"joined_at": "2026-01-01T00:00:00Z", **ids}.items()
-    (vehicle,) = decode_vehicles(json.dumps([ids | {"device_model": {"model": "i4"}}]).encode())
+    (vehicle,) = decode_listed_vehicles(json.dumps([ids | {"device_model": {"model": "i4"}}]).encode())
+    assert isinstance(vehicle, ElectricVehicle)
     assert vehicle.to_dict()["device_model"] == {"manufacturer": None, "model": "i4", "year": None}
     assert json.loads(summarize([session_of(1)])[()].to_json())["sessions"] == 1
 

@@ -62,7 +62,7 @@ async def test_a_memory_error_of_a_decoder_exposes_no_canary(monkeypatch: pytest
     def fail_to_decode(_: bytes) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(endpoints, "decode_vehicles", fail_to_decode)
+    monkeypatch.setattr(endpoints, "decode_listed_vehicles", fail_to_decode)
     async with echo_server() as origin, PoderoClient(ORG, STATIC, base_url=origin) as client:
         with pytest.raises(MemoryError) as caught:
             await client.electric_vehicles(USER)

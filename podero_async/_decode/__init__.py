@@ -13,7 +13,6 @@ from podero_async._decode.responses import (
     decode_current_session,
     decode_listed_vehicles,
     decode_page,
-    decode_vehicles,
 )
 from podero_async._decode.structure import preload_converter
 from podero_async._decode.users import decode_user, decode_users
@@ -28,7 +27,6 @@ __all__ = [
     "decode_page",
     "decode_user",
     "decode_users",
-    "decode_vehicles",
     "describe_error",
     "encode_json",
     "is_json_object",

@@ -103,8 +103,9 @@ def required(fields: Mapping[str, Any], name: str) -> Any:
 
 
 def total_of(page: Mapping[str, Any]) -> int:
-    """Return the `total` of a page."""
-    return expect(required(page, "total"), int, "$.total")
+    """Return the `total` of a page; 80.0 is the integer 80."""
+    total = required(page, "total")
+    return int(total) if isinstance(total, float) and total.is_integer() else expect(total, int, "$.total")
 
 
 def json_type(value: Any) -> str:

@@ -13,7 +13,7 @@ from podero_async._decode.unknown import unknown_fields
 from podero_async.errors import DecodeError
 from podero_async.models import ChargingSession, ElectricVehicle, SessionsPage
 
-__all__ = ["decode_current_session", "decode_listed_vehicles", "decode_page", "decode_vehicles", "structure_page"]
+__all__ = ["decode_current_session", "decode_listed_vehicles", "decode_page", "structure_page"]
 
 
 class _PageWire(msgspec.Struct, gc=False):
@@ -64,16 +64,6 @@ def decode_current_session(body: bytes) -> ChargingSession | None:
     except MSGSPEC_ERRORS:
         row = required(expect(decode_json(body), dict, "$"), "session")
         return None if row is None else structure_row(row, ChargingSession, "$.session")
-
-
-def decode_vehicles(body: bytes) -> list[ElectricVehicle]:
-    """Decode a user's vehicles; a vehicle without a readable id is an error."""
-    vehicles = []
-    for vehicle in decode_listed_vehicles(body):
-        if isinstance(vehicle, DecodeError):
-            raise vehicle
-        vehicles.append(vehicle)
-    return vehicles
 
 
 def decode_listed_vehicles(body: bytes) -> list[ElectricVehicle | DecodeError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,7 +11,14 @@ from podero_async._decode.plain_json import expect
 from podero_async.errors import DecodeError
 from podero_async.models import RejectedItem
 
-__all__ = ["expect_any", "preload_converter", "structure_or_reject", "structure_row", "structure_rows"]
+__all__ = [
+    "expect_any",
+    "preload_converter",
+    "structure_leniently",
+    "structure_or_reject",
+    "structure_row",
+    "structure_rows",
+]
 
 T = TypeVar("T")
 
@@ -56,8 +64,19 @@ def structure_or_reject(rows: list[Any], model: type[T], first_index: int) -> tu
         try:
             items.append(structure_row(row, model, "$"))
         except DecodeError as error:
-            rejected.append(RejectedItem(index=index, path=error.json_path, reason=error.reason, raw=row))
+            rejected.append(RejectedItem(index=index, path=error.json_path, reason=error.reason, raw=_as_json(row)))
     return items, rejected
+
+
+def _as_json(row: Any) -> Any:
+    """Return a row with NaN and infinite numbers as texts, since JSON has no such numbers."""
+    try:
+        json.dumps(row, allow_nan=False)
+    except ValueError:
+        return json.loads(json.dumps(row), parse_constant=str)
+    except RecursionError:  # the row is nested too deeply
+        pass
+    return row
 
 
 def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int = 0) -> list[T | DecodeError]:
@@ -72,7 +91,7 @@ def structure_rows(rows: list[Any], model: type[T], path: str, first_index: int 
     read: list[T | DecodeError] = []
     unreadable = 0
     for index, row in enumerate(rows, first_index):
-        read.append(_structure_leniently(row, model, f"{path}[{index}]", index))
+        read.append(_read_leniently(row, model, f"{path}[{index}]", index))
         unreadable += isinstance(read[-1], DecodeError)
         if unreadable > _MAX_UNREADABLE and isinstance(read[-1], DecodeError):
             raise read[-1]
@@ -90,12 +109,32 @@ def expect_any(rows: list[T | DecodeError]) -> list[T | DecodeError]:
     return rows
 
 
-def _structure_leniently(row: Any, model: type[T], path: str, index: int) -> T | DecodeError:
+def structure_leniently(row: Any, model: type[T], path: str) -> T:
+    """Read one row that needs only an `id`; an unreadable optional field is left out.
+
+    Raises:
+        DecodeError: The row has no readable `id`.
+    """
+    read = _read_leniently(row, model, path, None)
+    if isinstance(read, DecodeError):
+        raise read from None  # the error before it holds the body
+    return read
+
+
+def _read_leniently(row: Any, model: type[T], path: str, index: int | None) -> T | DecodeError:
     while True:
         try:
             return structure_row(row, model, path, index)
         except DecodeError as error:
-            name = error.json_path.removeprefix(f"{path}.").partition(".")[0]
-            if not isinstance(row, dict) or name not in row or name == "id":
+            names = error.json_path.removeprefix(f"{path}.").split(".")
+            if not isinstance(row, dict) or names[0] not in row or names == ["id"]:
                 return DecodeError(error.reason, error.json_path, index)  # without the traceback, which holds the row
-            row = {field: value for field, value in row.items() if field != name}
+            row = _without(row, names)
+
+
+def _without(row: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return a row without the field at the end of a path, or without the field on the way that does not hold the next."""
+    name, *rest = names
+    if rest and isinstance(row[name], dict) and rest[0] in row[name]:
+        return {**row, name: _without(row[name], rest)}
+    return {field: value for field, value in row.items() if field != name}

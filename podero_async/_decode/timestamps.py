@@ -44,7 +44,7 @@ def _aware(hint: Any) -> Any:
 
 
 def to_datetime(value: Any, _: Any = None) -> datetime:
-    """Read a timestamp; a naive one is UTC.
+    """Read a timestamp; a naive one is UTC. msgspec reads it if it can, so that both paths read the same time.
 
     Raises:
         ValueError: The value is not a timestamp.
@@ -52,7 +52,10 @@ def to_datetime(value: Any, _: Any = None) -> datetime:
     if not isinstance(value, str):
         raise ValueError(f"expected a timestamp, got {json_type(value)}")  # noqa: TRY004 - as for any refused value
     try:
-        timestamp = datetime.fromisoformat(value)
-    except ValueError:
-        raise ValueError("expected a timestamp, got another string") from None
+        timestamp = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        try:
+            timestamp = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("expected a timestamp, got another string") from None
     return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=UTC)

@@ -11,26 +11,18 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from uuid import UUID
 
-import attrs
-
 from podero_async._concurrency import map_as_completed
-from podero_async._failures import is_retryable_status, is_server_fault
+from podero_async._fleet.position import Position, is_round
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
-from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
 from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailure, VehicleOwner, VehicleRef
 
-__all__ = ["all_users", "all_vehicles", "discover", "ref_of", "vehicles_of"]
+__all__ = ["all_users", "all_vehicles", "discover", "electric_vehicles_of", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
-_OVERLAP = 5  # rows
-_MAX_GAPS = 10  # more are a sign of an unordered list, which has a gap after almost every page
-_MAX_PAGES_WITHOUT_NEW = 2  # in a row
-_ROUND_SIZES = (10, 25, 32)  # a server's page size is a multiple of one of them
-_UNAUTHORIZED = 401
 _NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
 
 _logger = logging.getLogger("podero_async")
@@ -41,28 +33,32 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
 
     Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
     that the list is ordered. Two pages in a row without new users end the read. If the list has fewer or more users than
-    its totals, a warning with both numbers is logged. An array of a round number of users may be a page without a total,
-    so the next page is requested; if the server refuses the parameters of that request, the array was the whole list.
+    its totals, a warning with both numbers is logged. An array without a total may be a page, so the next page is requested,
+    and arrays are read on until one shows the end of the list, or the server refuses to list a second page.
 
     Raises:
         CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no
-            readable id, or a list without totals changed too often; raised after the last user.
+            readable id, no array showed the end of the list, or a list without totals changed too often; raised after
+            the last user.
     """
     unreadable: DecodeError | None = None
     seen: set[int] = set()  # a UUID takes twice the memory of its int
-    position = _Position()
+    position = Position()
     while not position.is_at_end:
+        begin = position.begin
         try:
-            total, users = await endpoints.users(offset=position.begin, include_deleted=include_deleted, stats=stats)
+            total, users = await endpoints.users(
+                offset=begin, limit=position.limit, include_deleted=include_deleted, stats=stats
+            )
         except PoderoError as error:
+            if position.outlives(error):
+                continue
             if not position.is_array or endpoints.is_fatal(error):
                 raise
-            if not position.ends_with(error):
-                reason = f"the list of users may go on, but its page at offset {position.begin} failed: {error}"
-                raise CompletenessError(reason, len(seen), position.begin, endpoints.users_path) from None
-            break
-        first_id = next((user.id.int for user in users if isinstance(user, User)), None)
-        if first_id is not None and position.goes_back(is_first_known=first_id in seen):
+            reason = f"the list of users may go on, but its page at offset {begin} failed: {error}"
+            raise CompletenessError(reason, len(seen), None, endpoints.users_path) from None
+        ids = [user.id.int for user in users if isinstance(user, User)]
+        if position.goes_back(ids, seen):
             continue
         count, seen_before = len(users), len(seen)
         users.reverse()
@@ -75,92 +71,8 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
             elif user.id.int not in seen:
                 seen.add(user.id.int)
                 yield user
-        position.advance(count, total, has_new=len(seen) > seen_before)
+        position.advance(ids, count, total, listed=len(seen), has_new=len(seen) > seen_before)
     position.balance(len(seen), unreadable, endpoints.users_path)
-
-
-@attrs.define
-class _Position:
-    """The position in a paged list of users, and the totals of its pages.
-
-    Each page repeats the last rows of the one before it. If it does not, users were removed, the others moved up, and
-    the reader goes back by one page.
-    """
-
-    is_at_end: bool = False
-    is_array: bool = False
-    """Whether the last response was an array without a total."""
-    _offset: int = 0
-    _page_size: int = 0
-    _pages_without_new: int = 0
-    _gaps: int = 0
-    _is_back: bool = False
-    """Whether the next page is read because of a gap; pages after it are known to exist."""
-    _totals: list[int] = attrs.field(factory=list)
-
-    @property
-    def begin(self) -> int:
-        """The offset of the next page."""
-        return max(0, self._offset - min(_OVERLAP, self._page_size // 4))
-
-    def ends_with(self, error: PoderoError) -> bool:
-        """Return whether an error says that the first array was the whole list, since the server knows no pages.
-
-        After two pages it does know them, and a next page exists, since it repeats the last rows of the one before.
-        """
-        if len(self._totals) > 1:
-            return False
-        if isinstance(error, DecodeError):
-            return error.index is None and not error.retryable
-        if not isinstance(error, ApiError) or error.status == _UNAUTHORIZED or is_retryable_status(error.status):
-            return False
-        return error.status in REFUSED_PAGE_STATUSES or not is_server_fault(error.status)
-
-    def goes_back(self, *, is_first_known: bool) -> bool:
-        """Return whether to read an earlier page, since users may lie between the last page and this one."""
-        if not self.begin or is_first_known or self._gaps > _MAX_GAPS:
-            return False
-        self._gaps += 1
-        if self._gaps > _MAX_GAPS:
-            return False
-        self._offset = max(0, self.begin - min(self._page_size, MAX_PAGE_SIZE))
-        self._is_back = True
-        return True
-
-    def advance(self, count: int, total: int | None, *, has_new: bool) -> None:
-        """Go on after a page, or after an array without a total, which may be a page, too."""
-        self.is_array = total is None
-        total = self.begin + count if total is None else total
-        self._totals.append(total)
-        if count:
-            self._offset = self.begin + count
-        self._page_size = max(self._page_size, count)
-        is_back, self._is_back = self._is_back, False
-        if has_new:
-            self._pages_without_new = 0
-        elif not is_back:
-            self._pages_without_new += 1
-        is_full = count >= min(self._page_size, MAX_PAGE_SIZE) and any(count % size == 0 for size in _ROUND_SIZES)
-        may_go_on = is_back if self.is_array and not has_new else has_new and is_full  # even if the total is too small
-        is_past_total = self._offset >= total and not may_go_on
-        self.is_at_end = is_past_total or self._pages_without_new == _MAX_PAGES_WITHOUT_NEW
-
-    def balance(self, listed: int, unreadable: DecodeError | None, path: str) -> None:
-        """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
-        if unreadable is not None:
-            raise CompletenessError(f"a user cannot be read: {unreadable}", listed, self._totals[-1], path)
-        if self.is_array:  # its totals are the numbers of its own rows, which may list a user twice
-            if self._gaps > _MAX_GAPS:
-                reason = "the list of users changes so often, or has so little order, that users may be missing"
-                raise CompletenessError(reason, listed, self._totals[-1], path)
-            return
-        least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
-        if least <= listed <= max(self._totals):
-            return
-        total = self._totals[-1]
-        _logger.warning("the list of users has %d users, but the server counts %d", listed, total)
-        if listed < least:
-            raise CompletenessError("the list of users ends before its total", listed, total, path)
 
 
 async def discover(
@@ -168,7 +80,9 @@ async def discover(
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of all users, in no particular order, and a failure for each user whose list failed.
 
-    Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once.
+    Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once. A vehicle that two
+    users list is yielded for each. A warning has the number of users who list fewer vehicles than their
+    `num_electric_vehicles`, which may count others, such as deleted ones.
 
     Args:
         endpoints: Send the requests.
@@ -180,32 +94,42 @@ async def discover(
         PoderoError: The list of users is incomplete, or a later page of it failed; raised after the vehicles of all
             listed users, unless every other call would fail the same way now.
     """
-    incomplete: PoderoError | None = None
-
-    async def owners() -> AsyncGenerator[User, None]:
-        nonlocal incomplete
-        async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
-            try:
-                async for user in users:
-                    if takes(user) and user.num_electric_vehicles != 0:
-                        yield user
-            except PoderoError as error:
-                if endpoints.is_fatal(error):
-                    raise
-                incomplete = error
+    incomplete: list[PoderoError] = []
+    short_lists = 0
 
     async def vehicles_of_user(user: User) -> list[VehicleRef | VehicleFailure]:
-        return await vehicles_of(endpoints, stats, user)
+        nonlocal short_lists
+        found = await vehicles_of(endpoints, stats, user)
+        is_failed = bool(found) and isinstance(found[-1], VehicleFailure)
+        short_lists += not is_failed and len(found) < (user.num_electric_vehicles or 0)
+        return found
 
     async with (
-        aclosing(owners()) as users,
+        aclosing(_owners(endpoints, stats, takes, incomplete)) as users,
         aclosing(map_as_completed(vehicles_of_user, users, ahead=ahead)) as lists,
     ):
         async for vehicles in lists:
             for vehicle in vehicles:
                 yield vehicle
-    if incomplete is not None:
-        raise incomplete
+    if short_lists:
+        _logger.warning("%d users list fewer vehicles than their num_electric_vehicles", short_lists)
+    if incomplete:
+        raise incomplete[0]
+
+
+async def _owners(
+    endpoints: Endpoints, stats: RequestStats, takes: Callable[[User], bool], incomplete: list[PoderoError]
+) -> AsyncGenerator[User, None]:
+    """Yield the users whose vehicles are listed; an error that concerns only the list of users goes to `incomplete`."""
+    async with aclosing(all_users(endpoints, include_deleted=False, stats=stats)) as users:
+        try:
+            async for user in users:
+                if takes(user) and user.num_electric_vehicles != 0:
+                    yield user
+        except PoderoError as error:
+            if endpoints.is_fatal(error):
+                raise
+            incomplete.append(error)
 
 
 async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> list[VehicleRef | VehicleFailure]:
@@ -215,7 +139,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     """
     own = RequestStats()
     try:
-        vehicles = await endpoints.listed_vehicles(user.id, own)
+        vehicles = await _listed_vehicles(endpoints, user, own)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
@@ -234,6 +158,46 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
         return list(found.values())
     unreadable.path = endpoints.vehicles_path(user.id)
     return [*found.values(), failure_of(user.id, None, unreadable, own)]
+
+
+async def electric_vehicles_of(endpoints: Endpoints, user_id: UUID) -> list[ElectricVehicle]:
+    """Return a user's vehicles.
+
+    Raises:
+        DecodeError: A vehicle has no readable id.
+    """
+    vehicles = []
+    for vehicle in await _listed_vehicles(endpoints, User(id=user_id), RequestStats()):
+        if isinstance(vehicle, DecodeError):
+            vehicle.path = endpoints.vehicles_path(user_id)
+            raise vehicle
+        vehicles.append(vehicle)
+    return vehicles
+
+
+async def _listed_vehicles(
+    endpoints: Endpoints, user: User, stats: RequestStats
+) -> list[ElectricVehicle | DecodeError]:
+    """Return the rows of a user's list of vehicles.
+
+    A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
+    no new ones, or the server refuses to list a second page.
+    """
+    rows = page = await endpoints.listed_vehicles(user.id, stats)
+    known: set[UUID] = set()
+    while (
+        page and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
+    ):
+        known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
+        try:
+            listed = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
+        except ApiError as error:
+            if error.status not in REFUSED_PAGE_STATUSES or len(rows) > len(page):
+                raise
+            break
+        page = [vehicle for vehicle in listed if isinstance(vehicle, DecodeError) or vehicle.id not in known]
+        rows = rows + page
+    return rows
 
 
 def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:

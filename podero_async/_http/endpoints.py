@@ -14,13 +14,11 @@ from podero_async._decode import (
     decode_listed_vehicles,
     decode_user,
     decode_users,
-    decode_vehicles,
     uuid_text,
 )
 from podero_async._flow.retry import RequestStats
 from podero_async._http import Transport
 from podero_async._http.response import MAX_USERS_BYTES
-from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import DecodeError
 from podero_async.models import ChargingSession, ElectricVehicle, User, VehicleRef
 
@@ -64,12 +62,15 @@ class Endpoints:
         return self._get(path, decode_current_session, stats, endpoint="current")
 
     def users(
-        self, *, offset: int, include_deleted: bool, stats: RequestStats
+        self, *, offset: int, limit: int | None, include_deleted: bool, stats: RequestStats
     ) -> Coroutine[Any, Any, tuple[int | None, list[User | DecodeError]]]:
-        """GET .../users: the total number of users, or None if all are in the response, and the users from `offset` on."""
+        """GET .../users: the total number of users, or None if the response is an array, and the users from `offset` on.
+
+        The first page is requested without parameters of pages. Without a limit, the server chooses the size of each page.
+        """
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
-            query += f"&limit={MAX_PAGE_SIZE}&offset={offset}"
+            query += f"&offset={offset}" if limit is None else f"&limit={limit}&offset={offset}"
         path = self.users_path + query
         return self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
@@ -88,15 +89,12 @@ class Endpoints:
             private=external_id,
         )
 
-    def electric_vehicles(self, user_id: UUID, stats: RequestStats) -> Coroutine[Any, Any, list[ElectricVehicle]]:
-        """GET .../users/{user_id}/electric-vehicles."""
-        return self._get(self.vehicles_path(user_id), decode_vehicles, stats, endpoint="vehicles")
-
     def listed_vehicles(
-        self, user_id: UUID, stats: RequestStats
+        self, user_id: UUID, stats: RequestStats, *, offset: int = 0
     ) -> Coroutine[Any, Any, list[ElectricVehicle | DecodeError]]:
         """GET .../users/{user_id}/electric-vehicles; an unreadable vehicle among readable ones is replaced by its error."""
-        return self._get(self.vehicles_path(user_id), decode_listed_vehicles, stats, endpoint="vehicles")
+        path = self.vehicles_path(user_id) + (f"?offset={offset}" if offset else "")
+        return self._get(path, decode_listed_vehicles, stats, endpoint="vehicles")
 
     def _get(
         self,

@@ -14,6 +14,7 @@ from podero_async.models import ChargingSession, VehicleRef
 __all__ = ["BatchBuilder"]
 
 _ROWS_PER_SLICE = 1000  # converted in 2 to 4 ms
+_VEHICLES_PER_SLICE = 500  # at least; few columns of many vehicles cost less than many of few
 _MAX_TEXTS_KEPT = 1000
 
 
@@ -43,6 +44,7 @@ class BatchBuilder:
         self._slices: list[list[pa.Array]] = []
         self._vehicles: list[VehicleRef | None] = []
         self._sizes: list[int] = []
+        self._vehicle_slices: list[list[pa.Array]] = []
 
     def add(self, vehicle: VehicleRef | None, sessions: Sequence[ChargingSession]) -> Iterator[pa.RecordBatch | None]:
         """Add sessions; yield each batch that is full, and None after each step of some milliseconds."""
@@ -66,7 +68,8 @@ class BatchBuilder:
         if self._pending or not self._slices:
             self._convert()
             yield None
-        columns = self._vehicle_columns()
+        self._convert_vehicles()
+        columns = [pa.concat_arrays(slices) for slices in zip(*self._vehicle_slices, strict=True)]
         for name, slices in zip(SESSION_SCHEMA.names, zip(*self._slices, strict=True), strict=True):
             yield None
             array = pa.concat_arrays(slices)
@@ -91,13 +94,21 @@ class BatchBuilder:
                     raise ValueError(f"session {session.id}: {error}") from error
             raise
         self._pending.clear()
+        if len(self._vehicles) >= _VEHICLES_PER_SLICE:
+            self._convert_vehicles()
 
-    def _vehicle_columns(self) -> list[pa.Array]:
+    def _convert_vehicles(self) -> None:
         indices = pa.array([index for index, size in enumerate(self._sizes) for _ in range(size)], pa.int32())
-        return [
-            column([_unicode(getattr(vehicle, field.name, None)) for vehicle in self._vehicles], field).take(indices)
-            for field in self._vehicle_fields
-        ]
+        self._vehicle_slices.append(
+            [
+                column([_unicode(getattr(vehicle, field.name, None)) for vehicle in self._vehicles], field).take(
+                    indices
+                )
+                for field in self._vehicle_fields
+            ]
+        )
+        self._vehicles.clear()
+        self._sizes.clear()
 
 
 def _unicode(value: Any) -> Any:

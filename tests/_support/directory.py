@@ -25,6 +25,10 @@ class Directory:
     """Whether pages are arrays without a total."""
     max_page_size: int = 200
     default_page_size: int = 50
+    refuses_limit_above: int = 1000
+    """The largest `limit` that is not refused with 422."""
+    cut: Callable[[int, list[int]], list[int]] = lambda _, page: page
+    """Makes the rows of a page, given its offset and the right rows."""
     without_id: set[int] = attrs.field(factory=set)
     """Users whose ids cannot be read."""
     with_odd_vehicle: set[int] = attrs.field(factory=set)
@@ -48,8 +52,10 @@ class Directory:
         self.offsets.append(offset)
         if self.before_users is not None:
             await self.before_users(offset)
+        if limit > self.refuses_limit_above:
+            return web.json_response({"detail": "the limit is too large"}, status=422)
         page = self.users[offset : offset + min(limit, self.max_page_size)]
-        rows = [*map(self._row, page)]
+        rows = [*map(self._row, self.cut(offset, page))]
         total = len(self.users) + self.total_is_off_by
         return web.json_response(rows if self.is_array else {"total": total, "items": rows})
 

@@ -14,20 +14,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podero_async import ChargingSession, DecodeError, HiddenReason, SessionOutcome, User
+from podero_async import ChargingSession, DecodeError, ElectricVehicle, HiddenReason, SessionOutcome, User
 from podero_async._decode import (
     decode_current_session,
     decode_json,
+    decode_listed_vehicles,
     decode_page,
     decode_user,
     decode_users,
-    decode_vehicles,
     describe_error,
     oauth_error_code,
     read_page,
     uuid_text,
 )
 from podero_async._decode.unknown import unknown_fields
+from podero_async.models import DeviceModel, VehicleOwner
 from tests._support.clients import page_body, wire_row
 
 
@@ -79,7 +80,7 @@ _PADDING = "x" * (9 << 20)
         (decode_page, {"total": 2, "items": [wire_row(1), wire_row(2, session_outcome="new", note=_PADDING)]}),
         (read_page, {"total": 1, "items": [wire_row(1, note=_PADDING)]}),
         (decode_current_session, {"session": wire_row(1, note=_PADDING)}),
-        (decode_vehicles, [{"id": str(uuid.UUID(int=8)), "device_model": {"year": 2024}, "note": _PADDING}]),
+        (decode_listed_vehicles, [{"id": str(uuid.UUID(int=8)), "device_model": {"year": 2024}, "note": _PADDING}]),
         (decode_users, [{"id": str(uuid.UUID(int=7)), "note": _PADDING}]),
         (decode_user, {"id": str(uuid.UUID(int=7)), "note": _PADDING}),
     ],
@@ -157,15 +158,36 @@ def test_a_non_finite_number_spoils_only_its_row(number: bytes) -> None:
     page = decode_page(body)
     assert [row.id.int for row in page.items] == [2]
     assert page.rejected[0].reason == "expected a number, got one out of range"
-
-
-def test_a_whole_number_may_be_written_as_a_float() -> None:
-    """80.0 is read as the integer 80."""
-    assert decode_page(page_body(wire_row(reachable_soc_pct=80.0))).items[0].reachable_soc_pct == 80
+    assert json.loads(page.to_json())["rejected"][0]["raw"]["energy_charged_kwh"] in {"NaN", "Infinity", "-Infinity"}
 
 
 @pytest.mark.parametrize(
-    "decode", [decode_page, read_page, decode_users, decode_vehicles, decode_user, decode_current_session]
+    "text",
+    [
+        "2026-01-01T00:00:00.9999999Z",
+        "2026-01-01t00:00:00.1234567z",
+        "2026-01-01 00:00+02:00",
+        "20260101T000000Z",
+        "2026-01-01",
+    ],
+)
+def test_a_time_does_not_depend_on_the_other_rows(text: str) -> None:
+    """A session has the same time whether or not another row of its page is unreadable."""
+    row = wire_row(plug_in_time=text)
+    (alone,) = decode_page(page_body(row)).items
+    (beside,) = decode_page(page_body(row, 7)).items
+    assert alone == beside
+
+
+def test_a_whole_number_may_be_written_as_a_float() -> None:
+    """80.0 is read as the integer 80, also as a total."""
+    page = decode_page(page_body(wire_row(reachable_soc_pct=80.0), total=80.0))
+    assert (page.items[0].reachable_soc_pct, page.total) == (80, 80)
+    assert decode_users(b'{"total": 7.0, "items": []}') == (7, [])
+
+
+@pytest.mark.parametrize(
+    "decode", [decode_page, read_page, decode_users, decode_listed_vehicles, decode_user, decode_current_session]
 )
 @pytest.mark.parametrize("body", [b"", b'{"total": 1, "ite', b"<html>502</html>", b"\xff\xfe", b"[" * 100_000])
 def test_a_body_that_is_not_json_is_retryable(decode: Callable[[bytes], object], body: bytes) -> None:
@@ -266,14 +288,22 @@ def test_an_unreadable_optional_field_of_a_user_is_none(field: str) -> None:
         users = readable(decode_users(json.dumps(body).encode())[1])
         assert [user.id.int for user in users] == [7, 7]
         assert (getattr(users[0], field), users[0].role) == (None, None)
+        assert decode_user(json.dumps(rows[0]).encode()) == users[0]
         assert users[0].num_electric_vehicles == (None if field == "num_electric_vehicles" else 2)
 
 
-def test_an_unreadable_nested_field_of_a_vehicle_leaves_out_the_outer_one() -> None:
-    """If the year of a device model is unreadable, the vehicle has None in its place and keeps its other fields."""
-    row = {"id": str(uuid.UUID(int=8)), "device_model": {"model": "One", "year": "new"}, "price_zone": "NO3"}
-    (vehicle,) = decode_vehicles(json.dumps([row]).encode())
-    assert (vehicle.device_model, vehicle.price_zone) == (None, "NO3")
+def test_an_unreadable_nested_field_of_a_vehicle_is_left_out_alone() -> None:
+    """If the year of a device model or the id of an owner is unreadable, the vehicle keeps all its other fields."""
+    row = {
+        "id": str(uuid.UUID(int=8)),
+        "device_model": {"manufacturer": "Maker", "model": "One", "year": "new"},
+        "owner": {"id": 5, "external_id": "customer-7"},
+        "price_zone": "NO3",
+    }
+    (vehicle,) = decode_listed_vehicles(json.dumps([row]).encode())
+    assert isinstance(vehicle, ElectricVehicle)
+    assert vehicle.device_model == DeviceModel(manufacturer="Maker", model="One")
+    assert (vehicle.owner, vehicle.price_zone) == (VehicleOwner(external_id="customer-7"), "NO3")
 
 
 @pytest.mark.parametrize(
@@ -298,11 +328,16 @@ def test_a_user_without_an_id_is_an_error(row: Any, path: str, reason: str, page
     assert caught.value.reason == reason
 
 
-def test_a_page_of_users_without_rows_is_an_error() -> None:
-    """An object in place of the rows is a `DecodeError`, not an empty list."""
+@pytest.mark.parametrize(
+    ("page", "path"),
+    [({"total": 0, "items": {}}, "$.items"), ({"total": 0}, "$.items"), ({"items": []}, "$.total")],
+)
+@pytest.mark.parametrize("note", ["", "x" * (9 << 20)])
+def test_a_page_of_users_without_total_or_rows_is_an_error(page: dict[str, Any], path: str, note: str) -> None:
+    """A page without a total, or with an object in place of the rows, is refused with its path, also if it is large."""
     with pytest.raises(DecodeError) as caught:
-        decode_users(b'{"total": 0, "items": {}}')
-    assert caught.value.json_path == "$.items"
+        decode_users(json.dumps(page | {"note": note}).encode())
+    assert (caught.value.json_path, caught.value.retryable) == (path, False)
 
 
 TRICKY = 'x"},\n {"id":"},{'
@@ -322,19 +357,25 @@ def test_a_list_of_users_is_decoded_in_slices(separator: str, extra: dict[str, A
     assert [user.id.int for user in readable(users)] == list(range(50))
 
 
-@pytest.mark.parametrize("extra", [{}, {"homes": [{"a": number} for number in range(9)]}, {"cars": [{"id": 1}] * 2}])
-def test_a_list_larger_than_the_slow_path_takes_is_read_in_slices(extra: dict[str, Any]) -> None:
-    """If each user needs the slow path, a list of 10 MB is read slice by slice; if its JSON is invalid, it is refused."""
-    rows = user_rows(99, joined_at="2026-01-01T00:00:00", note=TRICKY + "x" * 100_000, **extra)
-    assert [user.id.int for user in readable(decode_users(json.dumps(rows).encode())[1])] == list(range(99))
+@pytest.mark.parametrize("is_page", [False, True])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"joined_at": "2026-01-01T00:00:00"},
+        {"role": 5, "homes": [{"a": number} for number in range(9)]},
+        {"role": 5, "cars": [{"id": 1}] * 2},
+        {"cars": [{"id": 1, "note": "x" * 400}] * 250, "note": ""},
+    ],
+)
+def test_a_list_larger_than_the_slow_path_takes_is_read_in_slices(extra: dict[str, Any], is_page: bool) -> None:
+    """If each user needs the slow path, or holds many objects like users, 10 MB are read; invalid JSON is refused."""
+    rows = user_rows(99, **({"note": TRICKY + "x" * 100_000} | extra))
+    body = json.dumps({"total": 7, "items": rows} if is_page else rows)
+    total, users = decode_users(body.encode())
+    assert total == (7 if is_page else None)
+    assert [user.id.int for user in readable(users)] == list(range(99))
     with pytest.raises(DecodeError, match="too large"):
-        decode_users(json.dumps(rows).replace("}", "", 1).encode())
-
-
-def test_a_page_of_users_may_be_large() -> None:
-    """A page of 10 MB with all users is read at once."""
-    total, users = decode_users(json.dumps({"total": 100, "items": user_rows(99, note="x" * 100_000)}).encode())
-    assert (total, len(users)) == (100, 99)
+        decode_users(body.replace("}", "", 1).encode())
 
 
 def test_the_slow_path_reads_at_most_2000_rows() -> None:
@@ -420,15 +461,16 @@ def test_vehicles_have_their_device_model_and_owner() -> None:
         "deleted_at": None,
         "created_at": "2026-01-01T00:00:00",
     }
-    (vehicle,) = decode_vehicles(json.dumps([row]).encode())
+    (vehicle,) = decode_listed_vehicles(json.dumps([row]).encode())
+    assert isinstance(vehicle, ElectricVehicle)
     assert vehicle.device_model is not None
     assert vehicle.device_model.year == 2024
     assert vehicle.owner is not None
     assert vehicle.owner.external_id == "customer-7"
     assert vehicle.created_at == datetime(2026, 1, 1, tzinfo=UTC)
-    with pytest.raises(DecodeError) as caught:
-        decode_vehicles(json.dumps([row, {"id": 5}]).encode())
-    assert (caught.value.json_path, caught.value.index) == ("$[1].id", 1)
+    _, error = decode_listed_vehicles(json.dumps([row, {"id": 5}]).encode())
+    assert isinstance(error, DecodeError)
+    assert (error.json_path, error.index) == ("$[1].id", 1)
 
 
 @pytest.mark.parametrize(("name", "is_slow"), [("solar_share_pct", False), ("grid_share_pct", True)])

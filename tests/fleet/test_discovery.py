@@ -9,6 +9,7 @@ import random
 import re
 import weakref
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing, suppress
 from datetime import date
 from uuid import UUID
@@ -51,10 +52,10 @@ async def test_every_listed_user_arrives_whatever_the_total(
 
 @pytest.mark.parametrize(
     ("number_of_users", "serves_pages", "requests"),
-    [(120, True, 3), (50, True, 2), (51, False, 1), (50, False, 2), (1999, False, 1)],
+    [(120, True, 3), (50, True, 2), (51, False, 3), (50, False, 3), (1999, False, 1)],
 )
 async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serves_pages: bool, requests: int) -> None:
-    """An array of a round number of users is followed by a request for more, which a server without pages may refuse."""
+    """An array as long as a page is followed by a request for more, which a server without pages may refuse, also without limit."""
     offsets = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -70,9 +71,9 @@ async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serv
     assert len(offsets) == requests
 
 
-@pytest.mark.parametrize("page_size", [64, 100, 128, 250, 256, 500, 1000])
-async def test_an_array_that_is_cut_at_a_usual_size_is_read_on(page_size: int) -> None:
-    """A server that pages an array without a total, in pages of any usual size, lists all of its 1,500 users."""
+@pytest.mark.parametrize("page_size", [7, 64, 99, 128, 250, 1000, 1280])
+async def test_an_array_that_is_a_page_is_read_on(page_size: int) -> None:
+    """A server that pages an array without a total, in pages of any size, lists all of its 1,500 users."""
 
     async def handler(request: web.Request) -> web.Response:
         offset, limit = int(request.query.get("offset", 0)), int(request.query.get("limit", page_size))
@@ -83,17 +84,77 @@ async def test_an_array_that_is_cut_at_a_usual_size_is_read_on(page_size: int) -
         assert [user.id.int async for user in client.users()] == list(range(1500))
 
 
-@pytest.mark.parametrize("refusal", [400, 403, 405, 414, 422, "a message"])
-async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_users(refusal: int | str) -> None:
-    """If the first response was an array, and the request for a next page is refused, the array was the whole list."""
+def second_array(status: int, text: str = "unknown parameter") -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Return a server of an array of 100 users, which responds to every request for a page with this status."""
 
     async def handler(request: web.Request) -> web.Response:
         if "offset" not in request.query:
             return web.json_response([{"id": str(UUID(int=number))} for number in range(100)])
-        return web.json_response({"detail": "unknown parameter"}, status=refusal if isinstance(refusal, int) else 200)
+        return web.json_response({"detail": text}, status=status)
 
-    async with serving(handler) as origin, static_client(origin) as client:
+    return handler
+
+
+@pytest.mark.parametrize("status", [400, 404, 416, 422])
+async def test_a_server_that_refuses_the_parameters_of_a_page_has_listed_all_users(status: int) -> None:
+    """If the first response was an array, and the request for a next page is refused, the array was the whole list."""
+    async with serving(second_array(status)) as origin, static_client(origin) as client:
         assert len([user async for user in client.users()]) == 100
+
+
+@pytest.mark.parametrize("status", [200, 204, 302, 403, 410])
+async def test_a_response_that_refuses_no_parameter_does_not_end_the_list(status: int) -> None:
+    """If the second response is an object, empty, a redirect or a denial, users may be missing, and an error says so."""
+    async with serving(second_array(status)) as origin, static_client(origin) as client:
+        with pytest.raises(
+            CompletenessError, match=r"may go on, but its page at offset 95 failed: .*: 100 rows delivered \("
+        ):
+            _ = [user async for user in client.users()]
+
+
+@pytest.mark.parametrize("is_array", [False, True])
+async def test_a_server_that_refuses_the_limit_chooses_its_own(is_array: bool) -> None:
+    """If the server refuses a page of 200 users, the list is read in pages of the server's size, and no user is lost."""
+    directory = Directory(list(range(450)), is_array=is_array, default_page_size=100, refuses_limit_above=100)
+    async with directory.client() as client:
+        assert [user.id.int async for user in client.users()] == directory.users
+
+
+async def test_short_pages_do_not_end_an_array() -> None:
+    """If a server of arrays drops users from a page after it was cut, or a response is empty once, no other user is lost."""
+    dropped = {1, 120, 121, 390, 391}
+
+    def cut(offset: int, page: list[int]) -> list[int]:
+        return [] if len(directory.offsets) == 3 else [user for user in page if user not in dropped]
+
+    directory = Directory(list(range(450)), is_array=True, default_page_size=100, max_page_size=100, cut=cut)
+    async with directory.client() as client:
+        users = [user.id.int async for user in client.users()]
+    assert users == [user for user in directory.users if user not in dropped]
+    assert directory.offsets[2] == directory.offsets[3]
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda offset, page: list(range(200, 300)) if offset > 200 else page,
+        lambda offset, page: [] if offset > 200 else page,
+        lambda offset, page: list(range(200)) if offset else page,
+        lambda offset, page: [5] * 100 if offset else page,
+    ],
+    ids=["clamped offsets", "empty pages", "offsets that are ignored", "a user with hundreds of rows"],
+)
+async def test_an_array_that_never_shows_its_end_is_not_called_whole(
+    cut: Callable[[int, list[int]], list[int]],
+) -> None:
+    """If the pages of a server of arrays lead no further, an error says that the list may go on, and each user comes once."""
+    directory = Directory(list(range(450)), is_array=True, default_page_size=100, max_page_size=100, cut=cut)
+    users = []
+    async with directory.client() as client:
+        with pytest.raises(CompletenessError, match=r"may go on: .* shows neither new users nor the end of the list"):
+            async for user in client.users():
+                users.append(user.id.int)  # noqa: PERF401
+    assert len(users) == len(set(users)) < 450
 
 
 async def test_a_refused_page_that_must_exist_makes_the_list_incomplete() -> None:
@@ -369,3 +430,51 @@ async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_use
     assert ends == 3
     assert outcomes == {VehicleSessions: 200}
     assert len(found) == 200
+
+
+@pytest.mark.parametrize(("count", "requests"), [(300, 4), (250, 4), (100, 2), (99, 2)])
+async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count: int, requests: int) -> None:
+    """If a server cuts a user's list at 100 vehicles, all are found, and a list that is known to be whole costs one request."""
+    offsets = []
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith("/users"):
+            return web.json_response({"total": 1, "items": [{"id": str(UUID(int=1)), "num_electric_vehicles": count}]})
+        offsets.append(offset := int(request.query.get("offset", 0)))
+        vehicles = range(1, count + 1)[offset : offset + 100]
+        return web.json_response([{"id": str(UUID(int=number))} for number in vehicles])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        found = [vehicle.vehicle_id.int async for vehicle in client.discover_vehicles()]
+        assert found == list(range(1, count + 1))
+        assert 1 + len(offsets) == requests
+        assert [vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))] == found
+
+
+@pytest.mark.parametrize("status", [200, 404, 422, 403])
+async def test_a_server_without_pages_of_vehicles_has_listed_all(status: int, caplog: pytest.LogCaptureFixture) -> None:
+    """If a second page is refused or repeats the first, the list was whole, and a warning counts the users who have more.
+
+    After another failure, the user is a failure.
+    """
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith("/users"):
+            users = [{"id": str(UUID(int=number)), "num_electric_vehicles": number + 9} for number in (1, 2, 3)]
+            return web.json_response({"total": 3, "items": users})
+        if request.path.endswith("/sessions"):
+            return web.Response(body=page_body())
+        if "offset" in request.query and status != 200:
+            return web.json_response({"detail": "unknown parameter"}, status=status)
+        user = UUID(request.path.split("/")[-2]).int
+        return web.json_response([{"id": str(UUID(int=100 * user + number))} for number in range(10)])
+
+    async with serving(handler) as origin, static_client(origin) as client, client.fetch_fleet(*DAYS) as fleet:
+        outcomes = [outcome async for outcome in fleet]
+    vehicles = {outcome.vehicle.vehicle_id for outcome in outcomes if outcome.vehicle}
+    failed = {
+        outcome.user_id.int for outcome in outcomes if isinstance(outcome, VehicleFailure) and not outcome.vehicle
+    }
+    assert (len(vehicles), failed) == ((10, {2, 3}) if status == 403 else (30, set()))
+    expected = ["2 users list fewer vehicles than their num_electric_vehicles"] * (status != 403)
+    assert warnings_of(caplog) == expected

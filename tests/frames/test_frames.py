@@ -14,7 +14,15 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 from pyarrow import parquet
 
-from podero_async import ChargingSession, HiddenReason, NotFoundError, SessionOutcome, VehicleFailure, VehicleSessions
+from podero_async import (
+    ChargingSession,
+    HiddenReason,
+    NotFoundError,
+    SessionOutcome,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
 from podero_async.frames import arrow_batches, frame_schema, to_arrow, to_pandas, to_polars
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of
@@ -304,6 +312,24 @@ async def test_a_stream_holds_few_sessions() -> None:
             yield outcome
 
     assert sum([len(batch) async for batch in arrow_batches(outcomes(), rows=4000)]) == 10_000
+    assert max(alive) <= 2000
+
+
+async def test_vehicles_become_columns_slice_by_slice() -> None:
+    """Of 6,000 vehicles with one session each, at most 2,000 wait to be converted, so no step blocks the event loop."""
+    seen: list[weakref.ref[VehicleRef]] = []
+    alive: list[int] = []
+
+    async def outcomes() -> AsyncIterator[VehicleSessions]:
+        for vehicle in range(6000):
+            outcome = outcome_of(vehicle, session_of(vehicle))
+            seen.append(weakref.ref(outcome.vehicle))
+            if vehicle % 500 == 0:
+                alive.append(sum(reference() is not None for reference in seen))
+            yield outcome
+
+    batches = [batch async for batch in arrow_batches(outcomes(), rows=4500)]
+    assert [len(batch) for batch in batches] == [4500, 1500]
     assert max(alive) <= 2000
 
 

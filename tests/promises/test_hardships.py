@@ -36,7 +36,7 @@ from podero_async import (
     VehicleRef,
     VehicleSessions,
 )
-from podero_async._decode import decode_page, decode_users, decode_vehicles
+from podero_async._decode import decode_listed_vehicles, decode_page, decode_users
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import ORG, QUICK, USER, client_of, page_body, serving, static_client, wire_row
 
@@ -68,7 +68,7 @@ def always(**response: Any) -> Callable[[web.Request], Awaitable[web.Response]]:
 # --- bytes ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("decode", [decode_page, decode_users, decode_vehicles])
+@pytest.mark.parametrize("decode", [decode_page, decode_users, decode_listed_vehicles])
 def test_invalid_utf8_is_a_retryable_decode_error_that_holds_no_text_of_the_body(decode: Any) -> None:
     """Invalid UTF-8 may be a fault of transmission, so its error is retryable; the error does not repeat the row."""
     body = page_body(wire_row(session_outcome="Ren-X", email="Ren-X")).replace(b"-X", b"\xe9")
