@@ -78,6 +78,14 @@ class PageRows:
     """If not, its rows are sessions and rejected items."""
     body: Body | None = None
     """The response body, if it was to be kept, all rows are valid, and it is not much longer than they need."""
+    rejected: list[RejectedItem] = attrs.field(init=False, repr=False)
+    """The rows that could not be read."""
+
+    @rejected.default
+    def _find_rejected(self) -> list[RejectedItem]:
+        if self._are_records or RejectedItem not in set(map(type, self._rows)):
+            return []
+        return [row for row in self._rows if isinstance(row, RejectedItem)]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -85,21 +93,21 @@ class PageRows:
     @cached_property
     def ids(self) -> list[RowId]:
         """Ids of the rows."""
-        if self._are_records:
+        if not self.rejected:
             return [row.id.int for row in self._rows]
         return [_id_of_raw(row.raw) if isinstance(row, RejectedItem) else row.id.int for row in self._rows]
 
     @cached_property
     def times(self) -> list[datetime | None]:
         """Plug-in times of the rows; None if a time is unreadable."""
-        if self._are_records:
+        if not self.rejected:
             return [row.plug_in_time for row in self._rows]
         return [_time_of_raw(row.raw) if isinstance(row, RejectedItem) else row.plug_in_time for row in self._rows]
 
     @property
-    def rejected(self) -> list[RejectedItem]:
-        """The rows that could not be read."""
-        return [] if self._are_records else [row for row in self._rows if isinstance(row, RejectedItem)]
+    def are_distinct(self) -> bool:
+        """Whether no row is listed twice."""
+        return len(set(self.ids if self.rejected else [row.id.int for row in self._rows])) == len(self._rows)
 
     def select(self, is_new: list[bool] | None) -> PageRows:
         """Return the marked rows; None marks all."""
@@ -113,7 +121,7 @@ class PageRows:
         rows = self._rows[begin:end]
         if self._are_records:
             return msgspec.convert(rows, list[ChargingSession], from_attributes=True)
-        return [row for row in rows if isinstance(row, ChargingSession)]
+        return [row for row in rows if isinstance(row, ChargingSession)] if self.rejected else list(rows)
 
     def encoded(self, begin: int = 0, end: int | None = None) -> bytes:
         """Return the values of the rows from `begin` to `end` as bytes, for a digest; rejected rows are left out."""
@@ -128,7 +136,8 @@ def read_sessions(body: bytes, *, first_index: int = 0) -> PageRows:
     Raises:
         DecodeError: As for `read_page`.
     """
-    return _rows_of(decode_page(body, first_index=first_index), first_index)
+    page = decode_page(body, first_index=first_index)
+    return _rows_of(page, first_index) if page.rejected else PageRows(page.total, page.items, are_records=False)
 
 
 def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> PageRows:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import Self
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from typing import Any, Self
 
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover
@@ -110,12 +110,10 @@ class FleetFetch:
         self._count(outcome)
         return outcome
 
-    async def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> Fetched:
-        if isinstance(vehicle, VehicleFailure):
-            return vehicle  # the discovery could not list a user's vehicles
+    def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> Coroutine[Any, Any, Fetched]:
         if not isinstance(vehicle, VehicleRef):
             raise ValueError(f"vehicles must be VehicleRef values, not {type(vehicle).__name__}")  # noqa: TRY004
-        return await fetch_or_fail(self._endpoints, vehicle, self._window, budget)
+        return fetch_or_fail(self._endpoints, vehicle, self._window, budget)
 
     def _items(
         self, vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
@@ -133,7 +131,7 @@ class FleetFetch:
             counts["vehicles"] += 1
             counts["sessions"] += len(outcome.sessions)
             counts["rejected"] += len(outcome.rejected)
-            counts[outcome.completeness] += 1
+            counts[str(outcome.completeness)] += 1  # a key that is not a plain text slows all lookups down
         else:
             counts["failures"] += 1
             if outcome.vehicle is None:

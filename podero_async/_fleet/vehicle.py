@@ -41,7 +41,7 @@ _ROWS_PER_SLICE = 1_000  # become sessions in 1 to 2 ms
 _MAX_PAGES_WITH_FALSE_TOTAL = 4  # of the memory budget, for a list whose total is too high
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class FetchedSessions:
     """A vehicle's whole list, as rows of pages that are not sessions yet, so that the garbage collector scans none.
 
@@ -63,9 +63,8 @@ class FetchedSessions:
     """Rows that could not be read."""
 
     def __attrs_post_init__(self) -> None:
-        rejected = [item for page in self.pages for item in page.rejected]
-        object.__setattr__(self, "rejected", rejected)
-        object.__setattr__(self, "count", sum(map(len, self.pages)) - len(rejected))
+        self.rejected = [item for page in self.pages for item in page.rejected]
+        self.count = sum(map(len, self.pages)) - len(self.rejected)
 
     def slices(self) -> Iterator[tuple[PageRows, int, int]]:
         """Yield each page with the bounds of a slice of it that can be processed without blocking the event loop."""

@@ -59,8 +59,8 @@ class _Ended:
         return copied.with_traceback(self._traceback)
 
 
-class _Buffer(asyncio.Queue[tuple[T, S | VehicleFailure] | _Ended]):
-    """The outcomes that are ready for the consumer, bounded by their number and their sessions.
+class _Buffer(asyncio.Queue[tuple[T, S | VehicleFailure, int] | _Ended]):
+    """The outcomes that are ready for the consumer, each with its item and its number of sessions, which are both bounded.
 
     When the buffer is full, each worker holds one more.
     """
@@ -84,20 +84,16 @@ class _Buffer(asyncio.Queue[tuple[T, S | VehicleFailure] | _Ended]):
         is_full = self._sessions >= _MAX_BUFFERED_SESSIONS or self.qsize() >= _MAX_BUFFERED_OUTCOMES
         return is_full and not self.has_ended
 
-    def _put(self, item: tuple[T, S | VehicleFailure] | _Ended) -> None:
+    def _put(self, item: tuple[T, S | VehicleFailure, int] | _Ended) -> None:
         super()._put(item)
-        self._sessions += _session_count(item)
+        if not isinstance(item, _Ended):
+            self._sessions += item[2]
 
-    def _get(self) -> tuple[T, S | VehicleFailure] | _Ended:
-        item: tuple[T, S | VehicleFailure] | _Ended = super()._get()
-        self._sessions -= _session_count(item)
+    def _get(self) -> tuple[T, S | VehicleFailure, int] | _Ended:
+        item: tuple[T, S | VehicleFailure, int] | _Ended = super()._get()
+        if not isinstance(item, _Ended):
+            self._sessions -= item[2]
         return item
-
-
-def _session_count(item: tuple[object, VehicleSessions | Fetched] | _Ended) -> int:
-    if isinstance(item, _Ended) or isinstance(item[1], VehicleFailure):
-        return 0
-    return item[1].count if isinstance(item[1], FetchedSessions) else len(item[1].sessions)
 
 
 class WorkerPool(Generic[T, S]):
@@ -110,7 +106,7 @@ class WorkerPool(Generic[T, S]):
     Args:
         items: The items to read; pulled by one worker at a time. An error that it raises is raised from the iteration
             after the outcomes of all items before it.
-        read: Reads one item. An error that it raises cancels the other reads and is raised from the iteration.
+        read: Reads one item; an item that is a `VehicleFailure` is its own outcome. An error that it raises cancels the other reads and is raised from the iteration.
         finish: Makes the outcome of the fetched sessions; called when the buffer has room.
         slots: How many requests may be in flight at once.
     """
@@ -159,7 +155,7 @@ class WorkerPool(Generic[T, S]):
         if isinstance(item, _Ended):
             self._buffer.put_nowait(item)  # for other tasks that iterate
             raise item.exception()
-        return item
+        return item[:2]
 
     async def _read_all(self) -> None:
         try:
@@ -215,21 +211,21 @@ class WorkerPool(Generic[T, S]):
 
     async def _read_one(self, item: T) -> None:
         try:
-            fetched = await self._read(item, self._budget)
+            fetched = item if isinstance(item, VehicleFailure) else await self._read(item, self._budget)
             if isinstance(fetched, VehicleFailure):
-                await self._buffer.put((item, fetched))
-            else:
-                await self._finish_one(item, fetched)
+                await self._buffer.put((item, fetched, 0))
+                return
+            try:
+                if len(fetched.pages) > 1:
+                    async with self._finishing:
+                        await self._buffer.put((item, await self._finish(fetched), fetched.count))
+                else:
+                    await self._buffer.put((item, await self._finish(fetched), fetched.count))
+            finally:
+                fetched.release()
         except Exception as error:
             self._read_error = self._read_error or error
             raise
-
-    async def _finish_one(self, item: T, fetched: FetchedSessions) -> None:
-        try:
-            async with self._finishing if len(fetched.pages) > 1 else nullcontext():
-                await self._buffer.put((item, await self._finish(fetched)))
-        finally:
-            fetched.release()
 
 
 class _NoMoreItemsError(Exception):

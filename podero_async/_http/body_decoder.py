@@ -38,13 +38,16 @@ class BodyDecoder:
         """Let the thread end, after the body that it decodes now."""
         self._thread.shutdown(wait=False)
 
-    async def decode(self, response: Response, decode: Callable[[bytes], T], *, is_alone: bool = False) -> T:
-        """Inflate a body, and return the value that `decode` makes of it.
+    def decodes_at_once(self, response: Response, *, is_alone: bool) -> bool:
+        """Return whether to decode a body without `decode`, because nothing is gained by letting other tasks run first.
 
-        Args:
-            response: The response.
-            decode: Makes a value of the inflated body.
-            is_alone: Whether no other request is under way, so that nothing is gained by letting other tasks run first.
+        It is small, or no other request is under way (`is_alone`). A gzip body may be larger than it says.
+        """
+        max_bytes = self._max_loop_bytes if is_alone else self._max_inline_bytes
+        return response.is_plain and response.declared_bytes <= max_bytes
+
+    async def decode(self, response: Response, decode: Callable[[bytes], T]) -> T:
+        """Inflate a body, and return the value that `decode` makes of it.
 
         Raises:
             CorruptBodyError, OversizedBodyError: See `Response.body`.
@@ -58,8 +61,7 @@ class BodyDecoder:
             #    requests, so the server is not idle, and use the last value while it is in the CPU cache.
             if size <= self._max_loop_bytes:
                 async with self._lock:
-                    if not is_alone:
-                        await asyncio.sleep(0)
+                    await asyncio.sleep(0)
                     return decode(response.body(self._max_loop_bytes))
         except OversizedBodyError:
             pass  # the body is larger than its gzip trailer declares

@@ -54,7 +54,7 @@ class Endpoints:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions: one page, read by `decode`."""
         days = _days(from_date, to_date, include_hidden=include_hidden)
         path = f"{self.sessions_path(vehicle)}?{days}&limit={limit}&offset={offset}"
-        return self._get(path, decode, stats, endpoint="sessions")
+        return self._transport.get(path, decode, stats, endpoint="sessions", is_bulk=self._is_bulk)
 
     def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> Coroutine[Any, Any, ChargingSession | None]:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""

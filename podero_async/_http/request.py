@@ -70,11 +70,8 @@ class RequestSender:
         return derived
 
     async def send(self, request: Request, call: Call) -> Any:
-        """Send one attempt, and send it again with another token if the server refuses its token (401).
-
-        Returns:
-            The value that `request.decode` makes of the body.
-        """
+        """Send one attempt, again with another token if the server refuses its token (401), and return the decoded value."""
+        self.counts.retries += call.attempts > 1
         refusals, token = None, ""
         while True:
             # 1. Fail if the server asked for no requests until later.
@@ -142,12 +139,15 @@ class RequestSender:
             self._limiter.release(slot)
         try:
             with response:
-                value = await self._decoder.decode(response, request.decode, is_alone=not self._limiter.in_flight)
+                if self._decoder.decodes_at_once(response, is_alone=not self._limiter.in_flight):
+                    value = request.decode(response.body())
+                else:
+                    value = await self._decoder.decode(response, request.decode)
         except (DecodeError, TransportError) as error:
             if error.retryable:
                 self._limiter.failed(slot, error.reason)
-                raise
-            self._accept(request, slot, token)
+            else:
+                self._accept(request, slot, token)
             raise
         else:
             self._accept(request, slot, token)

@@ -132,6 +132,11 @@ class Response:
         return read_request_id(self.headers, self.secrets)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the body has no content encoding."""
+        return self._encoding in _PLAIN
+
+    @property
     def declared_bytes(self) -> int:
         """The size of the inflated body. For gzip it is read from the last four bytes, which the server may get wrong."""
         if self._encoding in _GZIP and self._chunks:

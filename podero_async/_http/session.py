@@ -8,7 +8,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import ClientRequest, ClientTimeout
@@ -37,7 +37,13 @@ __all__ = ["USER_AGENT", "HttpSession"]
 USER_AGENT = f"podero_async/{__version__} aiohttp/{aiohttp.__version__} Python/{platform.python_version()}"
 _CLOSED = "the client or its aiohttp session is closed"
 _KEPT_BYTES = 1 << 20
-_MAX_HEADERS = 512  # aiohttp's default is 128
+_OPTIONS: dict[str, Any] = {
+    "raise_for_status": False,
+    "auto_decompress": False,
+    "max_line_size": MAX_HEADER_BYTES,
+    "max_field_size": MAX_HEADER_BYTES,
+    "max_headers": 512,  # aiohttp's default is 128
+}
 _MAX_UNUSABLE_CONNECTIONS = 10  # of a pool, for one attempt
 
 
@@ -72,7 +78,10 @@ class HttpSession:
     def _set_timeouts(self, timeouts: Timeouts) -> None:
         self.timeouts = timeouts
         # AttemptTimeout covers the rest, since aiohttp's `sock_read` counts neither connecting nor waiting in the pool.
-        self._aiohttp_timeout = ClientTimeout(total=None, sock_connect=timeouts.connect)
+        timeout = ClientTimeout(total=None, sock_connect=timeouts.connect)
+        self._options: dict[str, Any] = {"timeout": timeout, "allow_redirects": False}
+        if self._connections.is_lent:  # each option of a request costs time, so the client's own session has them
+            self._options |= _OPTIONS
 
     @property
     def pool_size(self) -> int | None:
@@ -117,19 +126,9 @@ class HttpSession:
         received: Mapping[str, str] = {}
         try:
             with attempt:
+                middlewares = _sending_once(session) if connections.is_lent else None
                 response = await session.request(
-                    method,
-                    url,
-                    data=body,
-                    headers=headers,
-                    timeout=self._aiohttp_timeout,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    auto_decompress=False,
-                    max_line_size=MAX_HEADER_BYTES,
-                    max_field_size=MAX_HEADER_BYTES,
-                    max_headers=_MAX_HEADERS,
-                    middlewares=_sending_once(session) if connections.is_lent else None,
+                    method, url, data=body, headers=headers, middlewares=middlewares, **self._options
                 )
                 connections.has_worked = True
                 try:
@@ -190,7 +189,8 @@ class _Connections:
             raise ConfigurationError(_CLOSED)
         if self._session is None:
             # The limiter bounds the connections. A bound in the pool would count waiting for a connection as request time.
-            self._session = aiohttp.ClientSession(connector=_Connector(limit=0), cookie_jar=aiohttp.DummyCookieJar())
+            connector, cookie_jar = _Connector(limit=0), aiohttp.DummyCookieJar()
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=cookie_jar, **_OPTIONS)
             # aiohttp repeats a lost request once by itself, uncounted and at once, which doubles the load in an outage.
             self._session._retry_connection = False  # noqa: SLF001  # aiohttp has no public switch
         return self._session

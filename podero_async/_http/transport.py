@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -201,12 +202,9 @@ class Transport:
         request = Request(url, shown_path or path, endpoint, is_bulk, private, max_bytes, decode)
         breaker = self.limiter.breakers[endpoint]
 
-        async def attempt(call: Call) -> T:
-            self._requests.counts.retries += call.attempts > 1
-            return await self._requests.send(request, call)  # type: ignore[no-any-return]
-
+        attempt: Callable[[Call], Coroutine[Any, Any, T]] = partial(self._requests.send, request)
+        retrier = self._bulk_retrier if is_bulk else self._retrier
         with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
-            retrier = self._bulk_retrier if is_bulk else self._retrier
             return await retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
 
     def _check_loop(self) -> None:

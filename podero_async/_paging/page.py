@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from functools import cached_property
 from math import ceil
 
 import attrs
@@ -27,6 +26,18 @@ class Page:
     rows: PageRows
     limit: int
     """Number of rows that were requested."""
+    is_whole: bool = attrs.field(init=False)
+    """True if the page is the whole list. One response shows one moment, so it needs no further proof."""
+
+    @is_whole.default
+    def _is_whole(self) -> bool:
+        """Return whether the list has no other page; computed at once, since a large body is read in a thread.
+
+        A page as long as requested may be cut off although its `total` says otherwise: the server may count its own
+        page, or count after a session was removed. A page that lists rows twice may lack as many others.
+        """
+        count = len(self.rows)
+        return self.offset == 0 and count == self.rows.total and count != self.limit and self.rows.are_distinct
 
     @classmethod
     def read(cls, offset: int, limit: int, body: bytes, *, keep_body: bool = False) -> Page:
@@ -35,11 +46,8 @@ class Page:
         A first page, unless its body is kept, is read as sessions at once, since most lists have no other page.
         """
         if offset or keep_body:
-            page = cls(offset, read_page(body, first_index=offset, keep_body=keep_body), limit)
-        else:
-            page = cls(offset, read_sessions(body), limit)
-        _ = page.is_whole  # computed here, since the body of a large page is read in a thread
-        return page
+            return cls(offset, read_page(body, first_index=offset, keep_body=keep_body), limit)
+        return cls(offset, read_sessions(body), limit)
 
     @property
     def total(self) -> int:
@@ -65,21 +73,6 @@ class Page:
     def end(self) -> int:
         """Offset of the row after the last one on the page."""
         return self.offset + self.count
-
-    @cached_property
-    def has_distinct_rows(self) -> bool:
-        """True if the page lists no row twice."""
-        return len(set(self.ids)) == self.count
-
-    @property
-    def is_whole(self) -> bool:
-        """True if the page is the whole list. One response shows one moment, so it needs no further proof.
-
-        A page as long as requested may be cut off although its `total` says otherwise: the server may count its own
-        page, or count after a session was removed. A page that lists rows twice may lack as many others.
-        """
-        is_all = self.offset == 0 and self.count == self.total and self.count != self.limit
-        return is_all and self.has_distinct_rows
 
     @property
     def pages(self) -> int:

@@ -126,6 +126,10 @@ class BareRows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def are_distinct(self) -> bool:
+        return len(set(self.ids)) == len(self.ids)
+
     def select(self, is_new: list[bool] | None) -> BareRows:
         ids = self.ids if is_new is None else list(compress(self.ids, is_new))
         return BareRows(self.total, ids, [])

@@ -153,13 +153,22 @@ async def test_bodies_are_decoded_one_at_a_time_and_let_other_tasks_run() -> Non
     assert events == ["other task", "first", "second"]
 
 
-async def test_a_body_is_decoded_at_once_if_no_other_request_is_under_way() -> None:
-    """A single call does not wait for a turn of the event loop before its page is decoded."""
-    events: list[str] = []
-    asyncio.get_running_loop().call_soon(events.append, "a turn of the event loop")
-    response = Response(200, {}, [b"[]"], "")
-    await BodyDecoder(max_inline_bytes=0).decode(response, lambda _: events.append("decoded"), is_alone=True)
-    assert events == ["decoded"]
+@pytest.mark.parametrize(
+    ("size", "encoding", "is_alone", "at_once"),
+    [
+        (5, "", False, True),
+        (6, "", False, False),
+        (10, "", True, True),
+        (11, "", True, False),
+        (5, "gzip", True, False),
+    ],
+)
+async def test_a_body_is_decoded_at_once_if_it_is_small_or_alone(
+    size: int, encoding: str, is_alone: bool, at_once: bool
+) -> None:
+    """A small body, or one beside which no other request is under way, waits for no turn of the event loop."""
+    decoder = BodyDecoder(max_inline_bytes=5, max_loop_bytes=10)
+    assert decoder.decodes_at_once(Response(200, {}, [bytes(size)], encoding), is_alone=is_alone) is at_once
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 4, 5])

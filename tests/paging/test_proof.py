@@ -164,7 +164,7 @@ def test_a_page_is_outside_its_window_if_most_of_its_rows_are(time: str, is_outs
 def test_a_row_that_is_twice_on_a_page_is_delivered_once() -> None:
     """The first of equal rows is new, and the second is not."""
     page = Page.read(0, 200, page_body(wire_row(1), wire_row(2), wire_row(1)))
-    assert (page.is_whole, page.has_distinct_rows) == (False, False)
+    assert (page.is_whole, page.rows.are_distinct) == (False, False)
     rows = page.new_rows(set())
     assert ([row.id.int for row in rows.sessions()], rows.total) == ([1, 2], 3)
 
