@@ -1,4 +1,4 @@
-"""The rows of a page as records: validated at once, and turned into sessions, columns or a digest when needed.
+"""The rows of a page as records: validated at once, and turned into sessions or columns when needed.
 
 The pages of a long list wait as records until it is complete, since the garbage collector does not scan records. It would
 scan sessions again and again: without records, its longest pause is twice as long for lists of 400 sessions.
@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import compress
-from operator import attrgetter
 from typing import Any, TypeAlias
 from uuid import UUID
 
@@ -48,8 +47,6 @@ class _PageWire(msgspec.Struct, gc=False):
 
 
 _page = msgspec.json.Decoder(_PageWire)
-_msgpack = msgspec.msgpack.Encoder(uuid_format="bytes")
-_values_of = attrgetter(*_Record.__struct_fields__)
 
 
 @attrs.frozen(eq=False)
@@ -123,12 +120,6 @@ class PageRows:
             return msgspec.convert(rows, list[ChargingSession], from_attributes=True)
         return [row for row in rows if isinstance(row, ChargingSession)] if self.rejected else list(rows)
 
-    def encoded(self, begin: int = 0, end: int | None = None) -> bytes:
-        """Return the values of the rows from `begin` to `end` as bytes, for a digest; rejected rows are left out."""
-        if self._are_records:
-            return _encoded([msgspec.structs.astuple(record) for record in self._rows[begin:end]])
-        return _encoded([_values_of(session) for session in self.sessions(begin, end)])
-
 
 def read_sessions(body: bytes, *, first_index: int = 0) -> PageRows:
     """Read the rows of a page as sessions at once, which takes a sixth less time than `read_page` and then `sessions`.
@@ -184,17 +175,3 @@ def _time_of_raw(raw: Any) -> datetime | None:
         return to_datetime(raw.get("plug_in_time") if isinstance(raw, dict) else None)
     except ValueError:
         return None
-
-
-def _encoded(rows: Sequence[tuple[Any, ...]]) -> bytes:
-    try:
-        return b"".join(map(_msgpack.encode, rows))
-    except (ValueError, OverflowError):
-        return b"".join(map(_encoded_or_described, rows))
-
-
-def _encoded_or_described(row: tuple[Any, ...]) -> bytes:
-    try:
-        return _msgpack.encode(row)
-    except (ValueError, OverflowError):  # a text that is not Unicode, or a large integer
-        return ascii(row).encode()

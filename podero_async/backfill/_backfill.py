@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import date, datetime, timedelta
-from functools import partial
 
 import attrs
 
@@ -170,7 +169,8 @@ class _Backfill:
                     self.planner.progress.requests += outcome.requests
                     self.planner.progress.retries += outcome.retries
                     continue
-                await writer.put(item, outcome, *reader.time_of(item), partial(self._count, item, outcome))
+                self._count(item, outcome)
+                await writer.put(item, outcome, *reader.time_of(item))
                 if self.is_down:
                     break
         return done

@@ -131,7 +131,8 @@ class _Comparison:
             async for item, outcome in stream:
                 self._count(item, outcome)
                 if not isinstance(outcome, VehicleFailure) and outcome.completeness is not Completeness.UNPROVEN:
-                    await writer.put(item, outcome, self.now(), None, self._count_compared)
+                    self.compared += 1
+                    await writer.put(item, outcome, self.now(), None)
 
     def _count(self, item: WorkItem, outcome: Fetched) -> None:
         progress = self.progress
@@ -149,9 +150,6 @@ class _Comparison:
             self.failed += 1
             if len(self.failures) < _MAX_LISTED:
                 self.failures.append(failed)
-
-    def _count_compared(self) -> None:
-        self.compared += 1
 
     def _take(self, found: Compared) -> None:
         self.stored += found.stored

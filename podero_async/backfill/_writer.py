@@ -38,16 +38,14 @@ class BatchWriter:
         outcome: Fetched,
         at: datetime,
         settle_to: date | None,
-        on_added: Callable[[], object] = lambda: None,
     ) -> None:
-        """Add the outcome of a work item; wait if two batches are full.
+        """Add the outcome of a work item, and wait if two batches are full. If the wait is cancelled, the outcome stays.
 
         Args:
             item: The work item.
             outcome: Its outcome.
             at: The time of the read.
             settle_to: The last day that the read settles; None if it settles none.
-            on_added: Called once the outcome is in a batch. If the caller is cancelled after that, the outcome stays.
 
         Raises:
             StoreError: A batch could not be written. The writer takes no more outcomes.
@@ -55,8 +53,7 @@ class BatchWriter:
         if isinstance(outcome, VehicleFailure):
             self._builder.add_failure(item, outcome.error, at)
         else:
-            await self._builder.add(item, outcome, at, settle_to)
-        on_added()
+            self._builder.add(item, outcome, at, settle_to)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._max_wait_s, self._on_timer)
         if self._builder.is_full:

@@ -13,8 +13,6 @@ from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from tests._support.clients import page_body
 
-NO_DIGEST = "0" * 32
-
 
 def fetched(item: WorkItem, *pages: bytes | PageRows, **fields: Any) -> FetchedSessions:
     """Make the outcome of a work item from the bodies, or the rows, of its pages."""
@@ -36,4 +34,4 @@ def rows_of(rows: Iterable[ChargingSession | RejectedItem]) -> PageRows:
 
 def add(batch: Batch, item: WorkItem, rows: list[dict[str, Any]], at: datetime, **fields: Any) -> None:
     """Add wire rows to a batch, as one page."""
-    batch.add(item, fetched(item, page_body(*rows), **fields), NO_DIGEST, at, None)
+    batch.add(item, fetched(item, page_body(*rows), **fields), at, None)

@@ -20,7 +20,6 @@ from podero_async import (
     ThrottlePolicy,
     VehicleRef,
 )
-from podero_async._decode import PageRows
 from podero_async._paging.window import Window
 from podero_async.backfill import (
     ApiDownError,
@@ -38,7 +37,7 @@ from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.testing import Fault, PageRequest, PoderoSimulator
 from tests._support.clients import client_of, wire_row
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
-from tests._support.fetched import NO_DIGEST, fetched, rows_of
+from tests._support.fetched import fetched, rows_of
 from tests.backfill.conftest import AGAIN, Clock
 
 SMALL_BATCHES = Limits(max_batch_outcomes=2)
@@ -148,28 +147,6 @@ async def test_a_user_that_was_not_listed_stays_a_failure_until_the_fleet_is_dis
             clock.forward(days=1)
         assert (await backfill(client, store, FIRST, LAST, now=clock)).is_clean
         assert (await store.status(clock)).failures == 0
-
-
-async def test_a_stop_within_a_long_list_does_not_count_the_vehicle(
-    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If a stop comes while the digest of a vehicle's rows is made, neither the report nor the store has the vehicle."""
-    stop = asyncio.Event()
-    async with (
-        PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=1_000, seed=5) as sim,
-        client_of(sim) as client,
-        SessionStore(path) as store,
-    ):
-        encode = PageRows.encoded
-
-        def stopping(*args: Any) -> bytes:
-            stop.set()
-            return encode(*args)
-
-        monkeypatch.setattr(PageRows, "encoded", stopping)
-        report = await backfill(client, store, sim.first_day, sim.last_day, stop=stop, now=clock)
-        assert (report.finished, report.done, report.verified) == (False, 0, 0)
-        assert await store.query("SELECT * FROM receipts") == []
 
 
 async def test_a_stop_during_discovery_ends_the_run(client: PoderoClient, path: Path, clock: Clock) -> None:
@@ -713,7 +690,7 @@ def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
     task = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
     item = RejectedItem(index=0, path="$", reason="expected an object, got an array", raw=raw)
     batch = Batch(1)
-    batch.add(task, fetched(task, rows_of([item])), NO_DIGEST, datetime.now(UTC), None)
+    batch.add(task, fetched(task, rows_of([item])), datetime.now(UTC), None)
     (row,) = batch.tables()["arrow_rejected"].to_pylist()
     assert (row["reason"], row["raw"]) == (item.reason, '"nested too deeply"')
 

@@ -35,7 +35,7 @@ class GatedBuilder:
         self.is_empty = True
         self.is_full = False
 
-    async def add(self, *_: Any) -> None:
+    def add(self, *_: Any) -> None:
         self.is_empty = False
 
     def add_failure(self, *_: Any) -> None:

@@ -49,10 +49,8 @@ class BatchBuilder(Protocol):
     def is_full(self) -> bool:
         """Whether the current batch is large enough to be committed."""
 
-    async def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
-        """Add the sessions of a vehicle; long lists are digested a slice at a time, so that the loop is not blocked.
-
-        The sessions are added to one batch, all or none: if the caller is cancelled, none of them was added.
+    def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
+        """Add the sessions of a vehicle.
 
         Args:
             item: The work item.

@@ -19,7 +19,7 @@ from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.frames._bodies import columns_of_bodies
 from podero_async.models import VehicleRef
 from tests._support.clients import USER, VEHICLE, page_body, wire_row
-from tests._support.fetched import NO_DIGEST, fetched, rows_of
+from tests._support.fetched import fetched, rows_of
 from tests._support.odd_bodies import bodies, mutated
 from tests._support.written_store import FIRST, LAST, START
 
@@ -32,7 +32,7 @@ TEXTS = {"session_outcome", "hidden_reason"}
 def _tables(*pages: bytes | PageRows) -> dict[str, list[str]]:
     """Return the rows of a batch's tables, as texts. -0 is 0.0 for msgspec, and -0.0 for Arrow, which are equal numbers."""
     batch = Batch(1)
-    batch.add(ITEM, fetched(ITEM, *pages), NO_DIGEST, START, None)
+    batch.add(ITEM, fetched(ITEM, *pages), START, None)
     return {
         name: [repr(row).replace("-0.0,", "0.0,") for row in table.to_pylist()]
         for name, table in batch.tables().items()
@@ -64,7 +64,6 @@ def _check(body: bytes) -> bool:
         objects.times,
     )
     assert (list(map(repr, page.sessions())), page.rejected) == (list(map(repr, objects.sessions())), objects.rejected)
-    assert page.encoded() == objects.encoded()
     assert _tables(page) == _tables(objects)
     if page.body is None:
         return False

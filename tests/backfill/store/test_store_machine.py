@@ -28,7 +28,7 @@ from podero_async.backfill.store.duckdb import DuckDBBackend, absence
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.fake_clock import Machine, run_machine
-from tests._support.fetched import NO_DIGEST, fetched, rows_of
+from tests._support.fetched import fetched, rows_of
 from tests._support.follower import Follower
 from tests._support.kill_process import Breaking
 from tests._support.store_model import Listed, Outcome, Record, StoreModel
@@ -289,7 +289,7 @@ class StoreMachine(Machine):
             if outcome.completeness is None:
                 batch.add_failure(outcome.item, StoreError("down", "/x"), outcome.at)
             else:
-                batch.add(outcome.item, _sessions(outcome, outcome.completeness), NO_DIGEST, outcome.at, None)
+                batch.add(outcome.item, _sessions(outcome, outcome.completeness), outcome.at, None)
         return batch
 
     def _take(self, outcomes: Sequence[Outcome], at: datetime) -> Written:

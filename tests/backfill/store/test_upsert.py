@@ -18,7 +18,7 @@ from podero_async.backfill.store.duckdb.connection import close_store, open_stor
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, owner_of
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.clients import page_body, wire_row
-from tests._support.fetched import NO_DIGEST, fetched, rows_of
+from tests._support.fetched import fetched, rows_of
 from tests._support.written_store import FIRST, KNOWN, LAST, ONE_DAY, START, Read, WrittenStore
 
 _TICK = timedelta(microseconds=1)
@@ -164,7 +164,7 @@ async def _digest(store: WrittenStore, *rows: dict[str, Any], page_rows: int = 2
     item = WorkItem(1, read.ref, read.window)
     builder = ArrowBatchBuilder(1, Limits(), write)
     pages = [page_body(*rows[begin : begin + page_rows]) for begin in range(0, len(rows), page_rows)]
-    await builder.add(item, fetched(item, *pages), store.at, None)
+    builder.add(item, fetched(item, *pages), store.at, None)
     await builder.seal()(store.at)
     ((digest,),) = store.query("SELECT digest FROM receipts LIMIT 1 OFFSET (SELECT count(*) - 1 FROM receipts)")
     return str(digest)
@@ -205,7 +205,7 @@ def test_a_rejected_row_that_is_no_object_leaves_all_days_unsettled() -> None:
     for raw in ("text", [1], None, 5):
         item = WorkItem(7, read.ref, read.window)
         page = rows_of([RejectedItem(index=0, path="$", reason="-", raw=raw)])
-        batch.add(item, fetched(item, page), NO_DIGEST, datetime(2026, 2, 2, tzinfo=UTC), None)
+        batch.add(item, fetched(item, page), datetime(2026, 2, 2, tzinfo=UTC), None)
     assert batch.tables()["arrow_unsettled"].to_pylist() == 4 * [{"task": 7, "day": None}]
 
 

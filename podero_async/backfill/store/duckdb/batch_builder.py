@@ -1,12 +1,10 @@
-"""The builder of batches: it keeps pages as they are, and the writing thread makes columns of them."""
+"""The builder of batches: it keeps rows as they are, and the writing thread makes columns of them."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import date, datetime
 from functools import partial
-from hashlib import sha256
 
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._report import Written
@@ -15,8 +13,6 @@ from podero_async.backfill.store._protocol import CommitBatch
 from podero_async.backfill.store.duckdb.columns import Batch
 
 __all__ = ["ArrowBatchBuilder"]
-
-_DIGEST_DIGITS = 32
 
 
 class ArrowBatchBuilder:
@@ -42,14 +38,8 @@ class ArrowBatchBuilder:
         batch, limits = self._batch, self._limits
         return batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
 
-    async def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
-        contents = sha256()
-        for number, (page, begin, end) in enumerate(outcome.slices()):
-            if number:
-                await asyncio.sleep(0)
-            contents.update(page.encoded(begin, end))
-        # The batch may have been sealed during the pauses: from here on, nothing is awaited.
-        self._batch.add(item, outcome, contents.hexdigest()[:_DIGEST_DIGITS], at, settle_to)
+    def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
+        self._batch.add(item, outcome, at, settle_to)
 
     def add_failure(self, item: WorkItem, error: Exception, at: datetime) -> None:
         self._batch.add_failure(item, error, at)

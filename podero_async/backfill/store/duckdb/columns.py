@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from itertools import chain, repeat
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 import attrs
@@ -19,6 +18,7 @@ from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.errors import CompletenessError
 from podero_async.frames._bodies import columns_of_bodies
+from podero_async.frames._columns import column, plain_columns
 from podero_async.frames._schema import ENUMS, MOMENT, SESSION_SCHEMA, UUID
 from podero_async.models import (
     ChargingSession,
@@ -27,10 +27,10 @@ from podero_async.models import (
     SessionOutcome,
 )
 
-__all__ = ["Batch", "SessionColumns"]
+__all__ = ["Batch"]
 
 _PAGES_PER_SLICE = 20  # with fewer, each row takes longer
-_ROWS_PER_SLICE = 128
+_ROWS_PER_SLICE = 128  # of sessions, which the garbage collector scans
 
 _TASK = ("task", pa.int32())
 _VEHICLE = [("user_id", UUID), ("vehicle_id", UUID)]
@@ -42,14 +42,11 @@ _REASON = [("path", pa.string()), ("reason", pa.string()), ("raw", pa.string())]
 _TEXT = pa.string()
 _SESSION = pa.schema([_TASK, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)])
 _COVERAGE = [("fetched_at", MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
-_READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("digest", pa.string()), ("requests", pa.int32()), *_COVERAGE])
+_READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE])
 _UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
 _REJECTED = pa.schema([_TASK, ("day", pa.date32()), ("session_id", UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", MOMENT)])
 
-_fields_of: Callable[[ChargingSession], tuple[Any, ...]] = attrgetter(*SESSION_SCHEMA.names)
-_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-_UNSTORABLE = (pa.ArrowException, OverflowError, ValueError, TypeError)
 _Page: TypeAlias = tuple[int, Body | PageRows]
 """The number of a work item, and a page of its sessions."""
 
@@ -74,19 +71,18 @@ class Batch:
     _pages: list[_Page] = attrs.field(factory=list)
     _slices: list[pa.RecordBatch] = attrs.field(factory=list)
 
-    def add(self, item: WorkItem, outcome: FetchedSessions, digest: str, at: datetime, settle_to: date | None) -> None:
+    def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
         """Add the sessions of a vehicle.
 
         Args:
             item: The work item.
             outcome: Its sessions. If they are not proven complete, a failure is added as well.
-            digest: The digest of the sessions.
             at: The time of the read.
             settle_to: The last day that the read may settle; None settles no day.
         """
         self._pages += ((item.number, page.body or page) for page in outcome.pages if len(page))
         self._rejected.extend((item.number, rejected) for rejected in outcome.rejected)
-        self._reads.append(_read_row(item, outcome, digest, at, settle_to))
+        self._reads.append(_read_row(item, outcome, at, settle_to))
         if outcome.completeness is Completeness.UNPROVEN:
             self.unproven += 1
             message = f"the list could not be proven complete: {outcome.reason}"
@@ -126,10 +122,37 @@ class Batch:
         """Make columns of the pages that are not converted yet, and free them."""
         while self._pages:
             pages = self._pages[:_PAGES_PER_SLICE]
-            for columns in _columns_of(pages):
-                self._slices += columns.stored
-                self._rejected += columns.refused
             del self._pages[:_PAGES_PER_SLICE]
+            bodies = [(number, page) for number, page in pages if isinstance(page, Body)]
+            rest = [(number, page) for number, page in pages if isinstance(page, PageRows)]
+            try:
+                self._add_bodies(bodies)
+            except (pa.ArrowException, ValueError):
+                rest += [(number, read_page(body.data).select(body.is_new)) for number, body in bodies]
+            for number, page in rest:
+                for begin in range(0, len(page), _ROWS_PER_SLICE):
+                    self._add_sessions(number, page.sessions(begin, begin + _ROWS_PER_SLICE))
+
+    def _add_bodies(self, pages: list[tuple[int, Body]]) -> None:
+        if pages:
+            numbers = chain.from_iterable(repeat(number, body.wanted) for number, body in pages)
+            self._add_columns(numbers, columns_of_bodies([body for _, body in pages]))
+
+    def _add_sessions(self, number: int, sessions: list[ChargingSession]) -> None:
+        """Add sessions; one with a value that no column can hold is rejected."""
+        try:
+            self._add_columns(repeat(number, len(sessions)), plain_columns(sessions, SESSION_SCHEMA))
+        except ValueError as error:
+            if len(sessions) == 1:
+                self._rejected.append((number, _unstorable(sessions[0], error)))
+                return
+            middle = len(sessions) // 2
+            self._add_sessions(number, sessions[:middle])
+            self._add_sessions(number, sessions[middle:])
+
+    def _add_columns(self, numbers: Iterable[int], columns: list[pa.Array]) -> None:
+        tasks = pa.array(numbers, pa.int32())
+        self._slices.append(pa.RecordBatch.from_arrays([tasks, *columns], schema=_SESSION))
 
     def _rejected_rows(self) -> pa.Table:
         """Return the rejected rows with their days; None stands for all days of the read."""
@@ -137,81 +160,20 @@ class Batch:
         return _table([_rejected_row(number, item, *days[number]) for number, item in self._rejected], _REJECTED)
 
 
-@attrs.frozen
-class SessionColumns:
-    """Sessions as columns, and the sessions with a value that no column can hold."""
-
-    stored: Sequence[pa.RecordBatch]
-    refused: Sequence[tuple[int, RejectedItem]]
-
-    @classmethod
-    def of(cls, rows: Sequence[tuple[int, ChargingSession]]) -> SessionColumns:
-        """Convert sessions, given with the numbers of their work items."""
-        try:
-            return cls([_record_batch(rows)], [])
-        except _UNSTORABLE as error:
-            if len(rows) == 1:
-                ((number, row),) = rows
-                return cls([], [(number, _unstorable(row, error))])
-        middle = len(rows) // 2
-        one, other = cls.of(rows[:middle]), cls.of(rows[middle:])
-        return cls([*one.stored, *other.stored], [*one.refused, *other.refused])
-
-
-def _columns_of(pages: list[_Page]) -> Iterator[SessionColumns]:
-    """Convert pages: all bodies together, or as sessions if Arrow refuses one of the bodies, or a page has none."""
-    bodies = [(number, page) for number, page in pages if isinstance(page, Body)]
-    rest = [(number, page) for number, page in pages if isinstance(page, PageRows)]
-    try:
-        yield SessionColumns([_batch_of_bodies(bodies)] if bodies else [], [])
-    except _UNSTORABLE:
-        rest += [(number, read_page(body.data).select(body.is_new)) for number, body in bodies]
-    for number, page in rest:
-        for begin in range(0, len(page), _ROWS_PER_SLICE):
-            if rows := page.sessions(begin, begin + _ROWS_PER_SLICE):
-                yield SessionColumns.of([(number, row) for row in rows])
-
-
-def _batch_of_bodies(pages: list[tuple[int, Body]]) -> pa.RecordBatch:
-    columns = columns_of_bodies([body for _, body in pages])
-    tasks = chain.from_iterable(repeat(number, body.wanted) for number, body in pages)
-    return pa.RecordBatch.from_arrays([pa.array(tasks, pa.int32()), *columns], schema=_SESSION)
-
-
-def _record_batch(rows: Sequence[tuple[int, ChargingSession]]) -> pa.RecordBatch:
-    columns = zip(*[(number, *_fields_of(row)) for number, row in rows], strict=True)
-    return pa.RecordBatch.from_arrays(
-        [_array(*pair) for pair in zip(columns, _SESSION.types, strict=True)], schema=_SESSION
-    )
-
-
-def _array(values: Any, kind: pa.DataType) -> pa.Array:
-    if kind == MOMENT:
-        present = [value for value in values if value is not None]
-        if present and not (min(present) >= _EARLIEST and max(present) <= _LATEST):
-            raise OverflowError("a time outside the range of UTC")  # Arrow stores it, but queries fail
-    if kind == UUID:
-        plain = pa.array([None if value is None else value.bytes for value in values], pa.binary(16))
-        return pa.ExtensionArray.from_storage(UUID, plain)
-    return pa.array(values, kind)
-
-
 def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     if not rows:
         return schema.empty_table()
     columns = zip(*rows, strict=True)
-    return pa.Table.from_arrays([_array(*pair) for pair in zip(columns, schema.types, strict=True)], schema=schema)
+    return pa.Table.from_arrays([column(*pair) for pair in zip(columns, schema, strict=True)], schema=schema)
 
 
 def _key(item: WorkItem) -> tuple[Any, ...]:
     return (item.vehicle.user_id, item.vehicle.vehicle_id, *attrs.astuple(item.window))
 
 
-def _read_row(
-    item: WorkItem, outcome: FetchedSessions, digest: str, at: datetime, settle_to: date | None
-) -> tuple[Any, ...]:
+def _read_row(item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> tuple[Any, ...]:
     total = min(outcome.total, 2**63 - 1)
-    counts = (outcome.completeness.value, total, outcome.count, digest, outcome.requests)
+    counts = (outcome.completeness.value, total, outcome.count, outcome.requests)
     return (item.number, *_key(item), *counts, at, settle_to, item.is_confirming)
 
 
@@ -232,9 +194,8 @@ def _rejected_row(number: int, item: RejectedItem, first: date, last: date) -> t
     return (number, day, _id_of(item), item.index, _clean(item.path), _clean(item.reason), raw)
 
 
-def _unstorable(row: ChargingSession, error: Exception) -> RejectedItem:
-    raw = attrs.asdict(row)
-    return RejectedItem(index=-1, path="$", reason=f"a value that no column can hold: {error}", raw=raw)
+def _unstorable(row: ChargingSession, error: ValueError) -> RejectedItem:
+    return RejectedItem(index=-1, path="$", reason=str(error), raw=attrs.asdict(row))
 
 
 def _id_of(item: RejectedItem) -> uuid.UUID | None:

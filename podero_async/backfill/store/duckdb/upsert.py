@@ -69,10 +69,15 @@ INSERT INTO sessions BY NAME SELECT user_id, vehicle_id, {", ".join(SESSION_COLU
 FROM {{incoming}}
 """
 
-_RECEIPTS = """
+# The sum of the rows' hashes is the same in any order, and for any pages.
+_RECEIPTS = f"""
 INSERT INTO receipts BY NAME
-SELECT $run AS run_id, r.* EXCLUDE (task, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count)
-FROM arrow_reads r LEFT JOIN (SELECT task, count(*) AS stored FROM arrow_sessions GROUP BY task) USING (task)
+SELECT $run AS run_id, r.* EXCLUDE (task, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count),
+    md5(coalesce(hashes, 0)::VARCHAR) AS digest
+FROM arrow_reads r LEFT JOIN (
+    SELECT task, count(*) AS stored, sum(hash({", ".join(SESSION_COLUMNS)})::HUGEINT) AS hashes
+    FROM arrow_sessions GROUP BY task
+) USING (task)
 """
 _DROP_REJECTED = """
 DELETE FROM rejected_items j USING arrow_reads r
