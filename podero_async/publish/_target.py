@@ -117,15 +117,15 @@ def _translated(call: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> 
     """Call the driver.
 
     Raises:
-        TargetError: An error of the driver. Its details, which may quote a row, are left out.
+        TargetError: An error of the driver. The statement, and details that may quote a row, are left out.
     """
     from adbc_driver_manager import Error  # noqa: PLC0415 - an extra
 
     try:
         return call(*args, **options)
     except Error as error:
-        text = str(error)
+        text = str(error).replace(f"query '{args[0] if args else ''}': ", "")
         state = error.sqlstate or (match[1] if (match := _STATE.search(text)) else None)
     # Outside of the handler, so that the driver's error is not the context of this one.
-    first = _STATE.sub("", text).strip().partition("\n")[0]
-    raise TargetError(f"the target database failed: {_PREFIX.sub('', first)}", state)
+    first = _PREFIX.sub("", _STATE.sub("", text).strip().partition("\n")[0])
+    raise TargetError(f"the target database failed: {' '.join(first.split())}", state)
