@@ -48,7 +48,7 @@ async def publish(store: SessionStore, url: str, *, full: bool = False, drop_oth
         drop_others: Whether to remove the rows of all other stores, such as those of shards that were merged into this one.
 
     Raises:
-        ConfigurationError: The URL has a password or is none, or the extra `postgres` is not installed.
+        ConfigurationError: The URL is not one of PostgreSQL or has a password, or the extra `postgres` is not installed.
         StoreRestoredError: The store is not a later state of the published one.
         StoreError: The store cannot be read.
         TargetError: The target cannot be reached, read or written.
@@ -96,7 +96,7 @@ class _Publishing:
         return Published(**written, removed=self.removed, is_full=self.is_full)
 
     def _create_tables(self) -> None:
-        """Create missing tables and columns; a role that must not do that can publish if there are none."""
+        """Create the missing tables and columns. A role without the right to do so can publish if nothing is missing."""
         found: dict[str, dict[str, str]] = {}
         for table, column, kind in self.target.execute(sql.COLUMNS):
             found.setdefault(table, {})[column] = kind

@@ -127,7 +127,7 @@ def compare(table: Table, found: Found) -> list[str]:
 
 
 def creation(tables: Iterable[Table], found: Found) -> Iterator[str]:
-    """Yield the statements that create the missing tables and columns; none if there are none."""
+    """Yield the statements that create the missing tables and columns."""
     is_changed = False
     if "" not in found:
         yield "CREATE SCHEMA podero"

@@ -38,6 +38,12 @@ def binaries() -> Path | None:
     return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
 
 
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
 @attrs.define
 class Postgres:
     """A server on a Unix socket and on loopback. Its superuser needs no password on the socket."""
@@ -46,7 +52,7 @@ class Postgres:
     syncs: bool
     """Whether it writes to the disk as in production. Without that, a killed server may lose commits."""
     directory: Path = attrs.field(factory=lambda: Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp")), init=False)
-    port: int = attrs.field(factory=lambda: _free_port(), init=False)
+    port: int = attrs.field(factory=_free_port, init=False)
     process: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
     _control: Any = attrs.field(default=None, init=False, repr=False)
 
@@ -178,9 +184,3 @@ def _text(value: Any) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     return value.replace("\0", "\ufffd") if isinstance(value, str) else str(value)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -40,7 +40,7 @@ async def test_a_store_is_published(
 async def test_a_password_in_the_arguments_is_refused_and_not_shown(
     call: Call, filled: Path, tmp_path: Path, option: str
 ) -> None:
-    """A URL with a password is refused in one line, which has no password, whatever option it was given to."""
+    """A URL with a password is refused in one line that does not show it, also if the option was mistyped."""
     log = tmp_path / "log"
     given = [f"--store={filled}", f"--log-file={log}", *([] if option == "--to=" else ["--to=postgresql:///x"])]
     ended = await call("publish", *given, f"{option}postgresql://user:c4n4ry@host/x", "--json")

@@ -1,4 +1,4 @@
-"""A store is published to PostgreSQL: afterwards the target has the store's rows, whatever happened to either of them."""
+"""A store is published to PostgreSQL: afterwards the target has the rows of the store."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from adbc_driver_postgresql import dbapi  # type: ignore[import-untyped]
 
 from podero_async import ConfigurationError
 from podero_async.backfill import SessionStore, StoreError
 from podero_async.publish import Published, StoreRestoredError, TargetError, publish
-from tests._support.clients import wire_row
 from tests._support.canaries import assert_no_canary, exposed_by
+from tests._support.clients import wire_row
 from tests._support.postgres import LOGIN, PASSWORD, Postgres, assert_published
 from tests._support.written_store import Read
 from tests.publish.conftest import StoreFile
@@ -191,8 +192,6 @@ async def test_tables_of_another_origin_are_left_alone(server: Postgres, made: S
 
 async def test_publishers_wait_for_each_other(server: Postgres, made: StoreFile) -> None:
     """While another transaction holds the lock nothing is created; a cancelled publisher ends, and its store is usable."""
-    from adbc_driver_postgresql import dbapi  # noqa: PLC0415
-
     with dbapi.connect(server.url) as holder, holder.cursor() as cursor:
         cursor.execute(f"SELECT pg_advisory_xact_lock({0x706F6465726F})")
         cursor.fetchall()
