@@ -16,9 +16,9 @@ from tests._support.clients import wire_row
 from tests._support.postgres import LOGIN, PASSWORD, Postgres
 from tests._support.written_store import Read
 from tests.examples import bot, fleet, nightly, own_tests
-from tests.publish.conftest import StoreFile, made, running, server
+from tests.publish.conftest import StoreFile, made
 
-__all__ = ["made", "running", "server"]
+__all__ = ["made"]
 
 EXAMPLES = Path(__file__).parent / "examples"
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _SCHEMES = ("postgresql://", "postgres://")
 _SECRETS = {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+_HOSTS = re.compile(r"((\[[^]]*\]|[^:,]*)(:\d*)?(,|$))*")
 _CONNECT_TIMEOUT_S = 30
 _STATE = re.compile(r"[\s.]*SQLSTATE: (\w{5})")
 _PREFIX = re.compile(r"^(?:[A-Z_]+: )?(?:\[libpq\] )?")
@@ -40,7 +41,8 @@ def checked_url(url: str) -> str:
     rest, _, query = url.removeprefix(scheme).partition("?")
     names = {name for name, _ in parse_qsl(query, keep_blank_values=True)}
     before, has_user, _ = (rest + "?" + query).rpartition("@")
-    if (has_user and ":" in before) or names & _SECRETS:
+    hosts = rest.partition("/")[0].rpartition("@")[2]
+    if (has_user and ":" in before) or names & _SECRETS or not _HOSTS.fullmatch(hosts):
         raise ConfigurationError(
             "the target's URL must not have a password: set PGPASSWORD, or write it into the file ~/.pgpass"
         )

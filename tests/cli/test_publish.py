@@ -11,9 +11,6 @@ from podero_async.testing import PoderoSimulator
 from tests._support.commands import Call
 from tests._support.expected_rows import truth_of
 from tests._support.postgres import Postgres, assert_published
-from tests.publish.conftest import running, server
-
-__all__ = ["running", "server"]
 
 
 async def test_a_store_is_published(

@@ -1,9 +1,7 @@
-"""Fixtures of the tests of `publish`: a server, which is started once, and a store that is written a batch at a time."""
+"""The store of the tests of `publish`, which is written a batch at a time."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,32 +13,7 @@ from podero_async import User, VehicleRef
 from podero_async.backfill.store.duckdb import vehicles
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
 from tests._support.clients import wire_row
-from tests._support.postgres import Postgres, binaries
 from tests._support.written_store import ONE_DAY, Read, WrittenStore
-
-
-@pytest.fixture(scope="session")
-def running() -> Iterator[Postgres]:
-    """Start a server."""
-    found = binaries()
-    if found is None:
-        pytest.skip("PostgreSQL's binaries are not installed")
-    server = Postgres(found, syncs=False)
-    try:
-        server.create()
-        yield server
-    finally:
-        server.remove()
-
-
-@pytest.fixture
-def server(running: Postgres, monkeypatch: pytest.MonkeyPatch) -> Postgres:
-    """Return the server, with an empty database, and without settings of this machine."""
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
-    running.execute("DROP SCHEMA IF EXISTS podero CASCADE")
-    return running
 
 
 class StoreFile:

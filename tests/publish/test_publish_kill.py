@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,27 +15,13 @@ from podero_async.backfill import SessionStore
 from podero_async.publish import publish
 from tests._support import publish_process
 from tests._support.clients import wire_row
-from tests._support.postgres import Postgres, assert_published, binaries
+from tests._support.postgres import Postgres, assert_published
 from tests._support.written_store import Read
 from tests.publish.conftest import StoreFile
 
 _LAST_CALL = 26
 """The calls of the target for a store that was published before, without the commit."""
 _VEHICLES, _SESSIONS = 4, 60
-
-
-@pytest.fixture(scope="module")
-def durable() -> Iterator[Postgres]:
-    """Start a server that writes to the disk."""
-    found = binaries()
-    if found is None:
-        pytest.skip("PostgreSQL's binaries are not installed")
-    server = Postgres(found, syncs=True)
-    try:
-        server.create()
-        yield server
-    finally:
-        server.remove()
 
 
 def change(store: StoreFile, number: int) -> None:
