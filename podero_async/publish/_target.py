@@ -24,7 +24,6 @@ _SCHEMES = ("postgresql://", "postgres://")
 _SECRETS = {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
 _HOSTS = re.compile(r"((\[[^]]*\]|[^:,]*)(:\d*)?(,|$))*")
 _CONNECT_TIMEOUT_S = 30
-_STATE = re.compile(r"[\s.]*SQLSTATE: (\w{5})")
 _PREFIX = re.compile(r"^(?:[A-Z_]+: )?(?:\[libpq\] )?")
 
 
@@ -126,8 +125,15 @@ def _translated(call: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> 
     try:
         return call(*args, **options)
     except Error as error:
-        text = str(error).replace(f"query '{args[0] if args else ''}': ", "")
-        state = error.sqlstate or (match[1] if (match := _STATE.search(text)) else None)
+        reason, state = _reason_of(error, args[0] if args else None), error.sqlstate
     # Outside of the handler, so that the driver's error is not the context of this one.
-    first = _PREFIX.sub("", _STATE.sub("", text).strip().partition("\n")[0])
-    raise TargetError(f"the target database failed: {' '.join(first.split())}", state)
+    raise TargetError(f"the target database failed: {reason}", state)
+
+
+def _reason_of(error: Any, statement: object) -> str:
+    """Return the server's message or, if it sent none, that of libpq."""
+    for name, value in error.details or ():
+        if name in {"PG_DIAG_MESSAGE_PRIMARY", b"PG_DIAG_MESSAGE_PRIMARY"}:
+            return " ".join(value.decode(errors="replace").split())
+    text = str(error).replace(f"Failed to execute query '{statement}': ", "")
+    return " ".join(_PREFIX.sub("", text).strip().partition("\n")[0].split())

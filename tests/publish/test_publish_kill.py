@@ -60,6 +60,7 @@ class Killing:
         if kills_server:
             self.server.kill()
             process.join()
+            assert process.exitcode in {0, 4}, "the error is a `TargetError`"
             self.server.start()
         else:
             process.kill()
