@@ -14,12 +14,14 @@ import pdoc
 
 import podero_async.backfill
 import podero_async.frames
+import podero_async.publish
 import podero_async.testing.pytest
 
 PACKAGES = (
     "podero_async",
     "podero_async.backfill",
     "podero_async.frames",
+    "podero_async.publish",
     "podero_async.testing",
     "podero_async.testing.pytest",
 )

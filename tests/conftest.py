@@ -18,7 +18,7 @@ import pytest
 from podero_async.testing import PoderoSimulator
 from tests._support.time_warp import LeapingLoop
 
-pytest_plugins = ["podero_async.testing.pytest"]
+pytest_plugins = ["podero_async.testing.pytest", "tests._support.postgres_server"]
 
 FAKE_TOKEN = "token-1"
 """The token of the clients that `tests._support.clients` connects to fake servers."""

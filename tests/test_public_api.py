@@ -16,11 +16,12 @@ import pytest
 import podero_async
 import podero_async.backfill
 import podero_async.frames
+import podero_async.publish
 import podero_async.testing
 from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
 
-PACKAGES = [podero_async, podero_async.backfill, podero_async.frames, podero_async.testing]
+PACKAGES = [podero_async, podero_async.backfill, podero_async.frames, podero_async.publish, podero_async.testing]
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if callable(getattr(package, name))]
 
 OPTIONAL = {name: SimpleNamespace(DataFrame=object) for name in ("pandas", "polars")}
@@ -49,7 +50,7 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "cli", "testing", "backfill", "frames"}
+    modules = {"errors", "models", "cli", "testing", "backfill", "frames", "publish"}
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public <= {*podero_async.__all__, "TYPE_CHECKING", "import_module"}
     assert dir(podero_async) == sorted(podero_async.__all__)
@@ -128,7 +129,17 @@ async def test_the_example_on_the_front_page_runs(
 
 def test_the_import_loads_only_what_every_program_needs() -> None:
     """Importing the package loads no extra, no part for tests or the command line, and nothing that only failures need."""
-    libraries = ["rich", "duckdb", "pyarrow", "pandas", "polars", "filelock", "argparse", "cattrs"]
+    libraries = [
+        "rich",
+        "duckdb",
+        "pyarrow",
+        "pandas",
+        "polars",
+        "filelock",
+        "argparse",
+        "cattrs",
+        "adbc_driver_manager",
+    ]
     heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames"]
     assert not modules_after("import aiohttp; from podero_async import PoderoClient", "import aiohttp") & {*heavy}
 

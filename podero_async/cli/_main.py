@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,6 +53,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "runs": "Print the history of a store's backfills, the newest first.",
         "verify": "Re-read the settled days of a store, and compare the sessions with the API.",
         "export": "Write the sessions of a store to a Parquet, CSV or JSON lines file.",
+        "publish": "Publish the changes of a store to PostgreSQL.",
         "merge": "Make one store of several, such as those of the shards of a fleet.",
         "forget": "Erase a user from a store, and keep later runs from fetching the user again.",
         "completion": "Print a completion script for bash, zsh or tcsh.",
@@ -74,13 +76,15 @@ exit codes:
   1    finished, but some data is missing or could not be verified as complete
   2    usage, configuration, or a limit of the system
   3    the credentials were refused
-  4    the API or the network failed
+  4    the API, the network or the target database failed
   5    the store cannot be used
   6    days are provisional (status --check)
   129  the terminal was closed (SIGHUP)
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
 """
+_PASSWORD = re.compile(r"://\S*@")
+"""The part of a URL that may have a password."""
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
 _FAILURE_MODULE = "podero_async._decode.converter"
@@ -208,7 +212,7 @@ def _is_of_store(error: PoderoError) -> bool:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error of one line if the arguments are wrong, instead of printing the usage as argparse does."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{_PASSWORD.sub('://***@', message)} (see {self.prog} --help)")
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

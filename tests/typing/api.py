@@ -50,6 +50,7 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
+from podero_async.publish import Published, publish
 from podero_async.testing import Fault, PoderoSimulator
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
@@ -172,6 +173,7 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
     await store.check_snapshot("readers.duckdb")
     assert_type(await store.snapshot("readers.duckdb"), int)
     assert_type(await merge_stores("fleet.duckdb", ["1.duckdb", "2.duckdb"]), Merged)
+    assert_type(await publish(store, "postgresql://", full=True, drop_others=True), Published)
     async for names, rows in store.stream("FROM live_sessions"):
         assert_type(names, list[str])
         assert_type(rows, list[tuple[Any, ...]])

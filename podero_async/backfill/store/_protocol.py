@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import date, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 from podero_async._fleet.vehicle import FetchedSessions
@@ -21,6 +21,7 @@ from podero_async.backfill._report import BackfillPlan, BackfillReport, Written
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.store._status import Exported, Merged, RunStatus, StoreStatus
+from podero_async.backfill.store._tables import StoreTables
 from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = [
@@ -32,7 +33,10 @@ __all__ = [
     "SupportsMerge",
     "SupportsQuery",
     "SupportsSnapshot",
+    "SupportsTables",
 ]
+
+T = TypeVar("T")
 
 CommitBatch = Callable[[datetime], Awaitable[Written]]
 """Commits a sealed batch in one transaction, with the given time, and returns its effect on the table of sessions."""
@@ -257,3 +261,14 @@ class SupportsForget(Protocol):
 
     async def forget(self, user_id: UUID) -> int:
         """Erase a user, remember a hash of the id, and return the number of erased sessions."""
+
+
+@runtime_checkable
+class SupportsTables(Protocol):
+    """A backend that streams its tables."""
+
+    async def read_tables(self, read: Callable[[StoreTables], T], on_cancel: Callable[[], object]) -> T:
+        """Call a function in the store's thread, and return its result.
+
+        If the caller is cancelled, `on_cancel` is called until the function has ended.
+        """

@@ -24,6 +24,7 @@ from podero_async.backfill._sharding import Shard
 from podero_async.backfill._values import Limits, Run, RunSettings, StoreOwner, WorkItem
 from podero_async.backfill.errors import StoreError
 from podero_async.backfill.store._status import Exported, Merged, RunStatus, StoreStatus
+from podero_async.backfill.store._tables import StoreTables
 from podero_async.backfill.store.duckdb import absence, comparison, queries, runs, schema, upsert, vehicles, work
 from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
@@ -34,6 +35,7 @@ from podero_async.backfill.store.duckdb.interruptible import run_interruptible
 from podero_async.backfill.store.duckdb.merge import Merge
 from podero_async.backfill.store.duckdb.snapshot import Snapshot, check_snapshot
 from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
+from podero_async.backfill.store.duckdb.tables import ReadTables
 from podero_async.models import User, VehicleFailure, VehicleRef
 
 __all__ = ["DuckDBBackend"]
@@ -229,6 +231,9 @@ class DuckDBBackend:
 
     async def export(self, target: str, kind: str, **options: Any) -> Exported:
         return await run_interruptible(self.call, Export(target=target, store=self._resolved, kind=kind, **options))
+
+    async def read_tables(self, read: Callable[[StoreTables], T], on_cancel: Callable[[], object]) -> T:
+        return await run_interruptible(self.call, ReadTables(target=self._path, read=read, on_cancel=on_cancel))
 
     async def snapshot(self, target: str) -> int:
         return await run_interruptible(self.call, Snapshot(target=target, store=self._resolved))
