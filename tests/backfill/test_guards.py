@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import duckdb
+import pytest
 
 from podero_async import PoderoClient, VehicleRef
 from podero_async.backfill import Bounds, SessionStore, Shard, backfill
@@ -95,6 +96,7 @@ async def test_sessions_that_vanish_are_an_alarm(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+@pytest.mark.slow
 async def test_a_dead_vehicle_is_no_alarm_after_three_days(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -78,13 +78,13 @@ async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient,
 @pytest.mark.parametrize(
     ("damage", "differing"),
     [
-        ("DELETE FROM sessions", 12),
-        ("UPDATE sessions SET withdrawn_at = fetched_at", 12),
-        ("UPDATE sessions SET energy_charged_kwh = 0", 12),
         ("UPDATE sessions SET plug_in_time = plug_in_time - INTERVAL 40 DAY", 12),
-        ("UPDATE sessions SET vehicle_id = uuid()", 12),
-        ("DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)", 1),
         ("INSERT INTO sessions BY NAME SELECT * REPLACE (uuid() AS id) FROM sessions LIMIT 1", 1),
+        pytest.param("DELETE FROM sessions", 12, marks=pytest.mark.slow),
+        pytest.param("UPDATE sessions SET withdrawn_at = fetched_at", 12, marks=pytest.mark.slow),
+        pytest.param("UPDATE sessions SET energy_charged_kwh = 0", 12, marks=pytest.mark.slow),
+        pytest.param("UPDATE sessions SET vehicle_id = uuid()", 12, marks=pytest.mark.slow),
+        pytest.param("DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)", 1, marks=pytest.mark.slow),
     ],
 )
 async def test_a_damaged_table_differs_and_is_repaired(
@@ -147,6 +147,7 @@ async def test_rows_that_cannot_be_compared_are_counted(
         assert not report.is_clean
 
 
+@pytest.mark.slow
 async def test_a_repair_includes_hidden_sessions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

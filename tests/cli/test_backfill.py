@@ -130,17 +130,19 @@ async def test_vehicles_from_a_file(
     os.close(reading)
 
 
-async def test_a_dry_run_reads_no_session_and_leaves_no_file(call: Call, served: PoderoSimulator, path: Path) -> None:
+async def test_a_dry_run_reads_no_session_and_leaves_no_file(
+    call: Call, served: PoderoSimulator, new_path: Path
+) -> None:
     """`--dry-run` prints the requests and their time, requests no session, and creates no store."""
-    ended = await call(*whole_fleet(served, path), "--dry-run", "--requests-per-second=50")
+    ended = await call(*whole_fleet(served, new_path), "--dry-run", "--requests-per-second=50")
     assert (ended.code, ended.err) == (0, "")
     assert "10: 0 up to date" in ended.out
     assert "at least 20;" in ended.out, "each vehicle asks for its current session"
     assert "at least 0.4 s at 50 requests/s" in ended.out
     assert f"{served.first_day} to {served.last_day}: 10 vehicles" in ended.out
     assert not served.counts.requests["sessions"]
-    assert not list(path.parent.iterdir())
-    assert "pass --requests-per-second" in (await call(*whole_fleet(served, path), "--dry-run")).out
+    assert not list(new_path.parent.iterdir())
+    assert "pass --requests-per-second" in (await call(*whole_fleet(served, new_path), "--dry-run")).out
 
 
 async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, filled: Path) -> None:
@@ -273,12 +275,12 @@ async def test_an_api_that_is_down_is_exit_code_4(
         assert all(line.startswith("podero-async: vehicle ") and " failed: " in line for line in failures)
 
 
-async def test_missing_settings_leave_no_store(call: Call, simulator: PoderoSimulator, path: Path) -> None:
+async def test_missing_settings_leave_no_store(call: Call, simulator: PoderoSimulator, new_path: Path) -> None:
     """If credentials are missing, no store is created."""
-    ended = await call(*whole_fleet(simulator, path))
+    ended = await call(*whole_fleet(simulator, new_path))
     assert ended.code == 2
     assert "PODERO_ORG_ID" in ended.complaint
-    assert not path.exists()
+    assert not new_path.exists()
 
 
 _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
@@ -309,14 +311,14 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
     ],
 )
 async def test_bad_arguments_leave_no_store(
-    call: Call, served: PoderoSimulator, path: Path, options: list[str], said: str
+    call: Call, served: PoderoSimulator, new_path: Path, options: list[str], said: str
 ) -> None:
     """If an argument is wrong, the exit code is 2; no request is sent, and no store is created."""
-    ended = await call(*whole_fleet(served, path), *options)
+    ended = await call(*whole_fleet(served, new_path), *options)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
     assert not served.requests
-    assert not list(path.parent.iterdir())
+    assert not list(new_path.parent.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -373,23 +375,23 @@ def _other_database(path: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["backfill", "dry run", "status", "verify", "export"])
 async def test_another_file_is_exit_code_5(
-    call: Call, served: PoderoSimulator, path: Path, make: Callable[[Path], None], said: str, command: str
+    call: Call, served: PoderoSimulator, new_path: Path, make: Callable[[Path], None], said: str, command: str
 ) -> None:
     """If the path is not a store of this version, it is left unchanged."""
-    await asyncio.to_thread(make, path)
-    before = path.read_bytes() if path.is_file() else None
-    backfill = whole_fleet(served, path)
+    await asyncio.to_thread(make, new_path)
+    before = new_path.read_bytes() if new_path.is_file() else None
+    backfill = whole_fleet(served, new_path)
     argv = {
         "backfill": backfill,
         "dry run": [*backfill, "--dry-run"],
-        "export": ["export", f"--store={path}", f"--output={path.parent / 'out'}"],
-    }.get(command, [command, f"--store={path}"])
+        "export": ["export", f"--store={new_path}", f"--output={new_path.parent / 'out'}"],
+    }.get(command, [command, f"--store={new_path}"])
     ended = await call(*argv)
     assert (ended.code, ended.out) == (5, "")
     assert said in ended.complaint
-    assert str(path) in ended.complaint
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert before is None or path.read_bytes() == before
+    assert str(new_path) in ended.complaint
+    assert [file.name for file in new_path.parent.iterdir()] == [new_path.name]
+    assert before is None or new_path.read_bytes() == before
 
 
 @pytest.mark.parametrize("missing", ["duckdb", "pyarrow"])

@@ -26,9 +26,9 @@ async def test_a_user_is_erased(call: Call, served: PoderoSimulator, filled: Pat
     assert status["sessions"] == counts[False]
 
 
-async def test_a_store_that_does_not_exist_is_not_created(call: Call, path: Path) -> None:
+async def test_a_store_that_does_not_exist_is_not_created(call: Call, new_path: Path) -> None:
     """A wrong path is an error, and creates no file."""
-    ended = await call("forget", f"--store={path}", f"--user={UUID(int=1)}")
+    ended = await call("forget", f"--store={new_path}", f"--user={UUID(int=1)}")
     assert (ended.code, ended.out) == (5, "")
-    assert ended.complaint == f"no such store: {path}"
-    assert not path.exists()
+    assert ended.complaint == f"no such store: {new_path}"
+    assert not new_path.exists()

@@ -165,7 +165,7 @@ async def test_faults_of_all_kinds_lose_nothing() -> None:
         Fault(kind="token_revoked", rate=0.02),
     ]
     async with PoderoSimulator(
-        users=30, vehicles=40, sessions_per_vehicle=(0, 300), seed=5, faults=faults
+        users=15, vehicles=20, sessions_per_vehicle=(0, 300), seed=5, faults=faults
     ) as simulator:
         async with client_of(simulator) as client:
             async with client.fetch_fleet(**all_days(simulator)) as fleet:
