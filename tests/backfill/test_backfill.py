@@ -330,7 +330,9 @@ async def test_a_run_on_a_later_day_reads_all_provisional_days(
 async def test_changed_hidden_removed_and_returning_rows(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Changed rows get `changed_at`, hidden and removed ones `withdrawn_at`, and returning ones lose it; none is deleted."""
+    """Changed rows get `changed_at`, hidden and removed ones `withdrawn_at`,
+    and returning ones lose it; none is deleted.
+    """
     vehicle = sim.vehicles[0]
     kept, changed, hidden, removed = [row["id"] for row in sim.truth(vehicle, FIRST, LAST)[:4]]
     async with SessionStore(path) as store:

@@ -71,7 +71,9 @@ class DailyChanges:
 
 @pytest.mark.slow
 async def test_ten_nights_equal_the_server(path: Path) -> None:
-    """After each of ten nights the store equals the server's lists, at few requests a vehicle, and has every change marked."""
+    """After each of ten nights the store equals the server's lists,
+    at few requests a vehicle, and has every change marked.
+    """
     async with PoderoSimulator(users=5, vehicles=15, sessions_per_vehicle=90, seed=5) as sim, client_of(sim) as client:
         today, clock = date(2026, 7, 1), Clock(utc(2026, 7, 1, 23))
         days, moments = DailyChanges(sim), {0: clock.at}

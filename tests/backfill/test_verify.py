@@ -29,7 +29,9 @@ async def _filled(client: PoderoClient, store: SessionStore, clock: Clock, **opt
 
 
 async def test_a_complete_store_is_clean(client: PoderoClient, path: Path, clock: Clock) -> None:
-    """`verify()` of a complete store is clean with one request per vehicle; it can check a sample, and read the store only."""
+    """`verify()` of a complete store is clean with one request per vehicle;
+    it can check a sample, and read the store only.
+    """
     async with SessionStore(path) as store:
         await _filled(client, store, clock)
     progress = Progress()
@@ -108,7 +110,9 @@ async def test_a_damaged_table_differs_and_is_repaired(
 async def test_doubled_rows_are_a_difference_of_their_own(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Ids that are stored more than once are named, even of rows that cannot be compared; a repair keeps one row of each."""
+    """Ids that are stored more than once are named, even of rows that cannot be compared;
+    a repair keeps one row of each.
+    """
     async with SessionStore(path) as store:
         await _filled(client, store, clock)
         one, other = (str(sim.truth(vehicle, FIRST, LAST)[0]["id"]) for vehicle in sim.vehicles[:2])

@@ -170,7 +170,9 @@ def _wait_until_blocked(pid: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("reader", "code"), [("head -2", 0), ("sleep 60", 143)])
 async def test_a_reader_that_takes_only_a_part(filled: Path, reader: str, code: int) -> None:
-    """If the reader of stdout goes away, the export ends with exit code 0; if it reads nothing, a signal ends the export."""
+    """If the reader of stdout goes away, the export ends with exit code 0;
+    if it reads nothing, a signal ends the export.
+    """
     await _grow(filled, 300)
     process = await start_in_pipe(reader, "export", f"--store={filled}", "--output=-", "--format=csv")
     assert process.stderr is not None

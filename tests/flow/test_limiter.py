@@ -359,7 +359,9 @@ async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
 
 
 async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
-    """A bulk caller's bound counts from the opening of the breaker until a probe fails; an interactive one's counts in all."""
+    """A bulk caller's bound counts from the opening of the breaker until a probe fails;
+    an interactive one's counts in all.
+    """
     loop, limiter = asyncio.get_running_loop(), adaptive(1)
     slot = await limiter.acquire()
     bulk = [asyncio.create_task(limiter.acquire(is_bulk=True, left_s=left_s)) for left_s in (7.0, 30.0, math.inf)]
@@ -515,7 +517,9 @@ async def test_under_a_rate_an_interactive_caller_waits_one_interval_at_most() -
 
 
 async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_callers() -> None:
-    """If slow bulk requests fill 32 slots or more, a call to another endpoint starts at once; small limits have no reserve."""
+    """If slow bulk requests fill 32 slots or more, a call to another endpoint starts at once;
+    small limits have no reserve.
+    """
     for limit in (31, 32):
         limiter = fixed(limit)
         while limiter.try_acquire(is_bulk=True):
@@ -529,7 +533,9 @@ async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_calle
 
 @pytest.mark.parametrize(("limit", "granted"), [(31, 31), (32, 28), (64, 56)])
 async def test_interactive_calls_to_one_endpoint_leave_slots_to_the_others(limit: int, granted: int) -> None:
-    """Of 100 calls that hang, seven eighths of a large limit get slots; a call to another endpoint passes those that wait."""
+    """Of 100 calls that hang, seven eighths of a large limit get slots;
+    a call to another endpoint passes those that wait.
+    """
     limiter = fixed(limit)
     hanging = [asyncio.create_task(limiter.acquire("current")) for _ in range(100)]
     await asyncio.sleep(0)

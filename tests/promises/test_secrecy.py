@@ -322,7 +322,9 @@ def contents_of(folder: Path) -> Iterator[str]:
     ],
 )
 async def test_a_backfill_exposes_no_canary(place: str | None, keeps_external_ids: bool, tmp_path: Path) -> None:
-    """Whether a backfill succeeds or fails, its report, progress and store hold no canary, but external ids if it keeps them."""
+    """Whether a backfill succeeds or fails, its report, progress and store hold no canary,
+    but external ids if it keeps them.
+    """
     for response in ("422 that echoes", "invalid JSON"):
         path = tmp_path / f"{response}.duckdb"
         progress = Progress()

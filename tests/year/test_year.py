@@ -1,4 +1,6 @@
-"""Years of a fleet whose API misbehaves, against stores that must say nothing false. `python -m tests.year SEED` replays one."""
+"""Years of a fleet whose API misbehaves, against stores that must say nothing false.
+`python -m tests.year SEED` replays one.
+"""
 
 from __future__ import annotations
 

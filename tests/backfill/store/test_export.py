@@ -27,7 +27,8 @@ from tests.backfill.conftest import AGAIN, Clock, small_fleet
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]
-TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"  # an export leaves out `absent_at`, since no second read has confirmed it
+TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"
+"""The columns of an export, which leaves out `absent_at`, since no second read has confirmed it."""
 
 
 @pytest.fixture(scope="module")

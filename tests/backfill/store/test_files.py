@@ -122,8 +122,8 @@ async def test_a_store_that_was_dropped_frees_its_path(path: Path) -> None:
     await dropped.__aenter__()
     await dropped.query("SELECT 1")
 
-    with pytest.warns(ResourceWarning, match=r"not closed.*fleet\.duckdb") as warned:  # noqa: PT031  # a collection may come at any time
-        del dropped
+    with pytest.warns(ResourceWarning, match=r"not closed.*fleet\.duckdb") as warned:  # noqa: PT031
+        del dropped  # and a collection may come at any time
         for _ in range(100):  # until the store's thread has let go of its last operation
             time.sleep(0.001)
             if warned:

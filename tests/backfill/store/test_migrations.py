@@ -1,4 +1,6 @@
-"""The migrations of a store: what an older release stored becomes coverage, records of runs, and sessions with their times."""
+"""The migrations of a store: what an older release stored becomes coverage,
+records of runs, and sessions with their times.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,9 @@ async def test_receipts_become_coverage(new_path: Path, version: int) -> None:
 
 
 async def test_sessions_keep_their_times(new_path: Path) -> None:
-    """A session without a change gets its first time as `changed_at`; withdrawals count as changes; none is stored twice."""
+    """A session without a change gets its first time as `changed_at`;
+    withdrawals count as changes; none is stored twice.
+    """
     seen, changed, withdrawn = READ_AT - timedelta(days=2), READ_AT - timedelta(days=1), READ_AT - timedelta(hours=1)
     plugged_in = utc(2026, 1, 5, 18)
     rows = [
@@ -154,7 +158,10 @@ async def test_runs_become_records(new_path: Path) -> None:
 
 async def test_a_migrated_store_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
     """The tables and columns of a migrated store, in order, are those of a new one, and it has an id of its own."""
-    columns = "SELECT table_name, column_index, column_name, data_type, is_nullable FROM duckdb_columns() WHERE database_name = current_database() ORDER BY ALL"
+    columns = (
+        "SELECT table_name, column_index, column_name, data_type, is_nullable FROM duckdb_columns()"
+        " WHERE database_name = current_database() ORDER BY ALL"
+    )
     found = []
     for name in ("old", "new"):
         path = tmp_path / f"{name}.duckdb"
