@@ -64,19 +64,6 @@ async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path)
     assert (again["new"], again["changed"], again["run_id"]) == (0, 0, report["run_id"] + 1)
 
 
-async def test_days_are_read_until_they_settle(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Days are read again until they are old enough, unless they were read a short time ago."""
-    young = [*whole_fleet(served, path), "--settle-days=36000", "--json"]
-    first = _report(await call(*young))
-    assert (first["settled"], first["missing"]) == (0, 0)
-    asked = served.counts.requests["sessions"]
-    assert _report(await call(*young))["skipped"] == 10
-    assert served.counts.requests["sessions"] == asked
-    assert _report(await call(*young, "--fresh-for=0"))["done"] == 10
-    old = _report(await call(*whole_fleet(served, path), "--fresh-for=0", "--json"))
-    assert (old["done"], old["settled"] > first["provisional"] * 0.8) == (10, True)
-
-
 async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path: Path) -> None:
     """The report counts settled, provisional and missing days separately."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
@@ -97,16 +84,6 @@ async def test_a_fleet_that_vanishes_is_exit_code_1(call: Call, served: PoderoSi
     assert ended.code == 1
     assert "known vehicles are no longer listed" in ended.complaint
     assert (await call(*whole_fleet(served, filled), "--max-vanished=1")).code == 0
-
-
-async def test_shards(call: Call, served: PoderoSimulator, tmp_path: Path) -> None:
-    """The shards of a fleet together read each vehicle once."""
-    vehicles = []
-    for number in (1, 2, 3):
-        path = tmp_path / f"{number}.duckdb"
-        assert (await call(*whole_fleet(served, path), f"--shard={number}/3")).code == 0
-        vehicles += [row["vehicle_id"] for row in await _ask(path, "SELECT vehicle_id FROM receipts")]
-    assert sorted(vehicles) == sorted(str(vehicle.vehicle_id) for vehicle in served.vehicles)
 
 
 def _lines(simulator: PoderoSimulator, count: int = 3) -> str:
@@ -213,15 +190,6 @@ async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulat
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
     assert ended.complaint.startswith("1 sessions could not be read")
-
-
-async def test_days_with_unreadable_sessions_are_read_again(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A day with an unreadable session is provisional, and read again; as soon as it is readable, the exit code is 0."""
-    served.add_fault(Fault(kind="malformed_row", field="is_at_home", damage="missing", nth=1))
-    assert (await call(*whole_fleet(served, path))).code == 1
-    assert len(await _ask(path, "SELECT * FROM rejected_items")) == 1
-    assert (await call(*whole_fleet(served, path), "--fresh-for=0")).code == 0
-    assert await _ask(path, "SELECT * FROM rejected_items") == []
 
 
 async def test_the_speed_is_limited(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

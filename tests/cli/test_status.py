@@ -12,6 +12,7 @@ import pytest
 from podero_async.backfill import RunStatus, SessionStore
 from podero_async.cli.commands.status import age_text
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import USER
 from tests._support.commands import Call, whole_fleet
 
 _STATUS_KEYS = (
@@ -127,7 +128,8 @@ async def test_an_empty_store(call: Call, path: Path) -> None:
 
 async def test_a_missing_store(call: Call, new_path: Path) -> None:
     """If the path has no store, the exit code is 5 and no store is created."""
-    for argv in (["status"], ["export", f"--output={new_path.parent / 'out'}"]):
+    export = ["export", f"--output={new_path.parent / 'out'}"]
+    for argv in (["status"], export, ["sql", "SELECT 1"], ["forget", f"--user={USER}"]):
         ended = await call(*argv, f"--store={new_path}")
         assert (ended.code, ended.out) == (5, "")
         assert str(new_path) in ended.complaint
