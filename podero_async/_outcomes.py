@@ -1,4 +1,4 @@
-"""Items of summaries and frames, and their sessions: an item is a session or an outcome."""
+"""The items of summaries and frames: an item is a session, or an outcome with its sessions."""
 
 from __future__ import annotations
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import shutil
 import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 
 import hypothesis
 import pytest
 
+from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
 from tests._support.time_warp import LeapingLoop
 
@@ -101,8 +104,38 @@ def soak_scale(request: pytest.FixtureRequest) -> float:
     return scale
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create a store without sessions, which costs more time than copying it."""
+    made = tmp_path_factory.mktemp("empty") / "fleet.duckdb"
+
+    async def create() -> None:
+        async with SessionStore(made):
+            pass
+
+    asyncio.run(create())
+    return made
+
+
+@pytest.fixture
+def path(tmp_path: Path, empty_store: Path) -> Path:
+    """Return the path of a store without sessions, which no backfill has claimed yet."""
+    return Path(shutil.copy(empty_store, tmp_path))
+
+
+@pytest.fixture
+def new_path(tmp_path: Path) -> Path:
+    """Return the path of a store that does not exist yet."""
+    return tmp_path / "fleet.duckdb"
+
+
+def small_fleet() -> PoderoSimulator:
+    """Return a server of 8 users, 10 vehicles, 40 sessions each."""
+    return PoderoSimulator(users=8, vehicles=10, sessions_per_vehicle=40, seed=1)
+
+
 @pytest.fixture
 async def simulator() -> AsyncIterator[PoderoSimulator]:
-    """Serve a small fleet: 8 users, 10 vehicles, 40 sessions each."""
-    async with PoderoSimulator(users=8, vehicles=10, sessions_per_vehicle=40, seed=1) as running:
+    """Serve a small fleet."""
+    async with small_fleet() as running:
         yield running

@@ -69,7 +69,9 @@ async def test_map_as_completed_yields_the_quickest_first_and_keeps_the_bound() 
 
 
 async def test_map_as_completed_does_not_wait_for_arguments_to_yield_a_result() -> None:
-    """A result is yielded as soon as its call has finished, although a slot is free and the next argument has not arrived."""
+    """A result is yielded as soon as its call has finished,
+    although a slot is free and the next argument has not arrived.
+    """
 
     async def slow() -> AsyncIterator[float]:
         yield 1.0

@@ -78,7 +78,9 @@ def api(status: int, kind: type[ApiError] = ApiError, *, after: float | None = N
     ids=repr,
 )
 def test_every_error_has_one_meaning(error: Any, fatal: bool, retryable: bool, outage_sign: bool) -> None:
-    """Each error says whether its call is retried, whether other calls can succeed, and whether it is a sign of an outage."""
+    """Each error says whether its call is retried, whether other calls can succeed,
+    and whether it is a sign of an outage.
+    """
     assert is_fatal(error, retry_after_max=MAX_S) is fatal
     assert is_retryable(error) is retryable
     assert is_outage_sign(error) is outage_sign

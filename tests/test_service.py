@@ -34,7 +34,7 @@ pytestmark = pytest.mark.podero(**ALL)
 
 @attrs.frozen
 class Reply:
-    """A whole response."""
+    """A response, with its body as text."""
 
     status: int
     content_type: str

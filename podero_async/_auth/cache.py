@@ -158,7 +158,7 @@ class TokenCache:
         return token
 
     def served(self, value: str) -> None:
-        """Note that the server accepted a token."""
+        """Record that the server accepted a token."""
         held = self._held
         self._has_served = True
         if held is not None and held.token.value == value:
@@ -223,7 +223,9 @@ class TokenCache:
     async def _check(
         self, held: _HeldToken, is_accepted: Callable[[str], Awaitable[bool | None]], checks: int
     ) -> bool | None:
-        """Check a token, or return the result of a check that ended after the first `checks`: concurrent refusals share it."""
+        """Check a token, or return the result of a check that ended after the first `checks`:
+        concurrent refusals share it.
+        """
         async with self._checking:
             if self._held is held and held.checks == checks:
                 held.is_accepted = await is_accepted(held.token.value)

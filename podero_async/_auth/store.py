@@ -231,7 +231,9 @@ class FileTokenStore:
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lock_timeout_s + _MAX_DISK_S):
-                    while not (is_locked := await self._in_thread(self._try_lock, held)) and now() < give_up_at:  # noqa: ASYNC110
+                    while (  # noqa: ASYNC110
+                        not (is_locked := await self._in_thread(self._try_lock, held)) and now() < give_up_at
+                    ):
                         await asyncio.sleep(_LOCK_POLL_S)
         except (OSError, NotImplementedError) as error:  # the latter if the file system has no locks
             _logger.warning("the token store cannot be locked: %s", getattr(error, "strerror", None) or error)

@@ -44,7 +44,8 @@ def decode_users(body: bytes, *, slice_bytes: int = _SLICE_BYTES) -> tuple[int |
         slice_bytes: The users are decoded in slices of about this size, so that other threads run in between.
 
     Raises:
-        DecodeError: The body is not JSON (`retryable`), not a list of users, or too many users, or all, have no readable id.
+        DecodeError: The body is not JSON (`retryable`) or not a list of users, or too many users, or all, have no
+            readable id.
     """
     if body.lstrip()[:1] == b"[":
         return None, expect_any(_decode_slices(body, "$", slice_bytes))

@@ -54,7 +54,7 @@ class CircuitBreaker:
         self.blocked_until = -math.inf
         """While the breaker is open, no request may start before this time."""
         self.is_calm = True
-        """Whether all recent requests succeeded: then a further success changes nothing, and any request may start."""
+        """Whether all recent requests succeeded. If so, a further success changes nothing, and any request may start."""
         self.is_down = False
         """Whether the endpoint as a whole fails, not only some resources: a probe failed, or the server throttles all."""
         self._faults = 0

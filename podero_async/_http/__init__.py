@@ -1,4 +1,4 @@
-"""One HTTP request and its response as bytes: authorized, throttled, retried, bounded in time and size.
+"""One HTTP request and its response as bytes: authorized (again after a 401), throttled, retried, bounded in time and size.
 
 Import direction: `endpoints` > `transport` > `request`, `token_request` > `pauses`, `session`; `probe` > `session`;
 `request` > `known_good`, `body_decoder`; `session` > `response`, `faults`; `body_decoder` > `response` > `timeouts`,

@@ -232,9 +232,9 @@ class RequestSender:
     async def _probe(self, slot: Slot, call: Call) -> bool:
         """Repeat the endpoint's last request that succeeded, and release the slot; return False if none has succeeded yet.
 
-        That tells an outage from the faults of some vehicles, which a request for one of these vehicles cannot do. Some
-        probes are calls' own requests, in case the last success cannot be repeated any more: each second one if the
-        call has not failed yet, and each eighth one otherwise, so that an outage does not use up the call's attempts.
+        A repeated success tells an outage from the faults of some vehicles. In case it cannot be repeated any more, the
+        call's own request is the probe from time to time: each second time if the call has not failed yet, each eighth
+        time otherwise, so that an outage does not use up the call's attempts.
         """
         request = self._known_good.get(slot.breaker.endpoint)
         if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:

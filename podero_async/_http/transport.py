@@ -1,4 +1,6 @@
-"""Make a call: send one request, authorized and within the limits, and repeat it until it succeeds or its error is final."""
+"""Make a call: send one request, authorized and within the limits,
+and repeat it until it succeeds or its error is final.
+"""
 
 from __future__ import annotations
 

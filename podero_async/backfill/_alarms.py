@@ -64,7 +64,9 @@ def too_many_vanished(vanished: int, known: int, bound: float) -> bool:
 
 
 def too_many_absent(absent: int, live: int, bound: float) -> bool:
-    """Return whether the share of absent sessions looks like a fault of the API: more than a few, or all of a small fleet's."""
+    """Return whether the share of absent sessions looks like a fault of the API:
+    more than a few, or all of a small fleet's.
+    """
     return absent > bound * live and (absent > _MIN_ABSENT or absent == live > 1)
 
 
@@ -98,10 +100,13 @@ def failed_alarms(counts: FailureCounts, bounds: Bounds) -> list[str]:
 
 
 def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:
-    """Return the alarm about a clock that is a day or more ahead of the server's: no day after the server's is recorded as read."""
+    """Return the alarm about a clock that is a day or more ahead of the server's:
+    no day after the server's is recorded as read.
+    """
     if server_time is None or now - server_time < _MAX_AHEAD:
         return []
-    clocks = f"this machine's clock, {now.astimezone(UTC):%Y-%m-%d %H:%M} UTC, is ahead of the server's, {server_time:%Y-%m-%d %H:%M} UTC"
+    ours, theirs = (f"{clock:%Y-%m-%d %H:%M} UTC" for clock in (now.astimezone(UTC), server_time))
+    clocks = f"this machine's clock, {ours}, is ahead of the server's, {theirs}"
     return [f"{clocks}; later days than the server's were not recorded as read: correct the clock and run again"]
 
 

@@ -51,7 +51,9 @@ async def backfill(
     now: Callable[[], datetime] = utc_now,
     limits: Limits = _DEFAULT_LIMITS,
 ) -> BackfillReport:
-    """Write a fleet's charging sessions into a store: the missing days of the window, and all provisional days up to its end.
+    """Write a fleet's charging sessions into a store.
+
+    It reads the missing days of the window, and all provisional days up to its end.
 
     A day is missing until it is read, and provisional until it was read `settle_days` after its end, since the API lists
     a session once it is completed, under the day of its plug-in. Provisional days of earlier runs are read again, also

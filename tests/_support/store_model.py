@@ -72,7 +72,9 @@ class Outcome:
         return (vehicle.user_id, vehicle.vehicle_id, window.from_date, window.to_date, window.include_hidden)
 
     def covers(self, window: Record, *, within_days: int | None = None) -> bool:
-        """Return whether it counts for all days of another window of the same vehicle; with `within_days`, for a near day."""
+        """Return whether it counts for all days of another window of the same vehicle;
+        with `within_days`, for a near day.
+        """
         user, vehicle, first, last, include_hidden = self.window
         if (user, vehicle) != window[:2] or (window[4] and not include_hidden):
             return False

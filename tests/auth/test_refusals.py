@@ -187,7 +187,7 @@ async def test_the_token_of_another_process_ends_the_refusal() -> None:
 
 @pytest.mark.parametrize(("life_s", "said"), [(3600.0, "valid for 3600 s"), (None, "valid until it is refused")])
 async def test_a_new_token_is_one_log_line(life_s: float | None, said: str, caplog: pytest.LogCaptureFixture) -> None:
-    """A received token is one line at INFO with its endpoint and its life, without the token."""
+    """A received token is logged in one line at INFO, with its endpoint and lifetime, without the token."""
     with caplog.at_level(logging.INFO, "podero_async"):
         token = await cache_of(ScriptedEndpoint(life_s=life_s)).get()
     assert caplog.messages == [f"token received from /api/partners/v2.0/auth/token (JSON), {said}"]
@@ -242,7 +242,9 @@ async def test_a_single_vehicle_that_is_refused_costs_one_token_a_minute() -> No
 
 
 async def test_a_refused_call_is_checked_by_a_call_of_another_endpoint_and_client() -> None:
-    """The token is checked with any earlier success, also of the client that a client is derived from, so none is requested."""
+    """The token is checked with any earlier success, also of the client that a client is derived from,
+    so none is requested.
+    """
     server = Server(refuses=lambda request: request.path.endswith("/current"))
     async with calling(server) as client:
         await client.vehicle_sessions(USER, VEHICLE, DAY, DAY)
@@ -307,7 +309,9 @@ async def test_a_check_that_fails_leads_to_a_new_token(status: int) -> None:
 
 
 async def test_a_gateway_that_refuses_everything_costs_one_new_token() -> None:
-    """If no token ever serves, 50 calls make two token requests, each error is fatal, and one more follows a minute later."""
+    """If no token ever serves, 50 calls make two token requests, each error is fatal,
+    and one more follows a minute later.
+    """
     server = Server(refuses=lambda _: True)
     async with calling(server) as client:
         assert [await call(client, number) for number in range(50)] == ["all"] * 50
@@ -427,7 +431,9 @@ async def test_a_revoked_token_of_the_store_is_replaced_at_once() -> None:
 
 
 async def test_waiting_for_a_token_is_bounded_by_the_call() -> None:
-    """If the token takes longer than `max_elapsed`, the error of the call says so, and the token request goes on for the next call."""
+    """If the token takes longer than `max_elapsed`, the error of the call says so,
+    and the token request goes on for the next call.
+    """
     server = Server(token_takes_s=3.0)
     async with calling(server, retry=RetryPolicy(max_elapsed=1.0)) as client:
         started = asyncio.get_running_loop().time()

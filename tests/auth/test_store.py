@@ -1,4 +1,6 @@
-"""Token stores: a file that is private, replaced atomically and locked; and the caller's own stores, which may fail or hang."""
+"""Token stores: a file that is private, replaced atomically and locked;
+and the caller's own stores, which may fail or hang.
+"""
 
 from __future__ import annotations
 
@@ -355,7 +357,9 @@ async def await_a_cancelled_task() -> None:
 async def test_a_store_that_fails_costs_no_call(
     action: str, failure: Callable[[], Awaitable[None]], error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If a method of a store raises or hangs, one token request serves all calls, and one warning names the error's type."""
+    """If a method of a store raises or hangs, one token request serves all calls,
+    and one warning names the error's type.
+    """
     endpoint = ScriptedEndpoint(takes_s=0.0)
     cache = cache_of(endpoint, store=FailingStore(action, failure), store_timeout_s=2.0)
     started = asyncio.get_running_loop().time()

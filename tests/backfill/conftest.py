@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import attrs
 import pytest
@@ -41,17 +40,22 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-async def sim(clock: Clock) -> AsyncIterator[PoderoSimulator]:
-    """Serve 6 users, 12 vehicles, 30 sessions each; the server has the time of the clock."""
-    async with PoderoSimulator(
+def small_fleet(clock: Clock) -> PoderoSimulator:
+    """Return a server of 6 users, 12 vehicles, 30 sessions each; it has the time of the clock."""
+    return PoderoSimulator(
         users=6,
         vehicles=12,
         sessions_per_vehicle=30,
         seed=3,
         clock=clock.timestamp,
         token_lifetime_s=10**9,
-    ) as running:
+    )
+
+
+@pytest.fixture
+async def sim(clock: Clock) -> AsyncIterator[PoderoSimulator]:
+    """Serve the small fleet."""
+    async with small_fleet(clock) as running:
         yield running
 
 
@@ -60,9 +64,3 @@ async def client(sim: PoderoSimulator) -> AsyncIterator[PoderoClient]:
     """Connect to the simulator."""
     async with client_of(sim) as made:
         yield made
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return the path of a store that does not exist yet."""
-    return tmp_path / "fleet.duckdb"

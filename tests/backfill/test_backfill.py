@@ -307,7 +307,9 @@ async def test_a_run_on_a_later_day_reads_all_provisional_days(
 async def test_changed_hidden_removed_and_returning_rows(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Changed rows get `changed_at`, hidden and removed ones `withdrawn_at`, and returning ones lose it; none is deleted."""
+    """Changed rows get `changed_at`, hidden and removed ones `withdrawn_at`,
+    and returning ones lose it; none is deleted.
+    """
     vehicle = sim.vehicles[0]
     kept, changed, hidden, removed = [row["id"] for row in sim.truth(vehicle, FIRST, LAST)[:4]]
     async with SessionStore(path) as store:
@@ -634,26 +636,6 @@ async def test_a_value_out_of_range_of_its_column_is_rejected(
         truth = truth_of(sim, FIRST, LAST)
         del truth[str(vehicle.vehicle_id), victim]
         assert await held_by(store) == truth
-
-
-async def test_a_session_that_moved_to_another_vehicle_is_stored_once(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
-) -> None:
-    """If sessions move to another vehicle, they are stored once, under the new vehicle, with `changed_at`."""
-    async with SessionStore(path) as store:
-        await backfill(client, store, FIRST, LAST, now=clock)
-        before = clock.at
-        old = sim.vehicles[0]
-        rows = sim.truth(old, include_hidden=True)
-        for row in rows:
-            sim.remove(old, row["id"])
-        sim.add_vehicle(old.user_id, rows=rows)
-        clock.forward(days=1)
-        await backfill(client, store, FIRST, LAST, now=clock)
-        assert await held_by(store) == truth_of(sim, FIRST, LAST)
-        moved = await store.query("SELECT * FROM sessions WHERE changed_at > first_seen_at + INTERVAL 1 HOUR")
-        assert len(moved) == len([row for row in rows if not row["is_hidden"] and row["plug_in_time"] >= "2026-06-01"])
-        assert all(row["first_seen_at"] <= before < row["changed_at"] for row in moved)
 
 
 async def test_a_fleet_larger_than_a_slice_is_planned_completely(

@@ -57,7 +57,9 @@ def days_in(found: list[Days]) -> set[date]:
 def test_a_vehicle_needs_the_days_that_a_model_needs(
     known: KnownDays, bounds: tuple[int, int], today: int, age: int, group: int
 ) -> None:
-    """The needs have each missing, stale, failed and suspect day; other days only in gaps that are shorter than a request is worth."""
+    """The needs have each missing, stale, failed and suspect day;
+    other days only in gaps that are shorter than a request is worth.
+    """
     window, final = (day(min(bounds)), day(max(bounds))), day(today - age)
     settled, fresh, stale = map(days_in, (known.settled, known.fresh, known.stale))
     wanted = set()
@@ -160,7 +162,10 @@ def test_old_days_are_stale_after_a_week(hours: int) -> None:
 
 def test_known_days_are_read_from_a_text() -> None:
     """The spans of a text keep their states."""
-    text = "s2026-01-01/2026-01-31 f2026-02-01/2026-02-01 p2026-02-02/2026-02-05 a2026-02-03/2026-02-03 m2026-02-04/2026-02-05"
+    text = (
+        "s2026-01-01/2026-01-31 f2026-02-01/2026-02-01 p2026-02-02/2026-02-05"
+        " a2026-02-03/2026-02-03 m2026-02-04/2026-02-05"
+    )
     known = KnownDays.parse(text)
     assert (known.settled, known.fresh) == ([(day(0), day(30))], [(day(31), day(31))])
     assert (known.stale, known.suspect) == ([(day(32), day(35))], [(day(33), day(33))])

@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import duckdb
+import pytest
 
 from podero_async import PoderoClient, VehicleRef
 from podero_async.backfill import Bounds, SessionStore, Shard, backfill
@@ -95,10 +96,13 @@ async def test_sessions_that_vanish_are_an_alarm(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+@pytest.mark.slow
 async def test_a_dead_vehicle_is_no_alarm_after_three_days(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """A vehicle that fails causes an alarm in a small fleet; after three days it still counts as failed, without an alarm."""
+    """A vehicle that fails causes an alarm in a small fleet;
+    after three days it still counts as failed, without an alarm.
+    """
     sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=sim.vehicles[0]))
     clean = []
     async with SessionStore(path) as store:
@@ -117,7 +121,9 @@ async def test_a_dead_vehicle_is_no_alarm_after_three_days(
 async def test_a_clock_that_goes_back_during_the_run_is_an_alarm(
     client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If the clock goes back before a read, the days that it misses are reported as missing, and the next run reads them."""
+    """If the clock goes back before a read, the days that it misses are reported as missing,
+    and the next run reads them.
+    """
     looks = 0
 
     def set_back() -> datetime:

@@ -28,7 +28,9 @@ SELECT hour(plug_in_time) AS hour, count(*) AS sessions FROM sessions WHERE with
 
 @for_each_report_file
 async def test_a_store_gives_the_figures_of_the_reports(report_file: Path, path: Path) -> None:
-    """Energy by month, the fraction of plug-ins under five minutes, and plug-ins by hour are the same in SQL as in the reports."""
+    """Energy by month, the fraction of plug-ins under five minutes,
+    and plug-ins by hour are the same in SQL as in the reports.
+    """
     reports = read_reports(report_file)
     async with PoderoSimulator(rows=rows_by_vehicle(reports)) as sim, client_of(sim) as client:
         async with SessionStore(path) as store:

@@ -127,6 +127,7 @@ async def test_a_car_that_stays_plugged_in_is_waited_for(
         assert (await store.days(*after, now=clock)).settled == 3
 
 
+@pytest.mark.slow
 async def test_a_day_with_a_session_that_shows_no_end_is_provisional(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -185,6 +186,7 @@ async def test_a_clock_that_is_ahead_settles_nothing_early(
         assert await held_by(store) == truth_of(sim)
 
 
+@pytest.mark.slow
 async def test_a_vehicle_that_failed_is_read_when_it_is_back(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -208,6 +210,7 @@ async def test_a_vehicle_that_failed_is_read_when_it_is_back(
         assert await store.query("SELECT * FROM failures") == []
 
 
+@pytest.mark.slow
 async def test_short_nights_read_every_vehicle_in_turn(path: Path, clock: Clock) -> None:
     """If a night is too short for the fleet, vehicles that were never read come first, then those read longest ago."""
     vehicles = [VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=number)) for number in range(2, 14)]
@@ -258,6 +261,7 @@ async def test_lists_that_are_empty_for_a_night_settle_no_day(
         assert report.settled > 0, "a second read without a session says that there is none"
 
 
+@pytest.mark.slow
 async def test_a_user_that_leaves_a_shared_vehicle_leaves_its_sessions_to_the_other(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -29,7 +29,9 @@ async def _filled(client: PoderoClient, store: SessionStore, clock: Clock, **opt
 
 
 async def test_a_complete_store_is_clean(client: PoderoClient, path: Path, clock: Clock) -> None:
-    """`verify()` of a complete store is clean with one request per vehicle; it can check a sample, and read the store only."""
+    """`verify()` of a complete store is clean with one request per vehicle;
+    it can check a sample, and read the store only.
+    """
     async with SessionStore(path) as store:
         await _filled(client, store, clock)
     progress = Progress()
@@ -78,13 +80,13 @@ async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient,
 @pytest.mark.parametrize(
     ("damage", "differing"),
     [
-        ("DELETE FROM sessions", 12),
-        ("UPDATE sessions SET withdrawn_at = fetched_at", 12),
-        ("UPDATE sessions SET energy_charged_kwh = 0", 12),
         ("UPDATE sessions SET plug_in_time = plug_in_time - INTERVAL 40 DAY", 12),
-        ("UPDATE sessions SET vehicle_id = uuid()", 12),
-        ("DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)", 1),
         ("INSERT INTO sessions BY NAME SELECT * REPLACE (uuid() AS id) FROM sessions LIMIT 1", 1),
+        pytest.param("DELETE FROM sessions", 12, marks=pytest.mark.slow),
+        pytest.param("UPDATE sessions SET withdrawn_at = fetched_at", 12, marks=pytest.mark.slow),
+        pytest.param("UPDATE sessions SET energy_charged_kwh = 0", 12, marks=pytest.mark.slow),
+        pytest.param("UPDATE sessions SET vehicle_id = uuid()", 12, marks=pytest.mark.slow),
+        pytest.param("DELETE FROM sessions WHERE id = (SELECT min(id) FROM sessions)", 1, marks=pytest.mark.slow),
     ],
 )
 async def test_a_damaged_table_differs_and_is_repaired(
@@ -108,7 +110,9 @@ async def test_a_damaged_table_differs_and_is_repaired(
 async def test_doubled_rows_are_a_difference_of_their_own(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """Ids that are stored more than once are named, even of rows that cannot be compared; a repair keeps one row of each."""
+    """Ids that are stored more than once are named, even of rows that cannot be compared;
+    a repair keeps one row of each.
+    """
     async with SessionStore(path) as store:
         await _filled(client, store, clock)
         one, other = (str(sim.truth(vehicle, FIRST, LAST)[0]["id"]) for vehicle in sim.vehicles[:2])
@@ -147,6 +151,7 @@ async def test_rows_that_cannot_be_compared_are_counted(
         assert not report.is_clean
 
 
+@pytest.mark.slow
 async def test_a_repair_includes_hidden_sessions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 import podero_async
+from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import main
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import QUICK
-from tests._support.commands import Call, Ended, settings_of, whole_fleet
+from tests._support.clients import QUICK, client_of
+from tests._support.commands import Call, Ended, settings_of
+from tests.conftest import small_fleet
 
 _ROOT = Path(podero_async.__file__).parents[1]
 
@@ -39,17 +43,26 @@ async def served(simulator: PoderoSimulator, monkeypatch: pytest.MonkeyPatch) ->
     return simulator
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Return the path of a store that does not exist yet."""
-    return tmp_path / "fleet.duckdb"
-
-
-@pytest.fixture
-async def filled(call: Call, served: PoderoSimulator, path: Path) -> Path:
+@pytest.fixture(scope="session")
+def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fill a store with the sessions of the small fleet."""
-    assert (await call(*whole_fleet(served, path))).code == 0
-    return path
+    made = tmp_path_factory.mktemp("filled") / "fleet.duckdb"
+
+    async def fill() -> None:
+        async with small_fleet() as sim, client_of(sim) as client, SessionStore(made) as store:
+            await backfill(client, store, sim.first_day, sim.last_day)
+
+    asyncio.run(fill())
+    return made
+
+
+@pytest.fixture
+def filled(served: PoderoSimulator, filled_store: Path, tmp_path: Path) -> Path:
+    """Return a copy of the filled store whose owner is the served fleet."""
+    copy = Path(shutil.copy(filled_store, tmp_path))
+    with duckdb.connect(str(copy)) as con:
+        con.execute("UPDATE meta SET value = ? WHERE key = 'origin'", [served.base_url])
+    return copy
 
 
 @pytest.fixture

@@ -64,19 +64,6 @@ async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path)
     assert (again["new"], again["changed"], again["run_id"]) == (0, 0, report["run_id"] + 1)
 
 
-async def test_days_are_read_until_they_settle(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """Days are read again until they are old enough, unless they were read a short time ago."""
-    young = [*whole_fleet(served, path), "--settle-days=36000", "--json"]
-    first = _report(await call(*young))
-    assert (first["settled"], first["missing"]) == (0, 0)
-    asked = served.counts.requests["sessions"]
-    assert _report(await call(*young))["skipped"] == 10
-    assert served.counts.requests["sessions"] == asked
-    assert _report(await call(*young, "--fresh-for=0"))["done"] == 10
-    old = _report(await call(*whole_fleet(served, path), "--fresh-for=0", "--json"))
-    assert (old["done"], old["settled"] > first["provisional"] * 0.8) == (10, True)
-
-
 async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path: Path) -> None:
     """The report counts settled, provisional and missing days separately."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
@@ -97,16 +84,6 @@ async def test_a_fleet_that_vanishes_is_exit_code_1(call: Call, served: PoderoSi
     assert ended.code == 1
     assert "known vehicles are no longer listed" in ended.complaint
     assert (await call(*whole_fleet(served, filled), "--max-vanished=1")).code == 0
-
-
-async def test_shards(call: Call, served: PoderoSimulator, tmp_path: Path) -> None:
-    """The shards of a fleet together read each vehicle once."""
-    vehicles = []
-    for number in (1, 2, 3):
-        path = tmp_path / f"{number}.duckdb"
-        assert (await call(*whole_fleet(served, path), f"--shard={number}/3")).code == 0
-        vehicles += [row["vehicle_id"] for row in await _ask(path, "SELECT vehicle_id FROM receipts")]
-    assert sorted(vehicles) == sorted(str(vehicle.vehicle_id) for vehicle in served.vehicles)
 
 
 def _lines(simulator: PoderoSimulator, count: int = 3) -> str:
@@ -130,17 +107,19 @@ async def test_vehicles_from_a_file(
     os.close(reading)
 
 
-async def test_a_dry_run_reads_no_session_and_leaves_no_file(call: Call, served: PoderoSimulator, path: Path) -> None:
+async def test_a_dry_run_reads_no_session_and_leaves_no_file(
+    call: Call, served: PoderoSimulator, new_path: Path
+) -> None:
     """`--dry-run` prints the requests and their time, requests no session, and creates no store."""
-    ended = await call(*whole_fleet(served, path), "--dry-run", "--requests-per-second=50")
+    ended = await call(*whole_fleet(served, new_path), "--dry-run", "--requests-per-second=50")
     assert (ended.code, ended.err) == (0, "")
     assert "10: 0 up to date" in ended.out
     assert "at least 20;" in ended.out, "each vehicle asks for its current session"
     assert "at least 0.4 s at 50 requests/s" in ended.out
     assert f"{served.first_day} to {served.last_day}: 10 vehicles" in ended.out
     assert not served.counts.requests["sessions"]
-    assert not list(path.parent.iterdir())
-    assert "pass --requests-per-second" in (await call(*whole_fleet(served, path), "--dry-run")).out
+    assert not list(new_path.parent.iterdir())
+    assert "pass --requests-per-second" in (await call(*whole_fleet(served, new_path), "--dry-run")).out
 
 
 async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, filled: Path) -> None:
@@ -213,15 +192,6 @@ async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulat
     assert ended.complaint.startswith("1 sessions could not be read")
 
 
-async def test_days_with_unreadable_sessions_are_read_again(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A day with an unreadable session is provisional, and read again; as soon as it is readable, the exit code is 0."""
-    served.add_fault(Fault(kind="malformed_row", field="is_at_home", damage="missing", nth=1))
-    assert (await call(*whole_fleet(served, path))).code == 1
-    assert len(await _ask(path, "SELECT * FROM rejected_items")) == 1
-    assert (await call(*whole_fleet(served, path), "--fresh-for=0")).code == 0
-    assert await _ask(path, "SELECT * FROM rejected_items") == []
-
-
 async def test_the_speed_is_limited(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`backfill` and `verify` pass their limits to the client."""
     asked: dict[str, Any] = {}
@@ -273,12 +243,12 @@ async def test_an_api_that_is_down_is_exit_code_4(
         assert all(line.startswith("podero-async: vehicle ") and " failed: " in line for line in failures)
 
 
-async def test_missing_settings_leave_no_store(call: Call, simulator: PoderoSimulator, path: Path) -> None:
+async def test_missing_settings_leave_no_store(call: Call, simulator: PoderoSimulator, new_path: Path) -> None:
     """If credentials are missing, no store is created."""
-    ended = await call(*whole_fleet(simulator, path))
+    ended = await call(*whole_fleet(simulator, new_path))
     assert ended.code == 2
     assert "PODERO_ORG_ID" in ended.complaint
-    assert not path.exists()
+    assert not new_path.exists()
 
 
 _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
@@ -309,14 +279,14 @@ _TOMORROW = (datetime.now(UTC) + timedelta(days=2)).date()
     ],
 )
 async def test_bad_arguments_leave_no_store(
-    call: Call, served: PoderoSimulator, path: Path, options: list[str], said: str
+    call: Call, served: PoderoSimulator, new_path: Path, options: list[str], said: str
 ) -> None:
     """If an argument is wrong, the exit code is 2; no request is sent, and no store is created."""
-    ended = await call(*whole_fleet(served, path), *options)
+    ended = await call(*whole_fleet(served, new_path), *options)
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
     assert not served.requests
-    assert not list(path.parent.iterdir())
+    assert not list(new_path.parent.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -373,23 +343,23 @@ def _other_database(path: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["backfill", "dry run", "status", "verify", "export"])
 async def test_another_file_is_exit_code_5(
-    call: Call, served: PoderoSimulator, path: Path, make: Callable[[Path], None], said: str, command: str
+    call: Call, served: PoderoSimulator, new_path: Path, make: Callable[[Path], None], said: str, command: str
 ) -> None:
     """If the path is not a store of this version, it is left unchanged."""
-    await asyncio.to_thread(make, path)
-    before = path.read_bytes() if path.is_file() else None
-    backfill = whole_fleet(served, path)
+    await asyncio.to_thread(make, new_path)
+    before = new_path.read_bytes() if new_path.is_file() else None
+    backfill = whole_fleet(served, new_path)
     argv = {
         "backfill": backfill,
         "dry run": [*backfill, "--dry-run"],
-        "export": ["export", f"--store={path}", f"--output={path.parent / 'out'}"],
-    }.get(command, [command, f"--store={path}"])
+        "export": ["export", f"--store={new_path}", f"--output={new_path.parent / 'out'}"],
+    }.get(command, [command, f"--store={new_path}"])
     ended = await call(*argv)
     assert (ended.code, ended.out) == (5, "")
     assert said in ended.complaint
-    assert str(path) in ended.complaint
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert before is None or path.read_bytes() == before
+    assert str(new_path) in ended.complaint
+    assert [file.name for file in new_path.parent.iterdir()] == [new_path.name]
+    assert before is None or new_path.read_bytes() == before
 
 
 @pytest.mark.parametrize("missing", ["duckdb", "pyarrow"])

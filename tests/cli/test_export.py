@@ -40,19 +40,6 @@ async def test_a_file_of_each_kind(call: Call, served: PoderoSimulator, filled: 
     assert filled.read_bytes() == before
 
 
-async def test_a_directory_by_month(call: Call, filled: Path) -> None:
-    """`--partition-by=month` writes one directory per month, into an empty directory only."""
-    target = filled.with_name("lake")
-    argv = ["export", f"--store={filled}", f"--output={target}", "--partition-by=month"]
-    ended = await call(*argv)
-    assert (ended.code, ended.err) == (0, "")
-    assert "2 files" in ended.out
-    assert {part.name for part in target.iterdir()} == {"month=2026-05", "month=2026-06"}
-    again = await call(*argv)
-    assert (again.code, again.out) == (5, "")
-    assert str(target) in again.complaint
-
-
 @pytest.mark.slow
 async def test_times_are_utc_in_each_time_zone(
     served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
@@ -170,7 +157,9 @@ def _wait_until_blocked(pid: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("reader", "code"), [("head -2", 0), ("sleep 60", 143)])
 async def test_a_reader_that_takes_only_a_part(filled: Path, reader: str, code: int) -> None:
-    """If the reader of stdout goes away, the export ends with exit code 0; if it reads nothing, a signal ends the export."""
+    """If the reader of stdout goes away, the export ends with exit code 0;
+    if it reads nothing, a signal ends the export.
+    """
     await _grow(filled, 300)
     process = await start_in_pipe(reader, "export", f"--store={filled}", "--output=-", "--format=csv")
     assert process.stderr is not None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from uuid import UUID
 
 from podero_async.testing import PoderoSimulator
 from tests._support.commands import Call, whole_fleet
@@ -24,11 +23,3 @@ async def test_a_user_is_erased(call: Call, served: PoderoSimulator, filled: Pat
     assert json.loads(again.out) == {"sessions": 0}
     status = json.loads((await call("status", f"--store={filled}", "--json")).out)
     assert status["sessions"] == counts[False]
-
-
-async def test_a_store_that_does_not_exist_is_not_created(call: Call, path: Path) -> None:
-    """A wrong path is an error, and creates no file."""
-    ended = await call("forget", f"--store={path}", f"--user={UUID(int=1)}")
-    assert (ended.code, ended.out) == (5, "")
-    assert ended.complaint == f"no such store: {path}"
-    assert not path.exists()

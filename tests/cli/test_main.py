@@ -171,6 +171,7 @@ def full_disk() -> Iterator[IO[str]]:
         yield disk
 
 
+@pytest.mark.slow
 async def test_a_full_disk_is_no_traceback(served: PoderoSimulator, full_disk: IO[str]) -> None:
     """If the output cannot be written, the command ends with one line and exit code 1."""
     ended = await end_of(await start(*one_vehicle(served), stdout=full_disk.fileno()))

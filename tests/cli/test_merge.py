@@ -12,23 +12,23 @@ from tests._support.commands import Call, settings_of, whole_fleet
 from tests._support.expected_rows import assert_equal, truth_of
 
 
-async def test_shards_become_one_store(call: Call, served: PoderoSimulator, path: Path, tmp_path: Path) -> None:
+async def test_shards_become_one_store(call: Call, served: PoderoSimulator, new_path: Path, tmp_path: Path) -> None:
     """The shards' stores become one, with which a backfill of the fleet goes on; another merge needs `--overwrite`."""
     parts = [str(tmp_path / f"{number}.duckdb") for number in (1, 2)]
     for number, part in enumerate(parts, 1):
         assert (await call(*whole_fleet(served, Path(part)), f"--shard={number}/2")).code == 0
-    ended = await call("merge", f"--into={path}", *parts)
+    ended = await call("merge", f"--into={new_path}", *parts)
     sessions = len(truth_of(served))
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out == f"{sessions:,} sessions of {len(served.vehicles)} vehicles written to {path}\n"
-    again = await call("merge", f"--into={path}", *parts)
+    assert ended.out == f"{sessions:,} sessions of {len(served.vehicles)} vehicles written to {new_path}\n"
+    again = await call("merge", f"--into={new_path}", *parts)
     assert (again.code, again.out) == (5, "")
     assert "in the way" in again.complaint
-    shown = json.loads((await call("merge", f"--into={path}", "--overwrite", "--json", *parts)).out)
+    shown = json.loads((await call("merge", f"--into={new_path}", "--overwrite", "--json", *parts)).out)
     assert shown == {"stores": 2, "vehicles": len(served.vehicles), "sessions": sessions, "doubled": 0}
-    report = json.loads((await call(*whole_fleet(served, path), "--json")).out)
+    report = json.loads((await call(*whole_fleet(served, new_path), "--json")).out)
     assert (report["is_clean"], report["skipped"], report["new"]) == (True, len(served.vehicles), 0)
-    await assert_equal(path, truth_of(served))
+    await assert_equal(new_path, truth_of(served))
 
 
 @pytest.mark.slow

@@ -96,6 +96,7 @@ async def test_a_time_that_utc_does_not_have(call: Call, on_terminal: Call, serv
     assert (await on_terminal(*one_vehicle(served))).code == 0
 
 
+@pytest.mark.slow
 async def test_a_pipe_that_closes_early(served: PoderoSimulator) -> None:
     """`podero-async sessions ... | head -1` ends with exit code 0 and without an error."""
     for _ in range(300):  # more than a pipe holds

@@ -252,7 +252,8 @@ async def test_a_command_that_does_not_stop_is_ended(
     path: Path, first: signal.Signals, second: signal.Signals | None, code: int, said: str
 ) -> None:
     """A second Ctrl-C or the end of the shutdown time ends a process that does not stop, and its store stays readable."""
-    script = f"from tests._support.stubborn_command import COMMAND\nmain(commands=[COMMAND], shutdown_s={60 if second else 0.3})"
+    shutdown_s = 60 if second else 0.3
+    script = f"from tests._support.stubborn_command import COMMAND\nmain(commands=[COMMAND], {shutdown_s=})"
     process = await start("stubborn", f"--store={path}", script=script)
     assert process.stdout is not None
     async with asyncio.timeout(20):

@@ -50,28 +50,30 @@ def _take(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return shlex.split(lines[-1].removeprefix("# podero-async "))
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-async def test_the_printed_example(call: Call, monkeypatch: pytest.MonkeyPatch, end: signal.Signals) -> None:
-    """The printed settings and command print sessions, and a signal ends the server with exit code 0."""
-    async with _simulating("--vehicles=3", "--users=2", "--sessions=5", "--seed=7", end=end) as lines:
+async def test_the_printed_settings(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The printed command prints sessions, a shell can evaluate the settings, and tokens live as long as they should."""
+    size = ("--vehicles=3", "--users=2", "--sessions=5", "--seed=7")
+    async with _simulating(*size, "--token-lifetime=90.5", end=signal.SIGINT) as lines:
         assert "3 vehicles, 15 sessions" in lines[4]
         ended = await call(*_take(lines, monkeypatch), "--include-hidden")
         assert (ended.code, ended.err, len(ended.out.splitlines())) == (0, "", 5)
+        assert await _evaluated(lines) == [line.partition("=")[2] for line in lines[:4]]
+        body = {"grant_type": "client_credentials"} | {
+            name: os.environ[f"PODERO_{name.upper()}"] for name in ("client_id", "client_secret")
+        }
+        url = f"{os.environ['PODERO_BASE_URL']}/api/partners/v2.0/auth/token"
+        async with ClientSession() as session, session.post(url, json=body) as response:
+            assert (await response.json())["expires_in"] == 90.5
 
 
-async def test_a_shell_can_evaluate_the_output() -> None:
-    """A shell that evaluates the output has the settings."""
-    async with _simulating("--vehicles=1") as lines:
-        shell = await asyncio.create_subprocess_exec(
-            "sh", "-eu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={"PATH": os.environ["PATH"]}
-        )
-        script = "\n".join([*lines, 'echo "$PODERO_BASE_URL|$PODERO_ORG_ID|$PODERO_CLIENT_ID|$PODERO_CLIENT_SECRET"'])
-        out, _ = await shell.communicate(script.encode())
-        values = out.decode().strip().split("|")
-        assert [f"export PODERO_{name}" for name in ("BASE_URL", "ORG_ID", "CLIENT_ID", "CLIENT_SECRET")] == [
-            line.partition("=")[0] for line in lines[:4]
-        ]
-        assert values == [line.partition("=")[2] for line in lines[:4]]
+async def _evaluated(lines: list[str]) -> list[str]:
+    """Return the settings of a shell that has evaluated the lines."""
+    shell = await asyncio.create_subprocess_exec(
+        "sh", "-eu", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={"PATH": os.environ["PATH"]}
+    )
+    script = [*lines, 'echo "$PODERO_BASE_URL|$PODERO_ORG_ID|$PODERO_CLIENT_ID|$PODERO_CLIENT_SECRET"']
+    out, _ = await shell.communicate("\n".join(script).encode())
+    return out.decode().strip().split("|")
 
 
 async def test_rows_from_a_file_and_faults(call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -100,18 +102,6 @@ async def test_changes_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
                     pairs |= {outcome.vehicle async for outcome in fleet if outcome.vehicle is not None}
                 sessions = max(sessions, fleet.summary.sessions)
     assert len({pair.vehicle_id for pair in pairs}) == 2
-
-
-async def test_lifetime_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--token-lifetime` is the lifetime that a token's response states."""
-    async with _simulating("--token-lifetime=90.5") as lines:
-        _take(lines, monkeypatch)
-        body = {"grant_type": "client_credentials"} | {
-            name: os.environ[f"PODERO_{name.upper()}"] for name in ("client_id", "client_secret")
-        }
-        url = f"{os.environ['PODERO_BASE_URL']}/api/partners/v2.0/auth/token"
-        async with ClientSession() as session, session.post(url, json=body) as response:
-            assert (await response.json())["expires_in"] == 90.5
 
 
 async def test_a_port_in_use(call: Call) -> None:
@@ -144,6 +134,7 @@ async def test_rows_and_sizes_exclude_each_other(call: Call) -> None:
     assert "leave out" in ended.complaint
 
 
+@pytest.mark.slow
 async def test_rows_without_a_vehicle(tmp_path: Path) -> None:
     """An empty file is served, and no example is printed."""
     file = tmp_path / "rows.jsonl"

@@ -85,13 +85,6 @@ async def test_a_wrong_query_is_one_line(call: Call, filled: Path, query: str, s
     assert said in ended.complaint
 
 
-async def test_a_store_that_does_not_exist(call: Call, path: Path) -> None:
-    """A wrong path creates no store."""
-    ended = await call("sql", f"--store={path}", "SELECT 1")
-    assert (ended.code, ended.complaint) == (5, f"no such store: {path}")
-    assert not path.exists()
-
-
 @pytest.mark.slow
 async def test_a_signal_ends_a_long_query(served: PoderoSimulator, filled: Path) -> None:
     """SIGINT ends a query that would take hours, and the exit code is that of the signal."""

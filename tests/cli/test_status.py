@@ -12,6 +12,7 @@ import pytest
 from podero_async.backfill import RunStatus, SessionStore
 from podero_async.cli.commands.status import age_text
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import USER
 from tests._support.commands import Call, whole_fleet
 
 _STATUS_KEYS = (
@@ -35,7 +36,7 @@ async def test_a_filled_store(
         f"store     {filled}, schema version 3",
         "vehicles  10",
         f"sessions  {shown}, including 0 hidden and 0 withdrawn",
-        "UTC, 0 minutes ago",
+        " minutes ago",
         " settled, ",
         "0 vehicles, 0 unreadable sessions",
         f"coverage  {served.first_day} to ",
@@ -125,13 +126,14 @@ async def test_an_empty_store(call: Call, path: Path) -> None:
     assert "plug-ins" not in ended.out
 
 
-async def test_a_missing_store(call: Call, path: Path) -> None:
+async def test_a_missing_store(call: Call, new_path: Path) -> None:
     """If the path has no store, the exit code is 5 and no store is created."""
-    for argv in (["status"], ["export", f"--output={path.parent / 'out'}"]):
-        ended = await call(*argv, f"--store={path}")
+    export = ["export", f"--output={new_path.parent / 'out'}"]
+    for argv in (["status"], export, ["sql", "SELECT 1"], ["forget", f"--user={USER}"]):
+        ended = await call(*argv, f"--store={new_path}")
         assert (ended.code, ended.out) == (5, "")
-        assert str(path) in ended.complaint
-    assert not list(path.parent.iterdir())
+        assert str(new_path) in ended.complaint
+    assert not list(new_path.parent.iterdir())
 
 
 def test_the_age_of_a_store() -> None:

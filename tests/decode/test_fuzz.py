@@ -117,7 +117,9 @@ async def test_a_gzip_bomb_stays_within_the_cap(is_honest: bool) -> None:
     [(b"[", b" ", b"x"), (b"[", b"[],", b"[]]"), (b"[", b"{},", b"{}]"), (b'["', b"\\u0041", b'"]'), (b"", b"9", b"")],
 )
 async def test_an_invalid_body_of_7_mb_stays_within_the_cap(before: bytes, repeated: bytes, after: bytes) -> None:
-    """7 MiB of invalid JSON, just under the cap of such a response, are a `DecodeError` within four times the cap of all."""
+    """7 MiB of invalid JSON, just under the cap of such a response,
+    are a `DecodeError` within four times the cap of all.
+    """
     body = before + repeated * ((7 << 20) // len(repeated)) + after
     error, peak_bytes = await refuse(gzip.compress(body, 1), Content_Encoding="gzip")
     assert error is DecodeError

@@ -165,7 +165,7 @@ async def test_faults_of_all_kinds_lose_nothing() -> None:
         Fault(kind="token_revoked", rate=0.02),
     ]
     async with PoderoSimulator(
-        users=30, vehicles=40, sessions_per_vehicle=(0, 300), seed=5, faults=faults
+        users=15, vehicles=20, sessions_per_vehicle=(0, 300), seed=5, faults=faults
     ) as simulator:
         async with client_of(simulator) as client:
             async with client.fetch_fleet(**all_days(simulator)) as fleet:
@@ -255,7 +255,9 @@ async def test_one_vehicles_failure_is_a_value(simulator: PoderoSimulator) -> No
 
 
 async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None:
-    """If a user's vehicles cannot be listed, the fetch yields a failure without a vehicle, and discovery raises the error."""
+    """If a user's vehicles cannot be listed, the fetch yields a failure without a vehicle,
+    and discovery raises the error.
+    """
     fault = Fault(kind="status", status=403, nth=1, endpoint="vehicles")
     async with PoderoSimulator(users=5, vehicles=10, sessions_per_vehicle=5) as simulator:
         async with client_of(simulator) as client:

@@ -71,56 +71,6 @@ async def successes_within(limiter: Limiter, seconds: float) -> int:
 # --- slots ------------------------------------------------------------------------------------------------------------
 
 
-async def test_the_limit_bounds_the_requests_in_flight() -> None:
-    """Of 20 requests under a limit of 3, three are in flight at most, and all get a slot."""
-    limiter = fixed(3)
-    peak = 0
-
-    async def request() -> None:
-        nonlocal peak
-        slot = await limiter.acquire()
-        peak = max(peak, limiter.in_flight)
-        await asyncio.sleep(1)
-        limiter.release(slot)
-
-    await asyncio.gather(*(request() for _ in range(20)))
-    assert (peak, limiter.in_flight) == (3, 0)
-
-
-async def test_slots_are_granted_in_order_of_arrival() -> None:
-    """When a slot is released, the caller that has waited longest gets it."""
-    limiter = fixed(1)
-    held = await limiter.acquire()
-    order: list[int] = []
-
-    async def request(number: int) -> None:
-        slot = await limiter.acquire()
-        order.append(number)
-        limiter.release(slot)
-
-    waiting = [asyncio.create_task(request(number)) for number in range(5)]
-    await asyncio.sleep(0)
-    limiter.release(held)
-    await asyncio.gather(*waiting)
-    assert order == [0, 1, 2, 3, 4]
-
-
-async def test_cancelled_callers_keep_no_slot() -> None:
-    """If a caller is cancelled just after a slot was granted to it, the next caller gets the slot."""
-    limiter = fixed(1)
-    held = await limiter.acquire()
-    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(3)]
-    await asyncio.sleep(0)
-    tasks[0].cancel()
-    limiter.release(held)  # goes to the second task, which is cancelled before it runs again
-    tasks[1].cancel()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert limiter.in_flight == 1
-    limiter.release(await tasks[2])
-    assert (limiter.in_flight, limiter.queued) == (0, 0)
-
-
 async def test_the_repr_shows_the_live_state() -> None:
     """Slots, queue, pause and circuit breaker are readable in a debugger or a log."""
     limiter = adaptive(2)
@@ -359,7 +309,9 @@ async def test_a_server_that_throttles_everything_gets_probes_only() -> None:
 
 
 async def test_an_open_breaker_ends_the_wait_of_callers_by_their_own_bounds() -> None:
-    """A bulk caller's bound counts from the opening of the breaker until a probe fails; an interactive one's counts in all."""
+    """A bulk caller's bound counts from the opening of the breaker until a probe fails;
+    an interactive one's counts in all.
+    """
     loop, limiter = asyncio.get_running_loop(), adaptive(1)
     slot = await limiter.acquire()
     bulk = [asyncio.create_task(limiter.acquire(is_bulk=True, left_s=left_s)) for left_s in (7.0, 30.0, math.inf)]
@@ -560,7 +512,9 @@ async def test_the_reserve_of_interactive_callers_starves_no_bulk_caller() -> No
 
 @pytest.mark.parametrize(("limit", "granted"), [(31, 31), (32, 28), (64, 56)])
 async def test_interactive_calls_to_one_endpoint_leave_slots_to_the_others(limit: int, granted: int) -> None:
-    """Of 100 calls that hang, seven eighths of a large limit get slots; a call to another endpoint passes those that wait."""
+    """Of 100 calls that hang, seven eighths of a large limit get slots;
+    a call to another endpoint passes those that wait.
+    """
     limiter = fixed(limit)
     hanging = [asyncio.create_task(limiter.acquire("current")) for _ in range(100)]
     await asyncio.sleep(0)

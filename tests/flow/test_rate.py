@@ -125,7 +125,9 @@ def test_a_server_that_refuses_everything_tells_no_rate() -> None:
 
 @pytest.mark.parametrize("idle_s", [600, 3600, 10**6])
 def test_a_rate_is_dropped_after_a_long_idle_time_and_learned_again(idle_s: float) -> None:
-    """After any idle time a learned rate is dropped without an overflow, and the next throttling response sets a new one."""
+    """After any idle time a learned rate is dropped without an overflow,
+    and the next throttling response sets a new one.
+    """
     estimator = learned_after(10.0)
     estimator.started(11.0)
     estimator.throttled(21.0, 22.0)  # a rough estimate, which grows quickly
@@ -338,7 +340,7 @@ def test_a_rate_falls_as_long_as_the_same_number_of_starts_is_throttled(starts: 
 
 @pytest.mark.parametrize("starts", [20, 15])
 def test_a_dropped_rate_that_was_taken_for_chance_is_learned_again(starts: int) -> None:
-    """If the starts between two pauses halve twice, the rate is given up; if they stay alike then, it is learned again."""
+    """A rate is dropped when the requests between two pauses halve twice, and learned again when their number stays alike."""
     estimator, now = RateEstimator(), 0.0
     bounds = []
     for count in (400, 400, 100, *[starts] * 10):

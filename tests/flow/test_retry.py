@@ -74,7 +74,9 @@ async def test_a_permanent_error_ends_the_retries() -> None:
 
 
 async def test_the_attempts_of_a_nested_call_do_not_multiply() -> None:
-    """If the token endpoint is down, it gets as many requests as one call has attempts: the outer call does not repeat them."""
+    """If the token endpoint is down, it gets as many requests as one call has attempts:
+    the outer call does not repeat them.
+    """
     token_requests = RequestStats()
     retrier = Retrier(RetryPolicy(max_attempts=3))
 

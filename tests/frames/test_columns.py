@@ -53,7 +53,9 @@ def _batch(sessions: list[ChargingSession]) -> pa.RecordBatch:
 @settings(max_examples=40)
 @given(sessions=st.lists(SESSIONS, max_size=4))
 def test_columns_hold_each_value_as_it_is(sessions: list[ChargingSession]) -> None:
-    """A column has the value of each session: nulls as None, times of any offset at their moment, unknown texts as they are."""
+    """A column has the value of each session: nulls as None, times of any offset at their moment,
+    unknown texts as they are.
+    """
     # In UTC, since Python takes no time of two zones for equal if its hour comes twice, or never, as the clocks change.
     expected = [attrs.asdict(session, value_serializer=_in_utc) for session in sessions]
     assert _batch(sessions).to_pylist() == expected

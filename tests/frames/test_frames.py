@@ -199,7 +199,9 @@ def test_a_frame_is_an_arrow_stream(convert: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 5])
 async def test_batches_have_the_rows_that_were_asked_for(rows: int) -> None:
-    """Each batch has `rows` rows, apart from the last; together they are the table, even if a vehicle has rows in two batches."""
+    """Each batch has `rows` rows, apart from the last; together they are the table,
+    even if a vehicle has rows in two batches.
+    """
     batches = [batch async for batch in arrow_batches(_stream(*OUTCOMES), rows=rows)]
     assert [len(batch) for batch in batches] == [min(rows, 4 - start) for start in range(0, 4, rows)]
     assert pa.Table.from_batches(batches, frame_schema()).to_pylist() == _rows(OUTCOMES)

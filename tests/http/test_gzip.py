@@ -61,7 +61,7 @@ def test_a_body_of_one_byte_more_than_allowed_is_an_error() -> None:
 
 @pytest.mark.parametrize("is_installed", [True, False])
 def test_zlib_ng_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPatch, is_installed: bool) -> None:
-    """The extra `speed` brings a faster zlib; without it Python's own is used."""
+    """With the extra `speed`, zlib-ng inflates; without it, Python's own zlib does."""
     inflated_by_zlib_ng: list[int] = []
 
     def decompressobj(window: int) -> Any:

@@ -152,7 +152,9 @@ async def test_the_middlewares_of_a_lent_session_are_used(simulator: PoderoSimul
 
 @pytest.mark.parametrize("is_lent", [False, True])
 async def test_bytes_that_arrive_on_an_idle_connection_are_not_a_response(is_lent: bool) -> None:
-    """An unrequested second response closes its connection, and the next call uses another one, over a lent session, too."""
+    """An unrequested second response closes its connection, and the next call uses another one,
+    over a lent session, too.
+    """
     bodies = [b"[]", json.dumps([{"id": str(USER)}]).encode(), json.dumps([{"id": str(VEHICLE)}]).encode()]
     connections = []
     is_idle = asyncio.Event()
@@ -221,7 +223,9 @@ async def hanging(request: web.Request, stage: str) -> web.StreamResponse:
 @pytest.mark.parametrize("stage", ["response", "token", "body", "retry", "pause"])
 @pytest.mark.parametrize("is_lent", [False, True], ids=["own", "lent"])
 async def test_closing_ends_all_calls_at_once(stage: str, is_lent: bool) -> None:
-    """Calls that wait for anything, those of derived clients and of a fleet included, raise one error when the client closes."""
+    """Calls that wait for anything, those of derived clients and of a fleet included,
+    raise one error when the client closes.
+    """
     days = date(2026, 1, 1), date(2026, 1, 2)
 
     async def handler(request: web.Request) -> web.StreamResponse:

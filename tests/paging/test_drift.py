@@ -106,7 +106,7 @@ async def test_a_thousand_reads_of_moving_lists_lose_nothing(record_property: Ca
 async def test_a_fleet_that_grows_during_the_read_costs_few_extra_requests() -> None:
     """If sessions are added at the newest end and rarely removed, proof costs less than 1.2 times plain paging."""
     requests = plain_requests = 0
-    for seed in range(100):
+    for seed in range(50):
         rng = random.Random(seed)
         rows = rng.randint(1, 2000)
         order = rng.choice([oldest_first, newest_first])
@@ -145,7 +145,7 @@ async def test_a_day_of_several_pages_with_an_order_is_proven() -> None:
 
 async def test_pages_sorted_one_by_one_are_not_taken_for_a_sorted_list() -> None:
     """If a server sorts each page of an unsorted list, no verdict is false."""
-    for seed in range(150):
+    for seed in range(50):
         rng = random.Random(seed)
         moving = MovingList(rng, insert_rate=0.2, remove_rate=0.2, order=shuffled, sorts_pages=True)
         check_promise(await read(moving.fill(rng.randint(150, 600)), ahead=rng.choice([1, 16])))
@@ -154,7 +154,7 @@ async def test_pages_sorted_one_by_one_are_not_taken_for_a_sorted_list() -> None
 @pytest.mark.parametrize("resolution_s", [600, 86400 // 4])
 async def test_a_page_that_ends_among_rows_of_one_time_loses_none(resolution_s: int) -> None:
     """If sessions have the same plug-in time, they may be in any order on the pages."""
-    for seed in range(60):
+    for seed in range(30):
         rng = random.Random(seed)
         moving = MovingList(
             rng, insert_rate=0.2, remove_rate=0.2, order=ties_shuffled, resolution_s=resolution_s, page_size=20
@@ -236,7 +236,9 @@ def lists(*, sound: bool) -> st.SearchStrategy[MovingList]:
     )
 
 
-@pytest.mark.parametrize("reads", [150, pytest.param(2500, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "reads", [50, pytest.param(150, marks=pytest.mark.slow), pytest.param(2500, marks=pytest.mark.soak)]
+)
 @pytest.mark.parametrize("sound", [True, False])
 def test_no_read_has_a_false_verdict(
     sound: bool, reads: int, soak_scale: float, record_property: Callable[[str, object], None]

@@ -364,7 +364,9 @@ async def test_no_inconsistency_leads_to_a_false_verdict_or_to_lost_rows(
 
 @pytest.mark.parametrize("server", [RefusesLargeOffsets, FailsOnLargeOffsets, IsTooSlowForLargeOffsets])
 async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Server]) -> None:
-    """If the list of one day has pages that the server does not list, a read returns what plain paging does, and says why."""
+    """If the list of one day has pages that the server does not list,
+    a read returns what plain paging does, and says why.
+    """
     rows = [(START + timedelta(seconds=40 * number), str(number)) for number in range(2000)]
     tried, window = server(rows), Window(START.date(), START.date())
     reader = SessionListReader(tried.fetch, window, await tried.fetch(window, 0), ahead=4)

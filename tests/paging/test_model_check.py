@@ -215,7 +215,9 @@ async def test_no_single_event_leads_to_a_false_verdict(order: str, is_reversed:
     assert outcomes.requests < 20
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(
+    "order", ["newest first", *(pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[1:])]
+)
 async def test_two_changes_of_a_shorter_list_lead_to_no_false_verdict(order: str) -> None:
     """No two changes between any responses to the read of two pages lead to a false verdict."""
     outcomes = await check(Kind(order, CHANGES, rows=5, places=NEWEST))

@@ -44,7 +44,9 @@ def test_the_order_of_a_page_follows_from_its_times(page: Page, order: Order | N
 
 
 def test_a_page_of_one_time_fits_any_order() -> None:
-    """Pages whose rows have one time fit either order; a page sorted the other way, or with an unreadable time, does not."""
+    """Pages whose rows have one time fit either order; a page sorted the other way,
+    or with an unreadable time, does not.
+    """
     for order in Order:
         assert fits(at(1), order)
         assert fits(at(1, 1), order)

@@ -48,7 +48,9 @@ asyncio.run(main(*sys.argv[1:]))
 
 @pytest.mark.slow
 async def test_a_fleet_without_descriptors_fails_vehicle_by_vehicle(simulator: PoderoSimulator) -> None:
-    """If no file descriptor is left when a page must be read row by row, each vehicle has an outcome, without bare errors."""
+    """If no file descriptor is left when a page must be read row by row,
+    each vehicle has an outcome, without bare errors.
+    """
     simulator.add_fault(Fault(kind="malformed_row", field="energy_charged_kwh", nth={2, 3}, endpoint="sessions"))
     arguments = [simulator.org_id, simulator.base_url, simulator.client_id, simulator.client_secret]
     arguments += [simulator.first_day, simulator.last_day]

@@ -101,7 +101,8 @@ from podero_async import ClientCredentials, FileTokenStore, PoderoClient
 
 def report(event, arguments):
     # Listing a directory opens, locks and changes no file. It was seen once, without an import.
-    if event != "os.listdir" and event.startswith(("import", "open", "os.", "fcntl.", "shutil.", "tempfile.", "time.", "socket.getaddrinfo")):
+    blocking = ("import", "open", "os.", "fcntl.", "shutil.", "tempfile.", "time.", "socket.getaddrinfo")
+    if event != "os.listdir" and event.startswith(blocking):
         name = str(arguments[0]) if event == "import" else "-"
         if watching: works.append((threading.current_thread().name, event, name))
 

@@ -64,7 +64,7 @@ def status(number: int, **headers: str) -> Callable[[], Mapping[str, Any]]:
 def truncated_gzip() -> Mapping[str, Any]:
     """Return a fault with a truncated gzip body and a matching `Content-Length`."""
     body = gzip.compress(b'{"access_token": "t", "total": 0, "items": []}')
-    # The last four bytes declare a small size. A larger body is decoded in a thread, which a leaping loop does not wait for.
+    # The last four bytes declare a small size: a larger body is decoded in a thread, for which a leaping loop does not wait.
     body = body[:-12] + (100).to_bytes(4, "little")
     return {"kind": "status", "status": 200, "headers": {"Content-Encoding": "gzip"}, "body": body}
 

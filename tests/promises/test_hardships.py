@@ -180,20 +180,6 @@ async def test_a_list_without_order_is_read_whole_despite_extreme_times(extreme:
     assert (got.completeness, len(got.sessions)) == (Completeness.REPAIRED, 500)
 
 
-@pytest.mark.leaping
-async def test_closing_a_client_ends_calls_that_wait_in_a_pause() -> None:
-    """When a client is closed, calls that wait in a pause of 100 s raise `ConfigurationError` at once."""
-    async with serving(always(status=429, headers={"Retry-After": "100"})) as origin:
-        client = static_client(origin, retry=RetryPolicy(max_attempts=1))
-        with pytest.raises(RateLimitError):
-            await client.electric_vehicles(USER)
-        waiting = [asyncio.create_task(client.electric_vehicles(USER)) for _ in range(3)]
-        await asyncio.sleep(1)
-        await client.aclose()
-        results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert [type(result) for result in results] == [ConfigurationError] * 3
-
-
 async def test_a_lent_session_must_be_open_and_have_no_auth() -> None:
     """A lent session that is closed or has its own auth raises a `ConfigurationError`, for calls and fleet fetches."""
     with pytest.deprecated_call():  # deprecated by aiohttp

@@ -20,7 +20,7 @@ MAX_GAINED = {"clients": 4 * MIB, "sessions": 8 * MIB}
 @pytest.mark.parametrize(
     ("kind", "count"),
     [
-        ("clients", 40),
+        pytest.param("clients", 40, marks=pytest.mark.slow),
         pytest.param("sessions", 30_000, marks=pytest.mark.slow),
         pytest.param("clients", 500, marks=pytest.mark.soak),
         pytest.param("sessions", 1_000_000, marks=pytest.mark.soak),

@@ -47,7 +47,7 @@ FETCHED: list[Any] = [
     *(pytest.param(kind, 64, marks=pytest.mark.soak) for kind in KINDS),
 ]
 BACKFILLED: list[Any] = [
-    ("429 without a time", 8),
+    pytest.param("429 without a time", 8, marks=pytest.mark.slow),
     *(pytest.param(kind, 64, marks=pytest.mark.soak) for kind in KINDS),
 ]
 

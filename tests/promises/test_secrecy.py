@@ -55,6 +55,8 @@ FIRST, LAST = date(2026, 1, 1), date(2026, 1, 28)
 _KEPT_FORMS = (EXTERNAL_ID, EXTERNAL_ID.encode().decode("latin-1"), EXTERNAL_ID[:8])
 KEPT_ID = re.compile("|".join(map(re.escape, _KEPT_FORMS)))
 """The only personal field that a store keeps: in its tables, in the file's bytes, and in the statistics of a column."""
+SLOW = {"unreadable rows"}
+"""The responses that lead to many requests."""
 QUICK = RetryPolicy(max_attempts=2, backoff_initial=0.001, backoff_max=0.002)
 
 # --- every call, with every faulty response ---------------------------------------------------------------------------
@@ -122,7 +124,9 @@ def _every_log_line(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 @pytest.mark.leaping
-@pytest.mark.parametrize("response", RESPONSES)
+@pytest.mark.parametrize(
+    "response", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RESPONSES]
+)
 async def test_no_response_to_a_call_exposes_a_canary(response: str) -> None:
     """For each endpoint and each faulty response, neither outcomes, errors nor logs hold the token or personal data."""
     for place in PLACES[1:]:
@@ -180,6 +184,7 @@ async def test_the_cause_of_a_timeout_exposes_no_canary(place: str) -> None:
         assert_no_canary(*exposed_by(caught.value))
 
 
+@pytest.mark.slow
 async def test_asyncios_debug_mode_exposes_no_canary(caplog: pytest.LogCaptureFixture) -> None:
     """The arguments of slow callbacks, which asyncio logs in debug mode, hold no canary."""
     loop = asyncio.get_running_loop()
@@ -306,10 +311,20 @@ def contents_of(folder: Path) -> Iterator[str]:
                     yield str(con.execute(f"SELECT * FROM {table}").fetchall())
 
 
-@pytest.mark.parametrize("keeps_external_ids", [True, False])
-@pytest.mark.parametrize("place", [None, "users", "vehicles", "first page", "later page"])
+@pytest.mark.parametrize(
+    ("place", "keeps_external_ids"),
+    [
+        *((None, keeps) for keeps in (True, False)),
+        *(
+            pytest.param(place, True, marks=pytest.mark.slow)
+            for place in ("users", "vehicles", "first page", "later page")
+        ),
+    ],
+)
 async def test_a_backfill_exposes_no_canary(place: str | None, keeps_external_ids: bool, tmp_path: Path) -> None:
-    """Whether a backfill succeeds or fails, its report, progress and store hold no canary, but external ids if it keeps them."""
+    """Whether a backfill succeeds or fails, its report, progress and store hold no canary,
+    but external ids if it keeps them.
+    """
     for response in ("422 that echoes", "invalid JSON"):
         path = tmp_path / f"{response}.duckdb"
         progress = Progress()
@@ -338,8 +353,12 @@ async def test_a_backfill_exposes_no_canary(place: str | None, keeps_external_id
     ("place", "response"),
     [
         ("", "none"),
-        *((place, "422 that echoes") for place in ("users", "vehicles", "first page", "later page")),
-        *(("token", response) for response in ("401 that echoes", "500 that echoes", "invalid JSON")),
+        ("token", "401 that echoes"),
+        *(
+            pytest.param(place, "422 that echoes", marks=pytest.mark.slow)
+            for place in ("users", "vehicles", "first page", "later page")
+        ),
+        *(pytest.param("token", response, marks=pytest.mark.slow) for response in ("500 that echoes", "invalid JSON")),
     ],
 )
 async def test_commands_expose_no_canary(

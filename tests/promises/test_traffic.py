@@ -74,7 +74,7 @@ async def live_calls(client: PoderoClient, busy: asyncio.Task[Any]) -> list[floa
 
 
 @pytest.mark.leaping
-@pytest.mark.parametrize("slots", [64, 8])
+@pytest.mark.parametrize("slots", [pytest.param(64, marks=pytest.mark.slow), 8])
 async def test_live_calls_beside_a_fleet_are_as_quick_as_on_an_idle_client(slots: int, record_property: Record) -> None:
     """Live calls take at most twice the latency in the median and four times at p99, and the fleet hardly slows down."""
     vehicles = refs(slots * 15)
@@ -202,7 +202,7 @@ async def test_an_endpoint_that_is_down_does_not_stop_the_others() -> None:
 
     policy = RetryPolicy(max_elapsed=60.0)
     async with serving(handler) as origin, static_client(origin, retry=policy) as client:
-        fleet = asyncio.create_task(fetch(client, refs(70)))
+        fleet = asyncio.create_task(fetch(client, refs(35)))
         assert max(await live_calls(client, fleet)) < 2 * LATENCY_S
         assert all("maintenance" in str(outcome.error) for outcome in await fleet)
     assert lists < 150
@@ -305,7 +305,9 @@ async def test_no_call_outlasts_its_bound_when_most_responses_throttle(retry_aft
 
 
 @pytest.mark.leaping
-@pytest.mark.parametrize("calls", [50, 100, 300])
+@pytest.mark.parametrize(
+    "calls", [pytest.param(50, marks=pytest.mark.slow), 100, pytest.param(300, marks=pytest.mark.slow)]
+)
 async def test_one_stray_throttling_response_does_not_slow_the_next_burst(calls: int) -> None:
     """After one 429 in a quiet hour, many calls at once take at most 1.5 times as long as without it."""
 

@@ -32,7 +32,7 @@ ENUMS: dict[str, type[enum.Enum]] = {"SessionOutcome": SessionOutcome, "HiddenRe
 INVALID_SCENARIOS = {"value_above_maximum", "value_below_minimum", "incorrect_type"}
 CONFIG = {
     "seed": 1,
-    "generation": {"deterministic": True, "max-examples": 30},
+    "generation": {"deterministic": True, "max-examples": 10},
     # The description cannot tell whether a well-formed password is also correct.
     "checks": {"positive_data_acceptance": {"enabled": False}},
 }

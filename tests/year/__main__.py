@@ -28,7 +28,8 @@ def main() -> None:
                 total[name] = total.get(name, 0) + number
             after = resource.getrusage(resource.RUSAGE_SELF)
             print(
-                f"seed {seed}: {after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.1f} s of CPU, digest {year.digest.hexdigest()[:12]}"
+                f"seed {seed}: {after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.1f} s of CPU,"
+                f" digest {year.digest.hexdigest()[:12]}"
             )
     for name in sorted(total):
         print(f"{total[name]:8,} {name}")

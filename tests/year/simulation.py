@@ -362,7 +362,9 @@ class _Run:
         self.task.cancel()
 
     def _kill(self) -> None:
-        """Keep the files as they are now. No transaction is open, since each of the store's operations blocks the event loop."""
+        """Keep the files as they are now. No transaction is open,
+        since each of the store's operations blocks the event loop.
+        """
         self.shop.recorder.is_frozen = True
         for file in _files(self.shop.path):
             if file.exists():

@@ -70,6 +70,7 @@ class _Enough(Exception):  # noqa: N818 - it ends a year early
     pass
 
 
+@pytest.mark.slow
 def test_the_invariants_notice_wrong_stores(tmp_path: Path) -> None:
     """The invariants reject a store that any of these statements has altered."""
     left = dict(WRONG)

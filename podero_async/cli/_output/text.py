@@ -12,7 +12,9 @@ Pair = tuple[str, str]
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Return a moment in UTC, or as it is if UTC has no such year: some servers send `0001-01-01T00:00:00+01:00` for null."""
+    """Return a moment in UTC, or as it is if UTC has no such year:
+    some servers send `0001-01-01T00:00:00+01:00` for null.
+    """
     try:
         return moment.astimezone(UTC)
     except OverflowError:

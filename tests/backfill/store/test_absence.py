@@ -1,4 +1,6 @@
-"""Absence: a stored session is withdrawn only after a second, wider read has confirmed that the server no longer lists it."""
+"""Absence: a stored session is withdrawn only after a second, wider read
+has confirmed that the server no longer lists it.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +68,9 @@ def test_a_row_that_returns_is_no_longer_absent(store: WrittenStore) -> None:
 def test_only_a_read_that_had_to_return_a_row_marks_it(
     store: WrittenStore, read: dict[str, Any], stored: dict[str, Any], is_absent: bool
 ) -> None:
-    """A row is absent if a proven read of its vehicle, user, day and visibility lacks it, and rejected no row that may be it."""
+    """A row is absent if a proven read of its vehicle, user, day and visibility lacks it,
+    and rejected no row that may be it.
+    """
     store.roster((1, 1), (1, 2), (2, 1))
     store.write(Read(1, [_row(1, **stored)], include_hidden=True))
     store.write(Read(**{"vehicle": 1, "rows": [], **read}))
@@ -166,7 +170,9 @@ def test_hidden_rows_are_confirmed_by_runs_that_list_them(store: WrittenStore) -
 
 
 def test_rows_that_stay_absent_are_withdrawn(store: WrittenStore) -> None:
-    """After all reads of a vehicle are done, its absent rows get `withdrawn_at` and `changed_at`; other vehicles' do not."""
+    """After all reads of a vehicle are done, its absent rows get `withdrawn_at` and `changed_at`;
+    other vehicles' do not.
+    """
     store.roster((1, 1), (2, 1), (1, 2))
     store.con.execute(
         "INSERT INTO runs (run_id, from_date, to_date, include_hidden, scope, vehicles, started_at)"

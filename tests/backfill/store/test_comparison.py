@@ -60,7 +60,9 @@ def _found(store: WrittenStore, *reads: Read) -> _Found:
     ],
 )
 def test_ids_and_contents_are_compared(store: WrittenStore, shown: list[dict[str, Any]], expected: _Found) -> None:
-    """A session differs if only one side has it, or a field differs; one that the API returns in unreadable form does not differ."""
+    """A session differs if only one side has it, or a field differs;
+    one that the API returns in unreadable form does not differ.
+    """
     store.write(Read(1, [_row(1), _row(2, 20)]))
     assert _found(store, Read(1, shown)) == expected
 
@@ -172,7 +174,9 @@ def test_the_days_of_vehicles_that_differ_become_due(store: WrittenStore) -> Non
 
 @pytest.mark.parametrize("shown", [{"plug_in_time": "2026-01-20T12:00:00Z"}, {"is_hidden": True}])
 def test_a_stored_row_is_compared_where_the_store_has_it(store: WrittenStore, shown: dict[str, Any]) -> None:
-    """A session that the API shows on a day that is not compared, or as hidden, has changed if the store has it on a compared day."""
+    """A session that the API shows on a day that is not compared, or as hidden,
+    has changed if the store has it on a compared day.
+    """
     store.write(Read(1, [_row(1, 5)], days=(FIRST, FIRST + 9 * ONE_DAY)))
     store.write(Read(1, [], days=(LAST, LAST), include_hidden=True))
     assert _found(store, Read(1, [_row(1, 5) | shown], include_hidden=True)) == {"changed": [1]}

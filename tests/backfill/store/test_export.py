@@ -6,9 +6,10 @@ import asyncio
 import csv
 import json
 import os
+import shutil
 import threading
-from collections.abc import Callable
-from datetime import datetime
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,29 +18,46 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
-from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, StoreError, backfill
 from podero_async.backfill.store.duckdb import DuckDBBackend
 from podero_async.backfill.store.duckdb.export import Export
-from podero_async.testing import PoderoSimulator
+from tests._support.clients import client_of
 from tests._support.expected_rows import FIRST, LAST, TIMES
-from tests.backfill.conftest import AGAIN, Clock
+from tests.backfill.conftest import AGAIN, Clock, small_fleet
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]
-TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"  # an export leaves out `absent_at`, since no second read has confirmed it
+TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"
+"""The columns of an export, which leaves out `absent_at`, since no second read has confirmed it."""
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fill a store that contains a changed and a withdrawn row."""
+    made, clock = tmp_path_factory.mktemp("filled") / "fleet.duckdb", Clock()
+
+    async def fill() -> None:
+        async with small_fleet(clock) as sim, client_of(sim) as client, SessionStore(made) as store:
+            await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
+            vehicle = sim.vehicles[0]
+            rows = sim.truth(vehicle, FIRST, LAST)
+            sim.update(vehicle, rows[0]["id"], session_outcome='new, "quoted"\nöutcome')
+            sim.remove(vehicle, rows[1]["id"])
+            await backfill(client, store, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
+
+    asyncio.run(fill())
+    return made
 
 
 @pytest.fixture
-async def store(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> Any:
-    """Fill a store that contains a changed and a withdrawn row."""
+def path(tmp_path: Path, filled: Path) -> Path:
+    """Return the path of a copy of the filled store."""
+    return Path(shutil.copy(filled, tmp_path))
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[SessionStore]:
     async with SessionStore(path) as opened:
-        await backfill(client, opened, FIRST, LAST, include_hidden=True, now=clock)
-        vehicle = sim.vehicles[0]
-        rows = sim.truth(vehicle, FIRST, LAST)
-        sim.update(vehicle, rows[0]["id"], session_outcome='new, "quoted"\nöutcome')
-        sim.remove(vehicle, rows[1]["id"])
-        await backfill(client, opened, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
         yield opened
 
 
@@ -339,19 +357,15 @@ async def test_a_partitioned_export_can_be_repeated(store: SessionStore, tmp_pat
         (target / name).unlink()
 
 
-async def test_only_sessions_that_changed_since_a_time(
-    sim: PoderoSimulator, client: PoderoClient, store: SessionStore, tmp_path: Path, clock: Clock
-) -> None:
-    """With `since`, the file has the sessions that were added, changed or withdrawn after that time."""
-    before = clock.at
-    clock.forward(hours=13)
-    vehicle = sim.vehicles[1]
-    rows = sim.truth(vehicle, FIRST, LAST)
-    sim.update(vehicle, rows[0]["id"], energy_charged_kwh=1.25)
-    added = sim.insert(vehicle, plug_in_time=datetime.fromisoformat(rows[1]["plug_in_time"]))
-    await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
-    await store.export(tmp_path / "new.jsonl", "jsonl", since=before)
-    assert {row["id"] for row in _by_json(tmp_path / "new.jsonl")} == {rows[0]["id"], added["id"]}
+async def test_only_sessions_that_changed_since_a_time(store: SessionStore, tmp_path: Path) -> None:
+    """With `since`, the file has the sessions with a later `changed_at`."""
+    since = Clock().at + timedelta(hours=12)
+    some = "(SELECT id FROM sessions ORDER BY id LIMIT 2)"
+    changed = await store.query(
+        f"UPDATE sessions SET changed_at = changed_at + INTERVAL 1 DAY WHERE id IN {some} RETURNING id"
+    )
+    await store.export(tmp_path / "new.jsonl", "jsonl", since=since)
+    assert by_id(_by_json(tmp_path / "new.jsonl")).keys() == by_id(changed).keys()
 
 
 async def test_ids_are_text_in_each_format(store: SessionStore, tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user
 async def test_another_user_of_a_vehicle_keeps_the_sessions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If two users list a vehicle and one is forgotten, the next backfill stores the sessions of the settled days as the other's."""
+    """If two users list a vehicle and one is forgotten,
+    the next backfill stores the sessions of the settled days as the other's.
+    """
     vehicle = sim.vehicles[0]
     shared = sim.share_vehicle(vehicle)
     clock.forward(days=40)
@@ -175,7 +177,9 @@ async def test_another_user_of_a_vehicle_keeps_the_sessions(
 async def test_changes_after_a_user_was_forgotten_are_newer_than_all_before(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If a row of the forgotten user had the newest `changed_at`, from a clock that was ahead, later changes still follow it."""
+    """If a row of the forgotten user had the newest `changed_at`, from a clock that was ahead,
+    later changes still follow it.
+    """
     first, last = sim.vehicles[0], sim.vehicles[-1]
     find = "SELECT max(changed_at) AS newest FROM sessions"
     async with SessionStore(path) as store:

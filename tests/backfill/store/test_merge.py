@@ -55,14 +55,14 @@ async def rows_of(path: Path, query: str) -> list[dict[str, Any]]:
 
 
 async def test_a_merged_store_goes_on_as_one(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """The merge equals the store of one backfill, so the next backfill of the fleet reads nothing and changes nothing."""
     await fill(client, paths, clock)
-    merged = await merge_stores(path, paths)
+    merged = await merge_stores(new_path, paths)
     assert (merged.stores, merged.vehicles, merged.doubled) == (SHARDS, 12, 0)
-    await assert_equal(path, truth_of(sim, FIRST, LAST))
-    whole = path.with_name("whole.duckdb")
+    await assert_equal(new_path, truth_of(sim, FIRST, LAST))
+    whole = new_path.with_name("whole.duckdb")
     async with SessionStore(whole) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
     for table in (
@@ -74,11 +74,11 @@ async def test_a_merged_store_goes_on_as_one(
         "SELECT * EXCLUDE (fetched_at, first_seen_at, changed_at) FROM live_sessions",
         "SELECT key, value FROM meta WHERE key IN ('organization', 'origin', 'schema_version', 'format')",
     ):
-        assert await rows_of(path, f"FROM ({table}) ORDER BY ALL") == await rows_of(
+        assert await rows_of(new_path, f"FROM ({table}) ORDER BY ALL") == await rows_of(
             whole, f"FROM ({table}) ORDER BY ALL"
         )
     served = sim.counts.requests["sessions"]
-    async with SessionStore(path) as store:
+    async with SessionStore(new_path) as store:
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert (report.is_clean, report.skipped, report.vanished) == (True, 12, 0)
         assert sim.counts.requests["sessions"] == served
@@ -152,8 +152,9 @@ async def test_a_vehicle_that_changed_its_shard_is_there_once(
     await assert_equal(path, truth_of(sim, FIRST, LAST))
 
 
+@pytest.mark.slow
 async def test_an_older_copy_reopens_no_ownership(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """A store merged with an older copy of itself has the owners of each vehicle, and their times, that it had alone."""
     owners = "SELECT user_id, since, until FROM ownership ORDER BY vehicle_id, since"
@@ -167,12 +168,13 @@ async def test_an_older_copy_reopens_no_ownership(
         async with SessionStore(newer) as store:
             await backfill(client, store, FIRST, LAST, now=clock)
     for stores in ([newer, older], [older, newer]):
-        await merge_stores(path, stores, overwrite=True)
-        assert await rows_of(path, owners) == await rows_of(newer, owners)
+        await merge_stores(new_path, stores, overwrite=True)
+        assert await rows_of(new_path, owners) == await rows_of(newer, owners)
 
 
+@pytest.mark.slow
 async def test_overlapping_stores_are_read_again_where_they_differ(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """A day that two stores have read is settled only if it is so in both, and spans stay disjoint."""
     middle = date(2026, 6, 20)
@@ -180,15 +182,15 @@ async def test_overlapping_stores_are_read_again_where_they_differ(
         async with SessionStore(each) as store:
             await backfill(client, store, FIRST, last, settle_days=settle_days, now=clock)
         clock.forward(hours=1)
-    merged = await merge_stores(path, paths[:2])
+    merged = await merge_stores(new_path, paths[:2])
     assert merged.doubled == len(truth_of(sim, FIRST, middle))
     spans = "SELECT * EXCLUDE (read_at) FROM coverage ORDER BY ALL"
-    assert await rows_of(path, spans) == await rows_of(paths[1], spans)
-    (overlaps,) = await rows_of(path, OVERLAPS)
+    assert await rows_of(new_path, spans) == await rows_of(paths[1], spans)
+    (overlaps,) = await rows_of(new_path, OVERLAPS)
     assert overlaps["n"] == 0
     states = "SELECT bool_or(is_settled) AS one, bool_and(is_settled) AS every FROM coverage"
-    assert await rows_of(path, states) == [{"one": True, "every": False}]
-    await assert_equal(path, truth_of(sim, FIRST, LAST))
+    assert await rows_of(new_path, states) == [{"one": True, "every": False}]
+    await assert_equal(new_path, truth_of(sim, FIRST, LAST))
 
 
 @pytest.mark.slow
@@ -246,35 +248,37 @@ async def test_nothing_but_an_untouched_merge_is_replaced(
     assert {file.name for file in path.parent.iterdir()} == {path.name, "fleet.txt", *(each.name for each in paths)}
 
 
+@pytest.mark.slow
 async def test_stores_that_do_not_fit_are_refused(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """A missing, old, foreign, repeated or open store, or another file, is named in the error, and nothing is written."""
     await fill(client, paths[:2], clock)
-    old, foreign, other = (path.with_name(f"{name}.duckdb") for name in ("old", "foreign", "other"))
+    old, foreign, other = (new_path.with_name(f"{name}.duckdb") for name in ("old", "foreign", "other"))
     create_old_store(old, 2, {})
     other.write_text("no database")
     async with PoderoSimulator(users=1, vehicles=1) as elsewhere, client_of(elsewhere) as another:
         async with SessionStore(foreign) as store:
             await backfill(another, store, FIRST, LAST)
     for more, kind, said in (
-        (path.with_name("nowhere"), StoreError, "no such store"),
+        (new_path.with_name("nowhere"), StoreError, "no such store"),
         (old, StoreError, "open it once for writing"),
         (foreign, ForeignStoreError, str(elsewhere.org_id)),
         (other, NotAStoreError, "not a store"),
         (paths[0], StoreError, "given twice"),
     ):
         with pytest.raises(kind, match=said):
-            await merge_stores(path, [*paths[:2], more])
+            await merge_stores(new_path, [*paths[:2], more])
     async with SessionStore(paths[1]):
         with pytest.raises(StoreInUseError):
-            await merge_stores(path, paths[:2])
+            await merge_stores(new_path, paths[:2])
     with pytest.raises(ValueError, match="no store"):
-        await merge_stores(path, [])
-    assert not path.exists()
-    assert not [file for file in path.parent.iterdir() if "unfinished" in file.name]
+        await merge_stores(new_path, [])
+    assert not new_path.exists()
+    assert not [file for file in new_path.parent.iterdir() if "unfinished" in file.name]
 
 
+@pytest.mark.slow
 async def test_a_cancelled_merge_leaves_nothing(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
 ) -> None:

@@ -1,4 +1,6 @@
-"""The migrations of a store: what an older release stored becomes coverage, records of runs, and sessions with their times."""
+"""The migrations of a store: what an older release stored becomes coverage,
+records of runs, and sessions with their times.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,7 @@ async def spans_of(store: SessionStore) -> list[tuple[str, str, bool]]:
 
 
 @pytest.mark.parametrize("version", [0, 1, 2])
-async def test_receipts_become_coverage(path: Path, version: int) -> None:
+async def test_receipts_become_coverage(new_path: Path, version: int) -> None:
     """Days that were read are provisional at any age, since older releases did not ask for the current session."""
     day = date(2026, 1, 1)
     reads = [
@@ -88,8 +90,8 @@ async def test_receipts_become_coverage(path: Path, version: int) -> None:
         receipt(4, date(2026, 3, 1), date(2026, 3, 9), date(2026, 3, 8), READ_AT),
         receipt(5, date(2026, 2, 20), date(2026, 2, 25), None, READ_AT, completeness="unproven"),
     ]
-    create_old_store(path, version, {"receipts": reads, "runs": [run(1, READ_AT)]})
-    async with SessionStore(path) as store:
+    create_old_store(new_path, version, {"receipts": reads, "runs": [run(1, READ_AT)]})
+    async with SessionStore(new_path) as store:
         assert await spans_of(store) == [("01-01", "02-08", False), ("03-01", "03-08", False)]
         (newest,) = await store.query("SELECT max(read_at) AS read_at FROM coverage")
         assert newest["read_at"] == READ_AT
@@ -97,8 +99,10 @@ async def test_receipts_become_coverage(path: Path, version: int) -> None:
         assert (await store.status()).schema_version == 3
 
 
-async def test_sessions_keep_their_times(path: Path) -> None:
-    """A session without a change gets its first time as `changed_at`; withdrawals count as changes; none is stored twice."""
+async def test_sessions_keep_their_times(new_path: Path) -> None:
+    """A session without a change gets its first time as `changed_at`;
+    withdrawals count as changes; none is stored twice.
+    """
     seen, changed, withdrawn = READ_AT - timedelta(days=2), READ_AT - timedelta(days=1), READ_AT - timedelta(hours=1)
     plugged_in = utc(2026, 1, 5, 18)
     rows = [
@@ -110,8 +114,8 @@ async def test_sessions_keep_their_times(path: Path) -> None:
         session(5, utc(2026, 1, 6, 18), unplug_time=None),
     ]
     reads = [receipt(1, date(2026, 1, 1), date(2026, 1, 31), date(2026, 1, 31), READ_AT)]
-    create_old_store(path, 2, {"sessions": rows, "receipts": reads})
-    async with SessionStore(path) as store:
+    create_old_store(new_path, 2, {"sessions": rows, "receipts": reads})
+    async with SessionStore(new_path) as store:
         found = await store.query("SELECT id, vehicle_id, changed_at, absent_at FROM sessions ORDER BY id")
         assert [UUID(row["id"]).int for row in found] == [1, 2, 3, 4, 5]
         assert [row["changed_at"] for row in found] == [seen, changed, withdrawn, READ_AT, seen]
@@ -120,7 +124,7 @@ async def test_sessions_keep_their_times(path: Path) -> None:
         assert await spans_of(store) == [("01-01", "01-31", False)]
 
 
-async def test_runs_become_records(path: Path) -> None:
+async def test_runs_become_records(new_path: Path) -> None:
     """Interrupted runs stay as records without an end, and runs that were given up are found by their receipts."""
     day, owner = date(2026, 1, 1), [{"key": "organization", "value": "org"}, {"key": "origin", "value": "https://api"}]
     reads = [receipt(task, day, day, day, READ_AT, run_id=task) for task in (1, 2, 3)]
@@ -137,8 +141,10 @@ async def test_runs_become_records(path: Path) -> None:
     }
     tasks = [{"run_id": 2, "task": 1, "user_id": USER, "vehicle_id": VEHICLE, "from_date": day, "to_date": day}]
     runs = [run(1, READ_AT), run(2, None)]
-    create_old_store(path, 1, {"receipts": reads, "runs": runs, "tasks": tasks, "failures": [failure], "meta": owner})
-    async with SessionStore(path) as store:
+    create_old_store(
+        new_path, 1, {"receipts": reads, "runs": runs, "tasks": tasks, "failures": [failure], "meta": owner}
+    )
+    async with SessionStore(new_path) as store:
         found = await store.runs()
         assert [(each.run_id, each.finished_at, each.done, each.failed, each.requests) for each in found] == [
             (3, None, 1, 0, 2),
@@ -152,7 +158,10 @@ async def test_runs_become_records(path: Path) -> None:
 
 async def test_a_migrated_store_has_the_tables_of_a_new_one(tmp_path: Path) -> None:
     """The tables and columns of a migrated store, in order, are those of a new one, and it has an id of its own."""
-    columns = "SELECT table_name, column_index, column_name, data_type, is_nullable FROM duckdb_columns() WHERE database_name = current_database() ORDER BY ALL"
+    columns = (
+        "SELECT table_name, column_index, column_name, data_type, is_nullable FROM duckdb_columns()"
+        " WHERE database_name = current_database() ORDER BY ALL"
+    )
     found = []
     for name in ("old", "new"):
         path = tmp_path / f"{name}.duckdb"
@@ -167,7 +176,7 @@ async def test_a_migrated_store_has_the_tables_of_a_new_one(tmp_path: Path) -> N
 
 
 async def test_a_run_after_a_migration_reads_what_is_not_settled(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, new_path: Path, clock: Clock
 ) -> None:
     """After the migration, a run reads the provisional days again and knows its sessions."""
     at = utc(2026, 7, 1, 2)
@@ -175,30 +184,30 @@ async def test_a_run_after_a_migration_reads_what_is_not_settled(
         receipt(number, FIRST, LAST, LAST, at, user_id=vehicle.user_id, vehicle_id=vehicle.vehicle_id)
         for number, vehicle in enumerate(sim.vehicles)
     ]
-    create_old_store(path, 2, {"receipts": reads, "runs": [run(1, at)]})
-    async with SessionStore(path) as store:
+    create_old_store(new_path, 2, {"receipts": reads, "runs": [run(1, at)]})
+    async with SessionStore(new_path) as store:
         report = await backfill(client, store, FIRST, LAST, now=clock)
         assert (report.run_id, report.done, report.missing, report.is_clean) == (2, 12, 0, True)
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
-async def test_an_old_store_is_not_migrated_while_it_is_read_only(path: Path) -> None:
+async def test_an_old_store_is_not_migrated_while_it_is_read_only(new_path: Path) -> None:
     """An older store that is opened for reading only is refused, with what to do, and is unchanged."""
-    create_old_store(path, 2, {})
-    content = path.read_bytes()
+    create_old_store(new_path, 2, {})
+    content = new_path.read_bytes()
     with pytest.raises(StoreError, match=r"version 2 .*once for writing"):
-        await SessionStore(path, read_only=True).__aenter__()
-    assert path.read_bytes() == content
+        await SessionStore(new_path, read_only=True).__aenter__()
+    assert new_path.read_bytes() == content
 
 
-async def test_a_migration_that_fails_changes_nothing(path: Path) -> None:
+async def test_a_migration_that_fails_changes_nothing(new_path: Path) -> None:
     """If a statement of a migration fails, the store keeps its version and its tables."""
-    create_old_store(path, 2, {"receipts": [receipt(1, FIRST, LAST, LAST, READ_AT)]})
-    with duckdb.connect(str(path)) as con:
+    create_old_store(new_path, 2, {"receipts": [receipt(1, FIRST, LAST, LAST, READ_AT)]})
+    with duckdb.connect(str(new_path)) as con:
         con.execute("DROP TABLE tasks")  # the migration drops it
     with pytest.raises(StoreError, match="tasks"):
-        await SessionStore(path).__aenter__()
-    with duckdb.connect(str(path)) as con:
+        await SessionStore(new_path).__aenter__()
+    with duckdb.connect(str(new_path)) as con:
         assert con.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchall() == [("2",)]
         assert con.execute("SELECT count(held_to) FROM receipts").fetchall() == [(1,)]
 

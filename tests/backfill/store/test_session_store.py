@@ -151,26 +151,26 @@ def _directory(path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_empty, _text, _sqlite, _other_database, _other_meta, _directory])
-async def test_a_file_that_is_not_a_store_is_refused_and_unchanged(path: Path, make: object) -> None:
+async def test_a_file_that_is_not_a_store_is_refused_and_unchanged(new_path: Path, make: object) -> None:
     """If the file is not a store, opening raises `NotAStoreError` and leaves the file unchanged."""
-    make(path)  # type: ignore[operator]
-    before = path.read_bytes() if path.is_file() else b""
+    make(new_path)  # type: ignore[operator]
+    before = new_path.read_bytes() if new_path.is_file() else b""
     with pytest.raises(NotAStoreError):
-        await SessionStore(path).__aenter__()
-    assert (path.read_bytes() if path.is_file() else b"") == before
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+        await SessionStore(new_path).__aenter__()
+    assert (new_path.read_bytes() if new_path.is_file() else b"") == before
+    assert [entry.name for entry in new_path.parent.iterdir()] == [new_path.name]
 
 
-async def test_a_store_that_cannot_be_created_or_found_is_an_error(path: Path) -> None:
+async def test_a_store_that_cannot_be_created_or_found_is_an_error(new_path: Path) -> None:
     """Opening raises `StoreError` if the directory, or the store for reading, is missing, or if the path is invalid."""
     with pytest.raises(StoreError, match="no such directory"):
-        await SessionStore(path / "deeper" / "fleet.duckdb").__aenter__()
+        await SessionStore(new_path / "deeper" / "fleet.duckdb").__aenter__()
     with pytest.raises(StoreError, match="no such store"):
-        await SessionStore(path, read_only=True).__aenter__()
+        await SessionStore(new_path, read_only=True).__aenter__()
     for no_path in ("", "b\udcff.duckdb"):
         with pytest.raises(StoreError, match="path"):
             await SessionStore(no_path).__aenter__()
-    assert not path.exists()
+    assert not new_path.exists()
 
 
 async def test_readers_share_a_store_and_cannot_write(
@@ -217,21 +217,21 @@ async def test_a_full_disk_ends_the_run_and_keeps_the_store_consistent(path: Pat
 
 
 @pytest.mark.parametrize("most_bytes", [4096, 16_000, 64_000, 256_000])
-async def test_a_disk_too_full_for_a_new_store_leaves_no_file(path: Path, most_bytes: int) -> None:
+async def test_a_disk_too_full_for_a_new_store_leaves_no_file(new_path: Path, most_bytes: int) -> None:
     """If the disk is full during the creation of a store, no file is left."""
     with files_of_at_most(most_bytes), pytest.raises(StoreFullError):
-        await SessionStore(path).__aenter__()
-    assert list(path.parent.iterdir()) == []
+        await SessionStore(new_path).__aenter__()
+    assert list(new_path.parent.iterdir()) == []
 
 
-async def test_an_interrupted_creation_is_repeated(path: Path) -> None:
+async def test_an_interrupted_creation_is_repeated(new_path: Path) -> None:
     """A file that a killed process left during the creation a day ago is removed."""
-    left = path.with_name(f"{path.name}.podero_async-unfinished-left")
+    left = new_path.with_name(f"{new_path.name}.podero_async-unfinished-left")
     left.write_bytes(b"half a header")
     os.utime(left, (0, 0))
-    async with SessionStore(path) as store:
+    async with SessionStore(new_path) as store:
         assert (await store.status()).schema_version == 3
-    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert [entry.name for entry in new_path.parent.iterdir()] == [new_path.name]
 
 
 async def test_a_store_is_readable_for_older_releases_of_duckdb(client: PoderoClient, path: Path, clock: Clock) -> None:

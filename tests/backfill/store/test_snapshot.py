@@ -40,6 +40,7 @@ async def test_a_snapshot_has_the_rows_of_the_store(
             assert (await snapshot.status()).sessions == (await store.status()).sessions > 0
 
 
+@pytest.mark.slow
 async def test_a_reader_keeps_the_snapshot_that_it_opened(
     sim: PoderoSimulator, client: PoderoClient, path: Path, target: Path, clock: Clock
 ) -> None:

@@ -1,4 +1,6 @@
-"""A state machine that compares the store with a model in any order of reads, confirmations, failures, kills, reopenings and clock jumps."""
+"""A state machine that compares the store with a model in any order of reads, confirmations,
+failures, kills, reopenings and clock jumps.
+"""
 
 from __future__ import annotations
 

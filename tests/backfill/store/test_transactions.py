@@ -220,7 +220,9 @@ async def _prove_a_kill(folder: Path, clock: Clock, at: int | None) -> int:
 
 @pytest.mark.slow
 async def test_a_kill_before_the_commit_leaves_nothing_of_the_batch(tmp_path: Path, clock: Clock) -> None:
-    """A process that is killed just before the commit leaves nothing of the batch, and the same call completes the store."""
+    """A process that is killed just before the commit leaves nothing of the batch,
+    and the same call completes the store.
+    """
     await _prove_a_kill(tmp_path, clock, None)
 
 

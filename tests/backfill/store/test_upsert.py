@@ -63,7 +63,7 @@ def test_a_vehicle_that_two_users_list_keeps_the_user_of_its_rows(store: Written
 
 
 def test_a_session_that_only_another_user_lists_changes_its_user(store: WrittenStore) -> None:
-    """A row whose user's read no longer returned it takes the other user of the vehicle, and is not withdrawn."""
+    """If a read of its user no longer returns a row, the row gets the vehicle's other user, and is not withdrawn."""
     store.roster((1, 1), (2, 1))
     store.write(Read(1, [wire_row(1), wire_row(2)], user=1))
     store.write(Read(1, [wire_row(2)], user=1))
@@ -85,7 +85,9 @@ def test_a_vehicle_that_moves_to_another_user_takes_its_rows_along(store: Writte
 
 @pytest.mark.parametrize("has_gone", [False, True])
 def test_a_run_over_some_vehicles_keeps_the_users_of_others(store: WrittenStore, has_gone: bool) -> None:
-    """If a run does not read the row's user, but the last discovery has listed this user's vehicle, the row keeps the user."""
+    """If a run does not read the row's user, but the last discovery has listed this user's vehicle,
+    the row keeps the user.
+    """
     store.roster((2, 1))
     gone_since = START if has_gone else None
     store.con.execute(f"INSERT INTO vehicles {KNOWN} VALUES (?, ?, now(), now(), ?)", [_uuid(1), _uuid(1), gone_since])

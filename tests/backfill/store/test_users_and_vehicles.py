@@ -196,7 +196,7 @@ async def test_external_ids_are_not_kept_if_the_caller_says_so(
 async def test_a_snapshot_has_no_byte_of_removed_external_ids(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """After a run that must not keep external ids, a snapshot is a file without them, though the store was not."""
+    """A snapshot after a run that keeps no external ids contains none, although the store's file did before the run."""
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
     assert b"customer_" in path.read_bytes()

@@ -106,7 +106,8 @@ d.vehicle_id = {row}.vehicle_id AND d.user_id = {row}.user_id AND (d.include_hid
 """
 # If two users list a vehicle, its rows have one of them.
 _HAS_OTHER_OWNER = f"""
-s.vehicle_id <> i.vehicle_id OR (s.user_id <> i.user_id AND (s.user_id, s.vehicle_id) NOT IN (SELECT ({_PAIR}) FROM ({_PRESENT})))
+s.vehicle_id <> i.vehicle_id
+OR (s.user_id <> i.user_id AND (s.user_id, s.vehicle_id) NOT IN (SELECT ({_PAIR}) FROM ({_PRESENT})))
 """
 _COMPARE = f"""
 CREATE OR REPLACE TEMP TABLE differences AS

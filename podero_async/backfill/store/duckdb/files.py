@@ -125,7 +125,9 @@ def logs_of(path: Path) -> list[Path]:
 
 
 def remove_spilled(path: Path) -> None:
-    """Remove the rows that a killed process has moved from memory to the disk; this process must hold the database's lock."""
+    """Remove the rows that a killed process has moved from memory to the disk;
+    this process must hold the database's lock.
+    """
     folder = path.with_name(f"{path.name}.tmp")
     with suppress(OSError):
         for spilled in folder.glob("duckdb_temp_*"):

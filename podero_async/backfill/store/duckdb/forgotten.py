@@ -48,7 +48,7 @@ def forgotten_users(con: duckdb.DuckDBPyConnection) -> ForgottenUsers:
 class Forget(Interruptible[int]):
     """Erases a user, and remembers only a hash of the id. If the operation fails or is cancelled, the store is unchanged.
 
-    A DELETE would leave the rows in the file's bytes. So the other rows are copied to a new file, which replaces the old one.
+    A DELETE would leave the rows in the file's bytes, so the other rows are copied to a new file, which replaces it.
     """
 
     store: Path

@@ -1,4 +1,4 @@
-"""Listed users and vehicles as Arrow tables; of a user, nothing but the columns below is taken. Ids are text."""
+"""Listed users and vehicles as Arrow tables; of a user, only the columns below are taken. Ids are text."""
 
 from __future__ import annotations
 

@@ -45,7 +45,8 @@ SELECT store, run_id AS old, row_number() OVER (ORDER BY started_at NULLS FIRST,
 """
 _WITH_RUNS = """
 INSERT INTO {table} BY NAME
-SELECT t.* EXCLUDE (store) REPLACE (number AS run_id) FROM {rows} t JOIN run_numbers n ON n.store = t.store AND n.old = t.run_id
+SELECT t.* EXCLUDE (store) REPLACE (number AS run_id)
+FROM {rows} t JOIN run_numbers n ON n.store = t.store AND n.old = t.run_id
 {but_erased} ORDER BY number
 """
 _BUT_ERASED = "ANTI JOIN erased USING (user_id)"

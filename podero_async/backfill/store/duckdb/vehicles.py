@@ -127,7 +127,8 @@ MERGE INTO users u USING (
     ) GROUP BY user_id
 ) l ON u.user_id = l.user_id
 WHEN MATCHED THEN UPDATE SET
-    external_user_id = CASE WHEN is_listed THEN l.external_user_id ELSE coalesce(l.external_user_id, u.external_user_id) END,
+    external_user_id = CASE WHEN is_listed THEN l.external_user_id
+        ELSE coalesce(l.external_user_id, u.external_user_id) END,
     "role" = coalesce(l."role", u."role"),
     num_electric_vehicles = coalesce(l.num_electric_vehicles, u.num_electric_vehicles),
     last_seen_at = CASE WHEN is_listed THEN $now ELSE u.last_seen_at END,
@@ -160,7 +161,8 @@ AND o.external_user_id IS NOT DISTINCT FROM n.external_user_id
 """
 _OWNED = """
 CREATE OR REPLACE TEMP TABLE owned AS
-SELECT v.vehicle_id, v.user_id, u.external_user_id FROM vehicles v LEFT JOIN users u USING (user_id) WHERE v.gone_since IS NULL
+SELECT v.vehicle_id, v.user_id, u.external_user_id
+FROM vehicles v LEFT JOIN users u USING (user_id) WHERE v.gone_since IS NULL
 """
 _END_PERIODS = f"""
 UPDATE ownership o SET until = $now WHERE until IS NULL AND NOT EXISTS (SELECT 1 FROM owned n WHERE {_SAME})
