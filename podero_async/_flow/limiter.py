@@ -113,7 +113,7 @@ class Limiter:
 
         Args:
             endpoint: The kind of request: each has its own circuit breaker.
-            is_bulk: Whether the call is one of many, whose queue is the caller's own doing.
+            is_bulk: Whether the call is one of many that the caller makes at once, as in a fleet fetch.
             left_s: How many seconds to wait: in all if the call is interactive; if it is bulk, while the circuit breaker
                 is open, checked whenever a probe fails.
 

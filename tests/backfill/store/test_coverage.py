@@ -123,7 +123,7 @@ class Model:
                 self.days[vehicle, is_hidden, number] = (False, read_at)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(reads(), max_size=7))
 def test_spans_say_what_a_model_of_days_says(con: duckdb.DuckDBPyConnection, history: list[Read]) -> None:
     """After any reads, the spans give each day the state of the model, do not overlap, and are folded if they can be."""

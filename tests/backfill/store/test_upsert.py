@@ -135,6 +135,7 @@ def test_a_vehicle_without_sessions_has_a_receipt(store: WrittenStore) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
     """A receipt's digest changes with the id or any field of a session. The same sessions have one digest, on any pages."""
     row, other = wire_row(1), wire_row(2)
