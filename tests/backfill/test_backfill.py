@@ -695,10 +695,10 @@ def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
     raw: Any = None
     for _ in range(100_000):
         raw = [raw]
-    task = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
+    work_item = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
     item = RejectedItem(index=0, path="$", reason="expected an object, got an array", raw=raw)
     batch = Batch(1)
-    batch.add(task, fetched(task, rows_of([item])), NO_DIGEST, datetime.now(UTC), None)
+    batch.add(work_item, fetched(work_item, rows_of([item])), NO_DIGEST, datetime.now(UTC), None)
     (row,) = batch.tables()["arrow_rejected"].to_pylist()
     assert (row["reason"], row["raw"]) == (item.reason, '"nested too deeply"')
 
@@ -778,7 +778,7 @@ async def test_progress_can_be_watched(sim: PoderoSimulator, client: PoderoClien
     progress, seen = Progress(), []
     assert (progress.in_flight, progress.limit, progress.pauses) == (0, 0, 0)
     sim.before_page = lambda asked: seen.append(
-        (progress.phase, progress.tasks, progress.in_flight > 0, progress.limit)
+        (progress.phase, progress.work_items, progress.in_flight > 0, progress.limit)
     )
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, progress=progress, now=clock)
