@@ -179,9 +179,7 @@ class Limiter:
     def throttled(
         self, slot: Slot, retry_after: float | None = None, cause: str = "", *, tells_rate: bool = True
     ) -> None:
-        """Report a throttling response: an adaptive limit falls; with `retry_after`,
-        all requests pause for these seconds.
-        """
+        """Report a throttling response: an adaptive limit falls, and all requests pause for `retry_after` seconds."""
         before = self._concurrency.value
         if self.is_adaptive:
             self._adapt_to_throttling(slot, cause)
