@@ -131,7 +131,7 @@ def test_openapi_describes_a_session_as_the_contract_does() -> None:
 
 
 def test_pydantic_reads_a_session() -> None:
-    """In a pydantic model, a session comes from JSON and plain values, and a session is kept as it is."""
+    """A pydantic model reads sessions from JSON and from plain values, and keeps a session as it is."""
     pydantic = pytest.importorskip("pydantic")
     adapter = pydantic.TypeAdapter(ChargingSession)
     assert adapter.validate_python(UNKNOWN) is UNKNOWN

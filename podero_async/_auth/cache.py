@@ -223,9 +223,7 @@ class TokenCache:
     async def _check(
         self, held: _HeldToken, is_accepted: Callable[[str], Awaitable[bool | None]], checks: int
     ) -> bool | None:
-        """Check a token, or return the result of a check that ended after the first `checks`:
-        concurrent refusals share it.
-        """
+        """Check a token, or return the result of a later check than the first `checks`, which other refusals share."""
         async with self._checking:
             if self._held is held and held.checks == checks:
                 held.is_accepted = await is_accepted(held.token.value)

@@ -110,7 +110,7 @@ class Limiter:
 
         Args:
             endpoint: The kind of request: each has its own circuit breaker.
-            is_bulk: Whether the call is one of many, whose queue is the caller's own doing.
+            is_bulk: Whether the call is one of many that the caller makes at once, as in a fleet fetch.
             left_s: How many seconds to wait: in all if the call is interactive; if it is bulk, while the circuit breaker
                 is open, checked whenever a probe fails.
 
@@ -177,9 +177,7 @@ class Limiter:
     def throttled(
         self, slot: Slot, retry_after: float | None = None, cause: str = "", *, tells_rate: bool = True
     ) -> None:
-        """Report a throttling response: an adaptive limit falls; with `retry_after`,
-        all requests pause for these seconds.
-        """
+        """Report a throttling response: an adaptive limit falls, and all requests pause for `retry_after` seconds."""
         before = self._concurrency.value
         if self.is_adaptive:
             self._adapt_to_throttling(slot, cause)

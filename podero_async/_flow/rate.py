@@ -94,7 +94,7 @@ class RateEstimator:
         self._remembered = self._rate, self._growth
 
     def throttled(self, now: float, resume_at: float, *, tells_rate: bool = True, min_starts: int = 1) -> None:
-        """Learn from a throttling response; starts count anew from the end of the pause.
+        """Learn from a throttling response; starts are counted again from the end of the pause.
 
         If the starts lasted only for a short time, the server may have spent saved-up capacity, or may count within
         windows. Their rate is then too high, and the rate over the time with the pause is too low, so the new rate lies

@@ -193,7 +193,7 @@ class _Backfill:
             progress.alarms += alarm
         elif absent:
             items = await backend.confirming_items(planner.settings.window.include_hidden, run.work_items + 1)
-            progress.tasks += len(items)
+            progress.work_items += len(items)
             done = await self._read(writer, iter(items))
             if not self.is_down:
                 await writer.drain()

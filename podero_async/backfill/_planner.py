@@ -156,7 +156,7 @@ class Planner:
         if self.shard is not None:
             scope += f", shard {self.shard}"
         run = await backend.start_run(self.settings, scope, is_of_fleet=self.is_of_fleet)
-        progress.vehicles, progress.tasks, progress.skipped = run.vehicles, run.work_items, run.skipped
+        progress.vehicles, progress.work_items, progress.skipped = run.vehicles, run.work_items, run.skipped
         return run
 
     async def list_vehicles(self, vehicles: Vehicles) -> CompletenessError | None:

@@ -144,7 +144,7 @@ class Progress(RequestStats):
     phase: Literal["starting", "discovering", "fetching", "ended"] = "starting"
     vehicles: int = 0
     """Vehicles of the run; during discovery, the vehicles found so far."""
-    tasks: int = 0
+    work_items: int = 0
     """Windows of vehicles to read in this call."""
     skipped: int = 0
     received: int = 0
@@ -212,7 +212,7 @@ class Progress(RequestStats):
     ) -> BackfillReport:
         """Return the report of the call."""
         written = self.committed
-        left = self.tasks - self.received
+        left = self.work_items - self.received
         unfinished = [] if finished else [f"the run ended early, with {left:,} windows to read: run it again"]
         return BackfillReport(
             **attrs.asdict(window),

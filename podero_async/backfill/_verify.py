@@ -81,7 +81,7 @@ async def verify(
     progress, stop = progress or Progress(), stop or asyncio.Event()
     progress.watch(limiter_of(client))
     drawn = await store.backend.draw_comparison(sample, include_provisional=include_provisional)
-    progress.vehicles = progress.tasks = drawn.vehicles
+    progress.vehicles = progress.work_items = drawn.vehicles
     progress.phase = "fetching"
     comparison = _Comparison(client, store, progress, now, limits)
     try:

@@ -31,6 +31,11 @@ def client_of(simulator: PoderoSimulator, **options: Any) -> PoderoClient:
     return PoderoClient(simulator.org_id, credentials, **{**defaults, **options})
 
 
+async def vehicles(client: PoderoClient) -> int:
+    """Make a call of one request; return the number of the user's vehicles."""
+    return len(await client.electric_vehicles(USER))
+
+
 def around_sending(
     client: PoderoClient, around: Callable[[str, URL, Callable[[], Awaitable[Response]]], Awaitable[Response]]
 ) -> None:

@@ -123,6 +123,7 @@ async def test_a_run_after_a_stopped_one_reads_failed_and_unproven_vehicles_agai
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+@pytest.mark.slow
 async def test_a_user_that_was_not_listed_stays_a_failure_until_the_fleet_is_discovered_again(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -343,6 +344,7 @@ async def test_changed_hidden_removed_and_returning_rows(
         assert rows[hidden]["withdrawn_at"] is not None
 
 
+@pytest.mark.slow
 async def test_runs_without_hidden_sessions_keep_stored_hidden_ones(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -473,6 +475,7 @@ async def test_known_vehicles_of_a_user_that_cannot_be_listed_are_read(
 
 
 @pytest.mark.leaping
+@pytest.mark.slow
 async def test_an_outage_ends_the_run_early(path: Path, clock: Clock) -> None:
     """An outage ends a run over a large fleet early with `ApiDownError`; the next call reads the rest."""
     retry = RetryPolicy(backoff_initial=0.001, backoff_max=0.002, max_attempts=3, budget=50)
@@ -669,10 +672,10 @@ def test_a_rejected_row_nested_too_deeply_is_stored_without_its_value() -> None:
     raw: Any = None
     for _ in range(100_000):
         raw = [raw]
-    task = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
+    work_item = WorkItem(1, VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2)), Window(FIRST, LAST))
     item = RejectedItem(index=0, path="$", reason="expected an object, got an array", raw=raw)
     batch = Batch(1)
-    batch.add(task, fetched(task, rows_of([item])), datetime.now(UTC), None)
+    batch.add(work_item, fetched(work_item, rows_of([item])), datetime.now(UTC), None)
     (row,) = batch.tables()["arrow_rejected"].to_pylist()
     assert (row["reason"], row["raw"]) == (item.reason, '"nested too deeply"')
 
@@ -688,6 +691,7 @@ async def test_a_session_listed_by_two_vehicles_is_stored_once(path: Path, clock
             assert {row_id for _, row_id in await held_by(store)} == {shared["id"], rows[other][1]["id"]}
 
 
+@pytest.mark.slow
 async def test_a_long_list_is_stored_completely(path: Path, clock: Clock) -> None:
     """All rows of a list that is stored in several slices are stored."""
     async with PoderoSimulator(users=1, vehicles=2, sessions_per_vehicle=1500) as sim, client_of(sim) as client:
@@ -751,7 +755,7 @@ async def test_progress_can_be_watched(sim: PoderoSimulator, client: PoderoClien
     progress, seen = Progress(), []
     assert (progress.in_flight, progress.limit, progress.pauses) == (0, 0, 0)
     sim.before_page = lambda asked: seen.append(
-        (progress.phase, progress.tasks, progress.in_flight > 0, progress.limit)
+        (progress.phase, progress.work_items, progress.in_flight > 0, progress.limit)
     )
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, progress=progress, now=clock)

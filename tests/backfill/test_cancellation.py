@@ -27,6 +27,12 @@ from tests.backfill.conftest import Clock
 SMALL_BATCHES = Limits(max_batch_outcomes=2)
 
 
+@pytest.fixture
+def path(new_path: Path) -> Path:
+    """Return the path of a store that does not exist yet, so that each run creates it."""
+    return new_path
+
+
 async def awaited(work: Coroutine[Any, Any, object]) -> None:
     await work
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podero_async.backfill._coverage import (
@@ -47,6 +47,7 @@ def days_in(found: list[Days]) -> set[date]:
     return {start + timedelta(days=n) for start, end in found for n in range((end - start).days + 1)}
 
 
+@settings(max_examples=40)
 @given(
     known=KNOWN,
     bounds=st.tuples(st.integers(0, LENGTH), st.integers(0, LENGTH)),

@@ -67,6 +67,7 @@ async def nights(client: PoderoClient, store: SessionStore, clock: Clock, number
         clock.forward(days=1)
 
 
+@pytest.mark.slow
 async def test_a_nightly_job_of_yesterday_stores_overnight_sessions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -105,6 +106,7 @@ async def test_a_day_settles_after_its_time(
         assert all(asked.from_date > START for asked in windows)
 
 
+@pytest.mark.slow
 async def test_a_car_that_stays_plugged_in_is_waited_for(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

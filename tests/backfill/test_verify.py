@@ -80,7 +80,7 @@ async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient,
 @pytest.mark.parametrize(
     ("damage", "differing"),
     [
-        ("UPDATE sessions SET plug_in_time = plug_in_time - INTERVAL 40 DAY", 12),
+        pytest.param("UPDATE sessions SET plug_in_time = plug_in_time - INTERVAL 40 DAY", 12, marks=pytest.mark.slow),
         ("INSERT INTO sessions BY NAME SELECT * REPLACE (uuid() AS id) FROM sessions LIMIT 1", 1),
         pytest.param("DELETE FROM sessions", 12, marks=pytest.mark.slow),
         pytest.param("UPDATE sessions SET withdrawn_at = fetched_at", 12, marks=pytest.mark.slow),
@@ -169,6 +169,7 @@ async def test_a_repair_includes_hidden_sessions(
         assert any(row["is_hidden"] for row in before.values())
 
 
+@pytest.mark.slow
 async def test_a_repair_withdraws_nothing_if_too_much_is_missing(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -66,6 +66,7 @@ async def test_lines_on_a_terminal(on_terminal: Call) -> None:
     assert _CLEAN in ended.out
 
 
+@pytest.mark.slow
 async def test_lists_that_change_at_each_page(call: Call) -> None:
     """The store is right when sessions are inserted and removed before each page."""
     ended = await call("demo", "--vehicles=20", **_demo_with(change_rate=1.0))

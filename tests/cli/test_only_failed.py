@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, whole_fleet
 
 
+@pytest.mark.slow
 async def test_only_vehicles_that_failed_are_read(call: Call, served: PoderoSimulator, path: Path) -> None:
     """A run with `--only-failed` reads only the failed vehicle, and the next such run has nothing to read."""
     argv = [*whole_fleet(served, path), "--json"]

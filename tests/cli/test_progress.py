@@ -25,7 +25,7 @@ def _drawn(bar: BackfillBar) -> str:
 
 def test_the_bar_estimates_from_the_last_half_minute() -> None:
     """A minute without progress does not affect the speed and the time left, since both use the last 30 seconds."""
-    now, progress = [0.0], Progress(phase="fetching", vehicles=100, tasks=100)
+    now, progress = [0.0], Progress(phase="fetching", vehicles=100, work_items=100)
     bar = BackfillBar(progress, lambda: now[0])
     bar.update()
     assert "-:--:--" in _drawn(bar)
@@ -59,7 +59,7 @@ def test_found_vehicles_do_not_count_as_read_ones() -> None:
         progress.requests += 20
         bar.update()
     assert "20 requests/s" in _drawn(bar)
-    progress.phase, progress.tasks = "fetching", 1000
+    progress.phase, progress.work_items = "fetching", 1000
     for second in range(11, 22):
         now[0] = float(second)
         bar.update()
@@ -69,7 +69,7 @@ def test_found_vehicles_do_not_count_as_read_ones() -> None:
 
 def test_vehicles_are_counted_instead_of_windows() -> None:
     """A vehicle with two windows counts once, and a vehicle that is up to date counts as done."""
-    assert vehicles_done(Progress(phase="fetching", vehicles=10, skipped=4, tasks=12, received=6)) == 7
+    assert vehicles_done(Progress(phase="fetching", vehicles=10, skipped=4, work_items=12, received=6)) == 7
     assert vehicles_done(Progress(phase="fetching", vehicles=4, skipped=4)) == 4
 
 
@@ -79,7 +79,7 @@ def test_lines_have_the_rates_since_the_last_line() -> None:
     lines = ProgressLines(progress, stream, lambda: now[0])
     for now_s, received in ((10.0, 0), (20.0, 0), (30.0, 4), (40.0, 14)):
         lines.print_line()
-        now[0], progress.phase, progress.tasks = now_s, "fetching", 1234
+        now[0], progress.phase, progress.work_items = now_s, "fetching", 1234
         progress.received, progress.requests = received, 2 * received
     lines.print_line()
     first, second, _, fourth, fifth = stream.getvalue().splitlines()

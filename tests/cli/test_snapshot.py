@@ -24,6 +24,7 @@ def copy(path: Path) -> Path:
     return path.with_name("readers.duckdb")
 
 
+@pytest.mark.slow
 async def test_a_snapshot_after_each_run(call: Call, served: PoderoSimulator, path: Path, copy: Path) -> None:
     """Each run replaces the snapshot, also while a reader has it open; commands read it like a store."""
     argv = [*whole_fleet(served, path), f"--snapshot={copy}", "--fresh-for=0", "--settle-days=36500"]

@@ -74,6 +74,7 @@ async def test_json(call: Call, filled: Path) -> None:
     assert status["runs"][0]["finished_at"]
 
 
+@pytest.mark.slow
 async def test_a_window_is_checked(call: Call, served: PoderoSimulator, path: Path) -> None:
     """With `--check`, the exit code is 0 if all days are settled, 6 if some are provisional, 1 if some are missing."""
     first, last = served.first_day, served.last_day

@@ -70,6 +70,7 @@ async def test_differences_are_exit_code_1(call: Call, served: PoderoSimulator, 
     assert found == {(new,), (gone, changed)}
 
 
+@pytest.mark.slow
 async def test_a_repair_is_exit_code_0(call: Call, served: PoderoSimulator, filled: Path) -> None:
     """`--repair` makes the store equal, and says how many vehicles it repaired; the next call finds no difference."""
     with duckdb.connect(str(filled)) as con:

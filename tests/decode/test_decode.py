@@ -580,7 +580,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(wire_row())), _json, max_size=3))
 def test_any_change_of_a_row_leaves_its_neighbours(changes: dict[str, Any]) -> None:
     """If any fields of a row change in any way, the rows beside it are kept."""

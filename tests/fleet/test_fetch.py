@@ -187,7 +187,7 @@ async def test_lists_that_change_while_they_are_read_lose_nothing() -> None:
             simulator.remove(request.vehicle, gone)
             throughout[request.vehicle].discard(gone)
 
-    async with PoderoSimulator(users=3, vehicles=4, sessions_per_vehicle=1200, seed=5) as simulator:
+    async with PoderoSimulator(users=2, vehicles=2, sessions_per_vehicle=1200, seed=5) as simulator:
         throughout = {vehicle: {row["id"] for row in simulator.truth(vehicle)} for vehicle in simulator.vehicles}
         simulator.before_page = move
         async with client_of(simulator) as client:

@@ -281,7 +281,7 @@ async def test_the_iteration_ends_if_only_the_pools_own_task_is_cancelled(is_alo
 @pytest.mark.parametrize("consumers", [1, 2])
 @pytest.mark.parametrize("has_failed", [False, True])
 async def test_every_consumer_gets_the_same_end_however_often_it_asks(consumers: int, has_failed: bool) -> None:
-    """All iterations end alike, cleanly or with the same error, also if they begin after the end or after the context."""
+    """All iterations end the same, cleanly or with one error, also if they begin after the end or after the context."""
     error = NotFoundError(404, "no such organization", "GET", "/users", "request-1", 2.5)
     error.attempts = 3
 

@@ -340,7 +340,7 @@ def test_a_rate_falls_as_long_as_the_same_number_of_starts_is_throttled(starts: 
 
 @pytest.mark.parametrize("starts", [20, 15])
 def test_a_dropped_rate_that_was_taken_for_chance_is_learned_again(starts: int) -> None:
-    """A rate is dropped when the requests between two pauses halve twice, and learned again when their number stays alike."""
+    """A rate is dropped when the requests between two pauses halve twice, and learned again when their number stays the same."""
     estimator, now = RateEstimator(), 0.0
     bounds = []
     for count in (400, 400, 100, *[starts] * 10):

@@ -200,6 +200,7 @@ async def test_all_calls_share_the_retry_budget() -> None:
     assert retrier.is_spent
 
 
+@pytest.mark.slow
 async def test_calls_in_permanent_trouble_leave_the_others_their_first_retry() -> None:
     """If a third of all calls fail in each attempt, the others still succeed although each fails once."""
     retrier = Retrier(RetryPolicy(max_attempts=4, backoff_initial=1e-6))

@@ -50,7 +50,7 @@ def _batch(sessions: list[ChargingSession]) -> pa.RecordBatch:
     return batch
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(sessions=st.lists(SESSIONS, max_size=4))
 def test_columns_hold_each_value_as_it_is(sessions: list[ChargingSession]) -> None:
     """A column has the value of each session: nulls as None, times of any offset at their moment,

@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 import trustme
 
-from podero_async import PoderoClient, RequestTimeoutError, RetryPolicy, TransportError
+from podero_async import RequestTimeoutError, RetryPolicy, TransportError
 from podero_async._http.faults import explain_connecting
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import USER, client_of, static_client
+from tests._support.clients import client_of, static_client, vehicles
 from tests._support.raw_server import listening, raw_server
 from tests._support.tls_proxy import Certificates, TlsProxy
 
@@ -31,10 +31,6 @@ AIOHTTP_ERRORS = sorted(
 )
 assert len(AIOHTTP_ERRORS) > 20
 ONCE = RetryPolicy(max_attempts=1)
-
-
-async def vehicles(client: PoderoClient) -> int:
-    return len(await client.electric_vehicles(USER))
 
 
 async def test_plain_http_on_a_tls_port_is_named() -> None:

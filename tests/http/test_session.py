@@ -29,14 +29,20 @@ from podero_async import (
 from podero_async._http.response import LargeBodies
 from podero_async._http.session import HttpSession
 from podero_async.testing import PoderoSimulator
-from tests._support.clients import ORG, USER, VEHICLE, client_of, page_body, serving, static_client, static_transport
+from tests._support.clients import (
+    ORG,
+    USER,
+    VEHICLE,
+    client_of,
+    page_body,
+    serving,
+    static_client,
+    static_transport,
+    vehicles,
+)
 from tests._support.raw_server import listening
 
 ONCE = RetryPolicy(max_attempts=1)
-
-
-async def vehicles(client: PoderoClient) -> int:
-    return len(await client.electric_vehicles(USER))
 
 
 async def test_large_bodies_are_held_one_after_another() -> None:

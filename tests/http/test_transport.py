@@ -46,15 +46,12 @@ from tests._support.clients import (
     serving,
     static_client,
     static_transport,
+    vehicles,
     wire_row,
 )
 from tests._support.raw_server import raw_server
 
 ONCE = RetryPolicy(max_attempts=1)
-
-
-async def vehicles(client: PoderoClient) -> int:
-    return len(await client.electric_vehicles(USER))
 
 
 # --- the request and its body -----------------------------------------------------------------------------------------

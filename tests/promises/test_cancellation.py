@@ -186,7 +186,7 @@ def served(vehicles: int, soak_scale: float) -> PoderoSimulator:
     ("work", "way", "vehicles"),
     [
         (one_vehicle, by_a_timeout, 3),
-        (a_stream, by_a_sibling, 3),
+        pytest.param(a_stream, by_a_sibling, 3, marks=slow),
         (calls_at_once, by_cancelling, 3),
         pytest.param(fleet, by_cancelling, 3, marks=slow),
         pytest.param(one_user, by_a_timeout, 3, marks=slow),

@@ -198,7 +198,10 @@ async def served(
 
 
 @pytest.mark.leaping
-@pytest.mark.parametrize("sequence", SEQUENCES)
+@pytest.mark.parametrize(
+    "sequence",
+    ["once", "until given up", *(pytest.param(name, marks=pytest.mark.slow) for name in ("twice", "alternating"))],
+)
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_fault_costs_attempts_or_ends_in_its_error(fault: str, endpoint: str, sequence: str) -> None:

@@ -72,9 +72,9 @@ def is_discovering(progress: Progress) -> bool:
 
 def vehicles_done(progress: Progress) -> int:
     """Return how many vehicles are done. The count is approximate if some vehicles have two windows to read."""
-    if not progress.tasks:
+    if not progress.work_items:
         return progress.skipped
-    return progress.skipped + (progress.vehicles - progress.skipped) * progress.received // progress.tasks
+    return progress.skipped + (progress.vehicles - progress.skipped) * progress.received // progress.work_items
 
 
 def figures_text(progress: Progress, requests_per_second: float) -> str:
@@ -112,5 +112,5 @@ class ProgressLines:
     def _time_left(self, windows_per_second: float) -> str:
         if not windows_per_second:
             return "-:--:--"
-        windows = self._progress.tasks - self._progress.received
+        windows = self._progress.work_items - self._progress.received
         return str(timedelta(seconds=round(windows / windows_per_second)))

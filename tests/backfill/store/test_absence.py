@@ -196,10 +196,10 @@ def test_a_withdrawn_row_is_not_absent_again(store: WrittenStore) -> None:
     store.roster((1, 1))
     store.write(Read(1, [_row(1)]))
     store.write(Read(1, []))
-    assert store.query("SELECT task, day FROM absent") == [(0, TENTH)]
+    assert store.query("SELECT work_item, day FROM absent") == [(0, TENTH)]
     assert store.conclude([item.number for item in store.confirming()]) == 1
     store.write(Read(1, []))
-    assert (store.numbers(ABSENT), store.query("SELECT task, day FROM absent")) == ([], [])
+    assert (store.numbers(ABSENT), store.query("SELECT work_item, day FROM absent")) == ([], [])
 
 
 def test_a_row_whose_day_was_corrected_is_found_and_not_withdrawn(store: WrittenStore) -> None:

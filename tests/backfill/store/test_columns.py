@@ -234,7 +234,7 @@ def test_each_odd_value_of_each_field_gives_the_same_columns() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_repeated_and_escaped_keys_give_the_same_columns(name: str) -> None:
-    """A key that is missing, null, given twice, escaped, or in another case is read alike both ways."""
+    """A key that is missing, null, given twice, escaped, or in another case is read the same in both ways."""
     plain, key = _plain(wire_row(1)), f'"{name}"'
     others = [pair for pair in plain if pair[0] != key]
     known = dict(plain)[key]
@@ -281,7 +281,7 @@ def test_missing_repeated_and_escaped_keys_give_the_same_columns(name: str) -> N
     ],
 )
 def test_odd_pages_give_the_same_columns(body: bytes) -> None:
-    """A page in an unusual form is read alike both ways."""
+    """A page in an unusual form is read the same in both ways."""
     _check(body)
 
 
@@ -308,10 +308,10 @@ _good_row = st.fixed_dictionaries(
 ).map(lambda changes: _plain(wire_row(1) | changes))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=st.lists(_good_row | _odd_row, max_size=4), more=st.sampled_from(["", ', "next": {"items": [1]}']))
 def test_generated_pages_give_the_same_columns(rows: list[list[tuple[str, str]]], more: str) -> None:
-    """Rows with values, keys and orders of any kind are read alike both ways."""
+    """Rows with values, keys and orders of any kind are read the same in both ways."""
     _check(_page(rows, more))
 
 
@@ -321,7 +321,7 @@ def test_generated_pages_give_the_same_columns(rows: list[list[tuple[str, str]]]
 def test_mutated_pages_give_the_same_columns(
     count: int, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """Pages with changed bytes are read alike both ways, or refused alike."""
+    """Pages with changed bytes are read the same, or refused the same, in both ways."""
     chance = random.Random(5)
     page = page_body(*(wire_row(number, note="größer", unknown=[1.5, {}]) for number in range(1, 4)))
     odd = bodies(chance)

@@ -21,11 +21,11 @@ DAYS = 12
 USER = UUID(int=1)
 _READS = """
 CREATE OR REPLACE TEMP TABLE arrow_reads (
-    task INTEGER, user_id UUID, vehicle_id UUID, from_date DATE, to_date DATE, include_hidden BOOLEAN,
+    work_item INTEGER, user_id UUID, vehicle_id UUID, from_date DATE, to_date DATE, include_hidden BOOLEAN,
     completeness VARCHAR, settle_to DATE, fetched_at TIMESTAMPTZ, "count" BIGINT
 );
-CREATE OR REPLACE TEMP TABLE arrow_unsettled (task INTEGER, day DATE);
-CREATE OR REPLACE TEMP TABLE absent (task INTEGER, day DATE);
+CREATE OR REPLACE TEMP TABLE arrow_unsettled (work_item INTEGER, day DATE);
+CREATE OR REPLACE TEMP TABLE absent (work_item INTEGER, day DATE);
 """
 
 
@@ -75,11 +75,11 @@ def con() -> Iterator[duckdb.DuckDBPyConnection]:
 def write(con: duckdb.DuckDBPyConnection, batch: list[Read], at: datetime) -> None:
     """Record a batch of reads, all of which were made at one time."""
     con.execute(_READS)
-    for task, read in enumerate(batch):
+    for work_item, read in enumerate(batch):
         con.execute(
             "INSERT INTO arrow_reads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
-                task,
+                work_item,
                 USER,
                 UUID(int=read.vehicle),
                 day(read.window[0]),
@@ -92,9 +92,11 @@ def write(con: duckdb.DuckDBPyConnection, batch: list[Read], at: datetime) -> No
             ],
         )
         for number in read.unsettled:
-            con.execute("INSERT INTO arrow_unsettled VALUES (?, ?)", [task, None if number is None else day(number)])
+            con.execute(
+                "INSERT INTO arrow_unsettled VALUES (?, ?)", [work_item, None if number is None else day(number)]
+            )
         for number in read.absent:
-            con.execute("INSERT INTO absent VALUES (?, ?)", [task, day(number)])
+            con.execute("INSERT INTO absent VALUES (?, ?)", [work_item, day(number)])
     coverage.record(con)
 
 
@@ -123,7 +125,7 @@ class Model:
                 self.days[vehicle, is_hidden, number] = (False, read_at)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.lists(reads(), max_size=7))
 def test_spans_say_what_a_model_of_days_says(con: duckdb.DuckDBPyConnection, history: list[Read]) -> None:
     """After any reads, the spans give each day the state of the model, do not overlap, and are folded if they can be."""

@@ -40,6 +40,7 @@ def _ids_of(sim: PoderoSimulator, user: UUID) -> set[UUID]:
     return {user, *(vehicle.vehicle_id for vehicle in vehicles), *(UUID(row["id"]) for row in rows)}
 
 
+@pytest.mark.slow
 async def test_no_byte_of_a_forgotten_user_remains(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

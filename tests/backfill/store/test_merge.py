@@ -54,6 +54,7 @@ async def rows_of(path: Path, query: str) -> list[dict[str, Any]]:
         return await store.query(query)
 
 
+@pytest.mark.slow
 async def test_a_merged_store_goes_on_as_one(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:

@@ -242,15 +242,17 @@ async def test_a_store_is_readable_for_older_releases_of_duckdb(client: PoderoCl
         assert int.from_bytes(path.read_bytes()[12:20], "little") == 64
 
 
-async def test_two_processes_that_create_a_store_get_the_same_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_two_processes_that_create_a_store_get_the_same_one(
+    new_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """If another process creates the store first, its file is opened instead of replaced."""
-    async with SessionStore(path) as store:
+    async with SessionStore(new_path) as store:
         await store.query(
             "INSERT INTO meta VALUES ('organization', ?), ('origin', ?) RETURNING key", attrs.astuple(OWNER)
         )
     exists = Path.exists
-    monkeypatch.setattr(Path, "exists", lambda self: self != path and exists(self))  # not created yet at this time
-    async with SessionStore(path) as store:
+    monkeypatch.setattr(Path, "exists", lambda self: self != new_path and exists(self))  # not created yet at this time
+    async with SessionStore(new_path) as store:
         assert await store.backend.owner() == OWNER
 
 

@@ -135,6 +135,7 @@ def test_a_vehicle_without_sessions_has_a_receipt(store: WrittenStore) -> None:
     ]
 
 
+@pytest.mark.slow
 async def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
     """A receipt's digest changes with the id or any field of a session. The same sessions have one digest, on any pages."""
     row, other = wire_row(1), wire_row(2)
@@ -198,7 +199,7 @@ def test_a_session_that_is_going_on_or_was_rejected_leaves_its_day_unsettled(
     """A day is unsettled if one of its sessions shows no end or was rejected; all days, if the session's day is unknown."""
     batch, read = Batch(1), Read(1, [wire_row(1, **fields)])
     read.add_to(batch, 7, START)
-    assert batch.tables()["arrow_unsettled"].to_pylist() == [{"task": 7, "day": day} for day in days]
+    assert batch.tables()["arrow_unsettled"].to_pylist() == [{"work_item": 7, "day": day} for day in days]
 
 
 def test_a_rejected_row_that_is_no_object_leaves_all_days_unsettled() -> None:
@@ -208,7 +209,7 @@ def test_a_rejected_row_that_is_no_object_leaves_all_days_unsettled() -> None:
         item = WorkItem(7, read.ref, read.window)
         page = rows_of([RejectedItem(index=0, path="$", reason="-", raw=raw)])
         batch.add(item, fetched(item, page), datetime(2026, 2, 2, tzinfo=UTC), None)
-    assert batch.tables()["arrow_unsettled"].to_pylist() == 4 * [{"task": 7, "day": None}]
+    assert batch.tables()["arrow_unsettled"].to_pylist() == 4 * [{"work_item": 7, "day": None}]
 
 
 # --- rejected rows and failures ----------------------------------------------------------------------------------------

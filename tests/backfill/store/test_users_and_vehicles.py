@@ -123,6 +123,7 @@ def test_values_that_no_column_can_hold_are_left_out(con: duckdb.DuckDBPyConnect
     assert con.execute('SELECT "year", model FROM vehicles').fetchall() == [(None, "?")]
 
 
+@pytest.mark.slow
 async def test_a_run_over_given_vehicles_fills_in_what_is_known(
     sim: PoderoSimulator, client: PoderoClient, clock: Clock
 ) -> None:
@@ -151,6 +152,7 @@ async def test_a_run_over_given_vehicles_fills_in_what_is_known(
         assert row["last_seen_at"] - row["first_seen_at"] > timedelta(days=1)
 
 
+@pytest.mark.slow
 async def test_given_vehicles_that_a_discovery_does_not_list_have_not_vanished(
     sim: PoderoSimulator, client: PoderoClient, clock: Clock
 ) -> None:

@@ -37,7 +37,7 @@ CREATE OR REPLACE TEMP TABLE confirming (number INTEGER, user_id UUID, vehicle_i
 
 _FIND = """
 CREATE OR REPLACE TEMP TABLE absent AS
-SELECT r.task, s.plug_in_time::DATE AS day, s.rowid AS pos, s.user_id, s.vehicle_id,
+SELECT r.work_item, s.plug_in_time::DATE AS day, s.rowid AS pos, s.user_id, s.vehicle_id,
     s.user_id = r.user_id AS is_own, s.absent_at IS NULL AS is_new
 FROM sessions s JOIN arrow_reads r ON s.vehicle_id = r.vehicle_id
   AND s.plug_in_time >= r.from_date::TIMESTAMPTZ AND s.plug_in_time < (r.to_date + 1)::TIMESTAMPTZ
@@ -51,7 +51,7 @@ DELETE FROM absent a USING {PRESENT} p WHERE NOT is_own AND a.user_id = p.user_i
 # The server still has a row that could not be read; without an id, it may be any row of the read.
 _MAYBE_REJECTED = """
 CREATE OR REPLACE TEMP TABLE maybe_rejected AS
-SELECT pos FROM absent WHERE task IN (SELECT task FROM arrow_rejected WHERE session_id IS NULL)
+SELECT pos FROM absent WHERE work_item IN (SELECT work_item FROM arrow_rejected WHERE session_id IS NULL)
 UNION SELECT rowid FROM sessions WHERE id IN (SELECT session_id FROM arrow_rejected)
 """
 _KEEP_REJECTED = "DELETE FROM absent WHERE pos IN (SELECT pos FROM maybe_rejected)"
@@ -63,7 +63,7 @@ _MARK = "UPDATE sessions SET absent_at = $at WHERE rowid IN (SELECT pos FROM abs
 
 
 def find_absent(con: duckdb.DuckDBPyConnection, at: datetime, *, has_rejected: bool) -> None:
-    """Fill the table `absent` (task, day) with the rows that the reads of a batch had to return, and mark them."""
+    """Fill the table `absent` (work_item, day) with the rows that the reads of a batch had to return, and mark them."""
     ((found,),) = con.execute(_FIND).fetchall()
     if found:
         con.execute(_KEEP_OTHERS)

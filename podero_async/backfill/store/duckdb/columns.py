@@ -32,7 +32,7 @@ __all__ = ["Batch"]
 _PAGES_PER_SLICE = 20  # with fewer, each row takes longer
 _ROWS_PER_SLICE = 128  # of sessions, which the garbage collector scans
 
-_TASK = ("task", pa.int32())
+_WORK_ITEM = ("work_item", pa.int32())
 _VEHICLE = [("user_id", UUID), ("vehicle_id", UUID)]
 _KEY = [*_VEHICLE, ("from_date", pa.date32()), ("to_date", pa.date32()), ("include_hidden", pa.bool_())]
 _COUNTS = [("completeness", pa.string()), ("total", pa.int64()), ("count", pa.int64())]
@@ -40,11 +40,11 @@ _ERROR = [("kind", pa.string()), ("message", pa.string())]
 _REASON = [("path", pa.string()), ("reason", pa.string()), ("raw", pa.string())]
 
 _TEXT = pa.string()
-_SESSION = pa.schema([_TASK, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)])
+_SESSION = pa.schema([_WORK_ITEM, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)])
 _COVERAGE = [("fetched_at", MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
-_READ = pa.schema([_TASK, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE])
-_UNSETTLED = pa.schema([_TASK, ("day", pa.date32())])
-_REJECTED = pa.schema([_TASK, ("day", pa.date32()), ("session_id", UUID), ("index", pa.int64()), *_REASON])
+_READ = pa.schema([_WORK_ITEM, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE])
+_UNSETTLED = pa.schema([_WORK_ITEM, ("day", pa.date32())])
+_REJECTED = pa.schema([_WORK_ITEM, ("day", pa.date32()), ("session_id", UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", MOMENT)])
 
 _Page: TypeAlias = tuple[int, Body | PageRows]
@@ -107,13 +107,13 @@ class Batch:
         return bool(pc.count_distinct(ids).as_py() < len(ids))
 
     def tables(self) -> dict[str, pa.Table]:
-        """Return the tables by name. Their rows refer to a read by the number of its work item, `task`."""
+        """Return the tables by name. Their rows refer to a read by the number of its work item, `work_item`."""
         self._convert()
         sessions, rejected = pa.Table.from_batches(self._slices, _SESSION), self._rejected_rows()
         return {
             "arrow_sessions": sessions,
             "arrow_reads": _table(self._reads, _READ),
-            "arrow_unsettled": pa.concat_tables([_open_days(sessions), rejected.select(["task", "day"])]),
+            "arrow_unsettled": pa.concat_tables([_open_days(sessions), rejected.select(["work_item", "day"])]),
             "arrow_rejected": rejected,
             "arrow_failures": _table(self._failures, _FAILURE),
         }
@@ -182,7 +182,7 @@ def _open_days(sessions: pa.Table) -> pa.Table:
     shows_no_end = pc.and_(pc.is_null(sessions["unplug_time"]), pc.is_null(sessions["inferred_session_end"]))
     is_in_progress = pc.equal(sessions["session_outcome"], SessionOutcome.IN_PROGRESS.value)
     rows = sessions.filter(pc.or_(shows_no_end, pc.fill_null(is_in_progress, False)))
-    return pa.Table.from_arrays([rows["task"], pc.cast(rows["plug_in_time"], pa.date32())], schema=_UNSETTLED)
+    return pa.Table.from_arrays([rows["work_item"], pc.cast(rows["plug_in_time"], pa.date32())], schema=_UNSETTLED)
 
 
 def _rejected_row(number: int, item: RejectedItem, first: date, last: date) -> tuple[Any, ...]:

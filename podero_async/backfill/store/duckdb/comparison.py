@@ -112,30 +112,30 @@ OR (s.user_id <> i.user_id AND (s.user_id, s.vehicle_id) NOT IN (SELECT ({_PAIR}
 _COMPARE = f"""
 CREATE OR REPLACE TEMP TABLE differences AS
 WITH incoming AS (
-    SELECT i.*, {_PAIR} FROM arrow_sessions i JOIN arrow_reads USING (task)
+    SELECT i.*, {_PAIR} FROM arrow_sessions i JOIN arrow_reads USING (work_item)
 ), live AS (
     SELECT s.* FROM sessions s JOIN found f ON s.rowid = f.pos WHERE s.withdrawn_at IS NULL
 ), comparable AS (
     -- The API may show a session on another day than the store, or as hidden: one of both has to be compared.
-    SELECT task, id FROM incoming i SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="i")}
-    UNION SELECT task, s.id FROM live s JOIN arrow_reads USING ({_PAIR})
+    SELECT work_item, id FROM incoming i SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="i")}
+    UNION SELECT work_item, s.id FROM live s JOIN arrow_reads USING ({_PAIR})
     SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
 )
-SELECT DISTINCT i.task, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind
-FROM (FROM incoming SEMI JOIN comparable USING (task, id)) i LEFT JOIN live s ON s.id = i.id
+SELECT DISTINCT i.work_item, i.id, CASE WHEN s.id IS NULL THEN 'missing' ELSE 'changed' END AS kind
+FROM (FROM incoming SEMI JOIN comparable USING (work_item, id)) i LEFT JOIN live s ON s.id = i.id
 WHERE s.id IS NULL OR {CONTENT_DIFFERS} OR {_HAS_OTHER_OWNER}
 UNION ALL
-SELECT DISTINCT task, id, 'doubled' FROM (FROM sessions SEMI JOIN doubled USING (id)) JOIN arrow_reads USING ({_PAIR})
+SELECT DISTINCT work_item, id, 'doubled' FROM (FROM sessions SEMI JOIN doubled USING (id)) JOIN arrow_reads USING ({_PAIR})
 UNION ALL
-SELECT DISTINCT r.task, s.id, 'surplus' FROM (
+SELECT DISTINCT r.work_item, s.id, 'surplus' FROM (
     FROM sessions s SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
     WHERE s.withdrawn_at IS NULL AND s.rowid NOT IN (SELECT pos FROM found)
 ) s JOIN arrow_reads r USING ({_PAIR})
 -- The server still has a row that could not be read; without an id, it may be any row of the read.
-WHERE r.task NOT IN (SELECT task FROM arrow_rejected WHERE session_id IS NULL)
+WHERE r.work_item NOT IN (SELECT work_item FROM arrow_rejected WHERE session_id IS NULL)
   AND s.id NOT IN (SELECT session_id FROM arrow_rejected WHERE session_id IS NOT NULL)
 """
-_NOTE = f"INSERT INTO differing SELECT {_PAIR} FROM arrow_reads SEMI JOIN differences USING (task)"
+_NOTE = f"INSERT INTO differing SELECT {_PAIR} FROM arrow_reads SEMI JOIN differences USING (work_item)"
 _COUNT = f"""
 SELECT count(*), (SELECT count(*) FROM differences WHERE kind = 'surplus') FROM sessions s
 SEMI JOIN (FROM compared_days SEMI JOIN arrow_reads USING ({_PAIR})) d ON {_IS_COMPARED.format(row="s")}
@@ -147,9 +147,10 @@ _IDS = ", ".join(
 )
 _DIFFERENCES = f"""
 SELECT {_PAIR}, from_date, to_date, include_hidden, sessions, missing, surplus, changed, doubled FROM arrow_reads JOIN (
-    SELECT task, count(DISTINCT id) AS sessions, {_IDS}
-    FROM (SELECT *, row_number() OVER (PARTITION BY task, kind ORDER BY id) AS place FROM differences) GROUP BY task
-) USING (task) ORDER BY task
+    SELECT work_item, count(DISTINCT id) AS sessions, {_IDS}
+    FROM (SELECT *, row_number() OVER (PARTITION BY work_item, kind ORDER BY id) AS place FROM differences)
+    GROUP BY work_item
+) USING (work_item) ORDER BY work_item
 """
 
 

@@ -25,10 +25,11 @@ _IDS = "user_id::VARCHAR, vehicle_id::VARCHAR"
 _IS_PROVEN = "completeness <> 'unproven'"
 
 _READS = f"""
-SELECT {_IDS}, include_hidden, task, from_date, least(to_date, fetched_at::DATE), settle_to, epoch_us(fetched_at), "count" = 0
+SELECT {_IDS}, include_hidden, work_item, from_date, least(to_date, fetched_at::DATE), settle_to,
+    epoch_us(fetched_at), "count" = 0
 FROM arrow_reads WHERE {_IS_PROVEN} AND from_date <= fetched_at::DATE
 """
-_UNSETTLED = "SELECT task, day FROM arrow_unsettled UNION SELECT task, day FROM absent"
+_UNSETTLED = "SELECT work_item, day FROM arrow_unsettled UNION SELECT work_item, day FROM absent"
 _SPAN = f"{_IDS}, include_hidden, from_date, to_date, is_settled, epoch_us(read_at)"
 _FACTS = f"SELECT {_SPAN} FROM facts"
 _KNOWN = f"""
@@ -113,15 +114,15 @@ def _insert(
 def _vehicles(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], _Vehicle]:
     """Return the vehicles with proven reads, by the ids of vehicle and user."""
     unsettled: dict[int, list[date | None]] = defaultdict(list)
-    for task, day in con.execute(_UNSETTLED).fetchall():
-        unsettled[task].append(day)
+    for work_item, day in con.execute(_UNSETTLED).fetchall():
+        unsettled[work_item].append(day)
     vehicles: dict[tuple[str, str], _Vehicle] = defaultdict(_Vehicle)
-    for user_id, vehicle_id, include_hidden, task, first, last, settle_to, at, is_empty in con.execute(
+    for user_id, vehicle_id, include_hidden, work_item, first, last, settle_to, at, is_empty in con.execute(
         _READS
     ).fetchall():
         vehicle = vehicles[vehicle_id, user_id]
         vehicle.reads[include_hidden].append(ProvenRead(first, last, settle_to, _moment(at), is_empty))
-        vehicle.unsettled += [(first, last) if day is None else (day, day) for day in unsettled[task]]
+        vehicle.unsettled += [(first, last) if day is None else (day, day) for day in unsettled[work_item]]
     return vehicles
 
 

@@ -32,10 +32,10 @@ FIND_STORED = """
 CREATE OR REPLACE TEMP TABLE found AS SELECT s.rowid AS pos, s.id FROM sessions s SEMI JOIN arrow_sessions USING (id)
 """
 # If reads of one batch return the same session, the last read counts.
-_DISTINCT, _LAST = "DISTINCT ON (i.id)", "ORDER BY i.id, r.fetched_at DESC, task DESC"
+_DISTINCT, _LAST = "DISTINCT ON (i.id)", "ORDER BY i.id, r.fetched_at DESC, work_item DESC"
 _INCOMING = f"""
 SELECT {{distinct}} {_COLUMNS}, r.user_id, r.vehicle_id, r.fetched_at{{flags}}
-FROM arrow_sessions i JOIN arrow_reads r USING (task) {{stored}} {{last}}
+FROM arrow_sessions i JOIN arrow_reads r USING (work_item) {{stored}} {{last}}
 """
 _FLAGS = f""", s.pos, s.user_id AS own_user_id, s.absent_at IS NOT NULL AS is_absent,
     s.user_id <> r.user_id AND s.vehicle_id = r.vehicle_id AND NOT is_absent AND s.withdrawn_at IS NULL AS may_keep_user,
@@ -72,12 +72,12 @@ FROM {{incoming}}
 # The sum of the rows' hashes is the same in any order, and for any pages.
 _RECEIPTS = f"""
 INSERT INTO receipts BY NAME
-SELECT $run AS run_id, r.* EXCLUDE (task, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count),
+SELECT $run AS run_id, r.* EXCLUDE (work_item, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count),
     md5(coalesce(hashes, 0)::VARCHAR) AS digest
 FROM arrow_reads r LEFT JOIN (
-    SELECT task, count(*) AS stored, sum(hash({", ".join(SESSION_COLUMNS)})::HUGEINT) AS hashes
-    FROM arrow_sessions GROUP BY task
-) USING (task)
+    SELECT work_item, count(*) AS stored, sum(hash({", ".join(SESSION_COLUMNS)})::HUGEINT) AS hashes
+    FROM arrow_sessions GROUP BY work_item
+) USING (work_item)
 """
 _DROP_REJECTED = """
 DELETE FROM rejected_items j USING arrow_reads r
@@ -89,8 +89,8 @@ WHERE j.vehicle_id = r.vehicle_id AND j.user_id = r.user_id AND r.completeness <
 _REJECTED = """
 INSERT INTO rejected_items BY NAME
 SELECT r.user_id, r.vehicle_id, coalesce(j.day, r.from_date) AS from_date, coalesce(j.day, r.to_date) AS to_date,
-    r.include_hidden, j.* EXCLUDE (task, day), r.fetched_at
-FROM arrow_rejected j JOIN arrow_reads r USING (task)
+    r.include_hidden, j.* EXCLUDE (work_item, day), r.fetched_at
+FROM arrow_rejected j JOIN arrow_reads r USING (work_item)
 """
 _SAME_VEHICLE = "f.vehicle_id = a.vehicle_id AND f.user_id = a.user_id AND (a.include_hidden OR NOT f.include_hidden)"
 _DROP_FAILURES = f"""
