@@ -40,7 +40,9 @@ _ERROR = [("kind", pa.string()), ("message", pa.string())]
 _REASON = [("path", pa.string()), ("reason", pa.string()), ("raw", pa.string())]
 
 _TEXT = pa.string()
-_SESSION = pa.schema([_WORK_ITEM, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)])
+_SESSION = pa.schema(
+    [_WORK_ITEM, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)]
+)
 _COVERAGE = [("fetched_at", MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
 _READ = pa.schema([_WORK_ITEM, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE])
 _UNSETTLED = pa.schema([_WORK_ITEM, ("day", pa.date32())])
