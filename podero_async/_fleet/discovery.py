@@ -14,7 +14,7 @@ from uuid import UUID
 import attrs
 
 from podero_async._concurrency import map_as_completed
-from podero_async._failures import is_retryable_status, is_server_fault
+from podero_async._failures import is_retryable, is_server_fault
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
@@ -112,7 +112,7 @@ class _Position:
             return False
         if isinstance(error, DecodeError):
             return error.index is None and not error.retryable
-        if not isinstance(error, ApiError) or error.status == _UNAUTHORIZED or is_retryable_status(error.status):
+        if not isinstance(error, ApiError) or error.status == _UNAUTHORIZED or is_retryable(error):
             return False
         return error.status in REFUSED_PAGE_STATUSES or not is_server_fault(error.status)
 
