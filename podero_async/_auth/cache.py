@@ -91,6 +91,7 @@ class TokenCache:
         self._refused_token: str | None = None  # the store may still hold it
         self._has_served = False  # whether the server has accepted any token
         self._next_replacement = -math.inf
+        self._replacements = 0  # each less than a minute after the one before
         self._checking = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self._arrival: SharedFuture[str] | None = None  # gets the renewal's token before it is saved
@@ -189,8 +190,8 @@ class TokenCache:
         if is_settling and (not held.has_served or refusals.waited_s):
             return await self._wait(refusals)
         is_good = await self._check(held, is_accepted, held.checks)
-        # A check may reach a replica that does not know the token yet, so one that has replaced another is not replaced.
-        if is_settling and (is_good or _loop_time() < self._next_replacement):
+        # A check may reach a replica that does not know the token yet, so the second token in a minute is not replaced.
+        if is_settling and (is_good or (self._replacements > 1 and _loop_time() < self._next_replacement)):
             return await self._wait(refusals)
         # 3. The token is refused: replace it, unless it replaced a refused one less than a minute ago and never served.
         if self._held is not held or (not is_good and self._replace(held)):
@@ -236,6 +237,7 @@ class TokenCache:
             return True
         if self._is_static or (held.is_requested and not held.has_served and _loop_time() < self._next_replacement):
             return False
+        self._replacements = self._replacements + 1 if _loop_time() < self._next_replacement else 1
         self._next_replacement = _loop_time() + self._min_replacement_interval_s
         self._refused_token = held.token.value
         self._held = self._fallback = None

@@ -1,4 +1,4 @@
-"""What one call knows of the refusals (401) of its token."""
+"""The refusals (401) of tokens, counted for each call."""
 
 from __future__ import annotations
 

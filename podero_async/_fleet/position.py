@@ -8,6 +8,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
+from podero_async._failures import is_retryable
 from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
 from podero_async._validation import MAX_PAGE_SIZE
 from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
@@ -63,7 +64,7 @@ class Position:
         2. Only one array came before. It was the whole list, since the server knows no pages. After two pages it does know
            them, and a next page exists, since it repeats the last rows of the one before.
         """
-        if not isinstance(error, ApiError) or error.status not in REFUSED_PAGE_STATUSES:
+        if not isinstance(error, ApiError) or error.status not in REFUSED_PAGE_STATUSES or is_retryable(error):
             return False
         if self.begin and self.limit is not None:
             self.limit = None

@@ -23,7 +23,8 @@ from podero_async.models import ChargingSession, User, VehicleFailure, VehicleRe
 
 __all__ = ["UserCalls"]
 
-_MAX_VEHICLES_AHEAD = 4  # each requests up to 16 pages at once; under a low rate, more would queue for too long
+_MAX_VEHICLES_AHEAD = 4
+_MAX_PAGES_AHEAD = 16  # that each of them requests at once
 _MAX_PAGES = 32  # that wait for the end of their lists, apart from lists of one page
 _FIRST_WINDOW_DAYS = 31  # most vehicles were charged in these days
 
@@ -65,7 +66,9 @@ class UserCalls:
             finally:
                 outcome.release()
 
-        async with aclosing(map_in_order(read, vehicles, ahead=_MAX_VEHICLES_AHEAD)) as outcomes:
+        # Under a low rate, more vehicles at once would queue behind each other for too long.
+        ahead = max(1, self._endpoints.at_once(_MAX_VEHICLES_AHEAD * _MAX_PAGES_AHEAD) // _MAX_PAGES_AHEAD)
+        async with aclosing(map_in_order(read, vehicles, ahead=ahead)) as outcomes:
             return [*[outcome async for outcome in outcomes], *failures]
 
     async def latest_session(self, user_id: Id, vehicle_id: Id, *, days: int = 365) -> ChargingSession | None:

@@ -108,7 +108,7 @@ async def fetch_vehicle(
     if first.is_whole:
         verdict = Completeness.VERIFIED
         return FetchedSessions(vehicle, window, [first.rows], verdict, first.total, stats.requests, stats.retries)
-    reader = SessionListReader(fetch, window, first, ahead=_MAX_PAGES_AHEAD)
+    reader = SessionListReader(fetch, window, first, ahead=endpoints.at_once(_MAX_PAGES_AHEAD))
     with ExitStack() as on_failure, _errors_naming(endpoints.sessions_path(vehicle)):
         if budget is not None:
             on_failure.callback(await budget.acquire(await _pages_to_hold(fetch, window, first, budget)))
@@ -162,7 +162,9 @@ async def stream_vehicle(
         CompletenessError: The list could not be proven complete; raised after the last session.
     """
     fetch = partial(_fetch_page, endpoints, vehicle, RequestStats(), False)
-    reader = SessionListReader(fetch, window, await fetch(window, 0), ahead=_MAX_PAGES_AHEAD_OF_STREAM)
+    reader = SessionListReader(
+        fetch, window, await fetch(window, 0), ahead=endpoints.at_once(_MAX_PAGES_AHEAD_OF_STREAM)
+    )
     path = endpoints.sessions_path(vehicle)
     if on_rejected is None:
         on_rejected = partial(_raise_rejected, path=path)

@@ -39,6 +39,10 @@ class Endpoints:
         self.is_fatal = transport.is_fatal
         self.users_path = f"/api/partners/v2.0/org/{org_id}/users"
 
+    def at_once(self, most: int) -> int:
+        """Return how many requests one call may send at once; bulk calls wait for the rate as long as it takes."""
+        return most if self._is_bulk else self._transport.at_once(most)
+
     def sessions(
         self,
         vehicle: VehicleRef,

@@ -252,7 +252,7 @@ class RequestSender:
     async def _new_token(self, request: Request, call: Call, slot: Slot | None = None) -> str:
         """Wait for a token; a fault of the token endpoint is reported to the limiter like one of the request.
 
-        The token request was already repeated. A bulk call waits for the next one, since it has the time.
+        The token request was already repeated. A bulk call asks again if calls have succeeded before, since it has the time.
         """
         slot = slot or Slot(0, self._limiter.breakers[request.endpoint], is_probe=False, is_bulk=request.is_bulk)
         try:
@@ -261,7 +261,7 @@ class RequestSender:
         except PoderoError as error:
             if is_retryable(error):
                 self._limiter.failed(slot, str(error))
-                if slot.is_bulk:
+                if slot.is_bulk and self._known_good:
                     raise
             raise NotRetriedError(error) from None
         except TimeoutError:  # the token request goes on for other calls

@@ -260,7 +260,7 @@ def api_error(response: Response, *, has_worked: bool = False) -> ApiError:
     error = kind(status, detail, method, path, response.request_id, retry_after(response.headers))
     error.is_from_gateway = has_worked and not is_server_fault(status) and not is_json_object(body)
     if error.is_from_gateway and isinstance(error, AuthenticationError):
-        error.affects_all_calls = False  # nobody has judged the token
+        error.affects_all_calls = False  # the API has not seen the token
     return error
 
 

@@ -121,7 +121,7 @@ class Transport:
         return derived
 
     def _set_retry(self, retry: RetryPolicy) -> None:
-        self._retry_after_max_s = retry.retry_after_max
+        self._retry_after_max_s, self._max_elapsed_s = retry.retry_after_max, retry.max_elapsed
         self._retrier = Retrier(retry)
         self._bulk_retrier = Retrier(
             retry
@@ -154,6 +154,11 @@ class Transport:
     def is_down(self) -> bool:
         """Whether the API is unavailable: probes fail or, without circuit breakers, bulk calls have spent their budget."""
         return self.limiter.breakers.is_down if self.limiter.is_adaptive else self._bulk_retrier.is_spent
+
+    def at_once(self, most: int) -> int:
+        """Return how many requests one call may send at once, so that the rate lets each start in half of `max_elapsed`."""
+        rate = self.limiter.rate
+        return most if rate == math.inf else max(1, min(most, int(rate * self._max_elapsed_s / 2)))
 
     def is_fatal(self, error: PoderoError) -> bool:
         """Return whether every other call would fail the same way now."""

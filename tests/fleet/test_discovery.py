@@ -175,6 +175,20 @@ async def test_a_refused_page_that_must_exist_makes_the_list_incomplete() -> Non
             assert [user.id.int async for user in client.users()] == []
 
 
+@pytest.mark.parametrize("status", [302, 403, 404])
+async def test_the_page_of_a_gateway_does_not_end_the_list_of_users(status: int) -> None:
+    """If a gateway responds to the request for a next page with a page of its own, the list may go on, and an error says so."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if "offset" in request.query:
+            return web.Response(status=status, text="<html>back soon</html>", content_type="text/html")
+        return web.json_response([{"id": str(UUID(int=number))} for number in range(100)])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(CompletenessError, match="may go on"):
+            assert [user async for user in client.users()] == []
+
+
 async def test_an_array_that_repeats_a_user_is_whole() -> None:
     """An array that lists a user twice causes no error, and each user arrives once."""
 

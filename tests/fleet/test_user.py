@@ -17,7 +17,9 @@ from podero_async import (
     CompletenessError,
     DecodeError,
     NotFoundError,
+    RetryPolicy,
     ServerError,
+    ThrottlePolicy,
     VehicleFailure,
     VehicleRef,
     VehicleSessions,
@@ -59,6 +61,22 @@ async def test_a_user_may_have_many_pages() -> None:
             days = simulator.first_day, simulator.last_day
             outcomes = await client.user_sessions(simulator.vehicles[0].user_id, *days, include_hidden=True)
     assert [len(outcome.sessions) for outcome in outcomes if isinstance(outcome, VehicleSessions)] == [45] * 24
+
+
+@pytest.mark.leaping
+async def test_a_call_does_not_queue_behind_itself_under_a_low_rate() -> None:
+    """At one request per second, six vehicles and a list of five pages are read although each wait ends after 2.5 s."""
+    policies = {"throttle": ThrottlePolicy(requests_per_second=1), "retry": RetryPolicy(max_elapsed=2.5)}
+    async with PoderoSimulator(users=1, vehicles=6, sessions_per_vehicle=1) as simulator:
+        days = simulator.first_day, simulator.last_day
+        user = simulator.vehicles[0].user_id
+        async with client_of(simulator, **policies) as client:
+            outcomes = await client.user_sessions(user, *days, include_hidden=True)
+            assert [len(outcome.sessions) for outcome in outcomes if isinstance(outcome, VehicleSessions)] == [1] * 6
+            large = simulator.add_vehicle(user, sessions=900)
+            days = simulator.first_day, simulator.last_day
+            whole = await client.vehicle_sessions(user, large.vehicle_id, *days, include_hidden=True)
+            assert len(whole.sessions) == 900
 
 
 async def test_a_vehicle_without_a_readable_id_fails_alone_and_one_listed_twice_is_read_once() -> None:

@@ -52,7 +52,7 @@ class Case:
     details: Callable[[], Mapping[str, Any]] | None = None
     mode: ProxyMode | None = None
     is_final: bool = False
-    """Whether the error is raised after one attempt."""
+    """Whether the error is raised after one attempt; a fault of TLS only if the origin has never responded."""
     is_of_page: bool = False
     """Whether the fault may be of a later page alone, so that the list is read by days instead."""
 
@@ -207,6 +207,8 @@ async def served(
 async def test_a_fault_costs_attempts_or_ends_in_its_error(fault: str, endpoint: str, sequence: str) -> None:
     """Each fault costs one attempt. If it persists, the call ends in its error when all attempts are spent."""
     case, fleet = FAULTS[fault], ONE_OF_EACH
+    if case.mode is not None and endpoint != "token":
+        case = attrs.evolve(case, is_final=False)
     if sequence == "alternating":
         fleet = SEVERAL_TOKENS if endpoint == "token" else SEVERAL
     clock = asyncio.get_running_loop().time
