@@ -18,7 +18,7 @@ _OVERLAP = 5  # rows
 _MAX_GAPS = 10  # more are a sign of an unordered list, which has a gap after almost every page
 _MAX_PAGES_WITHOUT_NEW = 2  # in a row
 _ROUND_SIZES = (10, 25, 32)  # a server's page size is a multiple of one of them
-_MIN_PAGE = 10  # a shorter array is no page
+_MIN_PAGE = 10  # a shorter array is not a page
 _MAX_ODD_PAGE = 1000  # a longer array is a page only if it has a round size
 
 _logger = logging.getLogger("podero_async")
