@@ -19,6 +19,7 @@ _OVERLAP = 5  # rows
 _MAX_GAPS = 10  # more are a sign of an unordered list, which has a gap after almost every page
 _MAX_PAGES_WITHOUT_NEW = 2  # in a row
 _ROUND_SIZES = (10, 25, 32)  # a server's page size is a multiple of one of them
+_MIN_PAGE = 10  # a shorter array is not a page
 _MAX_ODD_PAGE = 1000  # a longer array is a page only if it has a round size
 
 _logger = logging.getLogger("podero_async")
@@ -120,13 +121,13 @@ class Position:
     def _shows_end(self, ids: Collection[int], count: int, listed: int, *, has_new: bool) -> bool:
         """Return whether an array shows that the list has no other users. There are three cases:
 
-        1. It is the first one, and empty, or too long for a page.
+        1. It is the first one, and too short or too long for a page.
         2. It is shorter than a page, has no new user, and has the last user of the page before, or none was to be repeated.
         3. It has no new user, since it repeats the whole list: the server knows no pages. One that gives as many rows as
            requested, and gave fewer before, does know them, but ignores the offset.
         """
         if not self._totals:
-            return not count or (count > _MAX_ODD_PAGE and not is_round(count))
+            return count < _MIN_PAGE or (count > _MAX_ODD_PAGE and not is_round(count))
         if has_new:
             return False
         repeats_end = self._last_ids[-1] in ids if self._last_ids and self.begin < self._offset else not count
