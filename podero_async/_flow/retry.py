@@ -9,16 +9,19 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-import tenacity
 
+from podero_async._concurrency import import_ahead
 from podero_async._failures import is_retryable
 from podero_async._flow.policies import RetryPolicy
 from podero_async.errors import ApiError, DecodeError, PoderoError, TransportError
 
 __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
+
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 _logger = logging.getLogger("podero_async")
@@ -69,6 +72,7 @@ class Retrier:
     ) -> None:
         self._policy = policy
         self._random_between = random_between
+        import_ahead("tenacity")  # 10 ms, which only a call that fails needs
         self.budget = policy.budget
         """The rest of the budget."""
 
@@ -125,6 +129,11 @@ class Retrier:
         first_error: PoderoError,
         is_breaker_closed: Callable[[], bool],
     ) -> T:
+        try:
+            import tenacity  # noqa: PLC0415  # imported ahead
+        except OSError:  # no file descriptor is left
+            raise first_error from None
+
         def give_up(state: tenacity.RetryCallState) -> bool:
             return (
                 state.attempt_number >= self._policy.max_attempts
