@@ -262,11 +262,9 @@ class _Watched:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    async def add(
-        self, item: WorkItem, outcome: Fetched, at: datetime, settle_to: date | None = None, *rest: Any
-    ) -> None:
+    def add(self, item: WorkItem, outcome: Fetched, at: datetime, settle_to: date | None = None, *rest: Any) -> None:
         assert not isinstance(outcome, VehicleFailure)
-        await self._inner.add(item, outcome, at, settle_to, *rest)
+        self._inner.add(item, outcome, at, settle_to, *rest)
         self._reads.append(self._recorder.read_of(item, outcome, at))
 
     def seal(self) -> Callable[..., Awaitable[Any]]:

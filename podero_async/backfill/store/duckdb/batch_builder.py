@@ -1,4 +1,4 @@
-"""The builder of batches: it keeps rows as they are, and the writing thread makes columns of them."""
+"""The builder of batches: it keeps pages as they are, and the writing thread makes columns of them."""
 
 from __future__ import annotations
 

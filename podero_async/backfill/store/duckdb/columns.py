@@ -170,7 +170,8 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
 
 
 def _key(item: WorkItem) -> tuple[Any, ...]:
-    return (item.vehicle.user_id, item.vehicle.vehicle_id, *attrs.astuple(item.window))
+    vehicle, window = item.vehicle, item.window
+    return (vehicle.user_id, vehicle.vehicle_id, window.from_date, window.to_date, window.include_hidden)
 
 
 def _read_row(item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> tuple[Any, ...]:
