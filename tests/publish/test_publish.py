@@ -93,7 +93,7 @@ async def test_a_store_that_was_restored_is_noticed(server: Postgres, made: Stor
     assert "\n" not in str(caught.value)
     made.at = made.at.replace(month=6)  # its number is newer than the target's now
     made.write(Read(1, [wire_row(1), wire_row(2), wire_row(6)]))
-    with pytest.raises(StoreRestoredError, match="are not the 5 of the store: if it was restored"):
+    with pytest.raises(StoreRestoredError, match="differ from the 5 of the store: if it was restored"):
         await publish_file(made.path, server.url)
     published = await publish_file(made.path, server.url, full=True)
     assert (published.sessions, published.removed, published.is_full) == (2, 1, True)
