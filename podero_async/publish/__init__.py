@@ -29,8 +29,8 @@ shards, or if a store was created anew, `drop_others=True` removes the rows of t
 from a service file, and the password from `PGPASSWORD` or `~/.pgpass`. A URL with a password is refused, since others can
 see the arguments of a process. `sslmode` is libpq's: the default, `prefer`, goes on without encryption if the server has
 none, and checks no certificate. For a server that is not on the same machine set `sslmode=verify-full`, with
-`sslrootcert=system` or the file of your authority. The built-in libpq looks for Unix sockets in `/tmp`: on Debian, add
-`?host=/var/run/postgresql`.
+`sslrootcert=system` (the authorities in `/etc/ssl`, or those of the variable `SSL_CERT_FILE`) or the file of your authority.
+The built-in libpq looks for Unix sockets in `/tmp`: on Debian, add `?host=/var/run/postgresql`.
 
 **Texts.** PostgreSQL cannot store the character NUL: it becomes U+FFFD. All other characters are stored as they are; the
 database must have the encoding UTF-8 to hold all of them.

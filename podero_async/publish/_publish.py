@@ -139,7 +139,7 @@ class _Publishing:
                 self._remove_users()
         if not self._is_equal():
             raise StoreRestoredError(
-                f"the target's {self.sessions} sessions are not the {state.sessions} of the store: if it was restored from a"
+                f"the target's {self.sessions} sessions differ from the {state.sessions} of the store: if it was restored from a"
                 " copy, run once with --full (full=True) to replace its rows",
                 self.path,
             )

@@ -60,6 +60,7 @@ class Target:
         self._connection: Any = None
         self._lock = threading.Lock()
         self._canceller: threading.Thread | None = None
+        self._is_cancelled = False
 
     def __enter__(self) -> Self:
         """Connect.
@@ -89,21 +90,27 @@ class Target:
         with self._connection.cursor() as cursor:
             # The driver would fetch rows by COPY, which PostgreSQL does not allow for all statements.
             cursor.adbc_statement.set_options(**{"adbc.postgresql.use_copy": "false"})
-            _translated(cursor.execute, statement)
-            rows: list[tuple[Any, ...]] = _translated(cursor.fetchall) if cursor.description else []
+            self._call(cursor.execute, statement)
+            rows: list[tuple[Any, ...]] = self._call(cursor.fetchall) if cursor.description else []
             return rows
 
     def copy(self, table: str, rows: ArrowStream) -> int:
         """Copy rows into a temporary table, and return their number."""
         with self._connection.cursor() as cursor:
-            return int(_translated(cursor.adbc_ingest, table, rows, mode="append", temporary=True))
+            return int(self._call(cursor.adbc_ingest, table, rows, mode="append", temporary=True))
 
     def commit(self) -> None:
         """Commit the transaction."""
-        _translated(self._connection.commit)
+        self._call(self._connection.commit)
+
+    def _call(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        if self._is_cancelled:
+            raise TargetError("the call was cancelled")
+        return _translated(call, *args, **options)
 
     def cancel(self) -> None:
-        """Ask the server to cancel the current statement. Call it from any thread; it does not wait."""
+        """Let the current statement, and all later ones, fail. Call it from any thread; it does not wait."""
+        self._is_cancelled = True
         if self._canceller is None or not self._canceller.is_alive():
             self._canceller = threading.Thread(target=self._cancel, name="podero_async cancel", daemon=True)
             self._canceller.start()

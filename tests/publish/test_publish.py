@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -92,7 +93,7 @@ async def test_a_store_that_was_restored_is_noticed(server: Postgres, made: Stor
     assert "\n" not in str(caught.value)
     made.at = made.at.replace(month=6)  # its number is newer than the target's now
     made.write(Read(1, [wire_row(1), wire_row(2), wire_row(6)]))
-    with pytest.raises(StoreRestoredError, match="are not the 5 of the store: if it was restored"):
+    with pytest.raises(StoreRestoredError, match="differ from the 5 of the store: if it was restored"):
         await publish_file(made.path, server.url)
     published = await publish_file(made.path, server.url, full=True)
     assert (published.sessions, published.removed, published.is_full) == (2, 1, True)
@@ -123,6 +124,7 @@ async def test_shards_share_a_target(server: Postgres, made: StoreFile, tmp_path
     assert_published(server, made.path, other.path)
     made.write(listed={2: (2,)})  # vehicle 1 has a user of the other shard now
     other.write(Read(1, [wire_row(1), wire_row(2)], user=3), listed={3: (3, 1)})
+    made.write(Read(1, [wire_row(1, energy_charged_kwh=1.0), wire_row(2)]))  # by a list of vehicles, and later
     for order in ((made, other), (other, made)):
         for each in order:
             await publish_file(each.path, server.url)
@@ -197,8 +199,9 @@ async def test_publishers_wait_for_each_other(server: Postgres, made: StoreFile)
         cursor.fetchall()
         async with SessionStore(made.path, read_only=True) as store:
             publishing = asyncio.create_task(publish(store, server.url))
-            while not server.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
-                await asyncio.sleep(0.005)
+            async with asyncio.timeout(30):
+                while not server.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                    await asyncio.sleep(0.005)
             assert server.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'podero'") == []
             publishing.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -212,12 +215,16 @@ async def test_publishers_wait_for_each_other(server: Postgres, made: StoreFile)
 async def test_an_error_of_the_store_is_not_one_of_the_target(server: Postgres, made: StoreFile) -> None:
     """A stream of the store that fails while rows are copied raises a `StoreError`, and the target is unchanged."""
     made.query("DROP TABLE coverage CASCADE")
-    broken = "CASE WHEN getvariable('is_made') IS NULL THEN error('unreadable') END"
+    last = "from_date = DATE '2026-01-01' + 39_999"
+    broken = f"CASE WHEN getvariable('is_made') IS NULL AND {last} THEN error('unreadable') END"
     made.query(
         "CREATE TABLE coverage (user_id UUID, vehicle_id UUID, include_hidden BOOLEAN, from_date DATE,"
         f" broken VARCHAR AS ({broken}))"
     )
-    made.query("SET VARIABLE is_made = true; INSERT INTO coverage (user_id) SELECT user_id FROM users")
+    made.query(
+        "SET VARIABLE is_made = true; INSERT INTO coverage (from_date) SELECT DATE '2026-01-01' + r::INTEGER"
+        " FROM range(40_000) t(r)"
+    )
     with pytest.raises(StoreError, match="unreadable"):
         await publish_file(made.path, server.url)
     assert server.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'podero'") == []
@@ -284,3 +291,10 @@ async def test_a_role_needs_no_right_to_create_once_the_tables_are_there(
     made.write(Read(1, [wire_row(1), wire_row(2), wire_row(5)]))
     assert (await publish_file(made.path, server.tcp_url)).sessions == 1
     assert_published(server, made.path)
+
+
+async def test_without_the_extra_an_error_names_it(made: StoreFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the driver is not installed, the error says what to install."""
+    monkeypatch.setitem(sys.modules, "adbc_driver_postgresql", None)
+    with pytest.raises(ConfigurationError, match=r"install podero_async\[postgres\]"):
+        await publish_file(made.path, "postgresql:///x")
