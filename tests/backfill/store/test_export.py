@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,18 @@ async def store(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: C
         sim.remove(vehicle, rows[1]["id"])
         await backfill(client, opened, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
         yield opened
+
+
+_MOMENTS = ("unplug_time", "inferred_session_end", "desired_charging_start_time", "charge_deadline")
+_NUMBERS = ("target_soc_pct", "final_soc_pct", "energy_charged_kwh", "peak_charge_power_kw", "actual_savings_eur")
+_MANY = f"""
+INSERT INTO sessions BY NAME SELECT md5(n::VARCHAR)::UUID AS id, id AS user_id, id AS vehicle_id, false AS is_hidden,
+    TIMESTAMPTZ '2024-01-01' + to_seconds(n * 60) AS plug_in_time, 'optimized' AS session_outcome, true AS is_at_home,
+    {", ".join(f"plug_in_time + to_microseconds((hash(n) % 10_000_000_000)::BIGINT) AS {name}" for name in _MOMENTS)},
+    {", ".join(f"hash(n) / 1e18 AS {name}" for name in _NUMBERS)}, now() AS fetched_at, now() AS first_seen_at,
+    now() AS changed_at
+FROM range({{rows}}) t(n)
+"""
 
 
 def by_id(rows: list[Row]) -> dict[str, Row]:
@@ -255,8 +267,8 @@ async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes
             self.interrupt = con.interrupt
             self.con = con
 
-        def execute(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyConnection:
-            result = self.con.execute(sql, values)
+        def execute(self, sql: str, values: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+            result = self.con.execute(sql, list(values))
             if sql.startswith("COPY"):
                 copied.set()
                 assert cancelled.wait(5)
@@ -371,3 +383,16 @@ async def test_a_pipe_gets_the_rows_as_they_are_written(store: SessionStore, tmp
     written = await store.export(tmp_path / "pipe", "csv")
     assert await reading == (tmp_path / "out.csv").read_bytes()
     assert written.rows == len(await store.query(TABLE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+async def test_an_export_takes_less_memory_than_its_rows(tmp_path: Path, kind: Any) -> None:
+    """With buffers of 64 MB, 200,000 sessions are exported, which are far larger as text."""
+    path, target = tmp_path / "large.duckdb", tmp_path / "out"
+    async with SessionStore(path) as large:
+        await _execute(large, _MANY.format(rows=200_000))
+    async with SessionStore(path, read_only=True, memory_limit_mb=64) as large:
+        assert (await large.export(target, kind)).rows == 200_000
+    if kind != "parquet":
+        assert target.stat().st_size > 70_000_000

@@ -100,7 +100,15 @@ class Export(Interruptible[Exported]):
             raise StoreError("the directory has other files than those of an earlier export", self.target)
 
     def _copy(self, con: duckdb.DuckDBPyConnection, target: Path) -> int:
-        return int(self.execute(con, self._statement(con, target))[0][0])
+        statement = self._statement(con, target)
+        if self.kind == "parquet":
+            return int(self.execute(con, statement)[0][0])
+        # To keep the order of the rows, DuckDB holds the text of many groups of rows, in buffers of 128 MiB.
+        con.execute("SET preserve_insertion_order = false")
+        try:
+            return int(self.execute(con, statement)[0][0])
+        finally:
+            con.execute("RESET preserve_insertion_order")
 
     def _statement(self, con: duckdb.DuckDBPyConnection, target: Path) -> str:
         kinds = {name: kind for name, kind in self.execute(con, _COLUMNS) if name not in _LEFT_OUT}
