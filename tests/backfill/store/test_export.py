@@ -23,10 +23,12 @@ from podero_async.backfill.store.duckdb import DuckDBBackend
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.testing import PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, TIMES
+from tests._support.sql_rows import execute, insert_sessions
 from tests.backfill.conftest import AGAIN, Clock
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]
+AFTER = "(SELECT max(changed_at) + INTERVAL 1 MICROSECOND FROM sessions)"
 TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"  # an export leaves out `absent_at`, since no second read has confirmed it
 
 
@@ -41,18 +43,6 @@ async def store(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: C
         sim.remove(vehicle, rows[1]["id"])
         await backfill(client, opened, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
         yield opened
-
-
-_MOMENTS = ("unplug_time", "inferred_session_end", "desired_charging_start_time", "charge_deadline")
-_NUMBERS = ("target_soc_pct", "final_soc_pct", "energy_charged_kwh", "peak_charge_power_kw", "actual_savings_eur")
-_MANY = f"""
-INSERT INTO sessions BY NAME SELECT md5(n::VARCHAR)::UUID AS id, id AS user_id, id AS vehicle_id, false AS is_hidden,
-    TIMESTAMPTZ '2024-01-01' + to_seconds(n * 60) AS plug_in_time, 'optimized' AS session_outcome, true AS is_at_home,
-    {", ".join(f"plug_in_time + to_microseconds((hash(n) % 10_000_000_000)::BIGINT) AS {name}" for name in _MOMENTS)},
-    {", ".join(f"hash(n) / 1e18 AS {name}" for name in _NUMBERS)}, now() AS fetched_at, now() AS first_seen_at,
-    now() AS changed_at
-FROM range({{rows}}) t(n)
-"""
 
 
 def by_id(rows: list[Row]) -> dict[str, Row]:
@@ -213,11 +203,6 @@ async def test_an_export_replaces_the_file_behind_a_link(store: SessionStore, tm
     assert (tmp_path / "real.csv.unfinished").read_text() == "mine"
 
 
-async def _execute(store: SessionStore, sql: str) -> None:
-    assert isinstance(store.backend, DuckDBBackend)
-    await store.backend.call(duckdb.DuckDBPyConnection.execute, sql)
-
-
 def _files(folder: Path) -> dict[str, bytes]:
     """Read all files beside the store."""
     found = (path for path in folder.rglob("*") if not path.name.startswith("fleet.duckdb"))
@@ -235,7 +220,7 @@ async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
     else:
         target.write_text("yesterday's")
     before = _files(tmp_path)
-    await _execute(
+    await execute(
         store, "CREATE TEMP VIEW sessions AS SELECT s.* FROM fleet.main.sessions s, range(100_000)"
     )  # minutes
     exporting = asyncio.create_task(store.export(target, kind, partition_by=partition_by))
@@ -247,7 +232,7 @@ async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
     with pytest.raises(asyncio.CancelledError):
         await exporting
     assert _files(tmp_path) == before
-    await _execute(store, "DROP VIEW temp.sessions")
+    await execute(store, "DROP VIEW temp.sessions")
     written = await store.export(target, kind, partition_by=partition_by)
     assert written.rows == len(await store.query(TABLE))
 
@@ -334,15 +319,13 @@ async def test_a_partitioned_export_can_be_repeated(store: SessionStore, tmp_pat
     """With `overwrite`, the directory has the new partitions only; a directory with files of others is refused."""
     target = tmp_path / "lake"
     await store.export(target, kind, partition_by="month")
-    stale = target / "month=2019-01"
-    stale.mkdir()
-    (stale / "data_0.parquet").write_text("stale")
     with pytest.raises(StoreError, match="not empty"):
         await store.export(target, kind, partition_by="month")
     written = await store.export(target, kind, partition_by="month", overwrite=True)
-    assert {part.name for part in target.iterdir()} == {"month=2026-06"}
-    assert written.rows == len(await store.query(TABLE))
-    for name in ("mine.txt", "month=2026-06/mine.txt"):
+    assert {part.name for part in target.iterdir()} == {"month=2026-06", "_podero_async.json"}
+    assert (written.rows, written.written) == (len(await store.query(TABLE)), ())
+    (target / "month=2019-01").mkdir()
+    for name in ("mine.txt", "month=2026-06/mine.txt", "month=2019-01/data_0.parquet"):
         (target / name).write_text("mine")
         before = _files(tmp_path)
         with pytest.raises(StoreError, match="other files"):
@@ -391,8 +374,42 @@ async def test_an_export_takes_less_memory_than_its_rows(tmp_path: Path, kind: A
     """With buffers of 64 MB, 200,000 sessions are exported, which are far larger as text."""
     path, target = tmp_path / "large.duckdb", tmp_path / "out"
     async with SessionStore(path) as large:
-        await _execute(large, _MANY.format(rows=200_000))
+        await insert_sessions(large, 200_000)
     async with SessionStore(path, read_only=True, memory_limit_mb=64) as large:
         assert (await large.export(target, kind)).rows == 200_000
     if kind != "parquet":
         assert target.stat().st_size > 70_000_000
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+async def test_a_repeated_export_writes_only_the_months_that_changed(tmp_path: Path, kind: Any) -> None:
+    """A month is written again if a row of it changed, came or went; the files of the others stay the same files.
+
+    If all rows of a month went, its file goes, too; if nothing changed, the directory stays the same one.
+    """
+    target = tmp_path / "lake"
+
+    async def export() -> list[str]:
+        written = await many.export(target, kind, partition_by="month", overwrite=True)
+        found = {str(file) for file in target.rglob("data_*")}
+        assert set(written.files) == found
+        count = "count(*)" if kind == "parquet" else "count(*)::BIGINT"
+        (row,) = await many.query(f"SELECT {count} AS n FROM read_{kind}('{target}/*/data_0.{kind}')")
+        assert row["n"] == written.rows == (await many.status()).sessions
+        return sorted(Path(file).parent.name for file in written.written)
+
+    async with SessionStore(":memory:") as many:
+        await insert_sessions(many, 120, step_minutes=24 * 60)  # 2024-01-01 to 2024-04-29
+        assert await export() == [f"month=2024-0{month}" for month in (1, 2, 3, 4)]
+        files = {file.parent.name: file.stat().st_ino for file in target.rglob("data_*")}
+        folder = target.stat().st_ino
+        assert (await export(), target.stat().st_ino) == ([], folder)
+        await execute(many, f"UPDATE sessions SET changed_at = {AFTER} WHERE plug_in_time = '2024-02-03'")
+        assert await export() == ["month=2024-02"]
+        moved = f"plug_in_time = '2024-03-31 12:00:00', changed_at = {AFTER}"
+        await execute(many, f"UPDATE sessions SET {moved} WHERE plug_in_time = '2024-04-01'")
+        assert await export() == ["month=2024-03", "month=2024-04"]
+        await execute(many, "DELETE FROM sessions WHERE plug_in_time >= '2024-04-01'")
+        assert await export() == []
+        assert not (target / "month=2024-04").exists()
+        assert (target / "month=2024-01" / f"data_0.{kind}").stat().st_ino == files["month=2024-01"]
