@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import attrs
@@ -27,7 +28,6 @@ class S3Server:
     """Method, path and query of each request that writes."""
     before_write: Callable[[str], bool] = lambda _: True
     """Called with a request that writes, in a thread of the server; if it returns false, the request is refused."""
-    _app: Any = attrs.field(factory=lambda: DomainDispatcherApplication(create_backend_app))
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}?{environ['QUERY_STRING']}"
@@ -37,7 +37,7 @@ class S3Server:
                 environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
                 start("403 Forbidden", [("Content-Type", "application/xml")])
                 return [_REFUSED % str(environ.get("HTTP_AUTHORIZATION")).encode()]
-        return self._app(environ, start)  # type: ignore[no-any-return]
+        return _moto()(environ, start)  # type: ignore[no-any-return]
 
     @property
     def endpoint(self) -> str:
@@ -70,6 +70,12 @@ class S3Server:
             for each in found
             if each.is_file
         }
+
+
+@cache
+def _moto() -> Any:
+    """Return moto's application, which is made once, since that takes half a second."""
+    return DomainDispatcherApplication(create_backend_app)
 
 
 @contextmanager

@@ -17,7 +17,9 @@ import duckdb
 import pytest
 
 from podero_async.testing import PoderoSimulator
+from tests._support.canaries import assert_no_canary
 from tests._support.commands import Call, end_of, start, start_in_pipe, start_on_small_disk
+from tests._support.s3_server import s3_server
 
 
 def _ids(path: Path, kind: str) -> set[str]:
@@ -211,3 +213,29 @@ async def test_the_options_of_an_export(filled: Path, call: Call) -> None:
     assert json.loads((await call(*argv, "--overwrite", "--no-withdrawn")).out)["rows"] == rows
     assert json.loads((await call(*argv, "--overwrite", "--since=9999-12-31")).out)["rows"] == 0
     assert (await call(*argv, "--overwrite", "--since=yesterday")).code == 2
+
+
+async def test_an_export_to_an_object_store(call: Call, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--output s3://...` writes objects, a repetition none; a failure is one line, which has no secret, as has the log."""
+    log = filled.with_name("log")
+    options = [
+        f"--store={filled}",
+        "--partition-by=month",
+        "--overwrite",
+        "--output=s3://bucket/lake",
+        f"--log-file={log}",
+    ]
+    with s3_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        for written in (2, 0):
+            ended = await call("export", *options)
+            assert (ended.code, ended.err) == (0, "")
+            assert ended.out.endswith(f" sessions in s3://bucket/lake: 2 files, of which {written} were written\n")
+        server.before_write = lambda _: False
+        ended = await call("export", *options, "--no-withdrawn")
+    assert (ended.code, ended.out) == (5, "")
+    assert (
+        ended.complaint == "the object store failed: CreateMultipartUpload ended with access_denied: s3://bucket/lake"
+    )
+    assert_no_canary(ended.err, log.read_text())
