@@ -243,7 +243,7 @@ class VehicleFailure:
     """The vehicle; None if the user's vehicles could not be listed, or one of them has no readable id."""
     error: PoderoError
     """The error that a call for this vehicle or user alone would raise."""
-    external_user_id: str | None = None
+    external_user_id: str | None = attrs.field(default=None, repr=False)
     """The partner's own id of the user, if a discovery has found it."""
     requests: int = 0
     """Number of HTTP requests for this vehicle or user, retries included."""

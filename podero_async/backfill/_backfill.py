@@ -208,8 +208,7 @@ class _Backfill:
             self.failures_in_a_row = 0
             return
         in_outage = is_outage_sign(outcome.error)
-        failed = FailedVehicle.of(outcome, keep_external_id=self.planner.keep_external_ids)
-        progress.count_failure(failed, is_outage=in_outage)
+        progress.count_failure(FailedVehicle.of(outcome), is_outage=in_outage)
         progress.answered += not in_outage
         self.failures_in_a_row = self.failures_in_a_row + 1 if in_outage else 0
         self.is_down = self.failures_in_a_row >= _DOWN_AFTER and is_down(self.planner.client)

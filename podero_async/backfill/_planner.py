@@ -231,8 +231,7 @@ class Planner:
                     continue
                 if isinstance(each, VehicleFailure):
                     failures.append(each)
-                    failed = FailedVehicle.of(each, keep_external_id=self.keep_external_ids)
-                    self.progress.count_failure(failed, is_outage=is_outage_sign(each.error))
+                    self.progress.count_failure(FailedVehicle.of(each), is_outage=is_outage_sign(each.error))
                 else:
                     vehicles.append(each)
                     self.progress.vehicles += 1

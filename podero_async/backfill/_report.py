@@ -28,14 +28,11 @@ class FailedVehicle:
     kind: str
     """The class name of the error."""
     message: str
-    external_user_id: str | None = None
-    """The partner's own id of the user, if the run knows and keeps it."""
 
     @classmethod
-    def of(cls, failure: VehicleFailure, *, keep_external_id: bool = True) -> Self:
+    def of(cls, failure: VehicleFailure) -> Self:
         """Describe a failure as text."""
         return cls(
-            external_user_id=failure.external_user_id if keep_external_id else None,
             user_id=str(failure.user_id),
             vehicle_id=str(failure.vehicle.vehicle_id) if failure.vehicle else None,
             kind=type(failure.error).__name__,

@@ -56,8 +56,7 @@ def list_failures(failures: Sequence[FailedVehicle], count: int) -> None:
             say(f"some vehicles may be missing: {failed.message}")
             continue
         subject = f"vehicle {failed.vehicle_id} of user" if failed.vehicle_id else "the list of vehicles of user"
-        external_id = f" ({failed.external_user_id})" if failed.external_user_id else ""
-        say(f"{subject} {failed.user_id}{external_id} failed: {failed.message}")
+        say(f"{subject} {failed.user_id} failed: {failed.message}")
     _say_more(count - len(failures), "failed")
 
 
