@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import json
 from datetime import UTC, date, datetime
+from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -23,7 +24,8 @@ class JsonModel:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values, with the API's names and in its order.
 
-        Times are ISO 8601 texts, ids and enums are texts, unknown enum values included.
+        Times are ISO 8601 texts, ids and enums are texts, unknown enum values included. JSON has no infinity and no NaN:
+        they are null, as pydantic writes them.
         """
         return {field.name: _plain(getattr(self, field.name)) for field in attrs.fields(type(self))}  # type: ignore[arg-type]
 
@@ -61,8 +63,9 @@ def _aware(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if type(value) in _PLAIN_TYPES:
-        return value
+    kind = type(value)
+    if kind in _PLAIN_TYPES:
+        return None if kind is float and not isfinite(value) else value
     if isinstance(value, datetime):
         text = value.isoformat()
         return f"{text[:-6]}Z" if text.endswith("+00:00") else text

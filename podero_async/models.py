@@ -229,7 +229,7 @@ class VehicleSessions(JsonModel):
     requests: int = 0
     """Number of HTTP requests for this vehicle, retries included."""
     retries: int = 0
-    """Retries: attempts after a call's first one, and probes in an outage. A replay after a 401 is not a retry."""
+    """As in `FleetSummary`."""
     reason: str = ""
     """Why the list is UNPROVEN; empty for the other verdicts."""
 
@@ -243,6 +243,8 @@ class VehicleFailure:
     """The vehicle; None if the user's vehicles could not be listed, or one of them has no readable id."""
     error: PoderoError
     """The error that a call for this vehicle or user alone would raise."""
+    external_user_id: str | None = attrs.field(default=None, repr=False)
+    """The partner's own id of the user, if a discovery has found it."""
     requests: int = 0
     """Number of HTTP requests for this vehicle or user, retries included."""
     retries: int = 0
@@ -261,11 +263,8 @@ class FleetSummary(JsonModel):
     rejected: int = 0
     """Rows that could not be read."""
     verified: int = 0
-    """Vehicles with the verdict `VERIFIED`."""
     repaired: int = 0
-    """Vehicles with the verdict `REPAIRED`."""
     unproven: int = 0
-    """Vehicles with the verdict `UNPROVEN`."""
     requests: int = 0
     """HTTP requests for sessions, and for users and vehicles if the fleet was discovered; retries included."""
     retries: int = 0
@@ -295,6 +294,7 @@ class ClientStatistics(JsonModel):
     retries: int
     """Requests that repeated a failed one, and probes in an outage."""
     pauses: int
-    """Number of times that the server asked the client to pause."""
     token_requests: int
     """Requests to the token endpoint, retries included."""
+    unknown_fields: int
+    """Fields of sessions that this process has met and this release does not know; the log names each."""

@@ -124,6 +124,7 @@ async def test_statistics_count_requests_and_retries() -> None:
         requests=3,
         retries=2,
         pauses=0,
+        unknown_fields=now.unknown_fields,
         token_requests=0,
     )
     assert now.limit >= 1

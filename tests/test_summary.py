@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
@@ -127,9 +128,10 @@ def test_arguments_of_the_wrong_kind_are_refused(arguments: dict[str, Any]) -> N
 
 
 def test_a_sum_that_is_too_large_is_infinite() -> None:
-    """A sum beyond the largest float is infinite, and not NaN."""
+    """A sum beyond the largest float is infinite, and not NaN; in JSON, which has no infinity, it is null."""
     totals = summarize([session_of(1, actual_cost_eur=1e308)] * 3)[()]
     assert totals.actual_cost_eur == math.inf
+    assert json.loads(totals.to_json())["actual_cost_eur"] is None
 
 
 def test_a_failure_is_raised_or_collected() -> None:

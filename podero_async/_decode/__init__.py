@@ -15,6 +15,7 @@ from podero_async._decode.responses import (
     decode_page,
 )
 from podero_async._decode.structure import preload_converter
+from podero_async._decode.unknown import unknown_field_count
 from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
@@ -37,5 +38,6 @@ __all__ = [
     "preload_converter",
     "read_page",
     "read_sessions",
+    "unknown_field_count",
     "uuid_text",
 ]

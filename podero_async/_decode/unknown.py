@@ -15,7 +15,7 @@ import msgspec
 from podero_async._decode.plain_json import MSGSPEC_ERRORS
 from podero_async.models import ChargingSession
 
-__all__ = ["UnknownFields", "unknown_fields"]
+__all__ = ["UnknownFields", "unknown_field_count", "unknown_fields"]
 
 _logger = logging.getLogger("podero_async")
 
@@ -57,3 +57,8 @@ class UnknownFields:
 
 
 unknown_fields = UnknownFields(ChargingSession)
+
+
+def unknown_field_count() -> int:
+    """Return how many unknown fields of sessions this process has met."""
+    return len(unknown_fields.logged)

@@ -143,7 +143,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
-        return [failure_of(user.id, None, error, own)]
+        return [failure_of(user, error, own)]
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
@@ -157,7 +157,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     if unreadable is None:
         return list(found.values())
     unreadable.path = endpoints.vehicles_path(user.id)
-    return [*found.values(), failure_of(user.id, None, unreadable, own)]
+    return [*found.values(), failure_of(user, unreadable, own)]
 
 
 async def electric_vehicles_of(endpoints: Endpoints, user_id: UUID) -> list[ElectricVehicle]:

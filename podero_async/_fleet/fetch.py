@@ -172,4 +172,4 @@ async def fetch_or_fail(
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise
-        return failure_of(vehicle.user_id, vehicle, error, stats)
+        return failure_of(vehicle, error, stats)

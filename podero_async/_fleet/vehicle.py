@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import attrs
 
@@ -28,6 +27,7 @@ from podero_async.models import (
     Completeness,
     RejectedItem,
     SessionsPage,
+    User,
     VehicleFailure,
     VehicleRef,
     VehicleSessions,
@@ -183,10 +183,17 @@ async def stream_vehicle(
         raise CompletenessError(reader.reason, delivered, reader.total, path)
 
 
-def failure_of(user_id: UUID, vehicle: VehicleRef | None, error: PoderoError, stats: RequestStats) -> VehicleFailure:
-    """Return a vehicle's failure or, if no vehicle is given, the failure to list the user's vehicles."""
-    requests, retries = stats.requests, stats.retries
-    return VehicleFailure(user_id=user_id, vehicle=vehicle, error=error, requests=requests, retries=retries)
+def failure_of(of: VehicleRef | User, error: PoderoError, stats: RequestStats) -> VehicleFailure:
+    """Return a vehicle's failure or, if a user is given, the failure to list the user's vehicles."""
+    vehicle = of if isinstance(of, VehicleRef) else None
+    return VehicleFailure(
+        user_id=of.user_id if isinstance(of, VehicleRef) else of.id,
+        vehicle=vehicle,
+        error=error,
+        external_user_id=of.external_user_id,
+        requests=stats.requests,
+        retries=stats.retries,
+    )
 
 
 async def _pages_to_hold(

@@ -18,7 +18,7 @@ from yarl import URL
 from podero_async._auth.cache import TokenCache
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._decode import preload_converter
+from podero_async._decode import preload_converter, unknown_field_count
 from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
@@ -138,6 +138,7 @@ class Transport:
             queued=self.limiter.queued,
             limit=self.limiter.limit,
             paused_for_s=max(0.0, max(self.limiter.blocked_until, self._pauses.blocked_until("GET")) - now),
+            unknown_fields=unknown_field_count(),
             is_breaker_open=self.limiter.breakers.has_open,
             requests=self._requests.counts.requests,
             retries=self._requests.counts.retries,

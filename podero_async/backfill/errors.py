@@ -7,6 +7,7 @@ PoderoError
  |    +-- ForeignStoreError it belongs to another organization, or to the same one at another origin
  |    +-- StoreTooNewError  a newer release of this library created it
  |    +-- StoreFullError    the disk is full
+ |    +-- QueryError        a query of the caller's is wrong
  +-- ApiDownError           the API is unavailable; committed data stays
 """
 
@@ -19,6 +20,7 @@ __all__ = [
     "ApiDownError",
     "ForeignStoreError",
     "NotAStoreError",
+    "QueryError",
     "StoreError",
     "StoreFullError",
     "StoreInUseError",
@@ -56,6 +58,13 @@ class StoreTooNewError(StoreError):
 
 class StoreFullError(StoreError):
     """The disk is full. The current batch was not written."""
+
+
+class QueryError(StoreError):
+    """A query of the caller's is wrong: its syntax, a name, a type, or a value that it computes."""
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class ApiDownError(PoderoError):

@@ -17,7 +17,9 @@ import duckdb
 import pytest
 
 from podero_async.testing import PoderoSimulator
+from tests._support.canaries import assert_no_canary
 from tests._support.commands import Call, end_of, start, start_in_pipe, start_on_small_disk
+from tests._support.s3_server import s3_server
 
 
 def _ids(path: Path, kind: str) -> set[str]:
@@ -38,6 +40,19 @@ async def test_a_file_of_each_kind(call: Call, served: PoderoSimulator, filled: 
     assert ended.out == f"{len(ids)} sessions written to {target}\n"
     assert await asyncio.to_thread(_ids, target, kind) == ids
     assert filled.read_bytes() == before
+
+
+async def test_a_directory_by_month(call: Call, filled: Path) -> None:
+    """`--partition-by=month` writes one directory per month, into an empty directory only."""
+    target = filled.with_name("lake")
+    argv = ["export", f"--store={filled}", f"--output={target}", "--partition-by=month"]
+    ended = await call(*argv)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith(f" sessions in {target}: 2 files, of which 2 were written\n")
+    assert {part.name for part in target.glob("month=*")} == {"month=2026-05", "month=2026-06"}
+    again = await call(*argv)
+    assert (again.code, again.out) == (5, "")
+    assert str(target) in again.complaint
 
 
 @pytest.mark.slow
@@ -157,9 +172,7 @@ def _wait_until_blocked(pid: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("reader", "code"), [("head -2", 0), ("sleep 60", 143)])
 async def test_a_reader_that_takes_only_a_part(filled: Path, reader: str, code: int) -> None:
-    """If the reader of stdout goes away, the export ends with exit code 0;
-    if it reads nothing, a signal ends the export.
-    """
+    """If the reader of stdout goes away, the export ends with exit code 0; if it reads nothing, a signal ends the export."""
     await _grow(filled, 300)
     process = await start_in_pipe(reader, "export", f"--store={filled}", "--output=-", "--format=csv")
     assert process.stderr is not None
@@ -183,7 +196,7 @@ async def test_an_object_about_the_files(filled: Path, call: Call) -> None:
     target = filled.with_name("out.csv")
     argv = ["export", f"--store={filled}", f"--output={target}", "--format=csv", "--json"]
     done = json.loads((await call(*argv)).out)
-    assert done == {"rows": done["rows"], "files": [str(target)]}
+    assert done == {"rows": done["rows"], "files": [str(target)], "written": [str(target)]}
     failed = await call(*argv, "--partition-by=month")
     assert json.loads(failed.out) == {
         "error": {"kind": "StoreError", "message": f"a file is in the way of the export: {target}", "exit_code": 5}
@@ -200,3 +213,29 @@ async def test_the_options_of_an_export(filled: Path, call: Call) -> None:
     assert json.loads((await call(*argv, "--overwrite", "--no-withdrawn")).out)["rows"] == rows
     assert json.loads((await call(*argv, "--overwrite", "--since=9999-12-31")).out)["rows"] == 0
     assert (await call(*argv, "--overwrite", "--since=yesterday")).code == 2
+
+
+async def test_an_export_to_an_object_store(call: Call, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--output s3://...` writes objects, a repetition none; a failure is one line, which has no secret, as has the log."""
+    log = filled.with_name("log")
+    options = [
+        f"--store={filled}",
+        "--partition-by=month",
+        "--overwrite",
+        "--output=s3://bucket/lake",
+        f"--log-file={log}",
+    ]
+    with s3_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        for written in (2, 0):
+            ended = await call("export", *options)
+            assert (ended.code, ended.err) == (0, "")
+            assert ended.out.endswith(f" sessions in s3://bucket/lake: 2 files, of which {written} were written\n")
+        server.before_write = lambda _: False
+        ended = await call("export", *options, "--no-withdrawn")
+    assert (ended.code, ended.out) == (5, "")
+    assert (
+        ended.complaint == "the object store failed: CreateMultipartUpload ended with access_denied: s3://bucket/lake"
+    )
+    assert_no_canary(ended.err, log.read_text())

@@ -74,15 +74,17 @@ async def test_a_table_on_a_terminal(on_terminal: Call, filled: Path) -> None:
         ("SELEC 1", "SELEC"),
         ("FROM nowhere", "nowhere"),
         ("", "no query"),
+        ("SELECT 'x'::INTEGER", "Could not convert"),
         ("DELETE FROM sessions", "read-only"),
         ("CREATE TABLE more (a INTEGER)", "read-only"),
     ],
 )
 async def test_a_wrong_query_is_one_line(call: Call, filled: Path, query: str, said: str) -> None:
-    """A query that is wrong, or would change the store, is an error of one line."""
+    """A query that is wrong, or would change the store, is wrong usage: one line, which does not blame the store."""
     ended = await call("sql", f"--store={filled}", query)
-    assert (ended.code, ended.out) == (5, "")
+    assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
+    assert filled.name not in ended.complaint
 
 
 @pytest.mark.slow

@@ -14,7 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podero_async import ChargingSession, DecodeError, ElectricVehicle, HiddenReason, SessionOutcome, User
+from podero_async import (
+    ChargingSession,
+    DecodeError,
+    ElectricVehicle,
+    HiddenReason,
+    PoderoClient,
+    SessionOutcome,
+    StaticToken,
+    User,
+)
 from podero_async._decode import (
     decode_current_session,
     decode_json,
@@ -483,6 +492,7 @@ def test_an_unknown_field_is_logged_once(caplog: pytest.LogCaptureFixture, name:
             decode_page(body)
     expected = f"unknown field {name!r} of a session is ignored: the API has more fields than this release"
     assert caplog.messages == [expected]
+    assert PoderoClient(uuid.uuid4(), StaticToken("t")).statistics().unknown_fields == 1
 
 
 def test_unreadable_rows_are_identified() -> None:

@@ -255,9 +255,7 @@ async def test_one_vehicles_failure_is_a_value(simulator: PoderoSimulator) -> No
 
 
 async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None:
-    """If a user's vehicles cannot be listed, the fetch yields a failure without a vehicle,
-    and discovery raises the error.
-    """
+    """If a user's vehicles cannot be listed, the fetch yields a failure with the external id, and discovery raises the error."""
     fault = Fault(kind="status", status=403, nth=1, endpoint="vehicles")
     async with PoderoSimulator(users=5, vehicles=10, sessions_per_vehicle=5) as simulator:
         async with client_of(simulator) as client:
@@ -266,10 +264,12 @@ async def test_a_user_with_an_unreadable_list_of_vehicles_is_a_failure() -> None
                 outcomes = [outcome async for outcome in fleet]
             (failure,) = (outcome for outcome in outcomes if isinstance(outcome, VehicleFailure))
             assert failure.vehicle is None
+            user = await client.user_by_external_id(str(failure.external_user_id))
+            assert user.id == failure.user_id
             others = {vehicle for vehicle in simulator.vehicles if vehicle.user_id != failure.user_id}
             assert {outcome.vehicle for outcome in outcomes if isinstance(outcome, VehicleSessions)} == others
             assert (fleet.summary.failures, fleet.summary.vehicles) == (1, len(others))
-            assert fleet.summary.requests == simulator.counts.total_requests - 1
+            assert fleet.summary.requests == simulator.counts.total_requests - 2
             simulator.clear_faults()
             simulator.add_fault(fault)
             with pytest.raises(PermissionDeniedError):

@@ -145,7 +145,7 @@ class SessionStore:
             values: The values, in order.
 
         Raises:
-            StoreError: The query is invalid.
+            QueryError: The query is wrong.
         """
         backend = self.backend
         if not isinstance(backend, SupportsQuery):
@@ -161,7 +161,7 @@ class SessionStore:
         `contextlib.aclosing`.
 
         Raises:
-            StoreError: The query is invalid.
+            QueryError: The query is wrong.
         """
         backend = self.backend
         if not isinstance(backend, SupportsQuery):
@@ -181,19 +181,29 @@ class SessionStore:
         """Write the table of sessions to a file; an existing file is replaced after the new one is complete.
 
         If the caller is cancelled, the export ends at once and the target stays as it was. A pipe gets the rows as they
-        are written. The columns are those of the table, without `absent_at`.
+        are written. The columns are those of the table, without `absent_at`; the rows are in no particular order.
+
+        An export by month that is repeated writes only the months in which the `changed_at` of a row has moved; the file
+        `_podero_async.json` says which files the export has written. It removes no other file.
+
+        The target may be an address in an object store, such as `s3://bucket/prefix`, `gs://...` or `abfss://...`.
+        Credentials come from the environment, a profile or the instance. Each object is replaced when its new content is
+        complete. If the export is cancelled, the current upload still runs to its end; if it is killed, the same call
+        makes the export whole. One export at a time may write to an address. The file of one object has to fit into the
+        directory for temporary files.
 
         Args:
-            target: The file; with `partition_by`, an empty directory or one that does not exist yet.
+            target: The file or address; with `partition_by`, a directory or prefix that is empty or does not exist yet.
             format: The file format. Ids are text. Times are UTC: timestamps in Parquet, ISO 8601 text in the other formats.
             partition_by: `month` writes a directory for each month of `plug_in_time`: `month=2026-01/`.
             include_withdrawn: Whether to write sessions that the server no longer returns, too.
             since: If given, only sessions whose `changed_at` is later are written.
-            overwrite: With `partition_by`, whether to replace the directory of an earlier export, with all its partitions.
+            overwrite: With `partition_by`, whether to repeat an earlier export.
 
         Raises:
             ValueError: The format or the partition is unknown, or `since` has no time zone.
-            StoreError: The target cannot be written, or it is a database.
+            ConfigurationError: The endpoint of the object store is not an origin, or plain http to a remote host.
+            StoreError: The target cannot be written, it is a database, or it has files of others.
         """
         backend = self.backend
         if not isinstance(backend, SupportsExport):

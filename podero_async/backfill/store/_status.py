@@ -1,6 +1,7 @@
 """The values that a store returns: its status, its coverage, its runs, and the result of an export."""
 
 from datetime import date, datetime
+from typing import Self
 
 import attrs
 
@@ -94,7 +95,15 @@ class Exported:
     """The result of an export."""
 
     rows: int
+    """Sessions in all files of the export."""
     files: tuple[str, ...]
+    written: tuple[str, ...]
+    """The files that this export has written. The others are those of an earlier export, whose sessions have not changed."""
+
+    @classmethod
+    def of(cls, rows: int, file: str) -> Self:
+        """Return the result of an export to one file."""
+        return cls(rows=rows, files=(file,), written=(file,))
 
 
 @attrs.frozen(kw_only=True)

@@ -26,7 +26,12 @@ Write the sessions of a store to a Parquet, CSV or JSON lines file.
 
 An existing file is replaced when the new one is complete; a signal ends the
 export and keeps the existing file. A database is never replaced. Withdrawn
-sessions are included, with their withdrawn_at. Sends no request.
+sessions are included, with their withdrawn_at. Sends no request to the API.
+
+The target may be in an object store: s3://bucket/prefix, gs://bucket/prefix or
+abfss://container@account.dfs.core.windows.net/prefix, with the credentials of
+the environment, a profile or the instance. AWS_ENDPOINT_URL_S3 names another
+S3 server.
 """
 _STDOUT = "-"
 _CHUNK_BYTES = 65_536
@@ -51,12 +56,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     withdrawn = "leave out sessions that the server no longer returns"
     add("--no-withdrawn", action="store_false", dest="withdrawn", help=withdrawn)
     add = parser.add_argument_group("output").add_argument
-    output = "the file, or - for stdout (CSV, JSON lines); with --partition-by, a new or empty directory"
+    output = "the file or address, or - for stdout (CSV, JSON lines); with --partition-by, a new or empty directory or prefix"
     shared.completes_files(add("--output", required=True, metavar="TARGET", help=output))
     formats = ("parquet", "csv", "jsonl")
     add("--format", choices=formats, default="parquet", help="format of the file (default: %(default)s)")
     add("--partition-by", choices=("month",), help="write one directory for each UTC month of plug-in")
-    overwrite = "with --partition-by, replace the directory of an earlier export"
+    overwrite = "with --partition-by, repeat an earlier export: only the months that changed are written"
     add("--overwrite", action="store_true", help=overwrite)
     shared.add_json(add)
 
@@ -69,15 +74,22 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         async with shared.opened(options, stop.event, read_only=True) as store:
             exporting = asyncio.create_task(_export(options, store, options.output))
             if not await run_until(stop.event, exporting):
-                say("interrupted; nothing was written")
+                is_remote = "://" in options.output
+                say(f"interrupted; {'to complete the export, repeat it' if is_remote else 'nothing was written'}")
                 return stop.exit
     exported = exporting.result()
     if options.json:
         print_json(exported)
     else:
-        files = f", {len(exported.files):,} files" if options.partition_by else ""
-        print(f"{exported.rows:,} sessions written to {options.output}{files}")
+        print(_summary(options, exported))
     return Exit.DONE
+
+
+def _summary(options: Options, exported: Exported) -> str:
+    if not options.partition_by:
+        return f"{exported.rows:,} sessions written to {options.output}"
+    files = f"{len(exported.files):,} files, of which {len(exported.written):,} were written"
+    return f"{exported.rows:,} sessions in {options.output}: {files}"
 
 
 async def _run_to_stdout(options: Options, invocation: Invocation) -> Exit:

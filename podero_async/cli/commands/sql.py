@@ -14,10 +14,11 @@ from typing import Any, Literal
 
 import attrs
 
+from podero_async.backfill import QueryError
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import json_value
-from podero_async.cli._runtime import Exit, in_one_line, say
+from podero_async.cli._runtime import Exit, UsageError, in_one_line, say
 
 __all__ = ["COMMAND"]
 
@@ -58,7 +59,10 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         shared.opened(options, invocation.signals.event, read_only=True) as store,
         aclosing(store.stream(options.query, max_rows=_ROWS)) as batches,
     ):
-        await show[options.format](batches)
+        try:
+            await show[options.format](batches)
+        except QueryError as error:
+            raise UsageError(error.reason) from error
     return Exit.DONE
 
 

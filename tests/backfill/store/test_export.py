@@ -6,10 +6,9 @@ import asyncio
 import csv
 import json
 import os
-import shutil
 import threading
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,46 +17,31 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
+from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, StoreError, backfill
 from podero_async.backfill.store.duckdb import DuckDBBackend
 from podero_async.backfill.store.duckdb.export import Export
-from tests._support.clients import client_of
+from podero_async.testing import PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, TIMES
-from tests.backfill.conftest import AGAIN, Clock, small_fleet
+from tests._support.sql_rows import execute, insert_sessions
+from tests.backfill.conftest import AGAIN, Clock
 
 STAMPS = {*TIMES, "fetched_at", "first_seen_at", "changed_at", "withdrawn_at"}
 Row = dict[str, Any]
-TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"
-"""The columns of an export, which leaves out `absent_at`, since no second read has confirmed it."""
+AFTER = "(SELECT max(changed_at) + INTERVAL 1 MICROSECOND FROM sessions)"
+TABLE = "SELECT * EXCLUDE (absent_at) FROM sessions"  # an export leaves out `absent_at`, since no second read has confirmed it
 
 
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+async def store(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> Any:
     """Fill a store that contains a changed and a withdrawn row."""
-    made, clock = tmp_path_factory.mktemp("filled") / "fleet.duckdb", Clock()
-
-    async def fill() -> None:
-        async with small_fleet(clock) as sim, client_of(sim) as client, SessionStore(made) as store:
-            await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
-            vehicle = sim.vehicles[0]
-            rows = sim.truth(vehicle, FIRST, LAST)
-            sim.update(vehicle, rows[0]["id"], session_outcome='new, "quoted"\nöutcome')
-            sim.remove(vehicle, rows[1]["id"])
-            await backfill(client, store, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
-
-    asyncio.run(fill())
-    return made
-
-
-@pytest.fixture
-def path(tmp_path: Path, filled: Path) -> Path:
-    """Return the path of a copy of the filled store."""
-    return Path(shutil.copy(filled, tmp_path))
-
-
-@pytest.fixture
-async def store(path: Path) -> AsyncIterator[SessionStore]:
     async with SessionStore(path) as opened:
+        await backfill(client, opened, FIRST, LAST, include_hidden=True, now=clock)
+        vehicle = sim.vehicles[0]
+        rows = sim.truth(vehicle, FIRST, LAST)
+        sim.update(vehicle, rows[0]["id"], session_outcome='new, "quoted"\nöutcome')
+        sim.remove(vehicle, rows[1]["id"])
+        await backfill(client, opened, FIRST, LAST, include_hidden=True, fresh_for=AGAIN, now=clock)
         yield opened
 
 
@@ -219,11 +203,6 @@ async def test_an_export_replaces_the_file_behind_a_link(store: SessionStore, tm
     assert (tmp_path / "real.csv.unfinished").read_text() == "mine"
 
 
-async def _execute(store: SessionStore, sql: str) -> None:
-    assert isinstance(store.backend, DuckDBBackend)
-    await store.backend.call(duckdb.DuckDBPyConnection.execute, sql)
-
-
 def _files(folder: Path) -> dict[str, bytes]:
     """Read all files beside the store."""
     found = (path for path in folder.rglob("*") if not path.name.startswith("fleet.duckdb"))
@@ -241,7 +220,7 @@ async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
     else:
         target.write_text("yesterday's")
     before = _files(tmp_path)
-    await _execute(
+    await execute(
         store, "CREATE TEMP VIEW sessions AS SELECT s.* FROM fleet.main.sessions s, range(100_000)"
     )  # minutes
     exporting = asyncio.create_task(store.export(target, kind, partition_by=partition_by))
@@ -253,7 +232,7 @@ async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
     with pytest.raises(asyncio.CancelledError):
         await exporting
     assert _files(tmp_path) == before
-    await _execute(store, "DROP VIEW temp.sessions")
+    await execute(store, "DROP VIEW temp.sessions")
     written = await store.export(target, kind, partition_by=partition_by)
     assert written.rows == len(await store.query(TABLE))
 
@@ -273,8 +252,8 @@ async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes
             self.interrupt = con.interrupt
             self.con = con
 
-        def execute(self, sql: str, values: list[Any]) -> duckdb.DuckDBPyConnection:
-            result = self.con.execute(sql, values)
+        def execute(self, sql: str, values: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+            result = self.con.execute(sql, list(values))
             if sql.startswith("COPY"):
                 copied.set()
                 assert cancelled.wait(5)
@@ -340,15 +319,13 @@ async def test_a_partitioned_export_can_be_repeated(store: SessionStore, tmp_pat
     """With `overwrite`, the directory has the new partitions only; a directory with files of others is refused."""
     target = tmp_path / "lake"
     await store.export(target, kind, partition_by="month")
-    stale = target / "month=2019-01"
-    stale.mkdir()
-    (stale / "data_0.parquet").write_text("stale")
     with pytest.raises(StoreError, match="not empty"):
         await store.export(target, kind, partition_by="month")
     written = await store.export(target, kind, partition_by="month", overwrite=True)
-    assert {part.name for part in target.iterdir()} == {"month=2026-06"}
-    assert written.rows == len(await store.query(TABLE))
-    for name in ("mine.txt", "month=2026-06/mine.txt"):
+    assert {part.name for part in target.iterdir()} == {"month=2026-06", "_podero_async.json"}
+    assert (written.rows, written.written) == (len(await store.query(TABLE)), ())
+    (target / "month=2019-01").mkdir()
+    for name in ("mine.txt", "month=2026-06/mine.txt", "month=2019-01/data_0.parquet"):
         (target / name).write_text("mine")
         before = _files(tmp_path)
         with pytest.raises(StoreError, match="other files"):
@@ -357,15 +334,19 @@ async def test_a_partitioned_export_can_be_repeated(store: SessionStore, tmp_pat
         (target / name).unlink()
 
 
-async def test_only_sessions_that_changed_since_a_time(store: SessionStore, tmp_path: Path) -> None:
-    """With `since`, the file has the sessions with a later `changed_at`."""
-    since = Clock().at + timedelta(hours=12)
-    some = "(SELECT id FROM sessions ORDER BY id LIMIT 2)"
-    changed = await store.query(
-        f"UPDATE sessions SET changed_at = changed_at + INTERVAL 1 DAY WHERE id IN {some} RETURNING id"
-    )
-    await store.export(tmp_path / "new.jsonl", "jsonl", since=since)
-    assert by_id(_by_json(tmp_path / "new.jsonl")).keys() == by_id(changed).keys()
+async def test_only_sessions_that_changed_since_a_time(
+    sim: PoderoSimulator, client: PoderoClient, store: SessionStore, tmp_path: Path, clock: Clock
+) -> None:
+    """With `since`, the file has the sessions that were added, changed or withdrawn after that time."""
+    before = clock.at
+    clock.forward(hours=13)
+    vehicle = sim.vehicles[1]
+    rows = sim.truth(vehicle, FIRST, LAST)
+    sim.update(vehicle, rows[0]["id"], energy_charged_kwh=1.25)
+    added = sim.insert(vehicle, plug_in_time=datetime.fromisoformat(rows[1]["plug_in_time"]))
+    await backfill(client, store, FIRST, LAST, include_hidden=True, now=clock)
+    await store.export(tmp_path / "new.jsonl", "jsonl", since=before)
+    assert {row["id"] for row in _by_json(tmp_path / "new.jsonl")} == {rows[0]["id"], added["id"]}
 
 
 async def test_ids_are_text_in_each_format(store: SessionStore, tmp_path: Path) -> None:
@@ -385,3 +366,50 @@ async def test_a_pipe_gets_the_rows_as_they_are_written(store: SessionStore, tmp
     written = await store.export(tmp_path / "pipe", "csv")
     assert await reading == (tmp_path / "out.csv").read_bytes()
     assert written.rows == len(await store.query(TABLE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+async def test_an_export_takes_less_memory_than_its_rows(tmp_path: Path, kind: Any) -> None:
+    """With buffers of 64 MB, 200,000 sessions are exported, which are far larger as text."""
+    path, target = tmp_path / "large.duckdb", tmp_path / "out"
+    async with SessionStore(path) as large:
+        await insert_sessions(large, 200_000)
+    async with SessionStore(path, read_only=True, memory_limit_mb=64) as large:
+        assert (await large.export(target, kind)).rows == 200_000
+    if kind != "parquet":
+        assert target.stat().st_size > 70_000_000
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+async def test_a_repeated_export_writes_only_the_months_that_changed(tmp_path: Path, kind: Any) -> None:
+    """A month is written again if a row of it changed, came or went; the files of the others stay the same files.
+
+    If all rows of a month went, its file goes, too; if nothing changed, the directory stays the same one.
+    """
+    target = tmp_path / "lake"
+
+    async def export() -> list[str]:
+        written = await many.export(target, kind, partition_by="month", overwrite=True)
+        found = {str(file) for file in target.rglob("data_*")}
+        assert set(written.files) == found
+        count = "count(*)" if kind == "parquet" else "count(*)::BIGINT"
+        (row,) = await many.query(f"SELECT {count} AS n FROM read_{kind}('{target}/*/data_0.{kind}')")
+        assert row["n"] == written.rows == (await many.status()).sessions
+        return sorted(Path(file).parent.name for file in written.written)
+
+    async with SessionStore(":memory:") as many:
+        await insert_sessions(many, 120, step_minutes=24 * 60)  # 2024-01-01 to 2024-04-29
+        assert await export() == [f"month=2024-0{month}" for month in (1, 2, 3, 4)]
+        files = {file.parent.name: file.stat().st_ino for file in target.rglob("data_*")}
+        folder = target.stat().st_ino
+        assert (await export(), target.stat().st_ino) == ([], folder)
+        await execute(many, f"UPDATE sessions SET changed_at = {AFTER} WHERE plug_in_time = '2024-02-03'")
+        assert await export() == ["month=2024-02"]
+        moved = f"plug_in_time = '2024-03-31 12:00:00', changed_at = {AFTER}"
+        await execute(many, f"UPDATE sessions SET {moved} WHERE plug_in_time = '2024-04-01'")
+        assert await export() == ["month=2024-03", "month=2024-04"]
+        await execute(many, "DELETE FROM sessions WHERE plug_in_time >= '2024-04-01'")
+        assert await export() == []
+        assert not (target / "month=2024-04").exists()
+        assert (target / "month=2024-01" / f"data_0.{kind}").stat().st_ino == files["month=2024-01"]

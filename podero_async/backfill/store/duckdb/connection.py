@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from podero_async.backfill.errors import NotAStoreError, StoreError, StoreFullError, StoreInUseError
+from podero_async.backfill.errors import NotAStoreError, QueryError, StoreError, StoreFullError, StoreInUseError
 from podero_async.backfill.store.duckdb.comments import add_comments
 from podero_async.backfill.store.duckdb.files import check_name, is_database, logs_of, remove_spilled, unfinished
 from podero_async.backfill.store.duckdb.migrations import migrate
@@ -24,6 +24,7 @@ from podero_async.backfill.store.duckdb.schema import check_version, create_tabl
 
 __all__ = [
     "STORAGE_VERSION",
+    "checked_query",
     "close_store",
     "is_open_here",
     "is_written_here",
@@ -198,6 +199,15 @@ def translated(path: str) -> Iterator[None]:
         raise _translate(error, path) from error
     except pa.ArrowException as error:
         raise StoreError(str(error).partition("\n")[0], path) from error
+
+
+@contextmanager
+def checked_query(path: str) -> Iterator[None]:
+    """Raise the errors of a query itself as `QueryError`, with the first line of the message."""
+    try:
+        yield
+    except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
+        raise QueryError(str(error).partition("\n")[0], path) from error
 
 
 _FULL = "the disk is full"

@@ -8,6 +8,7 @@ import attrs
 import duckdb
 import pyarrow as pa  # type: ignore[import-untyped]
 
+from podero_async.backfill.store.duckdb.connection import checked_query
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 from podero_async.backfill.store.duckdb.queries import python_values, relation_of
 
@@ -56,5 +57,5 @@ class NextRows(Interruptible[list[tuple[Any, ...]]]):
     def work(self, con: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
         """Return the rows."""
         cursor = self.stream.cursor_of(con)
-        with self.interrupted(cursor):
+        with checked_query(self.target), self.interrupted(cursor):
             return self.stream.read(cursor)
