@@ -41,16 +41,16 @@ _BOUNDS = {
         " rows of 200"
     ),
     "small pages": (
-        "token, limiter, timeouts, retries and proof take 100,000 instructions a request beside 657,000 of aiohttp and"
+        "token, limiter, timeouts, retries, proof and hand-over take 131,000 instructions a request beside 662,000 of aiohttp and"
         " msgspec. A path over aiohttp's connector took 0.81 of the bare loop's CPU time, and was not taken: it rests on names"
         " that aiohttp does not document"
     ),
     "one awaited list_sessions": (
-        "checks, slot, timeouts and retries take 114,000 instructions beside 1,441,000 of aiohttp and msgspec; the time of"
+        "checks, slot, timeouts and retries take 106,000 instructions beside 1,455,000 of aiohttp and msgspec; the time of"
         " the bare loop shows how slow the core was in this run"
     ),
     "from podero_async import": (
-        "attrs compiles some 40 classes of the client, each in 0.4 ms; msgspec and its decoders take 4 ms, and tenacity and cattrs"
+        "attrs compiles some 40 classes of the client, each in 0.4 ms; msgspec and its decoders take 4 ms; tenacity and cattrs"
         " are imported in a thread when a client is made"
     ),
     "podero-async sessions": "the import of argparse, uvloop and the command, and the import of cattrs before the first fault",
