@@ -1,7 +1,6 @@
 """The token cache: one token for all calls of a client, requested once, renewed early, and shared through a store.
 
-The cache decides when to request a token, and whether to replace one that the server refused. Its owner passes the function
-`send`, which makes the HTTP request.
+Its owner makes the requests.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
 from podero_async._concurrency import SharedFuture
 from podero_async.errors import ConfigurationError, PoderoError
+from podero_async.observer import Observer
 
 __all__ = ["Refusals", "TokenCache"]
 
@@ -79,6 +79,7 @@ class TokenCache:
         store_timeout_s: Seconds that the store may take for one method.
         settling_s: Seconds after which the server must know a new token everywhere.
         min_replacement_interval_s: Seconds without a token request after a new token was refused.
+        observer: Is told of new tokens.
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class TokenCache:
         store_timeout_s: float = 5.0,
         settling_s: float = _SETTLING_S,
         min_replacement_interval_s: float = _MIN_REPLACEMENT_INTERVAL_S,
+        observer: Observer | None = None,
     ) -> None:
-        self._requester = TokenRequester(credentials, send)
+        self._requester = TokenRequester(credentials, send, observer=observer)
         self._store = None if store is None else BoundedStore(store, timeout_s=store_timeout_s)
         self._store_key = store_key(origin, credentials)
         self._now = now
@@ -113,11 +115,8 @@ class TokenCache:
 
     def __repr__(self) -> str:
         token, now, endpoint = self._held and self._held.token, self._now(), self.endpoint and str(self.endpoint)
-        times = (
-            f"renews_in_s={token.renew_at - now:.0f}, expires_in_s={token.usable_until - now:.0f}, " if token else ""
-        )
-        is_renewing = self._renewal is not None
-        return f"TokenCache(has_token={token is not None}, {times}{is_renewing=}, {endpoint=})"
+        left = f"renews_in_s={token.renew_at - now:.0f}, expires_in_s={token.usable_until - now:.0f}, " if token else ""
+        return f"TokenCache(has_token={bool(token)}, {left}is_renewing={self._renewal is not None}, {endpoint=})"
 
     @property
     def endpoint(self) -> TokenEndpoint | None:

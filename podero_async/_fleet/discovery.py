@@ -213,7 +213,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
 
     A failure that every call would share is raised.
     """
-    own = RequestStats()
+    own = stats.of_part()
     try:
         vehicles = await endpoints.listed_vehicles(user.id, own)
     except PoderoError as error:
@@ -252,9 +252,9 @@ def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:
     )
 
 
-async def all_vehicles(endpoints: Endpoints, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:
+async def all_vehicles(endpoints: Endpoints, stats: RequestStats, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:
     """Yield the vehicles that `discover` does, but raise the error if a user's list failed."""
-    async with aclosing(discover(endpoints, RequestStats(), ahead=ahead)) as found:
+    async with aclosing(discover(endpoints, stats, ahead=ahead)) as found:
         async for vehicle in found:
             if isinstance(vehicle, VehicleFailure):
                 raise vehicle.error

@@ -15,6 +15,7 @@ from podero_async._flow.policies import ThrottlePolicy
 from podero_async._flow.queue import NoSlotError, Slot, SlotQueue, Waiter
 from podero_async._flow.rate import RateEstimator, RateLimit
 from podero_async.errors import ConfigurationError
+from podero_async.observer import Observer, Pause
 
 __all__ = ["Limiter"]
 
@@ -30,7 +31,12 @@ class Limiter:
     """
 
     def __init__(
-        self, policy: ThrottlePolicy, *, ceiling: int | None = None, rate: RateEstimator | None = None
+        self,
+        policy: ThrottlePolicy,
+        *,
+        ceiling: int | None = None,
+        rate: RateEstimator | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         """Upper bound of the limit."""
@@ -42,7 +48,7 @@ class Limiter:
         """Whether the limit adapts, and circuit breakers are used."""
         self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
-        self.breakers = CircuitBreakers()
+        self.breakers = CircuitBreakers(observer)
         """The circuit breaker of each endpoint that was used."""
         self.queue = SlotQueue()
         """The callers that wait for a slot."""
@@ -50,7 +56,9 @@ class Limiter:
         self._starts = 0
         self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
         self._closed = False
-        self._paused_until = -math.inf
+        self._observer = observer
+        self.blocked_until = -math.inf
+        """The time before which no request may start because of a pause."""
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf  # not every event loop's handle has `when()`
 
@@ -65,8 +73,6 @@ class Limiter:
             return f"<Limiter: {load}>"
         return f"<Limiter: {load}{paused}, breakers {states or 'closed'}>"
 
-    # --- state --------------------------------------------------------------------------------------------------------
-
     @property
     def limit(self) -> int:
         """How many requests may be in flight now."""
@@ -78,21 +84,14 @@ class Limiter:
         return self.queue.size
 
     @property
-    def blocked_until(self) -> float:
-        """The time before which no request may start because of a pause."""
-        return self._paused_until
-
-    @property
     def paused_s(self) -> float:
         """Seconds until the current pause ends, or 0 without a pause. Needs a running event loop."""
-        return max(0.0, self._paused_until - _now())
+        return max(0.0, self.blocked_until - _now())
 
     @property
     def rate(self) -> float:
         """The bound on requests per second, fixed or learned, or infinity. Needs a running event loop."""
         return self._rate.bound(_now())
-
-    # --- slots --------------------------------------------------------------------------------------------------------
 
     def try_acquire(self, endpoint: str = "", *, is_bulk: bool = False) -> Slot | None:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
@@ -102,7 +101,7 @@ class Limiter:
         if self.queue.size or not self._concurrency.has_slot(self.in_flight, breaker, is_bulk=is_bulk):
             return None
         now = asyncio.get_running_loop().time()
-        if now < self._paused_until or now < self._rate.next_start_at:
+        if now < self.blocked_until or now < self._rate.next_start_at:
             return None
         return self._grant(breaker, now, is_bulk=is_bulk) if breaker.is_calm or breaker.next_start_at <= now else None
 
@@ -129,7 +128,7 @@ class Limiter:
         waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
         expiry = None
         if not is_bulk and left_s < math.inf:
-            if waiter.gives_up_before(self._paused_until):
+            if waiter.gives_up_before(self.blocked_until):
                 raise self._too_late()
             expiry = loop.call_at(waiter.since + left_s, self._expire, waiter)
         self.queue.append(waiter)
@@ -160,8 +159,6 @@ class Limiter:
             self._timer.cancel()
         self.queue.reject(lambda _: True, lambda: ConfigurationError("the client is closed"))
 
-    # --- outcomes -----------------------------------------------------------------------------------------------------
-
     def succeeded(self, slot: Slot) -> None:
         """Report a success."""
         before = self._concurrency.value
@@ -187,7 +184,7 @@ class Limiter:
             self.pause(retry_after, cause)
             if self.is_adaptive:
                 teaches = tells_rate and slot.breaker.throttled_bursts == 1
-                self._rate.estimator.throttled(_now(), self._paused_until, tells_rate=teaches, min_starts=before // 2)
+                self._rate.estimator.throttled(_now(), self.blocked_until, tells_rate=teaches, min_starts=before // 2)
         self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 
@@ -202,13 +199,13 @@ class Limiter:
 
     def pause(self, seconds: float, cause: str = "") -> None:
         """Grant no slot for `seconds` from now. A shorter pause does not end a longer one."""
-        if _now() >= self._paused_until:
+        if _now() >= self.blocked_until:
             self.pauses += 1
             _logger.info("all requests pause for %.1f s, as the server asked: %s", seconds, cause or "throttled")
-        self._paused_until = max(self._paused_until, _now() + seconds)
-        self.queue.reject(lambda waiter: waiter.gives_up_before(self._paused_until), self._too_late)
-
-    # --- inner workings -----------------------------------------------------------------------------------------------
+            if self._observer is not None:
+                self._observer.paused(Pause(seconds=seconds, is_long=False))
+        self.blocked_until = max(self.blocked_until, _now() + seconds)
+        self.queue.reject(lambda waiter: waiter.gives_up_before(self.blocked_until), self._too_late)
 
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start
@@ -244,8 +241,8 @@ class Limiter:
             if self.in_flight >= limit and not self._has_open_breaker:
                 return  # the next release dispatches again
             now = asyncio.get_running_loop().time()
-            if now < self._paused_until or now < self._rate.next_start_at:
-                self._set_timer(max(self._paused_until, self._rate.next_start_at))
+            if now < self.blocked_until or now < self._rate.next_start_at:
+                self._set_timer(max(self.blocked_until, self._rate.next_start_at))
                 return
             next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
@@ -271,7 +268,7 @@ class Limiter:
     def _out_of_time(self, breaker: CircuitBreaker) -> NoSlotError:
         if not breaker.is_closed:
             return NoSlotError(breaker.describe_outage(_now()), is_outage=True)
-        retry_after = max(0.0, max(self._paused_until, self._rate.next_start_at) - _now()) or None
+        retry_after = max(0.0, max(self.blocked_until, self._rate.next_start_at) - _now()) or None
         return NoSlotError("no slot was free within max_elapsed", retry_after=retry_after)
 
     def _expire(self, waiter: Waiter) -> None:

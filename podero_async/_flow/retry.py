@@ -16,6 +16,7 @@ import tenacity
 
 from podero_async._failures import is_retryable
 from podero_async._flow.policies import RetryPolicy
+from podero_async._observation import RequestStats
 from podero_async.errors import ApiError, DecodeError, PoderoError, TransportError
 
 __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
@@ -25,14 +26,6 @@ _logger = logging.getLogger("podero_async")
 
 _RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt gives 1 back
 _FIRST_RETRY_COST = 1
-
-
-@attrs.define
-class RequestStats:
-    """Counts over all calls of one purpose, such as a vehicle or a discovery."""
-
-    requests: int = 0
-    retries: int = 0
 
 
 @attrs.define
@@ -46,6 +39,8 @@ class Call:
     """Seconds in the limiter's queue that do not count against `max_elapsed`."""
     last_error: PoderoError | None = None
     """The error of the attempt before; None during the first."""
+    sent: int = 0
+    """Requests sent so far, as its observer counts them."""
 
 
 class NotRetriedError(Exception):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import date
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
@@ -28,6 +29,17 @@ __all__ = ["Endpoints"]
 
 T = TypeVar("T")
 
+_CALLS: Mapping[str, str] = MappingProxyType(
+    {
+        "sessions": "list_sessions",
+        "current": "current_session",
+        "users": "users",
+        "user": "user_by_external_id",
+        "vehicles": "electric_vehicles",
+    }
+)
+"""The call of each endpoint, if it belongs to no other call."""
+
 
 class Endpoints:
     """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones.
@@ -39,6 +51,7 @@ class Endpoints:
         self._transport = transport
         self._is_bulk = is_bulk
         self.is_fatal = transport.is_fatal
+        self.observation = transport.observation
         self.users_path = f"/api/partners/v2.0/org/{org_id}/users"
 
     def sessions(
@@ -107,7 +120,10 @@ class Endpoints:
         max_bytes: int | None = None,
         **options: str,
     ) -> Coroutine[Any, Any, T]:
-        return self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
+        calling = self._transport.get(path, decode, stats, is_bulk=self._is_bulk, max_bytes=max_bytes, **options)
+        if self.observation.observer is None or stats.call is not None:
+            return calling
+        return self.observation.call(_CALLS[options["endpoint"]], stats, calling)
 
     def vehicles_path(self, user_id: UUID) -> str:
         """Return the path of a user's vehicles."""

@@ -15,6 +15,7 @@ from podero_async._failures import is_retryable_status, is_server_fault, is_thro
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
+from podero_async._http.attempts import observed
 from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.known_good import KnownGood, Request
 from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses
@@ -108,9 +109,7 @@ class RequestSender:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            if self._retrier.left_s(call) <= 0:
-                return None
-            good = await self._known_good.other_than(request)
+            good = await self._known_good.other_than(request) if self._retrier.left_s(call) > 0 else None
             if good is None:
                 return None
             self._pauses.check("GET", good.path)
@@ -118,8 +117,8 @@ class RequestSender:
             self.counts.requests += 1
             # The check takes no slot: behind queued requests it would come late, and these would be refused, too.
             with suppress(TransportError):
-                response = await self._session.send("GET", good.url, good.path, self._headers_for(token))
-                response.release()
+                sending = self._session.send("GET", good.url, good.path, self._headers_for(token))
+                (response := await observed(sending, call, good.url, good.endpoint)).release()
                 if not is_server_fault(response.status) and not is_retryable_status(response.status):
                     return response.status != _UNAUTHORIZED
             return None
@@ -170,7 +169,7 @@ class RequestSender:
             token = token or await self._new_token(request, call, slot)
             call.stats.requests += 1
             self.counts.requests += 1
-            response = await self._session.send(
+            sending = self._session.send(
                 "GET",
                 request.url,
                 request.path,
@@ -179,6 +178,9 @@ class RequestSender:
                 max_bytes=request.max_bytes,
                 left_s=math.inf if slot.is_bulk else self._retrier.left_s(call),
             )
+            if call.stats.call is not None:
+                sending = observed(sending, call, request.url, request.endpoint, limit=self._limiter.limit)
+            response = await sending
         except TransportError as error:
             if slot.is_bulk or self._retrier.left_s(call) > 0:
                 self._limiter.failed(slot, error.reason)

@@ -63,7 +63,9 @@ def discover_fleet(
     client: PoderoClient, stats: RequestStats, takes: Callable[[User], bool]
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of the users that `takes` accepts, and a failure for each user with a failed vehicle list."""
-    return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling, takes=takes)  # noqa: SLF001
+    endpoints = client._bulk_endpoints  # noqa: SLF001
+    found = discover(endpoints, stats, ahead=limiter_of(client).ceiling, takes=takes)
+    return endpoints.observation.stream("discover_vehicles", stats, found)
 
 
 async def list_vehicles_of(
