@@ -69,8 +69,9 @@ class CallObservation:
         self._before = (stats.requests, stats.retries)
         self._outer = stats.call
         self._began = 0.0
-        parent = None if self._outer is None else self._outer.call
-        self.call: ObservedCall = ObservedCall(name=name, parent=parent, is_shared=is_shared)
+        parent: ObservedCall | None = None if self._outer is None else self._outer.call
+        # To mypy, a `Self` among the arguments is not the class.
+        self.call: ObservedCall = ObservedCall(name=name, parent=parent, is_shared=is_shared)  # type: ignore[arg-type]
         self.fields: dict[str, Any] = {}
 
     def __enter__(self) -> Self:

@@ -12,7 +12,7 @@ client = PoderoClient(org_id, credentials, observer=SlowAttempts())
 `podero_async.otel` has an observer that makes spans and metrics of OpenTelemetry.
 """
 
-from __future__ import annotations
+from typing import Self
 
 import attrs
 
@@ -36,7 +36,7 @@ class ObservedCall:
 
     name: str
     """The method of `PoderoClient`, such as `vehicle_sessions`; `token_request` for a request of a token."""
-    parent: ObservedCall | None = None
+    parent: Self | None = None
     """The call that makes this one: a fleet fetch makes a call `vehicle_sessions` for each vehicle."""
     is_shared: bool = False
     """Whether it serves all calls and may outlast the one that started it, as a request of a token does."""

@@ -124,7 +124,7 @@ class OpenTelemetryObserver(Observer):
         return f"<OpenTelemetryObserver: {len(self._calls)} calls, {len(self._attempts)} requests in flight>"
 
     def call_began(self, call: ObservedCall) -> None:
-        """Start a span."""
+        """Start the span of a call."""
         parent = None if call.parent is None else self._calls.get(call.parent)
         where = None if parent is None else trace.set_span_in_context(parent)
         links = None
@@ -134,7 +134,7 @@ class OpenTelemetryObserver(Observer):
         self._calls[call] = self._tracer.start_span(f"podero_async.{call.name}", where, links=links)
 
     def call_ended(self, call: ObservedCall, end: CallEnd) -> None:
-        """End the span."""
+        """End the span of a call."""
         span = self._calls.pop(call)
         if span.is_recording():
             span.set_attribute(REQUESTS, end.requests)
@@ -146,7 +146,7 @@ class OpenTelemetryObserver(Observer):
         span.end()
 
     def attempt_began(self, attempt: Attempt) -> None:
-        """Start a span, and make it the current one."""
+        """Start the span of an attempt, and make it the current one."""
         server = _server(attempt.origin)
         self._count(attempt, 1, server)
         if attempt.limit is not None:
@@ -171,7 +171,7 @@ class OpenTelemetryObserver(Observer):
         self._attempts[attempt] = span, contexts.attach(where)
 
     def attempt_ended(self, attempt: Attempt, end: AttemptEnd) -> None:
-        """End the span, and record its duration."""
+        """End the span of an attempt, and record its duration."""
         server = _server(attempt.origin)
         attributes: dict[str, str | int] = {
             HTTP_REQUEST_METHOD: attempt.method,
@@ -198,7 +198,7 @@ class OpenTelemetryObserver(Observer):
         span.end()
 
     def paused(self, pause: Pause) -> None:
-        """Count a pause."""
+        """Count the pauses."""
         self._pauses.add(1, {IS_LONG: pause.is_long})
 
     def breaker_changed(self, change: BreakerChange) -> None:

@@ -16,11 +16,20 @@ import pytest
 import podero_async
 import podero_async.backfill
 import podero_async.frames
+import podero_async.observer
+import podero_async.otel
 import podero_async.testing
 from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
 
-PACKAGES = [podero_async, podero_async.backfill, podero_async.frames, podero_async.testing]
+PACKAGES = [
+    podero_async,
+    podero_async.backfill,
+    podero_async.frames,
+    podero_async.observer,
+    podero_async.otel,
+    podero_async.testing,
+]
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if callable(getattr(package, name))]
 
 OPTIONAL = {name: SimpleNamespace(DataFrame=object) for name in ("pandas", "polars")}
@@ -128,8 +137,8 @@ async def test_the_example_on_the_front_page_runs(
 
 def test_the_import_loads_only_what_every_program_needs() -> None:
     """Importing the package loads no extra, no part for tests or the command line, and nothing that only failures need."""
-    libraries = ["rich", "duckdb", "pyarrow", "pandas", "polars", "filelock", "argparse", "cattrs"]
-    heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames"]
+    libraries = ["rich", "duckdb", "pyarrow", "pandas", "polars", "filelock", "argparse", "cattrs", "opentelemetry"]
+    heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames", "podero_async.otel"]
     assert not modules_after("import aiohttp; from podero_async import PoderoClient", "import aiohttp") & {*heavy}
 
 
