@@ -12,7 +12,7 @@ from contextlib import aclosing
 from time import perf_counter
 from traceback import extract_tb
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import attrs
 
@@ -25,7 +25,6 @@ class _Response(Protocol):
     status: int
 
 
-P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R", bound=_Response)
 
@@ -171,11 +170,11 @@ def guarded(observer: Observer) -> Observer:
     """Return an observer that passes all on to another one; the first error of that one is logged, and all are dropped."""
     guard, failures = Observer(), 0
 
-    def protect(hook: Callable[P, None]) -> Callable[P, None]:
-        def call(*args: P.args, **kwargs: P.kwargs) -> None:
+    def protect(hook: Callable[..., None]) -> Callable[..., None]:
+        def call(*args: object) -> None:
             nonlocal failures
             try:
-                hook(*args, **kwargs)
+                hook(*args)
             except Exception as error:  # noqa: BLE001  # the caller's own code
                 failures += 1
                 if failures == 1:
