@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import date
 from typing import Any
+from uuid import UUID
 
 import attrs
 import pytest
+from aiohttp import web
 
 from podero_async import (
     AuthenticationError,
@@ -20,15 +22,18 @@ from podero_async import (
     ConfigurationError,
     DecodeError,
     NotFoundError,
+    PermissionDeniedError,
     PoderoClient,
     PoderoError,
     RateLimitError,
     RequestTimeoutError,
     RetryPolicy,
     ServerError,
+    StaticToken,
     ThrottlePolicy,
     Timeouts,
     VehicleRef,
+    VehicleSessions,
 )
 from podero_async.backfill import SessionStore, backfill
 from podero_async.observer import (
@@ -42,9 +47,10 @@ from podero_async.observer import (
     TokenRenewal,
 )
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.clients import client_of
+from tests._support.clients import ORG, USER, VEHICLE, client_of, page_body, serving
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
+TOKEN = StaticToken("t")
 ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}", re.IGNORECASE)
 
 
@@ -188,6 +194,72 @@ async def test_a_replay_after_a_401_was_sent_before_but_is_no_retry(simulator: P
     assert seen.events == [TokenRenewal(), TokenRenewal()]
     tokens = seen.attempts_of("token_request")
     assert [(attempt.method, attempt.limit, end.status) for attempt, end in tokens] == [("POST", None, 200)] * 2
+
+
+def _page(status: int) -> web.Response:
+    return web.Response(status=status, text="<html>back soon</html>", content_type="text/html")
+
+
+@pytest.mark.leaping
+async def test_the_faults_of_a_gateway_are_told() -> None:
+    """A gateway's page is the status of an attempt and the cause of the next one; while the token endpoint is down, each
+    token request that a fleet repeats is a call and a renewal that failed.
+    """
+    down: dict[str, float] = {}  # when the faults of a method end
+    received: list[str] = []
+    token = "old"
+
+    async def respond(request: web.Request) -> web.Response:
+        received.append(request.method)
+        await asyncio.sleep(0.1)
+        if asyncio.get_running_loop().time() < down.get(request.method, 0.0):
+            return _page(403)
+        if request.method == "POST":
+            return web.json_response({"access_token": token, "expires_in": 3600})
+        if request.headers["Authorization"] != f"Bearer {token}":
+            return web.json_response({"detail": "expired"}, status=401)
+        return web.Response(body=page_body())
+
+    seen = Recorder()
+    credentials, now = ClientCredentials("a", "b"), asyncio.get_running_loop().time
+    vehicles = [VehicleRef(user_id=USER, vehicle_id=UUID(int=number)) for number in range(1, 6)]
+    async with serving(respond) as origin, PoderoClient(ORG, credentials, base_url=origin, observer=seen) as client:
+        await client.vehicle_sessions(USER, VEHICLE, FIRST, LAST)
+        down["GET"] = now() + 0.15
+        await client.list_sessions(USER, VEHICLE, FIRST, LAST)
+        (first, end), (second, _) = seen.attempts_of("list_sessions")[:2]
+        assert (end.status, end.error) == (403, None)
+        assert (first.cause, second.cause, second.resend_count) == (None, PermissionDeniedError, 1)
+        seen.events.clear()
+        token, down["POST"] = "new", now() + 30.0
+        async with client.fetch_fleet(FIRST, LAST, vehicles) as fleet:
+            assert [type(outcome) async for outcome in fleet] == [VehicleSessions] * 5
+    renewals = [event for event in seen.events if isinstance(event, TokenRenewal)]
+    calls = [end.error for call, end in seen.calls if call.name == "token_request"][-len(renewals) :]
+    assert [renewal.error for renewal in renewals] == calls
+    assert len(calls) > 2
+    assert (set(calls[:-1]), calls[-1]) == ({PermissionDeniedError}, None)
+    assert seen.end_of("fetch_fleet").failures == 0
+    assert sorted(received) == sorted(attempt.method for attempt, _ in seen.attempts)
+    assert not seen.open
+
+
+async def test_a_call_of_several_requests_is_one_call() -> None:
+    """A user's list of vehicles that has two pages is one call, and an unreadable row is the error of its call."""
+
+    async def respond(request: web.Request) -> web.Response:
+        if "sessions" in request.path:
+            return web.json_response({"total": 1, "limit": 50, "offset": 0, "items": [{"id": 1}]})
+        numbers = range(1, 11) if "offset" not in request.query else range(11, 12)
+        return web.json_response([{"id": str(UUID(int=number))} for number in numbers])
+
+    seen = Recorder()
+    async with serving(respond) as origin, PoderoClient(ORG, TOKEN, base_url=origin, observer=seen) as client:
+        assert len(await client.electric_vehicles(USER)) == 11
+        with pytest.raises(DecodeError):
+            await client.list_sessions(USER, VEHICLE, FIRST, LAST)
+    assert seen.end_of("electric_vehicles").requests == len(seen.attempts_of("electric_vehicles")) == 2
+    assert seen.end_of("list_sessions").error is DecodeError
 
 
 @pytest.mark.leaping
