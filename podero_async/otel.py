@@ -75,7 +75,7 @@ _OPTIONAL_COUNTS = {"sessions": SESSIONS, "completeness": COMPLETENESS, "vehicle
 _FIRST_ERROR = 400
 
 # OpenTelemetry's instrumentations of HTTP clients look for this key; its value is true around requests that have a span. The
-# function that sets it is in a package that depends on much else. The fallback is the key of older releases.
+# function that sets it is in a package that depends on much else. The fallback is the key that they know for compatibility.
 _SUPPRESS_HTTP = getattr(contexts, "_SUPPRESS_HTTP_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
