@@ -67,7 +67,7 @@ the user.
   for the present one).
 - `receipts`: one row for each read of a window, for 400 days: `run_id`, `user_id`, `vehicle_id`, `from_date`, `to_date`,
   `include_hidden`, `completeness` (the verdict), `total` (the server's count), `count` (stored rows), `digest` (of ids and
-  contents; versions of DuckDB may differ), `requests` and `fetched_at`.
+  contents, in the list's order), `requests` and `fetched_at`.
 - `failures`: vehicles that failed or were not proven complete, and users with a failed vehicle list (`vehicle_id` is
   NULL), with the error's class (`kind`) and `message`, `run_id`, `user_id`, `from_date`, `to_date`, `include_hidden`,
   `first_failed_at` and `failed_at`.

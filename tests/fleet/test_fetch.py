@@ -155,14 +155,14 @@ async def test_an_async_generator_of_vehicles_is_closed_when_the_fetch_is_left(
 async def test_faults_of_all_kinds_lose_nothing() -> None:
     """A fleet is complete after failed, throttled, broken, truncated and unauthorized responses."""
     faults = [
-        Fault(kind="status", status=503, rate=0.05),
-        Fault(kind="status", status=429, headers={"Retry-After": "0"}, rate=0.02),
-        Fault(kind="reset", rate=0.03),
-        Fault(kind="reset", after_bytes=500, rate=0.02, endpoint="sessions"),
-        Fault(kind="truncated", rate=0.05, endpoint="sessions"),
-        Fault(kind="malformed_json", rate=0.02),
-        Fault(kind="empty", rate=0.02),
-        Fault(kind="token_revoked", rate=0.02),
+        Fault(kind="status", status=503, nth=(2, 13, 31)),
+        Fault(kind="status", status=429, headers={"Retry-After": "0"}, nth=(5, 27)),
+        Fault(kind="reset", nth=(7, 19, 38)),
+        Fault(kind="reset", after_bytes=500, nth=(3, 12), endpoint="sessions"),
+        Fault(kind="truncated", nth=(5, 9, 16), endpoint="sessions"),
+        Fault(kind="malformed_json", nth=(9, 22)),
+        Fault(kind="empty", nth=(11, 24)),
+        Fault(kind="token_revoked", nth=(16, 36)),
     ]
     async with PoderoSimulator(
         users=15, vehicles=20, sessions_per_vehicle=(0, 300), seed=5, faults=faults

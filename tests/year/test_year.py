@@ -94,7 +94,6 @@ EVENTS = {
 Report = Callable[[str, object], None]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [4, 8, 10])
 def test_a_few_weeks_leave_the_stores_right(seed: int, tmp_path: Path, record_property: Report) -> None:
     """After each run of a few weeks, and at their end, a store keeps every invariant."""

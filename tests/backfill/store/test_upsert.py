@@ -137,14 +137,11 @@ def test_a_vehicle_without_sessions_has_a_receipt(store: WrittenStore) -> None:
 
 @pytest.mark.slow
 async def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> None:
-    """A receipt's digest changes with the id or any field of a session. The same sessions have one digest, on any pages,
-    in any order.
-    """
+    """A receipt's digest changes with the id or any field of a session; on other pages, the sessions have the same digest."""
     row, other = wire_row(1), wire_row(2)
     digests = [await _digest(store, row, other)]
     assert await _digest(store, row, other) == digests[0]
     assert await _digest(store, row, other, page_rows=1) == digests[0]
-    assert await _digest(store, other, row) == digests[0]
     for name, kind in SESSION_COLUMNS.items():
         value: Any = not row.get(name) if kind == "BOOLEAN" else _OTHER_VALUES[kind]
         digests.append(await _digest(store, row | {name: value}, other))

@@ -6,8 +6,8 @@ import json
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
-from itertools import chain, repeat
-from typing import Any, TypeAlias
+from itertools import chain, groupby, repeat
+from typing import Any, TypeAlias, cast
 
 import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -16,6 +16,7 @@ import pyarrow.compute as pc  # type: ignore[import-untyped]
 from podero_async._decode import Body, PageRows, read_page
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._values import StoreOwner, WorkItem
+from podero_async.backfill.store.duckdb.digest import digests_of
 from podero_async.errors import CompletenessError
 from podero_async.frames._bodies import columns_of_bodies
 from podero_async.frames._columns import column, plain_columns
@@ -44,7 +45,7 @@ _SESSION = pa.schema(
     [_WORK_ITEM, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)]
 )
 _COVERAGE = [("fetched_at", MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
-_READ = pa.schema([_WORK_ITEM, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE])
+_READ = pa.schema([_WORK_ITEM, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE, ("digest", pa.string())])
 _UNSETTLED = pa.schema([_WORK_ITEM, ("day", pa.date32())])
 _REJECTED = pa.schema([_WORK_ITEM, ("day", pa.date32()), ("session_id", UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", MOMENT)])
@@ -114,31 +115,39 @@ class Batch:
         sessions, rejected = pa.Table.from_batches(self._slices, _SESSION), self._rejected_rows()
         return {
             "arrow_sessions": sessions,
-            "arrow_reads": _table(self._reads, _READ),
+            "arrow_reads": _table(self._reads_with_digests(), _READ),
             "arrow_unsettled": pa.concat_tables([_open_days(sessions), rejected.select(["work_item", "day"])]),
             "arrow_rejected": rejected,
             "arrow_failures": _table(self._failures, _FAILURE),
         }
+
+    def _reads_with_digests(self) -> list[tuple[Any, ...]]:
+        digests = digests_of((number for number, *_ in self._reads), self._slices)
+        return [(*read, digest) for read, digest in zip(self._reads, digests, strict=True)]
 
     def _convert(self) -> None:
         """Make columns of the pages that are not converted yet, and free them."""
         while self._pages:
             pages = self._pages[:_PAGES_PER_SLICE]
             del self._pages[:_PAGES_PER_SLICE]
-            bodies = [(number, page) for number, page in pages if isinstance(page, Body)]
-            rest = [(number, page) for number, page in pages if isinstance(page, PageRows)]
-            try:
-                self._add_bodies(bodies)
-            except (pa.ArrowException, ValueError):
-                rest += [(number, read_page(body.data).select(body.is_new)) for number, body in bodies]
-            for number, page in rest:
-                for begin in range(0, len(page), _ROWS_PER_SLICE):
-                    self._add_sessions(number, page.sessions(begin, begin + _ROWS_PER_SLICE))
+            for has_body, run in groupby(pages, lambda page: isinstance(page[1], Body)):  # in order, for the digest
+                if has_body:
+                    self._add_bodies(cast("list[tuple[int, Body]]", list(run)))
+                else:
+                    self._add_pages(cast("Iterable[tuple[int, PageRows]]", run))
 
     def _add_bodies(self, pages: list[tuple[int, Body]]) -> None:
-        if pages:
-            numbers = chain.from_iterable(repeat(number, body.wanted) for number, body in pages)
+        """Add pages of which the bodies were kept; if Arrow refuses one of the bodies, all are read as sessions."""
+        numbers = chain.from_iterable(repeat(number, body.wanted) for number, body in pages)
+        try:
             self._add_columns(numbers, columns_of_bodies([body for _, body in pages]))
+        except (pa.ArrowException, ValueError):
+            self._add_pages((number, read_page(body.data).select(body.is_new)) for number, body in pages)
+
+    def _add_pages(self, pages: Iterable[tuple[int, PageRows]]) -> None:
+        for number, page in pages:
+            for begin in range(0, len(page), _ROWS_PER_SLICE):
+                self._add_sessions(number, page.sessions(begin, begin + _ROWS_PER_SLICE))
 
     def _add_sessions(self, number: int, sessions: list[ChargingSession]) -> None:
         """Add sessions; one with a value that no column can hold is rejected."""
@@ -153,8 +162,8 @@ class Batch:
             self._add_sessions(number, sessions[middle:])
 
     def _add_columns(self, numbers: Iterable[int], columns: list[pa.Array]) -> None:
-        tasks = pa.array(numbers, pa.int32())
-        self._slices.append(pa.RecordBatch.from_arrays([tasks, *columns], schema=_SESSION))
+        work_items = pa.array(numbers, pa.int32())
+        self._slices.append(pa.RecordBatch.from_arrays([work_items, *columns], schema=_SESSION))
 
     def _rejected_rows(self) -> pa.Table:
         """Return the rejected rows with their days; None stands for all days of the read."""

@@ -129,7 +129,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "completeness": "The verdict: verified, repaired or unproven",
             "total": "The server's count of sessions",
             "count": "Stored rows",
-            "digest": "Hash of the ids and contents of the rows, which another version of DuckDB may make otherwise",
+            "digest": "Hash of the ids and contents of the rows, in their order",
             "requests": "Number of requests",
             "fetched_at": "When the window was read",
         },

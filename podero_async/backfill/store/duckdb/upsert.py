@@ -69,15 +69,10 @@ INSERT INTO sessions BY NAME SELECT user_id, vehicle_id, {", ".join(SESSION_COLU
 FROM {{incoming}}
 """
 
-# The sum of the rows' hashes is the same in any order, and for any pages.
-_RECEIPTS = f"""
+_RECEIPTS = """
 INSERT INTO receipts BY NAME
-SELECT $run AS run_id, r.* EXCLUDE (work_item, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count),
-    md5(coalesce(hashes, 0)::VARCHAR) AS digest
-FROM arrow_reads r LEFT JOIN (
-    SELECT work_item, count(*) AS stored, sum(hash({", ".join(SESSION_COLUMNS)})::HUGEINT) AS hashes
-    FROM arrow_sessions GROUP BY work_item
-) USING (work_item)
+SELECT $run AS run_id, r.* EXCLUDE (work_item, settle_to, is_confirming) REPLACE (coalesce(stored, 0) AS count)
+FROM arrow_reads r LEFT JOIN (SELECT work_item, count(*) AS stored FROM arrow_sessions GROUP BY work_item) USING (work_item)
 """
 _DROP_REJECTED = """
 DELETE FROM rejected_items j USING arrow_reads r
