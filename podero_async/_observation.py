@@ -116,11 +116,11 @@ class Observation:
     observer: Observer | None
     origin: str
 
-    def begin(self, name: str, stats: RequestStats, *, is_shared: bool = False) -> CallObservation | None:
+    def begin(self, name: str, stats: RequestStats) -> CallObservation | None:
         """Return the observation of a call, as a context to enter; None without an observer."""
         if self.observer is None:
             return None
-        return CallObservation(self.observer, self.origin, name, stats, is_shared=is_shared)
+        return CallObservation(self.observer, self.origin, name, stats, is_shared=False)
 
     def call(
         self,
@@ -140,8 +140,10 @@ class Observation:
             fields_of: Returns fields of `CallEnd` for the result.
             is_shared: Whether the call serves all calls.
         """
-        observed = self.begin(name, stats, is_shared=is_shared)
-        return calling if observed is None else _observe(observed, calling, fields_of)
+        if self.observer is None:
+            return calling
+        observed = CallObservation(self.observer, self.origin, name, stats, is_shared=is_shared)
+        return _observe(observed, calling, fields_of)
 
     def stream(self, name: str, stats: RequestStats, items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Return the stream of a call's items, observed if the client has an observer."""
