@@ -20,8 +20,10 @@ asyncio.run(main())
 `PoderoClient` has all calls, and its documentation lists the errors that they raise. All errors derive from
 `PoderoError`.
 
-`podero_async.guide` has a page for each topic: getting started, completeness, tuning, errors, testing, stores and
-operations. The backfill of a fleet into a database is `podero_async.backfill`, its copy to PostgreSQL `podero_async.publish`.
+`podero_async.guide` answers the questions of users; begin with `podero_async.guide.getting_started`. The other pages are
+`podero_async.guide.completeness`, `podero_async.guide.tuning`, `podero_async.guide.errors`, `podero_async.guide.testing`,
+`podero_async.guide.stores` and `podero_async.guide.operations`. `podero_async.backfill` keeps a fleet's sessions in a database,
+and `podero_async.publish` copies them to PostgreSQL.
 
 # Analysis
 

@@ -58,6 +58,13 @@ def blocks(language: str) -> list[Any]:
     ]
 
 
+async def fill(path: Path, simulator: PoderoSimulator, client: PoderoClient) -> Path:
+    """Write the sessions of a simulator into a store."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, simulator.first_day, simulator.last_day)
+    return path
+
+
 @pytest.fixture
 async def filled(
     podero_simulator: PoderoSimulator,
@@ -67,9 +74,7 @@ async def filled(
 ) -> Path:
     """Change to a directory with a store that has the sessions of the simulator."""
     monkeypatch.chdir(tmp_path)
-    async with SessionStore(tmp_path / "fleet.duckdb") as store:
-        await backfill(podero_client, store, podero_simulator.first_day, podero_simulator.last_day)
-    return tmp_path / "fleet.duckdb"
+    return await fill(tmp_path / "fleet.duckdb", podero_simulator, podero_client)
 
 
 @pytest.mark.podero(users=4, vehicles=4, sessions_per_vehicle=20)
@@ -77,13 +82,18 @@ async def filled(
 @pytest.mark.parametrize("code", blocks("python"))
 async def test_the_code_runs(
     code: str,
-    filled: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     podero_simulator: PoderoSimulator,
     podero_client: PoderoClient,
     podero_simulator_factory: Callable[..., PoderoSimulator],
     podero_client_factory: Callable[..., PoderoClient],
 ) -> None:
     """Each function of a block runs, with arguments by their names, and its tests pass."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "fleet.duckdb"
+    if "path: str" in code:
+        await fill(path, podero_simulator, podero_client)
     names: dict[str, Any] = {"__name__": "guide"}
     exec(compile(code, "guide", "exec"), names)
     vehicle = podero_simulator.vehicles[0]
@@ -97,7 +107,7 @@ async def test_the_code_runs(
             "external_id": podero_simulator.external_ids[vehicle.user_id],
             "user_id": str(vehicle.user_id),
             "vehicle_id": str(vehicle.vehicle_id),
-            "path": str(filled),
+            "path": str(path),
             "podero_simulator": simulator,
             "podero_client": podero_client_factory(simulator) if marks else podero_client,
         }

@@ -9,14 +9,14 @@ Every session that existed throughout the read is there, once. Nothing is to be 
 
 # What does REPAIRED mean?
 
-The same as VERIFIED: nothing is missing. The list changed during the read, or the server does not sort it, so parts of it
-were read again or in windows of days. That costs requests, and nothing else: use the sessions.
+The same as VERIFIED: nothing is missing. The list changed during the read, or the server does not sort it, so parts of
+it were read again or in windows of days. That costs requests, and nothing else: use the sessions.
 
 # What does UNPROVEN mean?
 
-The list was read to its end, but the server's responses do not prove that nothing is missing. Most such lists are
-complete. `podero_async.VehicleSessions` has the `reason` in words. Read the list again later, or in shorter windows. A
-backfill does that by itself: the days stay missing, and the next run reads them again.
+The list was read to its end, but the server's responses do not prove that nothing is missing.
+`podero_async.VehicleSessions` has the `reason` in words. Read the list again later, or in shorter windows. A backfill
+does that by itself: the days stay missing, and the next run reads them again.
 
 # How does my program see the verdict?
 
@@ -52,5 +52,6 @@ async def complete_energy(client: PoderoClient) -> float | None:
 # Is a complete list final?
 
 No. The API lists a session once it is completed, sometimes weeks after the plug-in, and corrects sessions later. A
-verdict is about the moment of the read. A store knows which days may still change: see "Days" in `podero_async.backfill`.
+verdict is about the moment of the read. A store knows which days may still change: see "Days" in
+`podero_async.backfill`.
 """

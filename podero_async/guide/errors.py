@@ -30,10 +30,10 @@ The errors of `podero_async.backfill`:
 
 | error | later? |
 |---|---|
-| `podero_async.TransportError`, `podero_async.RequestTimeoutError`, `podero_async.ServerError` | yes, after minutes |
+| `podero_async.ServerError`, `podero_async.RequestTimeoutError` | yes, after minutes |
 | `podero_async.RateLimitError` | yes, after `retry_after` seconds if it is set |
 | `podero_async.CompletenessError` | yes, the list was changing |
-| `podero_async.DecodeError` | if `retryable` is true |
+| `podero_async.TransportError`, `podero_async.DecodeError` | if `retryable` is true; a refused certificate is not |
 | `podero_async.AuthenticationError`, `podero_async.PermissionDeniedError` | after the credentials or the rights were corrected |
 | `podero_async.NotFoundError`, `podero_async.InvalidRequestError` | no: the id or the argument is wrong |
 | `podero_async.ConfigurationError`, `ValueError` | no: the program or its settings are wrong |
@@ -56,7 +56,9 @@ async def handler(client: PoderoClient, user_id: str, vehicle_id: str) -> tuple[
     return 200, session.to_json() if session else "null"
 ```
 
-The `ValueError` is a mistyped id, which the client refuses before it sends anything.
+The `ValueError` is a mistyped id, or a first day after the last one, which the client refuses before it sends anything.
+In FastAPI, register one handler for both: `@app.exception_handler(PoderoError)` and
+`@app.exception_handler(ValueError)`.
 
 # One vehicle fails: what about the others?
 

@@ -4,9 +4,9 @@
 
     pip install 'podero_async[backfill,cli]'
 
-The library alone is `podero_async`. The extra `cli` adds the command `podero-async`, `backfill` the store, `frames` data
-frames, `token-store` a token file that survives restarts, `postgres` the target PostgreSQL, and `speed` faster gzip and
-event loop. Python 3.11 or newer is needed.
+The library alone is `podero_async`. The extra `cli` adds the command `podero-async`, `backfill` the store, `frames`
+data frames, `token-store` a token file that survives restarts, `postgres` the target PostgreSQL, and `speed` faster
+gzip and event loop. Python 3.11 or newer is needed.
 
 # Which credentials does it need?
 
@@ -16,8 +16,8 @@ line and `PoderoClient.from_env` read them from the environment:
     export PODERO_ORG_ID=... PODERO_CLIENT_ID=... PODERO_CLIENT_SECRET=...
 
 The others are `PODERO_USERNAME` and `PODERO_PASSWORD`, or `PODERO_TOKEN`. Credentials belong either to production or to
-the sandbox; for the sandbox, also set `PODERO_BASE_URL=https://sandbox-app.podero.com`. This command checks the settings,
-the network and the credentials, and says how to correct each fault:
+the sandbox; for the sandbox, also set `PODERO_BASE_URL=https://sandbox-app.podero.com`. This command checks the
+settings, the network and the credentials, and says how to correct each fault:
 
 ```sh
 podero-async doctor
@@ -34,8 +34,8 @@ podero-async simulate --vehicles 20
 ```
 
 It prints the settings of a client. Paste the lines that begin with `export` into another terminal; every command and
-program there uses the simulated fleet. Its users have the external ids `customer_1` to `customer_20`. Its sessions lie
-between January and June 2026, however late it is now: a program that asks for the last week finds none.
+program there uses the simulated fleet. Its users have the external ids `customer_1` to `customer_20`. Its sessions are
+of the first half of 2026, however late it is now: a program that asks for the last week finds none.
 
 ```sh
 podero-async users
@@ -128,8 +128,8 @@ async def serve(user_id: str, vehicle_id: str) -> None:
         await application.stop()
 ```
 
-`FileTokenStore` needs the extra `token-store`; without it, each start asks for a token once. `podero_async.guide.errors`
-says which status a service responds with.
+`FileTokenStore` needs the extra `token-store`; without it, each start asks for a token once.
+`podero_async.guide.errors` says which status a service responds with.
 
 # How do I use it in a notebook?
 
@@ -167,8 +167,8 @@ async def through_a_proxy() -> None:
 # Which time zone do the days have?
 
 The days of all calls and commands, and those of a store, are UTC days, and both ends are inclusive: a plug-in in Vienna
-at half past midnight is of the day before. All times are aware datetimes in UTC. For the months of a local time zone, ask
-for one day more at both ends, and sum with `summarize(outcomes, "month", time_zone="Europe/Vienna")`, or in a store with
-`monthly_savings_in('Europe/Vienna')`. To show a time to a person, use
-`session.plug_in_time.astimezone(ZoneInfo("Europe/Vienna"))`.
+at half past midnight is of the day before. All times are aware datetimes in UTC. For the months of a local time zone,
+ask for one day more at both ends, sum with `summarize(outcomes, "month", time_zone="Europe/Vienna")`, and use the
+months that you wanted, since those of the extra days are partial. In a store, `monthly_savings_in('Europe/Vienna')` has
+all months. To show a time to a person, use `session.plug_in_time.astimezone(ZoneInfo("Europe/Vienna"))`.
 """

@@ -36,8 +36,8 @@ async def nightly(path: str) -> bool:
 # How do I resume after a crash?
 
 Run the same command again. No state needs a repair, and no option says "resume": a run reads the days that the store
-lacks, and leaves out those that were read in the last 12 hours (`--fresh-for`). The same command continues after Ctrl-C,
-a crash, `kill -9`, an outage, a full disk or a reboot. `--dry-run` shows the rest, and changes nothing:
+lacks, and leaves out those that were read in the last 12 hours (`--fresh-for`). The same command continues after
+Ctrl-C, a crash, `kill -9`, an outage, a full disk or a reboot. `--dry-run` shows the rest, and changes nothing:
 
 ```sh
 podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --dry-run
@@ -48,8 +48,8 @@ To try only the vehicles that failed, add `--only-failed`.
 
 # Why is my nightly exit code 1?
 
-The run is finished and its sessions are stored, but the result is not clean. The last lines on stderr say why, and
-`podero-async runs` shows them later, as alarms. These are the reasons:
+The run is finished and its sessions are stored, but the result is not clean. The last lines on stderr say why.
+`podero-async runs` shows the alarms of each run later. These are the reasons:
 
 | the line is about | cause | remedy |
 |---|---|---|
@@ -61,14 +61,15 @@ The run is finished and its sessions are stored, but the result is not clean. Th
 | the clock is ahead, or was set back | this machine's time is wrong | correct the clock, and run again |
 
 Every command lists all exit codes in `--help`. For a scheduler: 1 needs a look but no hurry, 4 (the API was down) is
-cured by the next run, 2, 3 and 5 need a person. `status --check` with `--from` and `--to` says by its exit code whether a
-window is settled (0), may still change (6), or has gaps (1).
+cured by the next run, and so is 5 if another process had the store open (`--wait`). 2, 3 and any other 5 need a person.
+`status --check` with `--from` and `--to` says by its exit code whether a window is settled (0), may still change (6),
+or has gaps (1).
 
 # Where are the logs?
 
-Nowhere until you ask: `--verbose` writes them to stderr, `--log-file FILE` appends them, and all messages of the command,
-to a file. In a program they are those of the logger `podero_async`. INFO has token requests, retries, pauses and outages;
-no line has a secret or a body. The history of the runs is in the store:
+Nowhere until you ask: `--verbose` writes them to stderr, `--log-file FILE` appends them, and all messages of the
+command, to a file. In a program they are those of the logger `podero_async`. INFO has token requests, retries, pauses
+and outages; no line has a secret or a body. The history of the runs is in the store:
 
 ```sh
 podero-async runs --store fleet.duckdb
@@ -76,8 +77,8 @@ podero-async runs --store fleet.duckdb
 
 # How do I copy or back up a store?
 
-`--snapshot FILE` at the end of a backfill, or `podero_async.backfill.SessionStore.snapshot`. A plain copy of the file is
-right only while no process has the store open, and with the file `.wal` beside it, if there is one.
+`--snapshot FILE` at the end of a backfill, or `podero_async.backfill.SessionStore.snapshot`. A plain copy of the file
+is right only while no process has the store open, and with the file `.wal` beside it, if there is one.
 
 # How do I split a large fleet over processes?
 

@@ -1,7 +1,8 @@
 """Stores: ask a store with SQL, find changes, share it, and get data frames of it.
 
 A store is a DuckDB file. `podero_async.backfill` documents its tables, views and columns, and what a day's state means;
-`podero_async.guide.operations` is about the jobs that fill it. All examples here need a store that a backfill has filled.
+`podero_async.guide.operations` is about the jobs that fill it. All examples here need a store that a backfill has
+filled.
 
 # How do I ask a store with SQL?
 
@@ -10,8 +11,8 @@ podero-async sql --store fleet.duckdb "SELECT external_user_id, count(*) AS sess
 podero-async sql --store fleet.duckdb "SHOW TABLES"
 ```
 
-In Python, `podero_async.backfill.SessionStore.query` returns rows as dictionaries. DuckDB itself, its CLI, and each tool
-that reads DuckDB files do, too. Start with `live_sessions`: the table `sessions` also has withdrawn ones.
+In Python, `podero_async.backfill.SessionStore.query` returns rows as dictionaries. DuckDB itself, its CLI, and each
+tool that reads DuckDB files do, too. Start with `live_sessions`: the table `sessions` also has withdrawn ones.
 
 # Which sessions changed since yesterday?
 
@@ -28,15 +29,14 @@ As a file, from the start of a UTC day:
 podero-async export --store fleet.duckdb --since 2026-11-27 --output changed.parquet
 ```
 
-To keep a copy exact,
-remember the largest `changed_at` that you have copied, and copy the rows with a larger one the next time; no clock is
-compared then. `podero_async.publish` does so for PostgreSQL, `podero-async export --partition-by month --overwrite` for
-files, and `tests/examples/dlt_changes.py` for each target of dlt.
+To keep a copy exact, remember the largest `changed_at` that you have copied, and copy the rows with a larger one the
+next time; no clock is compared then. `podero_async.publish` does so for PostgreSQL, `podero-async export --partition-by
+month --overwrite` for files, and `tests/examples/dlt_changes.py` for each target of dlt.
 
 # The store is in use, or the database is locked: what now?
 
-One process at a time opens a store for writing, and while it does, no other process can read it. `StoreInUseError`, or the
-exit code 5 of a command, names the process.
+One process at a time opens a store for writing, and while it does, no other process can read it. `StoreInUseError`, or
+the exit code 5 of a command, names the process.
 
 - To wait for it: `--wait 600`, in seconds.
 - To read at any time: let the backfill leave a copy, and read that. It is replaced at the end of each run:
@@ -47,7 +47,7 @@ podero-async sql --store fleet-copy.duckdb "SELECT count(*) FROM live_sessions"
 ```
 
 - A notebook or a DuckDB CLI that was left open holds the store, too: close it, and open the copy next time.
-- Several readers at once are possible: `SessionStore(path, read_only=True)` and `duckdb.connect(path, read_only=True)`.
+- Several processes may read at once, with `SessionStore(path, read_only=True)` or `duckdb.connect(path, read_only=True)`.
 
 A lock does not outlive its process, so there is nothing to remove after a crash.
 
@@ -66,6 +66,6 @@ def month_by_month(path: str) -> object:
 
 # How do I bring the sessions to another database?
 
-`podero_async.publish` to PostgreSQL; `podero-async export` to Parquet, CSV or JSON lines, on a disk or in S3, GCS and Azure;
-`tests/examples/dlt_changes.py` to each target of dlt.
+`podero_async.publish` to PostgreSQL; `podero-async export` to Parquet, CSV or JSON lines, on a disk or in S3, GCS and
+Azure; `tests/examples/dlt_changes.py` to each target of dlt.
 """

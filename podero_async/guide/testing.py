@@ -1,8 +1,8 @@
 """Testing: test your own code without the API, and make the API fail.
 
-`podero_async.testing` has a simulator of the API: a real HTTP server on loopback, so the whole client runs in your tests,
-and nothing is mocked. It documents the simulator, its changes and its faults; `podero_async.testing.pytest` documents the
-fixtures. Both need no extra.
+`podero_async.testing` has a simulator of the API: a real HTTP server on loopback, so the whole client runs in your
+tests, and nothing is mocked. It documents the simulator, its changes and its faults; `podero_async.testing.pytest`
+documents the fixtures. Both need no extra.
 
 # How do I test without the API?
 
@@ -41,13 +41,13 @@ async def with_a_simulator() -> None:
             assert len(read.sessions) == len(simulator.truth(vehicle))
 ```
 
-The generated sessions lie between `simulator.first_day` and `simulator.last_day`, in the first half of 2026, however late
-it is now. `PoderoSimulator(rows=...)` serves rows of your own, of any day.
+The generated sessions lie between `simulator.first_day` and `simulator.last_day`, in the first half of 2026, however
+late it is now. `PoderoSimulator(rows=...)` serves rows of your own, of any day.
 
 # How do I test what happens if the API fails?
 
-Faults are texts: which requests, and what happens to them. A client retries most of them, so the test needs no more than
-the result:
+Faults are texts: which requests, and what happens to them. A client retries most of them, so the test needs no more
+than the result:
 
 ```python
 import pytest
@@ -61,12 +61,13 @@ async def test_a_failure_loses_nothing(podero_simulator, podero_client):
     assert len(outcomes) == 4
 ```
 
-`status:429:retry-after=1` is a server that throttles, `hang` one that never responds, `malformed_row:id` an unreadable row,
-and `status:503` without an end an outage.
+`status:429:retry-after=1` is a server that throttles, `hang` one that never responds, `malformed_row:id` an unreadable
+row, and `status:503` without an end an outage.
 
 # How do I test a car that is plugged in, or a session that comes late?
 
-`plug_in`, `complete_current`, `insert`, `update` and `remove` change what the simulator serves, also while a client reads:
+`plug_in`, `complete_current`, `insert`, `update` and `remove` change what the simulator serves, also while a client
+reads:
 
 ```python
 async def test_a_session_is_completed(podero_simulator, podero_client):

@@ -35,14 +35,14 @@ def why_is_it_waiting(client: PoderoClient) -> str:
     return f"{now.in_flight} requests wait for the server"
 ```
 
-If it waits for none of these, it waits for your program: a fleet is read only as fast as you take its outcomes. A backfill
-also has a live state: pass a `podero_async.backfill.Progress`, and read it from another task.
+If it waits for none of these, it waits for your program: a fleet is read only as fast as you take its outcomes. A
+backfill also has a live state: pass a `podero_async.backfill.Progress`, and read it from another task.
 
 # Too many requests, a rate limit (429): what do I do?
 
-Nothing is to be done. If the server responds with 429, or with 503 and a `Retry-After`, all requests of the client pause
-for that time; then fewer are in flight at once, and their number grows again slowly. If the server throttles at a rate,
-the client learns the rate. Sessions are not lost. These are the reasons to change something:
+Nothing is to be done. If the server responds with 429, or with 503 and a `Retry-After`, all requests of the client
+pause for that time; then fewer are in flight at once, and their number grows again slowly. If the server throttles at a
+rate, the client learns the rate. Sessions are not lost. These are the reasons to change something:
 
 - A call raises `podero_async.RateLimitError`: the pause is longer than its `max_elapsed`. Try again after
   `error.retry_after` seconds.
