@@ -102,7 +102,10 @@ async def test_the_code_runs(
     for function in functions:
         marks = [mark.kwargs for mark in getattr(function, "pytestmark", ())]
         simulator = podero_simulator_factory(**marks[0]) if marks else podero_simulator
+        for name, value in simulator.environment.items():
+            monkeypatch.setenv(name, value)
         values = {
+            "podero_environment": None,
             "client": podero_client,
             "external_id": podero_simulator.external_ids[vehicle.user_id],
             "user_id": str(vehicle.user_id),
@@ -111,9 +114,11 @@ async def test_the_code_runs(
             "podero_simulator": simulator,
             "podero_client": podero_client_factory(simulator) if marks else podero_client,
         }
-        result = function(**{name: values[name] for name in inspect.signature(function).parameters})
-        if inspect.iscoroutine(result):
-            result = await result
+        arguments = {name: values[name] for name in inspect.signature(function).parameters}
+        if inspect.iscoroutinefunction(function):
+            result = await function(**arguments)
+        else:
+            result = await asyncio.to_thread(function, **arguments)
         if isinstance(result, PoderoClient):
             await result.aclose()
 

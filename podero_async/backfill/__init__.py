@@ -64,7 +64,7 @@ snapshots.
 and keeps a hash of the id, by which later runs leave the user out. Exports and snapshots that were made before still have
 the user.
 
-# Tables
+# Tables and columns
 
 SQL (`SessionStore.query`, or DuckDB itself while no process has the store open) sees these tables:
 

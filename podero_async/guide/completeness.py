@@ -49,6 +49,11 @@ async def complete_energy(client: PoderoClient) -> float | None:
 | `podero_async.backfill.backfill` | counts in `report.unproven`; its sessions are stored, its days stay missing, and many of them make an alarm |
 | the command `podero-async sessions` | prints the sessions, says so, and ends with exit code 1 |
 
+# Are hidden sessions included?
+
+The API hides plug-ins of under five minutes, and a list without them is complete. To include them, pass
+`include_hidden=True`, or `--include-hidden`; `is_hidden` tells them apart.
+
 # Is a complete list final?
 
 No. The API lists a session once it is completed, sometimes weeks after the plug-in, and corrects sessions later. A

@@ -46,7 +46,7 @@ podero-async sql --store fleet.duckdb "FROM monthly_savings LIMIT 5"
 
 For tests, `podero_async.guide.testing` has a way with fewer steps.
 
-# How do I read the sessions of one customer?
+# How do I read the sessions of one customer, by my own (external) id?
 
 `external_id` is your own id for the customer; you need none of Podero's ids:
 
@@ -94,7 +94,7 @@ async def last_charge(client: PoderoClient, external_id: str) -> str:
     return "no session in the last year"
 ```
 
-# How do I share one client in a service or a bot?
+# How do I share one client in a service (FastAPI) or a bot?
 
 Create one client when the application starts and close it when the application stops; all handlers use it at the same
 time. A client belongs to one event loop. If a person waits for the response, derive a client with shorter bounds once,

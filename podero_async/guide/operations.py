@@ -1,6 +1,6 @@
 """Operations: schedules, resuming, exit codes, logs, copies, shards and erasure of a nightly backfill.
 
-# Which command do I schedule, and how often?
+# Which command do I schedule (cron, Kubernetes, Airflow), and how often?
 
 One command, every night, with a fixed first day. It is safe on any schedule, and at any time again:
 
@@ -110,4 +110,12 @@ It rewrites the file, so that no byte of the user remains. Delete or write anew 
 ```sh
 podero-async verify --store fleet.duckdb --sample 5
 ```
+
+# Which commands are there?
+
+.. include:: ../../README.md
+   :start-after: ## Commands
+   :end-before: A backfill commits
+
+`podero-async COMMAND --help` explains all options of a command.
 """

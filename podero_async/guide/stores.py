@@ -14,6 +14,17 @@ podero-async sql --store fleet.duckdb "SHOW TABLES"
 In Python, `podero_async.backfill.SessionStore.query` returns rows as dictionaries. DuckDB itself, its CLI, and each
 tool that reads DuckDB files do, too. Start with `live_sessions`: the table `sessions` also has withdrawn ones.
 
+# How do I get the savings of each customer by month?
+
+The view `monthly_savings` has the months in UTC, and `monthly_savings_in` those of a time zone:
+
+```sql
+SELECT external_user_id, month, sessions, actual_savings_eur, sessions_without_savings
+FROM monthly_savings_in('Europe/Vienna') ORDER BY month, external_user_id;
+```
+
+`sessions_without_savings` counts those whose savings the API has not computed yet.
+
 # Which sessions changed since yesterday?
 
 Those with a newer `changed_at`: new sessions, changed ones, and withdrawn ones with their `withdrawn_at`.

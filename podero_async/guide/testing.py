@@ -44,6 +44,31 @@ async def with_a_simulator() -> None:
 The generated sessions lie between `simulator.first_day` and `simulator.last_day`, in the first half of 2026, however
 late it is now. `PoderoSimulator(rows=...)` serves rows of your own, of any day.
 
+# How do I test code that creates its own client from the environment?
+
+The fixture `podero_environment` sets the `PODERO_*` variables to the simulator; the test itself may be synchronous:
+
+```python
+import asyncio
+
+import pytest
+
+from podero_async import PoderoClient
+
+
+def number_of_users() -> int:
+    async def count() -> int:
+        async with PoderoClient.from_env() as client:
+            return len([user async for user in client.users()])
+
+    return asyncio.run(count())
+
+
+@pytest.mark.podero(users=3)
+def test_number_of_users(podero_environment):
+    assert number_of_users() == 3
+```
+
 # How do I test what happens if the API fails?
 
 Faults are texts: which requests, and what happens to them. A client retries most of them, so the test needs no more
