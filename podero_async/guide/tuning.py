@@ -44,8 +44,8 @@ Nothing is to be done. If the server responds with 429, or with 503 and a `Retry
 pause for that time; then fewer are in flight at once, and their number grows again slowly. If the server throttles at a
 rate, the client learns the rate. Sessions are not lost. These are the reasons to change something:
 
-- A call raises `podero_async.RateLimitError`: the pause is longer than its `max_elapsed`. Try again after
-  `error.retry_after` seconds.
+- A call raises `podero_async.RateLimitError`: the pause, or the queue after it, is longer than its `max_elapsed`. Try
+  again after `error.retry_after` seconds, if it is set.
 - Podero has told you a rate: set `ThrottlePolicy(requests_per_second=10)`, or `--requests-per-second 10`.
 - Several processes share the organization: each client knows its own requests only, so give each its part of the rate.
 
@@ -62,15 +62,14 @@ hangs. A fleet or a backfill waits through pauses and outages for longer. To bou
 `asyncio.timeout(5)`: a call that is cancelled ends at once and leaves nothing behind.
 
 ```python
-from podero_async import ChargingSession, PoderoClient, RetryPolicy, Timeouts
+from podero_async import PoderoClient, RetryPolicy
 
 
-async def within_a_second(client: PoderoClient, user_id: str, vehicle_id: str) -> ChargingSession | None:
-    quick = client.with_options(retry=RetryPolicy(max_elapsed=1.0), timeouts=Timeouts(connect=1.0))
-    return await quick.current_session(user_id, vehicle_id)
+def for_people_who_wait(client: PoderoClient) -> PoderoClient:
+    return client.with_options(retry=RetryPolicy(max_elapsed=1.0))
 ```
 
-Create such a client once and keep it. Single calls go before those of fleets and backfills that use the same client.
+Derive such a client once and keep it. Single calls go before those of fleets and backfills that use the same client.
 
 # How much memory does it need?
 
