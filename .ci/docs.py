@@ -19,6 +19,8 @@ import pdoc
 import podero_async.backfill
 import podero_async.frames
 import podero_async.guide
+import podero_async.observer
+import podero_async.otel
 import podero_async.publish
 import podero_async.testing.pytest
 
@@ -27,6 +29,8 @@ PACKAGES = (
     "podero_async.guide",
     "podero_async.backfill",
     "podero_async.frames",
+    "podero_async.observer",
+    "podero_async.otel",
     "podero_async.publish",
     "podero_async.testing",
     "podero_async.testing.pytest",

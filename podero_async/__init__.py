@@ -31,6 +31,11 @@ and `podero_async.publish` copies them to PostgreSQL.
 and polars frames of them. `to_dict` and `to_json` of a model have the API's names and order, and FastAPI accepts the models
 as response types.
 
+# Traces and metrics
+
+An `Observer` is told of each call and attempt (`podero_async.observer`); that of `podero_async.otel` makes spans and metrics
+of OpenTelemetry.
+
 # Services
 
 `http_status_of` returns the HTTP status with which a service responds to its own caller if a call fails.
@@ -93,6 +98,7 @@ if TYPE_CHECKING:
         VehicleRef,
         VehicleSessions,
     )
+    from podero_async.observer import Observer
 
 __all__ = [
     "PRODUCTION_URL",
@@ -114,6 +120,7 @@ __all__ = [
     "HiddenReason",
     "InvalidRequestError",
     "NotFoundError",
+    "Observer",
     "PasswordCredentials",
     "PermissionDeniedError",
     "PoderoClient",
@@ -154,7 +161,7 @@ _MODULES = (
     "_http.timeouts",
     "_summary",
 )
-_PUBLIC_MODULES = ("errors", "models")
+_PUBLIC_MODULES = ("errors", "models", "observer")
 
 if not TYPE_CHECKING:
 

@@ -14,7 +14,7 @@ from podero_async import _settings as settings
 from podero_async import _validation as arguments
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._fleet.discovery import all_users, all_vehicles, electric_vehicles_of
+from podero_async._fleet.discovery import all_users, all_vehicles
 from podero_async._fleet.fetch import FleetFetch
 from podero_async._fleet.user import UserCalls
 from podero_async._fleet.vehicle import fetch_page, read_vehicle, stream_vehicle
@@ -28,13 +28,13 @@ from podero_async._validation import Id
 from podero_async.models import (
     ChargingSession,
     ClientStatistics,
-    ElectricVehicle,
     RejectedItem,
     SessionsPage,
     User,
     VehicleRef,
     VehicleSessions,
 )
+from podero_async.observer import Observer
 
 __all__ = ["PoderoClient"]
 
@@ -67,6 +67,7 @@ class PoderoClient(UserCalls):
         throttle: ThrottlePolicy = settings.DEFAULT_THROTTLE,
         timeouts: Timeouts = settings.DEFAULT_TIMEOUTS,
         token_store: TokenStore | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Create a client without sending anything.
 
@@ -80,10 +81,13 @@ class PoderoClient(UserCalls):
             throttle: How many requests may be in flight, and how many may start per second.
             timeouts: How long one attempt may take.
             token_store: Keeps the token across restarts, for several processes, such as `FileTokenStore`.
+            observer: Is told of calls, attempts, pauses and tokens, such as `podero_async.otel.OpenTelemetryObserver`.
         """
         settings.check_kinds(credentials=credentials, retry=retry, throttle=throttle, timeouts=timeouts)
         if session is not None:
             arguments.instance("session", session, aiohttp.ClientSession, "an aiohttp.ClientSession")
+        if observer is not None:
+            arguments.instance("observer", observer, Observer, "an Observer")
         self._org_id = arguments.uuid("org_id", org_id)
         self._base_url = base_url
         with strip_traceback():  # the URL may contain a password
@@ -95,6 +99,7 @@ class PoderoClient(UserCalls):
                 throttle=throttle,
                 timeouts=timeouts,
                 token_store=token_store,
+                observer=observer,
             )
         self._set_transport(transport, is_derived=False)
 
@@ -113,6 +118,7 @@ class PoderoClient(UserCalls):
         throttle: ThrottlePolicy = settings.DEFAULT_THROTTLE,
         timeouts: Timeouts = settings.DEFAULT_TIMEOUTS,
         token_store: TokenStore | None = None,
+        observer: Observer | None = None,
     ) -> Self:
         """Create a client from environment variables; the arguments are those of the constructor.
 
@@ -133,6 +139,7 @@ class PoderoClient(UserCalls):
             throttle=throttle,
             timeouts=timeouts,
             token_store=token_store,
+            observer=observer,
         )
 
     def __repr__(self) -> str:
@@ -252,18 +259,8 @@ class PoderoClient(UserCalls):
         the last user. `GET .../users`, once per page, and once more if the server does not count the users.
         """
         deleted = arguments.flag("include_deleted", include_deleted)
-        return all_users(self._endpoints, include_deleted=deleted, stats=RequestStats())
-
-    async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
-        """Fetch a user by a partner's own id, which no error or log shows: `GET .../users/by-ext-id/{external_id}`."""
-        with strip_traceback():  # the partner's own id may identify a person
-            checked = arguments.external_id(external_id)
-            deleted = arguments.flag("include_deleted", include_deleted)
-            return await self._endpoints.user_by_external_id(checked, include_deleted=deleted, stats=RequestStats())
-
-    async def electric_vehicles(self, user_id: Id) -> list[ElectricVehicle]:
-        """Fetch a user's vehicles, in the server's order: `GET .../users/{user_id}/electric-vehicles`."""
-        return await electric_vehicles_of(self._endpoints, arguments.uuid("user_id", user_id))
+        users = all_users(self._endpoints, include_deleted=deleted, stats=(stats := RequestStats()))
+        return self._endpoints.observation.stream("users", stats, users)
 
     def discover_vehicles(self) -> AsyncGenerator[VehicleRef, None]:
         """Stream the vehicles of all users, in no particular order; users without vehicles cost no request.
@@ -272,7 +269,9 @@ class PoderoClient(UserCalls):
         of users is incomplete (see `users`), a `CompletenessError` is raised after the last vehicle.
         `GET .../users`, then `GET .../users/{user_id}/electric-vehicles` for each user.
         """
-        return all_vehicles(self._bulk_endpoints, ahead=self._transport.limiter.ceiling)
+        stats = RequestStats()
+        found = all_vehicles(self._bulk_endpoints, stats, ahead=self._transport.limiter.ceiling)
+        return self._bulk_endpoints.observation.stream("discover_vehicles", stats, found)
 
     def fetch_fleet(
         self,

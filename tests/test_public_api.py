@@ -16,12 +16,22 @@ import pytest
 import podero_async
 import podero_async.backfill
 import podero_async.frames
+import podero_async.observer
+import podero_async.otel
 import podero_async.publish
 import podero_async.testing
 from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
 
-PACKAGES = [podero_async, podero_async.backfill, podero_async.frames, podero_async.publish, podero_async.testing]
+PACKAGES = [
+    podero_async,
+    podero_async.backfill,
+    podero_async.frames,
+    podero_async.observer,
+    podero_async.otel,
+    podero_async.publish,
+    podero_async.testing,
+]
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if callable(getattr(package, name))]
 
 OPTIONAL = {name: SimpleNamespace(DataFrame=object) for name in ("pandas", "polars")}
@@ -50,7 +60,7 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "cli", "testing", "backfill", "frames", "publish", "guide"}
+    modules = {"errors", "models", "observer", "cli", "testing", "backfill", "frames", "otel", "publish", "guide"}
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public <= {*podero_async.__all__, "TYPE_CHECKING", "import_module"}
     assert dir(podero_async) == sorted(podero_async.__all__)
@@ -70,7 +80,7 @@ def test_every_public_name_is_documented(package: ModuleType, name: str) -> None
 @pytest.mark.parametrize(("call", "path"), CALLS_OF_ONE_ENDPOINT.items())
 def test_a_call_names_the_path_of_its_endpoint(call: str, path: str) -> None:
     """The docstring of each call of one endpoint has the path of the endpoint."""
-    assert f"`GET ...{path}`" in (vars(PoderoClient)[call].__doc__ or "")
+    assert f"`GET ...{path}`" in (getattr(PoderoClient, call).__doc__ or "")
 
 
 @pytest.mark.parametrize(("package", "name"), PUBLIC, ids=public_id)
@@ -139,8 +149,9 @@ def test_the_import_loads_only_what_every_program_needs() -> None:
         "argparse",
         "cattrs",
         "adbc_driver_manager",
+        "opentelemetry",
     ]
-    heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames"]
+    heavy = [*libraries, "podero_async.testing", "podero_async.cli", "podero_async.frames", "podero_async.otel"]
     assert not modules_after("import aiohttp; from podero_async import PoderoClient", "import aiohttp") & {*heavy}
 
 

@@ -22,6 +22,7 @@ from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
 from podero_async._concurrency import SharedFuture
 from podero_async.errors import ConfigurationError, PoderoError
+from podero_async.observer import Observer
 
 __all__ = ["TokenCache"]
 
@@ -64,6 +65,7 @@ class TokenCache:
         store_timeout_s: Seconds that the store may take for one method.
         settling_s: Seconds after which the server must know a new token everywhere.
         min_replacement_interval_s: Seconds without a token request after a new token was refused.
+        observer: Is told of new tokens.
     """
 
     def __init__(
@@ -77,8 +79,9 @@ class TokenCache:
         store_timeout_s: float = 5.0,
         settling_s: float = _SETTLING_S,
         min_replacement_interval_s: float = _MIN_REPLACEMENT_INTERVAL_S,
+        observer: Observer | None = None,
     ) -> None:
-        self._requester = TokenRequester(credentials, send)
+        self._requester = TokenRequester(credentials, send, observer=observer)
         self._store = None if store is None else BoundedStore(store, timeout_s=store_timeout_s)
         self._store_key = store_key(origin, credentials)
         self._now = now

@@ -28,7 +28,8 @@ from podero_async._auth.grants import (
 from podero_async._auth.store import Token
 from podero_async._decode import decode_json, is_markup, oauth_error_code
 from podero_async._failures import is_retryable
-from podero_async.errors import AuthenticationError, DecodeError
+from podero_async.errors import AuthenticationError, DecodeError, PoderoError
+from podero_async.observer import Observer, TokenRenewal
 
 __all__ = ["TokenRequester"]
 
@@ -58,7 +59,9 @@ class TokenRequester:
         send: Callable[[TokenRequest], Awaitable[TokenResponse]],
         *,
         refusal_memory_s: float = _REFUSAL_MEMORY_S,
+        observer: Observer | None = None,
     ) -> None:
+        self._observer = observer
         self._credentials = credentials
         self._send = send
         self._can_refresh = isinstance(credentials, PasswordCredentials)  # RFC 6749, 4.4.3: never for a client's grant
@@ -87,11 +90,18 @@ class TokenRequester:
             error.attempts = 0
             raise error
         try:
-            return await self._request(now)
-        except (AuthenticationError, DecodeError) as error:
-            if not is_retryable(error):
+            token = await self._request(now)
+        except PoderoError as error:
+            self._tell(type(error))
+            if isinstance(error, AuthenticationError | DecodeError) and not is_retryable(error):
                 self._refusal, self._refused_until = copy.copy(error), clock() + self._refusal_memory_s
             raise
+        self._tell(None)
+        return token
+
+    def _tell(self, error: type[PoderoError] | None) -> None:
+        if self._observer is not None:
+            self._observer.token_renewed(TokenRenewal(error=error))
 
     async def _request(self, now: Callable[[], float]) -> Token:
         credentials = cast("ClientCredentials | PasswordCredentials", self._credentials)  # a static token never expires

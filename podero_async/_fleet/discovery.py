@@ -137,7 +137,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
 
     A failure that every call would share is raised.
     """
-    own = RequestStats()
+    own = stats.of_part()
     try:
         vehicles = await _listed_vehicles(endpoints, user, own)
     except PoderoError as error:
@@ -160,14 +160,14 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     return [*found.values(), failure_of(user, unreadable, own)]
 
 
-async def electric_vehicles_of(endpoints: Endpoints, user_id: UUID) -> list[ElectricVehicle]:
+async def electric_vehicles_of(endpoints: Endpoints, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
     """Return a user's vehicles.
 
     Raises:
         DecodeError: A vehicle has no readable id.
     """
     vehicles = []
-    for vehicle in await _listed_vehicles(endpoints, User(id=user_id), RequestStats()):
+    for vehicle in await _listed_vehicles(endpoints, User(id=user_id), stats):
         if isinstance(vehicle, DecodeError):
             vehicle.path = endpoints.vehicles_path(user_id)
             raise vehicle
@@ -216,9 +216,9 @@ def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:
     )
 
 
-async def all_vehicles(endpoints: Endpoints, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:
+async def all_vehicles(endpoints: Endpoints, stats: RequestStats, *, ahead: int) -> AsyncGenerator[VehicleRef, None]:
     """Yield the vehicles that `discover` does, but raise the error if a user's list failed."""
-    async with aclosing(discover(endpoints, RequestStats(), ahead=ahead)) as found:
+    async with aclosing(discover(endpoints, stats, ahead=ahead)) as found:
         async for vehicle in found:
             if isinstance(vehicle, VehicleFailure):
                 raise vehicle.error

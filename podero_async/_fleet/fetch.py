@@ -9,6 +9,8 @@ import asyncio
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import ExitStack
+from types import TracebackType
 from typing import Any, Self
 
 from podero_async._fleet.budget import MemoryBudget
@@ -50,6 +52,7 @@ class FleetFetch:
         self._outcomes = WorkerPool(self._items(vehicles), self._read, FetchedSessions.decode, slots=limiter.ceiling)
         self._counts = defaultdict[str, int](int)  # by the names of the summary's fields
         self._pauses_before = limiter.pauses
+        self._leaving = ExitStack()
 
     def __repr__(self) -> str:
         state = "not entered" if self._started_at is None else "running" if self._ended_at is None else "finished"
@@ -78,14 +81,22 @@ class FleetFetch:
         if self._started_at is not None:
             raise RuntimeError("a fleet fetch is entered once; call `client.fetch_fleet` again for another")
         self._started_at = asyncio.get_running_loop().time()
+        if (call := self._endpoints.observation.begin("fetch_fleet", self._discovery_stats)) is not None:
+            self._leaving.push(call.__enter__())
+            self._leaving.callback(self._note_counts)
         await self._outcomes.__aenter__()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         """Cancel and await everything that is still running."""
         self._was_left = True
-        await self._outcomes.__aexit__()
-        self._end()
+        try:
+            await self._outcomes.__aexit__()
+        finally:
+            self._end()
+            self._leaving.__exit__(kind, error, traceback)
 
     def __aiter__(self) -> AsyncIterator[VehicleSessions | VehicleFailure]:
         """Iterate over the outcomes."""
@@ -113,7 +124,7 @@ class FleetFetch:
     def _read(self, vehicle: VehicleRef | VehicleFailure, budget: MemoryBudget) -> Coroutine[Any, Any, Fetched]:
         if not isinstance(vehicle, VehicleRef):
             raise ValueError(f"vehicles must be VehicleRef values, not {type(vehicle).__name__}")  # noqa: TRY004
-        return fetch_or_fail(self._endpoints, vehicle, self._window, budget)
+        return fetch_or_fail(self._endpoints, vehicle, self._window, budget, self._discovery_stats.of_part())
 
     def _items(
         self, vehicles: Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
@@ -138,6 +149,11 @@ class FleetFetch:
                 return  # the discovery counts its requests itself
         counts["requests"] += outcome.requests
         counts["retries"] += outcome.retries
+
+    def _note_counts(self) -> None:
+        summary = self.summary
+        names = ("vehicles", "failures", "sessions", "requests", "retries")
+        self._discovery_stats.note(**{name: getattr(summary, name) for name in names})
 
     def _end(self) -> None:
         if self._ended_at is None:

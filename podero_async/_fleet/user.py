@@ -8,18 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
+from uuid import UUID
 
 from podero_async import _validation as arguments
 from podero_async._concurrency import map_in_order
 from podero_async._fleet.budget import MemoryBudget
-from podero_async._fleet.discovery import vehicles_of
+from podero_async._fleet.discovery import electric_vehicles_of, vehicles_of
 from podero_async._fleet.fetch import fetch_or_fail
 from podero_async._fleet.vehicle import stream_vehicle
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
 from podero_async._paging.window import Window
+from podero_async._redaction import strip_traceback
 from podero_async._validation import Id
-from podero_async.models import ChargingSession, User, VehicleFailure, VehicleRef, VehicleSessions
+from podero_async.models import (
+    ChargingSession,
+    ElectricVehicle,
+    User,
+    VehicleFailure,
+    VehicleRef,
+    VehicleSessions,
+)
 
 __all__ = ["UserCalls"]
 
@@ -50,26 +59,9 @@ class UserCalls:
         """
         user = arguments.uuid("user_id", user_id)
         window = Window.of(from_date, to_date, include_hidden=include_hidden)
-        found = await vehicles_of(self._endpoints, RequestStats(), User(id=user))
-        vehicles = [each for each in found if isinstance(each, VehicleRef)]
-        failures = [each for each in found if isinstance(each, VehicleFailure)]
-        if failures and not vehicles:
-            raise failures[0].error
-        budget = MemoryBudget(_MAX_PAGES)
-
-        async def read(vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
-            outcome = await fetch_or_fail(self._endpoints, vehicle, window, budget)
-            if isinstance(outcome, VehicleFailure):
-                return outcome
-            try:
-                return await outcome.decode()
-            finally:
-                outcome.release()
-
-        # Under a low rate, more vehicles at once would queue behind each other for too long.
-        ahead = max(1, self._endpoints.at_once(_MAX_VEHICLES_AHEAD * _MAX_PAGES_AHEAD) // _MAX_PAGES_AHEAD)
-        async with aclosing(map_in_order(read, vehicles, ahead=ahead)) as outcomes:
-            return [*[outcome async for outcome in outcomes], *failures]
+        stats = RequestStats()
+        reading = _read_user(self._endpoints, user, window, stats)
+        return await self._endpoints.observation.call("user_sessions", stats, reading)
 
     async def latest_session(self, user_id: Id, vehicle_id: Id, *, days: int = 365) -> ChargingSession | None:
         """Fetch the vehicle's listed session with the latest plug-in, or None if these days have none.
@@ -86,15 +78,63 @@ class UserCalls:
             CompletenessError: The list could not be proven complete, so a later session may be missing.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
-        for window in _windows(datetime.now(UTC).date(), arguments.days_back(days)):
-            latest: ChargingSession | None = None
-            async with aclosing(stream_vehicle(self._endpoints, vehicle, window, None)) as sessions:
-                async for session in sessions:
-                    if latest is None or session.plug_in_time > latest.plug_in_time:
-                        latest = session
-            if latest is not None:
-                return latest
-        return None
+        stats = RequestStats()
+        finding = _find_latest(self._endpoints, vehicle, arguments.days_back(days), stats)
+        return await self._endpoints.observation.call("latest_session", stats, finding)
+
+    async def user_by_external_id(self, external_id: str, *, include_deleted: bool = False) -> User:
+        """Fetch a user by a partner's own id, which no error or log shows: `GET .../users/by-ext-id/{external_id}`."""
+        with strip_traceback():  # the partner's own id may identify a person
+            checked = arguments.external_id(external_id)
+            deleted = arguments.flag("include_deleted", include_deleted)
+            return await self._endpoints.user_by_external_id(checked, include_deleted=deleted, stats=RequestStats())
+
+    async def electric_vehicles(self, user_id: Id) -> list[ElectricVehicle]:
+        """Fetch a user's vehicles, in the server's order: `GET .../users/{user_id}/electric-vehicles`."""
+        stats = RequestStats()
+        listing = electric_vehicles_of(self._endpoints, arguments.uuid("user_id", user_id), stats)
+        return await self._endpoints.observation.call("electric_vehicles", stats, listing)
+
+
+async def _read_user(
+    endpoints: Endpoints, user_id: UUID, window: Window, stats: RequestStats
+) -> list[VehicleSessions | VehicleFailure]:
+    found = await vehicles_of(endpoints, stats, User(id=user_id))
+    vehicles = [each for each in found if isinstance(each, VehicleRef)]
+    failures = [each for each in found if isinstance(each, VehicleFailure)]
+    if failures and not vehicles:
+        raise failures[0].error
+    budget = MemoryBudget(_MAX_PAGES)
+
+    async def read(vehicle: VehicleRef) -> VehicleSessions | VehicleFailure:
+        outcome = await fetch_or_fail(endpoints, vehicle, window, budget, stats.of_part())
+        stats.requests += outcome.requests
+        stats.retries += outcome.retries
+        if isinstance(outcome, VehicleFailure):
+            return outcome
+        try:
+            return await outcome.decode()
+        finally:
+            outcome.release()
+
+    # Under a low rate, more vehicles at once would queue behind each other for too long.
+    ahead = max(1, endpoints.at_once(_MAX_VEHICLES_AHEAD * _MAX_PAGES_AHEAD) // _MAX_PAGES_AHEAD)
+    async with aclosing(map_in_order(read, vehicles, ahead=ahead)) as outcomes:
+        return [*[outcome async for outcome in outcomes], *failures]
+
+
+async def _find_latest(
+    endpoints: Endpoints, vehicle: VehicleRef, days: int, stats: RequestStats
+) -> ChargingSession | None:
+    for window in _windows(datetime.now(UTC).date(), days):
+        latest: ChargingSession | None = None
+        async with aclosing(stream_vehicle(endpoints, vehicle, window, None, stats)) as sessions:
+            async for session in sessions:
+                if latest is None or session.plug_in_time > latest.plug_in_time:
+                    latest = session
+        if latest is not None:
+            return latest
+    return None
 
 
 def _windows(today: date, days: int) -> Iterator[Window]:

@@ -93,7 +93,7 @@ class FetchedSessions:
         )
 
 
-async def fetch_vehicle(
+def fetch_vehicle(
     endpoints: Endpoints,
     vehicle: VehicleRef,
     window: Window,
@@ -101,8 +101,24 @@ async def fetch_vehicle(
     budget: MemoryBudget | None = None,
     *,
     keep_bodies: bool = False,
-) -> FetchedSessions:
+) -> Coroutine[Any, Any, FetchedSessions]:
     """Fetch one vehicle's whole list. A list of one page, as most are, takes one request and no memory budget."""
+    fetching = _fetch_vehicle(endpoints, vehicle, window, stats, budget, keep_bodies)
+    return endpoints.observation.call("vehicle_sessions", stats, fetching, _observed_fields)
+
+
+def _observed_fields(fetched: FetchedSessions) -> dict[str, Any]:
+    return {"sessions": fetched.count, "completeness": fetched.completeness}
+
+
+async def _fetch_vehicle(
+    endpoints: Endpoints,
+    vehicle: VehicleRef,
+    window: Window,
+    stats: RequestStats,
+    budget: MemoryBudget | None,
+    keep_bodies: bool,
+) -> FetchedSessions:
     fetch = partial(_fetch_page, endpoints, vehicle, stats, keep_bodies)
     first = await fetch(window, 0)
     if first.is_whole:
@@ -127,10 +143,24 @@ async def fetch_vehicle(
         )
 
 
-async def fetch_page(
+def fetch_page(
     endpoints: Endpoints, vehicle: VehicleRef, window: Window, limit: int, offset: int, *, keep_rejected: bool
-) -> SessionsPage:
+) -> Coroutine[Any, Any, SessionsPage]:
     """Fetch and decode one page; raise `DecodeError` if a row cannot be read and `keep_rejected` is false."""
+    stats = RequestStats()
+    fetching = _fetch_single_page(endpoints, vehicle, window, limit, offset, keep_rejected, stats)
+    return endpoints.observation.call("list_sessions", stats, fetching)
+
+
+async def _fetch_single_page(
+    endpoints: Endpoints,
+    vehicle: VehicleRef,
+    window: Window,
+    limit: int,
+    offset: int,
+    keep_rejected: bool,
+    stats: RequestStats,
+) -> SessionsPage:
     page = await endpoints.sessions(
         vehicle,
         window.from_date,
@@ -139,7 +169,7 @@ async def fetch_page(
         limit=limit,
         offset=offset,
         decode=partial(decode_page, first_index=offset),
-        stats=RequestStats(),
+        stats=stats,
     )
     if page.rejected and not keep_rejected:
         _raise_rejected(page.rejected[0], endpoints.sessions_path(vehicle))
@@ -152,8 +182,12 @@ async def read_vehicle(endpoints: Endpoints, vehicle: VehicleRef, window: Window
     return await fetched.decode()
 
 
-async def stream_vehicle(
-    endpoints: Endpoints, vehicle: VehicleRef, window: Window, on_rejected: Callable[[RejectedItem], None] | None
+def stream_vehicle(
+    endpoints: Endpoints,
+    vehicle: VehicleRef,
+    window: Window,
+    on_rejected: Callable[[RejectedItem], None] | None,
+    stats: RequestStats | None = None,
 ) -> AsyncGenerator[ChargingSession, None]:
     """Yield one vehicle's sessions page by page, as the pages are proven.
 
@@ -161,7 +195,19 @@ async def stream_vehicle(
         DecodeError: A row cannot be read, if `on_rejected` was not given.
         CompletenessError: The list could not be proven complete; raised after the last session.
     """
-    fetch = partial(_fetch_page, endpoints, vehicle, RequestStats(), False)
+    stats = stats or RequestStats()
+    sessions = _stream_vehicle(endpoints, vehicle, window, on_rejected, stats)
+    return endpoints.observation.stream("sessions", stats, sessions)
+
+
+async def _stream_vehicle(
+    endpoints: Endpoints,
+    vehicle: VehicleRef,
+    window: Window,
+    on_rejected: Callable[[RejectedItem], None] | None,
+    stats: RequestStats,
+) -> AsyncGenerator[ChargingSession, None]:
+    fetch = partial(_fetch_page, endpoints, vehicle, stats, False)
     reader = SessionListReader(
         fetch, window, await fetch(window, 0), ahead=endpoints.at_once(_MAX_PAGES_AHEAD_OF_STREAM)
     )
@@ -179,6 +225,8 @@ async def stream_vehicle(
                     for session in sessions:
                         yield session
                     delivered += len(sessions)
+                    stats.note(sessions=delivered)
+    stats.note(sessions=delivered, completeness=reader.completeness)
     if reader.completeness is Completeness.UNPROVEN:
         raise CompletenessError(reader.reason, delivered, reader.total, path)
 

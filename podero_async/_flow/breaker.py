@@ -9,6 +9,8 @@ import enum
 import logging
 import math
 
+from podero_async.observer import BreakerChange, Observer
+
 __all__ = ["BreakerState", "CircuitBreaker", "CircuitBreakers"]
 
 _logger = logging.getLogger("podero_async")
@@ -35,8 +37,9 @@ class CircuitBreaker:
     manufacturer, for instance), and requests go on at full speed.
     """
 
-    def __init__(self, endpoint: str = "") -> None:
+    def __init__(self, endpoint: str = "", observer: Observer | None = None) -> None:
         self.endpoint = endpoint
+        self._observer = observer
         self.in_flight = 0
         """Requests in flight to this endpoint, counted by the limiter."""
         self.interactive_in_flight = 0
@@ -98,6 +101,7 @@ class CircuitBreaker:
         """Record a success under the current concurrency limit: the breaker closes."""
         if self.waits:
             _logger.info("requests to %s succeed again after %.1f s", self.endpoint, now - self.opened_at)
+            self._tell(is_open=False)
             if self.is_down:
                 self.max_in_flight = max(1, self.in_flight)  # probes that hang keep their slots
         self._faults = self.throttled_bursts = self.waits = 0
@@ -133,6 +137,7 @@ class CircuitBreaker:
                 self.endpoint,
                 self.last_cause or "no response",
             )
+            self._tell(is_open=True)
         elif number <= self._judged:
             return False  # the request started before the current wait, so its failure adds nothing
         else:
@@ -144,12 +149,20 @@ class CircuitBreaker:
         self.waits += 1
         return True
 
+    def _tell(self, *, is_open: bool) -> None:
+        if self._observer is not None:
+            self._observer.breaker_changed(BreakerChange(endpoint=self.endpoint, is_open=is_open))
+
 
 class CircuitBreakers(dict[str, CircuitBreaker]):
     """The circuit breakers by endpoint; each is made when it is first asked for."""
 
+    def __init__(self, observer: Observer | None = None) -> None:
+        super().__init__()
+        self._observer = observer
+
     def __missing__(self, endpoint: str) -> CircuitBreaker:
-        breaker = self[endpoint] = CircuitBreaker(endpoint)
+        breaker = self[endpoint] = CircuitBreaker(endpoint, self._observer)
         return breaker
 
     @property

@@ -15,6 +15,7 @@ from podero_async._flow.policies import ThrottlePolicy
 from podero_async._flow.queue import NoSlotError, Slot, SlotQueue, Waiter
 from podero_async._flow.rate import RateEstimator, RateLimit
 from podero_async.errors import ConfigurationError
+from podero_async.observer import Observer, Pause
 
 __all__ = ["Limiter"]
 
@@ -30,7 +31,12 @@ class Limiter:
     """
 
     def __init__(
-        self, policy: ThrottlePolicy, *, ceiling: int | None = None, rate: RateEstimator | None = None
+        self,
+        policy: ThrottlePolicy,
+        *,
+        ceiling: int | None = None,
+        rate: RateEstimator | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         """Upper bound of the limit."""
@@ -44,7 +50,7 @@ class Limiter:
         """Whether the limit adapts, and circuit breakers are used."""
         self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
-        self.breakers = CircuitBreakers()
+        self.breakers = CircuitBreakers(observer)
         """The circuit breaker of each endpoint that was used."""
         self.queue = SlotQueue()
         """The callers that wait for a slot."""
@@ -52,6 +58,7 @@ class Limiter:
         self._starts = 0
         self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
         self._closed = False
+        self._observer = observer
         self.blocked_until = -math.inf
         """The time before which no request may start because of a pause."""
         self._timer: asyncio.Handle | None = None
@@ -65,8 +72,6 @@ class Limiter:
         except RuntimeError:  # no event loop is running
             return f"<Limiter: {load}>"
         return f"<Limiter: {load}{paused}, breakers {states or 'closed'}>"
-
-    # --- state --------------------------------------------------------------------------------------------------------
 
     @property
     def limit(self) -> int:
@@ -87,8 +92,6 @@ class Limiter:
     def rate(self) -> float:
         """The bound on requests per second, fixed or learned, or infinity. Needs a running event loop."""
         return self._rate.bound(_now())
-
-    # --- slots --------------------------------------------------------------------------------------------------------
 
     def try_acquire(self, endpoint: str = "", *, is_bulk: bool = False) -> Slot | None:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
@@ -158,8 +161,6 @@ class Limiter:
             self._timer.cancel()
         self.queue.reject(lambda _: True, lambda: ConfigurationError("the client is closed"))
 
-    # --- outcomes -----------------------------------------------------------------------------------------------------
-
     def succeeded(self, slot: Slot) -> None:
         """Report a success."""
         before = self._concurrency.value
@@ -203,10 +204,10 @@ class Limiter:
         if _now() >= self.blocked_until:
             self.pauses += 1
             _logger.info("all requests pause for %.1f s, as the server asked: %s", seconds, cause or "throttled")
+            if self._observer is not None:
+                self._observer.paused(Pause(seconds=seconds, is_long=False))
         self.blocked_until = max(self.blocked_until, _now() + seconds)
         self.queue.reject(lambda waiter: waiter.gives_up_before(self.blocked_until), self._too_late)
-
-    # --- inner workings -----------------------------------------------------------------------------------------------
 
     def _adapt_to_throttling(self, slot: Slot, cause: str) -> None:
         is_new_burst = slot.number > self._cut_at_start

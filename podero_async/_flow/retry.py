@@ -16,6 +16,7 @@ import attrs
 from podero_async._concurrency import import_ahead
 from podero_async._failures import is_retryable
 from podero_async._flow.policies import RetryPolicy
+from podero_async._observation import RequestStats
 from podero_async.errors import ApiError, DecodeError, PoderoError, TransportError
 
 __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
@@ -31,14 +32,6 @@ _FIRST_RETRY_COST = 1
 
 
 @attrs.define
-class RequestStats:
-    """Counts over all calls of one purpose, such as a vehicle or a discovery."""
-
-    requests: int = 0
-    retries: int = 0
-
-
-@attrs.define
 class Call:
     """The state of one call."""
 
@@ -51,6 +44,8 @@ class Call:
     """What its retries have taken from the budget."""
     last_error: PoderoError | None = None
     """The error of the attempt before; None during the first."""
+    sent: int = 0
+    """Requests sent so far, as its observer counts them."""
 
 
 class NotRetriedError(Exception):

@@ -1,8 +1,8 @@
 """One HTTP request and its response as bytes: authorized (again after a 401), throttled, retried, bounded in time and size.
 
-Import direction: `endpoints` > `transport` > `request`, `token_request` > `pauses`, `session`; `probe` > `session`;
-`request` > `known_good`, `body_decoder`; `session` > `response`, `faults`; `body_decoder` > `response` > `timeouts`,
-`gzip`, `retry_after`. Only this package uses aiohttp's client.
+Import direction: `endpoints` > `transport` > `request`, `token_request` > `pauses`, `session`, `attempts`;
+`probe` > `session`; `attempts` > `response`; `request` > `known_good`, `body_decoder`; `session` > `response`, `faults`;
+`body_decoder` > `response` > `timeouts`, `gzip`, `retry_after`. Only this package uses aiohttp's client.
 """
 
 from __future__ import annotations

@@ -30,13 +30,15 @@ T = TypeVar("T")
 class Endpoints:
     """The endpoints of one organization, for single calls or for bulk calls, which go behind single ones.
 
-    Each method returns the coroutine of the transport's call: a coroutine of its own would only await it.
+    Each method returns the coroutine of the transport's call: a coroutine of its own would only await it. The observer is
+    told of a call here if it is one request, and by the function that sends several requests otherwise.
     """
 
     def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:
         self._transport = transport
         self._is_bulk = is_bulk
         self.is_fatal = transport.is_fatal
+        self.observation = transport.observation
         self.users_path = f"/api/partners/v2.0/org/{org_id}/users"
 
     def at_once(self, most: int) -> int:
@@ -63,7 +65,8 @@ class Endpoints:
     def current_session(self, vehicle: VehicleRef, stats: RequestStats) -> Coroutine[Any, Any, ChargingSession | None]:
         """GET .../users/{user_id}/electric-vehicles/{electric_vehicle_id}/sessions/current."""
         path = f"{self.sessions_path(vehicle)}/current"
-        return self._get(path, decode_current_session, stats, endpoint="current")
+        calling = self._get(path, decode_current_session, stats, endpoint="current")
+        return self.observation.call("current_session", stats, calling)
 
     def users(
         self, *, offset: int, limit: int | None, include_deleted: bool, stats: RequestStats
@@ -84,7 +87,7 @@ class Endpoints:
         """GET .../users/by-ext-id/{external_id}."""
         path = f"{self.users_path}/by-ext-id/"
         query = f"?include_deleted={'true' if include_deleted else 'false'}"
-        return self._get(
+        calling = self._get(
             path + quote(external_id, safe="") + query,
             decode_user,
             stats,
@@ -92,6 +95,7 @@ class Endpoints:
             shown_path=f"{path}***",  # the partner's own id may be a person's name
             private=external_id,
         )
+        return self.observation.call("user_by_external_id", stats, calling)
 
     def listed_vehicles(
         self, user_id: UUID, stats: RequestStats, *, offset: int = 0

@@ -10,6 +10,7 @@ from podero_async._failures import asks_for_long_pause
 from podero_async._flow.queue import NoSlotError
 from podero_async._flow.retry import Call, NotRetriedError
 from podero_async.errors import ApiError, RateLimitError, TransportError
+from podero_async.observer import Observer, Pause
 
 __all__ = ["TOO_MANY_REQUESTS", "LongPauses", "not_sent"]
 
@@ -24,8 +25,9 @@ class LongPauses:
         max_pause_s: The longest `Retry-After` that the limiter waits for.
     """
 
-    def __init__(self, max_pause_s: float) -> None:
+    def __init__(self, max_pause_s: float, observer: Observer | None = None) -> None:
         self.max_pause_s = max_pause_s
+        self._observer = observer
         self._blocked_until = {"GET": -math.inf, "POST": -math.inf}
 
     def blocked_until(self, method: str) -> float:
@@ -40,6 +42,8 @@ class LongPauses:
             self._blocked_until[error.method] = max(self._blocked_until[error.method], until)
             message = "HTTP %s: no %s request is sent for %.0f s, as the server asked"
             _logger.warning(message, error.status, error.method, wait_s)
+            if self._observer is not None:
+                self._observer.paused(Pause(seconds=wait_s, is_long=True))
 
     def left_s(self, method: str) -> float:
         """Return how many seconds are left of the pause of a method; 0 without one."""

@@ -16,6 +16,7 @@ from podero_async._failures import is_retryable, is_server_fault, is_throttling
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
+from podero_async._http.attempts import observed
 from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.known_good import KnownGood, Request
 from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses, not_sent
@@ -56,8 +57,7 @@ class RequestSender:
         self.counts = RequestStats()
         self.last_date = ""
         self._known_good = KnownGood(limiter)
-        self._headers = CIMultiDict[str]()
-        self._headers_token = ""
+        self._headers, self._headers_token = CIMultiDict[str](), ""
 
     def close(self) -> None:
         """End the thread that decodes large bodies."""
@@ -105,9 +105,7 @@ class RequestSender:
         """Decide within the time of the call whether it is sent again after a 401."""
 
         async def is_accepted(token: str) -> bool | None:
-            if self._retrier.left_s(call) <= 0:
-                return None
-            good = await self._known_good.other_than(request)
+            good = await self._known_good.other_than(request) if self._retrier.left_s(call) > 0 else None
             if good is None:
                 return None
             self._pauses.check("GET", good.path)
@@ -115,8 +113,8 @@ class RequestSender:
             self.counts.requests += 1
             # The check takes no slot: behind queued requests it would come late, and these would be refused, too.
             with suppress(TransportError):
-                response = await self._session.send("GET", good.url, good.path, self._headers_for(token))
-                response.release()
+                sending = self._session.send("GET", good.url, good.path, self._headers_for(token))
+                (response := await observed(sending, call, good.url, good.endpoint)).release()
                 if response.status == _OK:
                     return True
                 if not is_server_fault(response.status) and not is_retryable(self._error_of(response, good)):
@@ -183,7 +181,7 @@ class RequestSender:
         call.stats.requests += 1
         self.counts.requests += 1
         try:
-            response = await self._session.send(
+            sending = self._session.send(
                 "GET",
                 request.url,
                 request.path,
@@ -192,6 +190,9 @@ class RequestSender:
                 max_bytes=request.max_bytes,
                 left_s=math.inf if slot.is_bulk else self._retrier.left_s(call),
             )
+            if call.stats.call is not None:
+                sending = observed(sending, call, request.url, request.endpoint, limit=self._limiter.limit)
+            response = await sending
         except TransportError as error:
             if slot.is_bulk or self._retrier.left_s(call) > 0:
                 self._limiter.failed(slot, error.reason)

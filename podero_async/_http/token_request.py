@@ -11,9 +11,11 @@ from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._decode import decode_json
 from podero_async._failures import is_retryable, is_server_fault
 from podero_async._flow.retry import Call, RequestStats, Retrier
+from podero_async._http.attempts import observed
 from podero_async._http.pauses import LongPauses
 from podero_async._http.response import api_error
 from podero_async._http.session import USER_AGENT, HttpSession
+from podero_async._observation import Observation
 from podero_async.errors import ApiError
 
 __all__ = ["TokenRequestSender"]
@@ -30,9 +32,15 @@ class TokenRequestSender:
     """
 
     def __init__(
-        self, session: HttpSession, retrier: Retrier, pauses: LongPauses, url_of: Callable[[str], URL]
+        self,
+        session: HttpSession,
+        retrier: Retrier,
+        pauses: LongPauses,
+        url_of: Callable[[str], URL],
+        observation: Observation,
     ) -> None:
         self._session = session
+        self._observation = observation
         self._retrier = retrier
         self._pauses = pauses
         self._url_of = url_of
@@ -54,9 +62,10 @@ class TokenRequestSender:
                 await asyncio.sleep(self._pauses.left_s("POST"))
             self._pauses.check("POST", path)
             self.counts.requests += 1
-            response = await self._session.send(
+            sending = self._session.send(
                 "POST", url, path, headers, request.body, secrets=request.secrets, max_bytes=_MAX_BYTES
             )
+            response = await observed(sending, call, url, method="POST")
             if response.status != _OK:
                 error = api_error(response, has_worked=path in self._paths_that_worked)
                 if is_server_fault(response.status) or is_retryable(error):
@@ -68,8 +77,10 @@ class TokenRequestSender:
             self._paths_that_worked.add(path)
             return TokenResponse(_OK, body, response.request_id)
 
+        stats = RequestStats()
+        running = self._retrier.run(attempt, stats)
         try:
-            return await self._retrier.run(attempt, RequestStats())
+            return await self._observation.call("token_request", stats, running, is_shared=True)
         except ApiError as error:
             if error.attempts:  # else it comes from an earlier pause
                 self._pauses.record(error, 0.0)  # so that the next call does not send one before its time

@@ -31,9 +31,11 @@ from podero_async._http.response import MAX_BODY_BYTES
 from podero_async._http.session import HttpSession
 from podero_async._http.timeouts import Timeouts
 from podero_async._http.token_request import TokenRequestSender
+from podero_async._observation import Observation, guarded
 from podero_async._redaction import strip_traceback
 from podero_async.errors import ConfigurationError, PoderoError
 from podero_async.models import ClientStatistics
+from podero_async.observer import Observer
 
 __all__ = ["Transport"]
 
@@ -76,6 +78,7 @@ class Transport:
         session: Sends the requests.
         limiter: Grants each request a slot.
         tokens: Holds the token.
+        observation: Tells the observer of calls.
     """
 
     def __init__(
@@ -88,21 +91,26 @@ class Transport:
         throttle: ThrottlePolicy,
         timeouts: Timeouts,
         token_store: TokenStore | None,
+        observer: Observer | None = None,
         max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self.origin = checked_origin(base_url)
         self._scheme, _, self._authority = self.origin.partition("://")
         self.session = HttpSession(session, timeouts)
         self._max_body_bytes = max_body_bytes
-        self.limiter = Limiter(throttle, ceiling=self.session.pool_size)
-        self._pauses = LongPauses(retry.retry_after_max)  # a derived transport keeps it, since pauses hold for all
+        observer = None if observer is None else guarded(observer)
+        self.observation = Observation(observer, self.origin)
+        self.limiter = Limiter(throttle, ceiling=self.session.pool_size, observer=observer)
+        pauses = LongPauses(retry.retry_after_max, observer)
+        self._pauses = pauses  # a derived transport keeps it, since pauses hold for all
         self._set_retry(retry)
-        self._token_requests = TokenRequestSender(self.session, self._retrier, self._pauses, self._url)
+        self._token_requests = TokenRequestSender(self.session, self._retrier, pauses, self._url, self.observation)
         self.tokens = TokenCache(
             credentials,
             self._token_requests.send,
             origin=self.origin,
             store=token_store,
+            observer=observer,
             store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
         )
         self._requests = RequestSender(self.session, self._retrier, self.limiter, self.tokens, self._pauses)

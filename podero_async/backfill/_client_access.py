@@ -63,14 +63,18 @@ def discover_fleet(
     client: PoderoClient, stats: RequestStats, takes: Callable[[User], bool]
 ) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
     """Yield the vehicles of the users that `takes` accepts, and a failure for each user with a failed vehicle list."""
-    return discover(client._bulk_endpoints, stats, ahead=limiter_of(client).ceiling, takes=takes)  # noqa: SLF001
+    endpoints = client._bulk_endpoints  # noqa: SLF001
+    found = discover(endpoints, stats, ahead=limiter_of(client).ceiling, takes=takes)
+    return endpoints.observation.stream("discover_vehicles", stats, found)
 
 
 async def list_vehicles_of(
     client: PoderoClient, user_id: UUID, stats: RequestStats
 ) -> list[VehicleRef | VehicleFailure]:
     """Return a user's vehicles, and a failure if their list failed or a vehicle has no readable id."""
-    return await vehicles_of(client._bulk_endpoints, stats, User(id=user_id))  # noqa: SLF001
+    endpoints = client._bulk_endpoints  # noqa: SLF001
+    listing = vehicles_of(endpoints, stats, User(id=user_id))
+    return await endpoints.observation.call("electric_vehicles", stats, listing)
 
 
 def server_time(client: PoderoClient) -> datetime | None:

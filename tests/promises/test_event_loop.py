@@ -121,6 +121,85 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+async def test_nothing_blocks_under_blockbuster(simulator: PoderoSimulator, tmp_path: Path) -> None:
+    """In a new process, every call, a fleet and a token store, with retries, a revoked token and a row that is refused, make
+    no blocking call in the event loop, and import nothing there.
+    """
+    simulator.add_fault(Fault(kind="status", status=503, nth=2, endpoint="sessions"))
+    simulator.add_fault(Fault(kind="malformed_row", field="energy_charged_kwh", nth=4))
+    simulator.add_fault(Fault(kind="token_revoked", nth=9, endpoint="sessions"))
+    arguments = [simulator.org_id, simulator.base_url, simulator.client_id, simulator.client_secret, tmp_path / "token"]
+    arguments += [simulator.first_day, simulator.last_day]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ALL_CALLS, *map(str, arguments), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+    output, _ = await process.communicate()
+    found, vehicles, failures, retries, token_requests, imports, warnings = json.loads(output)
+    assert found == ["time.sleep"]
+    assert not [warning for warning in warnings if "token store" in warning]  # which drops the errors of its store
+    assert (vehicles, failures, imports) == (10, 0, [])
+    assert retries >= 1
+    assert token_requests == 2
+    assert (tmp_path / "token").is_file()
+
+
+ALL_CALLS = """
+import asyncio, json, logging, sys, threading, time
+from contextlib import aclosing
+from datetime import date
+from blockbuster import BlockingError, blockbuster_ctx
+from podero_async import ClientCredentials, FileTokenStore, PoderoClient, RetryPolicy
+from podero_async.otel import OpenTelemetryObserver
+
+found, imports, warnings = [], [], []
+
+class Collect(logging.Handler):
+    def emit(self, record):
+        warnings.append(record.getMessage())
+
+logging.getLogger("podero_async").addHandler(Collect(logging.WARNING))
+
+def report(event, arguments):
+    if event == "import" and is_watching and threading.current_thread() is threading.main_thread():
+        imports.append(str(arguments[0]))
+
+async def main(org, url, client_id, secret, path, first, last):
+    global is_watching
+    credentials, days = ClientCredentials(client_id, secret), (date.fromisoformat(first), date.fromisoformat(last))
+    with blockbuster_ctx():
+        try:
+            time.sleep(0)
+        except BlockingError as error:
+            found.append(str(error).split()[-1])
+        is_watching = True
+        options = {"token_store": FileTokenStore(path), "observer": OpenTelemetryObserver()}
+        async with PoderoClient(org, credentials, base_url=url, **options) as client:
+            async with client.fetch_fleet(*days) as fleet:
+                vehicles = [outcome.vehicle async for outcome in fleet]
+            of = vehicles[0]
+            user, vehicle = of.user_id, of.vehicle_id
+            await client.list_sessions(user, vehicle, *days)
+            await client.vehicle_sessions(user, vehicle, *days)
+            await client.current_session(user, vehicle)
+            await client.latest_session(user, vehicle)
+            await client.user_sessions(user, *days)
+            await client.electric_vehicles(user)
+            await client.with_options(retry=RetryPolicy(max_attempts=2)).user_by_external_id("customer_1")
+            for stream in (client.users(), client.discover_vehicles(), client.sessions(user, vehicle, *days)):
+                async with aclosing(stream):
+                    async for _ in stream:
+                        pass
+            statistics, summary = client.statistics(), fleet.summary
+        is_watching = False
+    counts = summary.vehicles, summary.failures, statistics.retries, statistics.token_requests
+    print(json.dumps([found, *counts, imports, warnings]))
+
+is_watching = False
+sys.addaudithook(report)
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize(
     ("vehicles", "sessions"),
     [pytest.param(60, 300, marks=pytest.mark.slow), pytest.param(300, 1900, marks=pytest.mark.soak)],

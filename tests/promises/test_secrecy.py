@@ -49,6 +49,7 @@ from tests._support.canaries import (
 )
 from tests._support.clients import ORG, USER, VEHICLE, client_of
 from tests._support.echo_server import PLACES, RESPONSES, echo_server, echoing, hang
+from tests._support.telemetry import Telemetry
 from tests.conftest import LogWatch
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 1, 28)
@@ -57,6 +58,7 @@ KEPT_ID = re.compile("|".join(map(re.escape, _KEPT_FORMS)))
 """The only personal field that a store keeps: in its tables, in the file's bytes, and in the statistics of a column."""
 SLOW = {"unreadable rows"}
 """The responses that lead to many requests."""
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-", re.IGNORECASE)
 QUICK = RetryPolicy(max_attempts=2, backoff_initial=0.001, backoff_max=0.002)
 
 # --- every call, with every faulty response ---------------------------------------------------------------------------
@@ -98,9 +100,13 @@ async def everything(client: PoderoClient, place: str) -> AsyncIterator[object]:
 
 
 async def call_everything(origin: str, credentials: Credentials, place: str = "", **options: Any) -> int:
-    """Make all calls, and search their outcomes and errors for canaries; return the number of errors."""
-    errors = 0
-    async with PoderoClient(ORG, credentials, base_url=origin, **{"retry": QUICK, **options}) as client:
+    """Make all calls, and search their outcomes, errors, spans and metrics for canaries; return the number of errors.
+
+    Spans and metrics may not even have ids.
+    """
+    errors, telemetry = 0, Telemetry()
+    settings = {"retry": QUICK, "observer": telemetry.observer, **options}
+    async with PoderoClient(ORG, credentials, base_url=origin, **settings) as client:
         assert_no_canary(client, credentials)
         async for outcome in everything(client, place):
             assert_no_canary(outcome)
@@ -109,6 +115,9 @@ async def call_everything(origin: str, credentials: Credentials, place: str = ""
                 if isinstance(error, PoderoError):
                     errors += 1
                     assert_no_canary(*exposed_by(error))
+    assert telemetry.spans()
+    assert_no_canary(*telemetry.texts())
+    assert not [text for text in telemetry.texts() if UUID_TEXT.search(text)]
     return errors
 
 

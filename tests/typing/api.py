@@ -19,6 +19,7 @@ from podero_async import (
     FleetFetch,
     FleetSummary,
     HiddenReason,
+    Observer,
     PasswordCredentials,
     PoderoClient,
     PoderoError,
@@ -50,6 +51,7 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
+from podero_async.otel import OpenTelemetryObserver
 from podero_async.publish import Published, publish
 from podero_async.testing import Fault, PoderoSimulator
 
@@ -155,9 +157,10 @@ def clients(org_id: UUID) -> None:
             throttle=ThrottlePolicy(requests_per_second=20),
             timeouts=Timeouts(total=30),
             token_store=FileTokenStore("token.json"),
+            observer=OpenTelemetryObserver(),
         )
         assert_type(client, PoderoClient)
-    assert_type(PoderoClient.from_env(), PoderoClient)
+    assert_type(PoderoClient.from_env(observer=Observer()), PoderoClient)
 
 
 async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSimulator) -> None:
