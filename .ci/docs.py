@@ -1,19 +1,24 @@
-"""Build the API documentation from the docstrings: `python .ci/docs.py [DIRECTORY]`, by default `build/docs`.
+"""Build the documentation from the docstrings: `python .ci/docs.py [DIRECTORY]`, by default `build/docs`.
 
-Warnings of pdoc are errors.
+Warnings of pdoc are errors, and so are links that lead nowhere.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
 import pdoc
 
 import podero_async.backfill
 import podero_async.frames
+import podero_async.guide
 import podero_async.observer
 import podero_async.otel
 import podero_async.publish
@@ -21,6 +26,7 @@ import podero_async.testing.pytest
 
 PACKAGES = (
     "podero_async",
+    "podero_async.guide",
     "podero_async.backfill",
     "podero_async.frames",
     "podero_async.observer",
@@ -29,7 +35,7 @@ PACKAGES = (
     "podero_async.testing",
     "podero_async.testing.pytest",
 )
-GUIDES = ("podero_async._paging",)
+EXPLAINED = ("podero_async._paging",)
 """Packages with a private name whose docstrings explain how the library works."""
 
 
@@ -42,13 +48,84 @@ def show_sources() -> None:
                     getattr(module, node.name).__module__ = name
 
 
-def main(directory: str = "build/docs") -> None:
-    """Write the pages."""
+def sections(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Split an entry of the search index at its headings, so that a search leads to the section that has the answer."""
+    text, *rest = re.split(r'<h1 id="([^"]+)">(.*?)</h1>', entry.get("doc", ""))
+    yield {**entry, "doc": text}
+    if entry["kind"] == "module":
+        for anchor, title, body in zip(rest[::3], rest[1::3], rest[2::3], strict=True):
+            plain = re.sub(r"<[^>]+>", "", title)
+            fullname = f"{entry['fullname']}: {plain}"
+            yield {
+                "fullname": fullname,
+                "modulename": entry["modulename"],
+                "qualname": anchor,
+                "kind": "section",
+                "doc": body,
+            }
+
+
+def adopt_members() -> None:
+    """Let public classes own the methods that they inherit from private classes, which have no page."""
+    for name in PACKAGES:
+        module = sys.modules[name]
+        for public in getattr(module, "__all__", ()):
+            value = getattr(module, public)
+            if isinstance(value, type):
+                private = [
+                    base for base in value.__mro__ if "._" in base.__module__ and base.__name__ not in module.__all__
+                ]
+                for base in private:
+                    for member, plain in vars(base).items():
+                        if isinstance(plain, FunctionType) and not member.startswith("_"):
+                            setattr(value, member, plain)
+
+
+def mend_links(page: Path) -> None:
+    """Let links to inherited members, which have no place of their own, lead to their class."""
+    text = page.read_text(encoding="utf-8")
+    places = set(re.findall(r'id="([^"]+)"', text))
+
+    def mended(link: re.Match[str]) -> str:
+        owner = link[1].rpartition(".")[0]
+        return link[0] if link[1] in places or owner not in places else f'href="#{owner}"'
+
+    page.write_text(re.sub(r'href="#([\w.]+)"', mended, text), encoding="utf-8")
+
+
+def broken_links(directory: Path) -> list[str]:
+    """Return the links that lead to no page or to no place in it, and the names in the guide that pdoc did not link."""
+    pages = {page.resolve(): page.read_text(encoding="utf-8") for page in sorted(directory.rglob("*.html"))}
+    broken = []
+    for page, text in pages.items():
+        name = page.relative_to(directory.resolve())
+        for link in re.findall(r'<a [^>]*?href="(?!\w+:|\$)([^"]*)"', text):
+            path, _, anchor = link.partition("#")
+            target = pages.get((page.parent / path).resolve() if path else page)
+            if target is None or (anchor and f'id="{anchor}"' not in target):
+                broken.append(f"{name}: {link}")
+        if "guide" in str(name):
+            unlinked = re.findall(r"<code>(podero_async[\w.]*)</code>(?!</a>)", text)
+            broken += [f"{name}: `{each}` is no documented name" for each in unlinked]
+    return broken
+
+
+def main(directory: str = "build/docs") -> int:
+    """Write the pages, and return 1 if a link is broken."""
     warnings.simplefilter("error")
     show_sources()
+    adopt_members()
+    make_index = pdoc.render.make_index
+    pdoc.render.make_index = lambda *given: [part for entry in make_index(*given) for part in sections(entry)]
     pdoc.render.configure(docformat="google", footer_text=f"podero_async {podero_async.__version__}")
-    pdoc.pdoc(*PACKAGES, *GUIDES, output_directory=Path(directory))
+    pdoc.pdoc(*PACKAGES, *EXPLAINED, output_directory=Path(directory))
+    for page in Path(directory).rglob("*.html"):
+        mend_links(page)
+    broken = broken_links(Path(directory))
+    for link in broken:
+        print(f"broken link: {link}", file=sys.stderr)
+    return int(bool(broken))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.exit(main(*sys.argv[1:]))

@@ -20,34 +20,34 @@ asyncio.run(main())
 `PoderoClient` has all calls, and its documentation lists the errors that they raise. All errors derive from
 `PoderoError`.
 
-**Completeness.** A list may change while it is read, and plain offset paging then loses or repeats rows. `Completeness`
-is the verdict on a list; the proof behind it is described in `podero_async._paging`.
+`podero_async.guide` answers the questions of users; begin with `podero_async.guide.getting_started`. The other pages are
+`podero_async.guide.completeness`, `podero_async.guide.tuning`, `podero_async.guide.errors`, `podero_async.guide.testing`,
+`podero_async.guide.stores` and `podero_async.guide.operations`. `podero_async.backfill` keeps a fleet's sessions in a database,
+and `podero_async.publish` copies them to PostgreSQL.
 
-**Tuning.** The defaults suit a nightly job. Three policies change them:
+# Analysis
 
-- `ThrottlePolicy`: `max_concurrency` is an upper bound; the client finds the best limit below it and lowers the limit
-  if the server throttles. Set `requests_per_second` only if Podero gave you a rate.
-- `RetryPolicy`: `max_attempts` and `max_elapsed` both bound a call. Lower them if a person waits for the response, and
-  raise `max_elapsed` if a job should outlast longer outages.
-- `Timeouts`: the seconds of one attempt. `read` is the time to the first byte, including the time to connect and to get
-  a connection from the pool, and the time between two chunks. The wait for a slot of the limiter does not count.
-
-**Backfills.** `podero_async.backfill` keeps a fleet's sessions in a database, resumes after a crash and re-reads only the
-days that may have changed.
-
-**Analysis.** `summarize` sums sessions by month, outcome, vehicle or customer; `podero_async.frames` makes Arrow, pandas
+`summarize` sums sessions by month, outcome, vehicle or customer; `podero_async.frames` makes Arrow, pandas
 and polars frames of them. `to_dict` and `to_json` of a model have the API's names and order, and FastAPI accepts the models
 as response types.
 
-**Traces and metrics.** An `Observer` is told of each call and attempt (`podero_async.observer`); that of `podero_async.otel`
-makes spans and metrics of OpenTelemetry.
+# Traces and metrics
 
-**Services.** `http_status_of` returns the HTTP status with which a service responds to its own caller if a call fails.
+An `Observer` is told of each call and attempt (`podero_async.observer`); that of `podero_async.otel` makes spans and metrics
+of OpenTelemetry.
 
-**Import.** `import podero_async` alone loads nothing yet; the first name that is used loads aiohttp and the client, which
+# Services
+
+`http_status_of` returns the HTTP status with which a service responds to its own caller if a call fails.
+
+# Import
+
+`import podero_async` alone loads nothing yet; the first name that is used loads aiohttp and the client, which
 takes some 0.2 s. `from podero_async import PoderoClient` at the top of a module does so before an event loop runs.
 
-**Testing.** `podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave;
+# Testing
+
+`podero_async.testing` is a simulator of the API, a real HTTP server on loopback that can also misbehave;
 `podero_async.testing.pytest` has fixtures of it.
 """
 

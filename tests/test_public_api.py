@@ -60,7 +60,7 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "observer", "cli", "testing", "backfill", "frames", "otel", "publish"}
+    modules = {"errors", "models", "observer", "cli", "testing", "backfill", "frames", "otel", "publish", "guide"}
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public <= {*podero_async.__all__, "TYPE_CHECKING", "import_module"}
     assert dir(podero_async) == sorted(podero_async.__all__)

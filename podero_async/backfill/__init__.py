@@ -8,7 +8,9 @@ The extra `backfill` installs DuckDB and Arrow. They are imported when a store i
     report.is_clean        # True if the run is finished, and nothing about it is implausible
     report.missing         # days of vehicles that are not in the store
 
-**Days.** The API lists a session once it is completed, under the UTC day of its plug-in: a day that was read may still get
+# Days
+
+The API lists a session once it is completed, under the UTC day of its plug-in: a day that was read may still get
 sessions. So each day of a vehicle has one of three states:
 
 | state | meaning | the next runs |
@@ -21,36 +23,50 @@ A day settles when it is read `settle_days` (30) after its end, if the API was a
 and that one was plugged in later, or does not exist. This question costs a seventh of a request for each vehicle and
 night. The day of a session that shows no end, or that could not be read, stays provisional.
 
-**Runs.** These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window,
+# Runs
+
+These states and the clock alone decide which days a run reads: for each vehicle, the missing days of the window,
 and all provisional days and days of failed reads up to the end of the window. For nearly every vehicle this takes one
 request. A day that was read less than `fresh_for` (12 hours) ago is not read again, so the same call, made again after a
 crash, a signal or an outage, reads the rest. Any schedule works: yesterday alone, a fixed first day, weekly, with pauses
 of up to 30 days. Vehicles that were never read come first, then those that were read longest ago. Each call lists the
 organization's users and their vehicles. `plan_backfill` returns the plan without reading a session.
 
-**Failures.** If a vehicle fails, the others go on. The failure is stored, and the next run tries the vehicle again. If the
+# Failures
+
+If a vehicle fails, the others go on. The failure is stored, and the next run tries the vehicle again. If the
 API is down, the call commits the received sessions and raises `ApiDownError`. If too many vehicles fail, or too many
 vehicles or sessions seem to vanish (`Bounds`), the run is not clean, and `report.alarms` says why.
 
-**Shards.** `Shard(2, 5)` is a stable fifth of the users, with their vehicles, for a process and a store of its own. A
+# Shards
+
+`Shard(2, 5)` is a stable fifth of the users, with their vehicles, for a process and a store of its own. A
 user's id alone determines the shard, so each process lists the vehicles of its own users only. `merge_stores` makes one
 store of several, with their coverage and history, and backfills may go on with it. If a vehicle changes to a user of
 another shard, both stores have its older sessions until they are merged.
 
-**Kills.** Each batch of vehicles is one transaction: a killed process leaves a batch stored completely or not at all, with
+# Kills
+
+Each batch of vehicles is one transaction: a killed process leaves a batch stored completely or not at all, with
 its receipts. No session is lost or stored twice. At most the outcomes of the last second and the requests in flight are
 read again.
 
-**Copies.** While a process has the store open, no other process can read it, and its newest rows may be in the file `.wal`
+# Copies
+
+While a process has the store open, no other process can read it, and its newest rows may be in the file `.wal`
 beside it: a copy of the store's file alone, made then or after a kill, lacks them. `SessionStore.snapshot` writes a
 consistent copy that others may hold open while the next one replaces it. Tools with DuckDB 1.0 or later read stores and
 snapshots.
 
-**Erasure.** `SessionStore.forget` erases a user: it writes the file anew, so that no byte of the user's ids remains in it,
+# Erasure
+
+`SessionStore.forget` erases a user: it writes the file anew, so that no byte of the user's ids remains in it,
 and keeps a hash of the id, by which later runs leave the user out. Exports and snapshots that were made before still have
 the user.
 
-**Tables.** SQL (`SessionStore.query`, or DuckDB itself while no process has the store open) sees these tables:
+# Tables and columns
+
+SQL (`SessionStore.query`, or DuckDB itself while no process has the store open) sees these tables:
 
 - `sessions`: one row for each session. The columns are the 22 fields of `ChargingSession`, `user_id` and `vehicle_id`, and
   five times: `fetched_at` (the last read that returned the session), `first_seen_at` (the first one), `changed_at` (the

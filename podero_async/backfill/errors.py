@@ -9,6 +9,8 @@ PoderoError
  |    +-- StoreFullError    the disk is full
  |    +-- QueryError        a query of the caller's is wrong
  +-- ApiDownError           the API is unavailable; committed data stays
+
+None of them changes the committed content of a store.
 """
 
 from __future__ import annotations

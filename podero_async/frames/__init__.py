@@ -1,10 +1,16 @@
 """Charging sessions as Arrow, pandas and polars frames, all of one schema.
 
+# How do I get a data frame?
+
+Of the sessions or outcomes that a client returned:
+
 ```python
 outcomes = [outcome async for outcome in fleet]     # or sessions, or outcomes of `client.vehicle_sessions`
 frame = to_pandas(outcomes)
 frame.groupby(frame.plug_in_time.dt.tz_convert("Europe/Vienna").dt.month).actual_savings_eur.sum()
 ```
+
+# Columns and types
 
 A frame has one row for each session: `user_id`, `vehicle_id`, `external_user_id`, `manufacturer` and `model` of its
 `VehicleRef`, then the fields of the `ChargingSession`. The five columns of the vehicle are null for a session that is given
@@ -23,6 +29,8 @@ them. `frame_schema` returns the types, which do not depend on the data:
 Ids are texts in pandas and polars, because neither joins uuids with texts. Spark knows no uuid either: it reads
 `spark.createDataFrame(to_arrow(items, text_ids=True))`. Every frame has `__arrow_c_stream__`, so DuckDB, PyArrow and other
 libraries read it without a copy.
+
+# Failures
 
 A `VehicleFailure` has no rows. By default its error is raised; if you pass `on_failure`, it is called with each failure,
 and the frame has the rows of the other vehicles. Frames hold neither verdicts nor rows that could not be read: look at

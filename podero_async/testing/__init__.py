@@ -14,19 +14,25 @@ It imports the models, never the client, so it can test any client of the API.
 `with` instead of `async with` serves in a thread of its own, for synchronous tests. `podero_async.testing.pytest` has
 fixtures and a marker for pytest.
 
-Endpoints: all those of the contract (sessions, the current session, users, a user by external id, electric
+# Endpoints
+
+All those of the contract (sessions, the current session, users, a user by external id, electric
 vehicles) and the three documented token endpoint styles. A seed determines all data, apart from tokens and request ids.
 `vehicles` lists the fleet, `external_ids` the users, and `environment` the settings of a client. `rows_from_jsonl`
 reads your own rows for `PoderoSimulator(rows=...)`. `truth()` and `current()` return the rows that a correct client must
 see, `counts` and `requests` show what clients sent, and `secrets` must not occur in a log, even if requests fail.
 
-Changes while clients read: `insert`, `update`, `hide`, `remove` and `move_session` change the completed sessions;
+# Changes while clients read
+
+`insert`, `update`, `hide`, `remove` and `move_session` change the completed sessions;
 `plug_in`, `complete_current` and `set_current` the current ones; `add_vehicle`, `remove_vehicle`, `share_vehicle`,
 `move_vehicle` and `delete_user` the fleet; `revoke_tokens` and `revoke_refresh_tokens` end tokens. They take the models
 of the client as well as ids and JSON rows. The hook `before_page` is called with a `PageRequest` right before each page
 of the sessions list is made, so that a test can change the list between two pages.
 
-Faults: a `Fault` names a kind, its options, and the requests that it affects. `parse_fault` reads the same from a text of
+# Faults
+
+A `Fault` names a kind, its options, and the requests that it affects. `parse_fault` reads the same from a text of
 the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command line takes it:
 
 | kind | example | effect |

@@ -1,0 +1,121 @@
+"""Operations: schedules, resuming, exit codes, logs, copies, shards and erasure of a nightly backfill.
+
+# Which command do I schedule (cron, Kubernetes, Airflow), and how often?
+
+One command, every night, with a fixed first day. It is safe on any schedule, and at any time again:
+
+```sh
+podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --log-file backfill.log
+```
+
+The same for cron, at 3 o'clock; `--wait` lets it wait for a run by hand:
+
+    0 3 * * *  podero-async backfill --store /data/fleet.duckdb --from 2026-01-01 --to today --wait 3600 --quiet
+
+The first run reads all days; later ones read those that are missing or may still change, in about one request for each
+vehicle, as "Runs" in `podero_async.backfill` explains. In Python, the same is `podero_async.backfill.backfill`:
+
+```python
+from datetime import UTC, date, datetime
+
+from podero_async import PoderoClient
+from podero_async.backfill import ApiDownError, SessionStore, backfill
+
+
+async def nightly(path: str) -> bool:
+    today = datetime.now(UTC).date()
+    async with PoderoClient.from_env() as client, SessionStore(path) as store:
+        try:
+            report = await backfill(client, store, date(2026, 1, 1), today)
+        except ApiDownError as error:
+            report = error.report  # it is committed; the next run reads the rest
+    print(report.new, "new sessions", report.alarms)
+    return report.is_clean
+```
+
+# How do I resume after a crash?
+
+Run the same command again. No state needs a repair, and no option says "resume": a run reads the days that the store
+lacks, and leaves out those that were read in the last 12 hours (`--fresh-for`). The same command continues after
+Ctrl-C, a crash, `kill -9`, an outage, a full disk or a reboot. `--dry-run` shows the rest, and changes nothing:
+
+```sh
+podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --dry-run
+podero-async status --store fleet.duckdb
+```
+
+To try only the vehicles that failed, add `--only-failed`.
+
+# Why is my nightly exit code 1?
+
+The run is finished and its sessions are stored, but the result is not clean. The last lines on stderr say why.
+`podero-async runs` shows the alarms of each run later. These are the reasons:
+
+| the line is about | cause | remedy |
+|---|---|---|
+| of N vehicles failed | more than 2 % of the vehicles, `--max-failed`, had errors | the lines before it name some, and the table `failures` all; the next run tries them again |
+| were not proven complete | these lists are UNPROVEN: see `podero_async.guide.completeness` | the next run reads them again |
+| known vehicles not listed | more than 10 % of the fleet vanished, probably by a fault of the API, so none was marked as gone | if they have left, run once with `--max-vanished 1` |
+| stored sessions not listed | more than 5 % of the sessions vanished, probably by a fault of the API, so none was withdrawn | if they were removed, run once with `--max-withdrawn 1` |
+| sessions could not be read | rows do not follow the contract | the table `rejected_items` has them, with the reason |
+| the clock is ahead, or was set back | this machine's time is wrong | correct the clock, and run again |
+
+Every command lists all exit codes in `--help`. For a scheduler: 1 needs a look but no hurry, 4 (the API was down) is
+cured by the next run, and so is 5 if another process had the store open (`--wait`). 2, 3 and any other 5 need a person.
+`status --check` with `--from` and `--to` says by its exit code whether a window is settled (0), may still change (6),
+or has gaps (1).
+
+# Where are the logs?
+
+Nowhere until you ask: `--verbose` writes them to stderr, `--log-file FILE` appends them, and all messages of the
+command, to a file. In a program they are those of the logger `podero_async`. INFO has token requests, retries, pauses
+and outages; no line has a secret or a body. The history of the runs is in the store:
+
+```sh
+podero-async runs --store fleet.duckdb
+```
+
+# How do I copy or back up a store?
+
+`--snapshot FILE` at the end of a backfill, or `podero_async.backfill.SessionStore.snapshot`. A plain copy of the file
+is right only while no process has the store open, and with the file `.wal` beside it, if there is one.
+
+# How do I split a large fleet over processes?
+
+Each process reads a shard of the users into its own store, and one command makes one store of them:
+
+```sh
+podero-async backfill --store shard1.duckdb --shard 1/2 --from 2026-01-01 --to 2026-06-30
+podero-async backfill --store shard2.duckdb --shard 2/2 --from 2026-01-01 --to 2026-06-30
+podero-async merge --into whole.duckdb shard1.duckdb shard2.duckdb
+```
+
+Each night, run the shards again, and merge with `--overwrite`. Divide a rate that Podero has given you between them.
+
+# How do I erase a user, or delete a customer (GDPR)?
+
+Of this store, and of what later runs fetch:
+
+```sh
+podero-async forget --store fleet.duckdb --external-id customer_1
+```
+
+It rewrites the file, so that no byte of the user remains. Delete or write anew all copies, snapshots and exports;
+`publish` removes the user from PostgreSQL the next time. "Erasure" in `podero_async.backfill` has the rules.
+
+# How do I check that a store is right?
+
+`verify` reads settled days again and compares each session with the API; `--repair` stores the differences:
+
+```sh
+podero-async verify --store fleet.duckdb --sample 5
+```
+
+# Which commands are there?
+
+.. include:: ../../README.md
+   :start-after: ## Commands
+   :end-before: A backfill commits
+
+`podero-async COMMAND --help` explains all options of a command.
+"""

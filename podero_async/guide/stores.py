@@ -1,0 +1,82 @@
+"""Stores: ask a store with SQL, find changes, share it, and get data frames of it.
+
+A store is a DuckDB file. `podero_async.backfill` documents its tables, views and columns, and what a day's state means;
+`podero_async.guide.operations` is about the jobs that fill it. All examples here need a store that a backfill has
+filled.
+
+# How do I ask a store with SQL?
+
+```sh
+podero-async sql --store fleet.duckdb "SELECT external_user_id, count(*) AS sessions FROM live_sessions GROUP BY ALL"
+podero-async sql --store fleet.duckdb "SHOW TABLES"
+```
+
+In Python, `podero_async.backfill.SessionStore.query` returns rows as dictionaries. DuckDB itself, its CLI, and each
+tool that reads DuckDB files do, too. Start with `live_sessions`: the table `sessions` also has withdrawn ones.
+
+# How do I get the savings of each customer by month?
+
+The view `monthly_savings` has the months in UTC, and `monthly_savings_in` those of a time zone:
+
+```sql
+SELECT external_user_id, month, sessions, actual_savings_eur, sessions_without_savings
+FROM monthly_savings_in('Europe/Vienna') ORDER BY month, external_user_id;
+```
+
+`sessions_without_savings` counts those whose savings the API has not computed yet.
+
+# Which sessions changed since yesterday?
+
+Those with a newer `changed_at`: new sessions, changed ones, and withdrawn ones with their `withdrawn_at`.
+
+```sql
+SELECT id, user_id, vehicle_id, plug_in_time, changed_at, withdrawn_at
+FROM sessions WHERE changed_at > now() - INTERVAL 1 DAY ORDER BY changed_at;
+```
+
+As a file, from the start of a UTC day:
+
+```sh
+podero-async export --store fleet.duckdb --since 2026-11-27 --output changed.parquet
+```
+
+To keep a copy exact, remember the largest `changed_at` that you have copied, and copy the rows with a larger one the
+next time; no clock is compared then. `podero_async.publish` does so for PostgreSQL, `podero-async export --partition-by
+month --overwrite` for files, and `tests/examples/dlt_changes.py` for each target of dlt.
+
+# The store is in use, or the database is locked: what now?
+
+One process at a time opens a store for writing, and while it does, no other process can read it. `StoreInUseError`, or
+the exit code 5 of a command, names the process.
+
+- To wait for it: `--wait 600`, in seconds.
+- To read at any time: let the backfill leave a copy, and read that. It is replaced at the end of each run:
+
+```sh
+podero-async backfill --store fleet.duckdb --from 2026-01-01 --to 2026-06-30 --snapshot fleet-copy.duckdb
+podero-async sql --store fleet-copy.duckdb "SELECT count(*) FROM live_sessions"
+```
+
+- A notebook or a DuckDB CLI that was left open holds the store, too: close it, and open the copy next time.
+- Several processes may read at once, with `SessionStore(path, read_only=True)` or `duckdb.connect(path, read_only=True)`.
+
+A lock does not outlive its process, so there is nothing to remove after a crash.
+
+# How do I get a data frame of a store?
+
+With DuckDB, as pandas, polars or Arrow; `podero_async.frames` makes the same of what a client returns:
+
+```python
+import duckdb
+
+
+def month_by_month(path: str) -> object:
+    with duckdb.connect(path, read_only=True) as store:
+        return store.sql("FROM monthly_savings_in('Europe/Vienna')").df()  # or .pl(), or .arrow()
+```
+
+# How do I bring the sessions to another database?
+
+`podero_async.publish` to PostgreSQL; `podero-async export` to Parquet, CSV or JSON lines, on a disk or in S3, GCS and
+Azure; `tests/examples/dlt_changes.py` to each target of dlt.
+"""

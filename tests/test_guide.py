@@ -1,0 +1,185 @@
+"""The guide tells the truth: its code and commands run, its links lead somewhere, and a search finds its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import podero_async.guide
+from podero_async import PoderoClient
+from podero_async.backfill import SessionStore, backfill
+from podero_async.cli import main
+from podero_async.testing import PoderoSimulator
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    page.name: import_module(f"podero_async.guide.{page.name}").__doc__ or ""
+    for page in pkgutil.iter_modules(podero_async.guide.__path__)
+}
+
+QUESTIONS = {
+    "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
+    "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
+    "what does REPAIRED mean": ("completeness: What does REPAIRED mean?", "nothing is missing"),
+    "why is my nightly exit code 1": ("operations: Why is my nightly exit code 1?", "The last lines on stderr say why"),
+    "how do I see what it is waiting for": ("tuning: How do I see what it is waiting for?", "statistics()"),
+    "too many requests": ("tuning: Too many requests, a rate limit (429): what do I do?", "all requests"),
+    "rate limit": ("tuning: Too many requests, a rate limit (429): what do I do?", "all requests"),
+    "how do I test without the API": ("testing: How do I test without the API?", "pytest_plugins"),
+    "time zone of the days": ("getting_started: Which time zone do the days have?", "UTC days"),
+    "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
+    "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
+    "store is in use": ("stores: The store is in use, or the database is locked: what now?", "--wait"),
+    "memory": ("tuning: How much memory does it need?", "memory_limit_mb"),
+    "how do I get a data frame": ("frames: How do I get a data frame?", "to_pandas"),
+}
+"""What a stranger types into the search: the section that a search finds first, and words of its answer."""
+
+
+def blocks(language: str) -> list[Any]:
+    """Return the code blocks of all pages."""
+    return [
+        pytest.param(code, id=f"{page}-{number}")
+        for page, text in PAGES.items()
+        for number, code in enumerate(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL), 1)
+    ]
+
+
+async def fill(path: Path, simulator: PoderoSimulator, client: PoderoClient) -> Path:
+    """Write the sessions of a simulator into a store."""
+    async with SessionStore(path) as store:
+        await backfill(client, store, simulator.first_day, simulator.last_day)
+    return path
+
+
+@pytest.fixture
+async def filled(
+    podero_simulator: PoderoSimulator,
+    podero_client: PoderoClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Change to a directory with a store that has the sessions of the simulator."""
+    monkeypatch.chdir(tmp_path)
+    return await fill(tmp_path / "fleet.duckdb", podero_simulator, podero_client)
+
+
+@pytest.mark.podero(users=4, vehicles=4, sessions_per_vehicle=20)
+@pytest.mark.usefixtures("podero_environment")
+@pytest.mark.parametrize("code", blocks("python"))
+async def test_the_code_runs(
+    code: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    podero_simulator: PoderoSimulator,
+    podero_client: PoderoClient,
+    podero_simulator_factory: Callable[..., PoderoSimulator],
+    podero_client_factory: Callable[..., PoderoClient],
+) -> None:
+    """Each function of a block runs, with arguments by their names, and its tests pass."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "fleet.duckdb"
+    if "path: str" in code:
+        await fill(path, podero_simulator, podero_client)
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "guide", "exec"), names)
+    vehicle = podero_simulator.vehicles[0]
+    functions = [each for each in names.values() if inspect.isfunction(each) and each.__module__ == "guide"]
+    assert functions
+    for function in functions:
+        marks = [mark.kwargs for mark in getattr(function, "pytestmark", ())]
+        simulator = podero_simulator_factory(**marks[0]) if marks else podero_simulator
+        for name, value in simulator.environment.items():
+            monkeypatch.setenv(name, value)
+        values = {
+            "podero_environment": None,
+            "client": podero_client,
+            "external_id": podero_simulator.external_ids[vehicle.user_id],
+            "user_id": str(vehicle.user_id),
+            "vehicle_id": str(vehicle.vehicle_id),
+            "path": str(path),
+            "podero_simulator": simulator,
+            "podero_client": podero_client_factory(simulator) if marks else podero_client,
+        }
+        arguments = {name: values[name] for name in inspect.signature(function).parameters}
+        if inspect.iscoroutinefunction(function):
+            result = await function(**arguments)
+        else:
+            result = await asyncio.to_thread(function, **arguments)
+        if isinstance(result, PoderoClient):
+            await result.aclose()
+
+
+@pytest.mark.parametrize("sql", blocks("sql"))
+async def test_the_queries_return_rows(sql: str, filled: Path) -> None:
+    """Each query returns rows of a store that was filled just now."""
+    async with SessionStore(filled, read_only=True) as store:
+        assert await store.query(sql)
+
+
+@pytest.mark.podero(users=20, vehicles=20, sessions_per_vehicle=5)
+@pytest.mark.usefixtures("podero_environment", "filled")
+@pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```sh" in text])
+async def test_the_commands_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands of a page end with exit code 0, one after the other; `simulate`, which does not end, has its own tests."""
+    lines = "".join(re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)).splitlines()
+    assert lines
+    for line in lines:
+        program, command, *arguments = shlex.split(line)
+        assert program == "podero-async"
+        if command != "simulate":
+            code = await asyncio.to_thread(main, [command, *arguments])
+            assert code == 0, f"{line}: {capsys.readouterr()}"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the documentation, which fails if a link is broken."""
+    directory = tmp_path_factory.mktemp("docs")
+    subprocess.run([sys.executable, str(ROOT / ".ci" / "docs.py"), str(directory)], check=True, cwd=ROOT)
+    return directory
+
+
+SEARCH = """
+const fs = require("fs"), vm = require("vm");
+const [, file, ...questions] = process.argv;
+const page = {window: {}, console: {info() {}, time() {}, timeEnd() {}}};
+vm.runInNewContext(fs.readFileSync(file, "utf8"), page);
+const found = questions.map(question => page.window.pdocSearch(question)[0].doc);
+process.stdout.write(JSON.stringify(found.map(({fullname, doc}) => [fullname, doc])));
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("node") is None, reason="the search of the pages runs in JavaScript")
+def test_a_search_finds_the_answers(built: Path) -> None:
+    """The search of the built pages, asked in a stranger's words, returns the section with the answer first."""
+    command = ["node", "-e", SEARCH, str(built / "search.js"), *QUESTIONS]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for (question, (section, answer)), (name, text) in zip(QUESTIONS.items(), json.loads(output), strict=True):
+        assert name.endswith(f".{section}"), question
+        assert answer in re.sub(r"<[^>]+>", "", text).replace("&quot;", '"'), question
+
+
+@pytest.mark.slow
+def test_the_pages_include_other_texts(built: Path) -> None:
+    """The page of errors shows the table of the README and both trees of errors, up to their ends."""
+    html = (built / "podero_async" / "guide" / "errors.html").read_text(encoding="utf-8")
+    page = re.sub(r"<[^>]+>", "", html.partition('<div class="docstring">')[2].partition("<input")[0])
+    for text in ("a stream is left early", "+-- CompletenessError", "+-- ApiDownError"):
+        assert text in page
+    for text in ("Three knobs", "None of them", ".. include"):
+        assert text not in page
