@@ -231,13 +231,13 @@ async def test_the_faults_of_a_gateway_are_told() -> None:
         assert (end.status, end.error) == (403, None)
         assert (first.cause, second.cause, second.resend_count) == (None, PermissionDeniedError, 1)
         seen.events.clear()
-        token, down["POST"] = "new", now() + 40.0
+        token, down["POST"] = "new", now() + 60.0
         async with client.fetch_fleet(FIRST, LAST, vehicles) as fleet:
             assert [type(outcome) async for outcome in fleet] == [VehicleSessions] * 5
     renewals = [event for event in seen.events if isinstance(event, TokenRenewal)]
     calls = [end.error for call, end in seen.calls if call.name == "token_request"][-len(renewals) :]
     assert [renewal.error for renewal in renewals] == calls
-    assert len(calls) > 1
+    assert len(calls) >= 2
     assert (set(calls[:-1]), calls[-1]) == ({PermissionDeniedError}, None)
     assert seen.end_of("fetch_fleet").failures == 0
     assert sorted(received) == sorted(attempt.method for attempt, _ in seen.attempts)

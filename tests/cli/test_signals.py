@@ -29,6 +29,8 @@ def forced_ends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 async def test_the_first_signal_requests_a_stop(forced_ends: list[int], number: signal.Signals, code: int) -> None:
     """The first signal sets the event and the exit code; a later SIGTERM changes nothing, and handlers are restored."""
+    if (ignored := signal.getsignal(number)) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
     before = signal.getsignal(number)
     signals = Signals(shutdown_s=60)
 
@@ -45,6 +47,7 @@ async def test_the_first_signal_requests_a_stop(forced_ends: list[int], number: 
         assert await signals.supervise(wait_for_both()) == code
     assert forced_ends == []
     assert signal.getsignal(number) == before
+    signal.signal(number, ignored)
 
 
 async def test_a_signal_cancels_a_command_that_does_not_ask_for_it() -> None:
