@@ -48,7 +48,11 @@ def test_the_server_lists_users_with_a_vehicle_each() -> None:
 
     with serving(Plan(users=31, sessions_of_user=3)) as server:
         found = asyncio.run(summary(server.origin))
-    assert (found.vehicles, found.sessions, found.requests) == (31, 93, 63)
+    assert (found.vehicles, found.sessions, found.requests) == (
+        31,
+        93,
+        64,
+    )  # a request for the users, one that shows their end, and two for each
 
 
 @pytest.mark.slow

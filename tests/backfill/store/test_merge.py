@@ -90,7 +90,7 @@ async def test_a_merged_store_goes_on_as_one(
 
 @pytest.mark.slow
 async def test_the_history_is_kept_in_the_order_of_time(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """Runs are numbered by their start; receipts, failures and rejected rows keep their run."""
     sim.add_fault(Fault(kind="status", status=404, nth=2, endpoint="sessions"))
@@ -98,26 +98,26 @@ async def test_the_history_is_kept_in_the_order_of_time(
     for _ in range(2):
         await fill(client, paths, clock, fresh_for=AGAIN)
         clock.forward(days=1)
-    await merge_stores(path, paths)
-    runs = await rows_of(path, "SELECT run_id, scope, started_at, failed FROM runs ORDER BY run_id")
+    await merge_stores(new_path, paths)
+    runs = await rows_of(new_path, "SELECT run_id, scope, started_at, failed FROM runs ORDER BY run_id")
     assert [row["run_id"] for row in runs] == list(range(1, 2 * SHARDS + 1))
     assert [row["scope"] for row in runs] == [f"the fleet, shard {number}/{SHARDS}" for number in (1, 2, 3)] * 2
     assert [row["started_at"] for row in runs] == sorted(row["started_at"] for row in runs)
     reads = "SELECT scope, vehicle_id FROM receipts JOIN runs USING (run_id) ORDER BY ALL"
     parts = [row for each in paths for row in await rows_of(each, reads)]
-    assert await rows_of(path, reads) == sorted(parts, key=lambda row: (row["scope"], row["vehicle_id"]))
+    assert await rows_of(new_path, reads) == sorted(parts, key=lambda row: (row["scope"], row["vehicle_id"]))
     for table in ("failures", "rejected_items"):
         count = f"SELECT count(*) AS n FROM {table}"
-        assert (await rows_of(path, count))[0]["n"] == sum([(await rows_of(each, count))[0]["n"] for each in paths])
-    (newest,) = await rows_of(path, "SELECT value::BIGINT AS at FROM meta WHERE key = 'newest_change'")
+        assert (await rows_of(new_path, count))[0]["n"] == sum([(await rows_of(each, count))[0]["n"] for each in paths])
+    (newest,) = await rows_of(new_path, "SELECT value::BIGINT AS at FROM meta WHERE key = 'newest_change'")
     assert newest["at"] == max(
-        (await rows_of(path, "SELECT epoch_us(max(changed_at)) AS at FROM sessions"))[0].values()
+        (await rows_of(new_path, "SELECT epoch_us(max(changed_at)) AS at FROM sessions"))[0].values()
     )
 
 
 @pytest.mark.slow
 async def test_a_vehicle_that_changed_its_shard_is_there_once(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """If a vehicle moves to another shard, its sessions are its new user's in any order of the stores; both users stay."""
     await fill(client, paths, clock)
@@ -134,9 +134,9 @@ async def test_a_vehicle_that_changed_its_shard_is_there_once(
         await fill(client, paths, clock, bounds=ALL)
         clock.forward(days=1)
     for store in (paths, paths[::-1]):
-        merged = await merge_stores(path, store, overwrite=True)
+        merged = await merge_stores(new_path, store, overwrite=True)
         assert merged.doubled > 20
-        async with SessionStore(path) as opened:
+        async with SessionStore(new_path) as opened:
             held = await held_by(opened)
             users = await opened.query(
                 "SELECT DISTINCT user_id FROM live_sessions WHERE vehicle_id = ? AND id <> ?",
@@ -148,9 +148,9 @@ async def test_a_vehicle_that_changed_its_shard_is_there_once(
             )
             assert [row["user_id"] for row in owners] == [str(vehicle.user_id), str(other)]
         assert held.keys() - {(str(vehicle.vehicle_id), removed)} == truth_of(sim, FIRST, LAST).keys()
-    async with SessionStore(path) as opened:
+    async with SessionStore(new_path) as opened:
         await backfill(client, opened, FIRST, LAST, bounds=ALL, now=clock)
-    await assert_equal(path, truth_of(sim, FIRST, LAST))
+    await assert_equal(new_path, truth_of(sim, FIRST, LAST))
 
 
 @pytest.mark.slow
@@ -196,19 +196,19 @@ async def test_overlapping_stores_are_read_again_where_they_differ(
 
 @pytest.mark.slow
 async def test_forgotten_users_stay_forgotten(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """A user that one store has forgotten is not in the merged one, even if another store has it, and not fetched again."""
     await fill(client, paths, clock)
-    whole = path.with_name("whole.duckdb")
+    whole = new_path.with_name("whole.duckdb")
     async with SessionStore(whole) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
     user = sim.vehicles[0].user_id
     shard = next(number for number in range(SHARDS) if Shard(number + 1, SHARDS).holds(user))
     async with SessionStore(paths[shard]) as store:
         assert await store.forget(user)
-    await merge_stores(path, [whole, *paths])
-    async with SessionStore(path) as store:
+    await merge_stores(new_path, [whole, *paths])
+    async with SessionStore(new_path) as store:
         for _ in range(2):
             for table in ("sessions", "coverage", "users", "vehicles", "ownership", "receipts"):
                 assert await store.query(f"SELECT 1 FROM {table} WHERE user_id = ?", [user]) == []
@@ -222,31 +222,35 @@ async def test_forgotten_users_stay_forgotten(
 
 @pytest.mark.slow
 async def test_nothing_but_an_untouched_merge_is_replaced(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """An existing file is replaced only on request, and only if it is a merge that no backfill or `forget` has changed."""
     await fill(client, paths, clock)
-    await merge_stores(path, paths)
+    await merge_stores(new_path, paths)
     with pytest.raises(StoreError, match="in the way"):
-        await merge_stores(path, paths)
-    await merge_stores(path, paths, overwrite=True)
+        await merge_stores(new_path, paths)
+    await merge_stores(new_path, paths, overwrite=True)
     for change in ("backfill", "forget"):
-        async with SessionStore(path) as store:
+        async with SessionStore(new_path) as store:
             if change == "backfill":
                 await backfill(client, store, FIRST, LAST, now=clock)
             else:
                 await store.forget(UUID(int=1))
-        before = path.read_bytes()
+        before = new_path.read_bytes()
         with pytest.raises(StoreError, match="changed since"):
-            await merge_stores(path, paths, overwrite=True)
-        assert path.read_bytes() == before
-        path.unlink()
-        await merge_stores(path, paths)
-    for target in (*paths, path.with_suffix(".txt")):
+            await merge_stores(new_path, paths, overwrite=True)
+        assert new_path.read_bytes() == before
+        new_path.unlink()
+        await merge_stores(new_path, paths)
+    for target in (*paths, new_path.with_suffix(".txt")):
         target.touch()
         with pytest.raises(StoreError):
             await merge_stores(target, paths, overwrite=True)
-    assert {file.name for file in path.parent.iterdir()} == {path.name, "fleet.txt", *(each.name for each in paths)}
+    assert {file.name for file in new_path.parent.iterdir()} == {
+        new_path.name,
+        "fleet.txt",
+        *(each.name for each in paths),
+    }
 
 
 @pytest.mark.slow
@@ -281,16 +285,16 @@ async def test_stores_that_do_not_fit_are_refused(
 
 @pytest.mark.slow
 async def test_a_cancelled_merge_leaves_nothing(
-    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:
     """A merge that is cancelled at any time leaves no incomplete file and no open store."""
     await fill(client, paths[:2], clock)
     for ms in (0, 1, 5, 20, 40):
-        merging = asyncio.create_task(merge_stores(path, paths[:2]))
+        merging = asyncio.create_task(merge_stores(new_path, paths[:2]))
         await asyncio.sleep(ms / 1000)
         merging.cancel()
         await asyncio.wait([merging])
-        if path.exists():  # it was complete before it was cancelled
-            path.unlink()
-        assert {file.name for file in path.parent.iterdir()} == {each.name for each in paths[:2]}
-    assert (await merge_stores(path, paths[:2])).sessions > 0
+        if new_path.exists():  # it was complete before it was cancelled
+            new_path.unlink()
+        assert {file.name for file in new_path.parent.iterdir()} == {each.name for each in paths[:2]}
+    assert (await merge_stores(new_path, paths[:2])).sessions > 0
