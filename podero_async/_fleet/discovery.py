@@ -12,6 +12,7 @@ from contextlib import aclosing
 from uuid import UUID
 
 from podero_async._concurrency import map_as_completed
+from podero_async._failures import is_retryable
 from podero_async._fleet.position import Position, is_round
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
@@ -38,8 +39,7 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
 
     Raises:
         CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no
-            readable id, no array showed the end of the list, or a list without totals changed too often; raised after
-            the last user.
+            readable id, no array showed the end of the list, or the list changed too often; raised after the last user.
     """
     unreadable: DecodeError | None = None
     seen: set[int] = set()  # a UUID takes twice the memory of its int
@@ -58,9 +58,9 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
             reason = f"the list of users may go on, but its page at offset {begin} failed: {error}"
             raise CompletenessError(reason, len(seen), None, endpoints.users_path) from None
         ids = [user.id.int for user in users if isinstance(user, User)]
-        if position.goes_back(ids, seen):
-            continue
         count, seen_before = len(users), len(seen)
+        if position.goes_back(ids, count, total, seen):
+            continue
         users.reverse()
         while users:
             if len(users) % _MAX_USERS_PER_LOOP_TURN == 0:
@@ -183,20 +183,20 @@ async def _listed_vehicles(
     A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
     no new ones, or the server refuses to list a second page.
     """
-    rows = page = await endpoints.listed_vehicles(user.id, stats)
+    rows = new = page = await endpoints.listed_vehicles(user.id, stats)
     known: set[UUID] = set()
     while (
-        page and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
+        new and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
     ):
-        known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
+        known.update(vehicle.id for vehicle in new if isinstance(vehicle, ElectricVehicle))
         try:
-            listed = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
+            page = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
         except ApiError as error:
-            if error.status not in REFUSED_PAGE_STATUSES or len(rows) > len(page):
+            if error.status not in REFUSED_PAGE_STATUSES or is_retryable(error) or len(rows) > len(page):
                 raise
             break
-        page = [vehicle for vehicle in listed if isinstance(vehicle, DecodeError) or vehicle.id not in known]
-        rows = rows + page
+        new = [vehicle for vehicle in page if isinstance(vehicle, DecodeError) or vehicle.id not in known]
+        rows = rows + new
     return rows
 
 
