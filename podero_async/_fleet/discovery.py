@@ -183,12 +183,12 @@ async def _listed_vehicles(
     A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
     no new ones, or the server refuses to list a second page.
     """
-    rows = new = page = await endpoints.listed_vehicles(user.id, stats)
+    rows = page = await endpoints.listed_vehicles(user.id, stats)
     known: set[UUID] = set()
     while (
-        new and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
+        page and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
     ):
-        known.update(vehicle.id for vehicle in new if isinstance(vehicle, ElectricVehicle))
+        known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
         try:
             page = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
         except ApiError as error:
@@ -197,6 +197,8 @@ async def _listed_vehicles(
             break
         new = [vehicle for vehicle in page if isinstance(vehicle, DecodeError) or vehicle.id not in known]
         rows = rows + new
+        if all(isinstance(vehicle, DecodeError) for vehicle in new):
+            break
     return rows
 
 

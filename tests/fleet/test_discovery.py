@@ -537,6 +537,22 @@ async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count
         assert [vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))] == found
 
 
+async def test_a_list_that_is_repeated_with_an_odd_vehicle_ends() -> None:
+    """If a server ignores the offset, and one of ten vehicles has no readable id, the others are found with two requests."""
+    requests = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        rows = [{"id": "unknown"}, *({"id": str(UUID(int=number))} for number in range(1, 10))]
+        return web.json_response(rows if request.path.endswith("/electric-vehicles") else [{"id": str(UUID(int=1))}])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(DecodeError):
+            await client.electric_vehicles(UUID(int=1))
+    assert requests == 2
+
+
 async def test_a_list_of_vehicles_that_grows_is_read_on() -> None:
     """If a vehicle is added before the second page of a user's list, so that it repeats one, all others are still found."""
     vehicles = list(range(1, 251))
