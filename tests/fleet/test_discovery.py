@@ -237,7 +237,7 @@ async def test_a_list_that_changes_too_often_is_not_called_whole(is_array: bool)
 
 @pytest.mark.parametrize("is_removed", [range(8), range(44, 52)])
 async def test_a_list_that_is_shorter_than_the_next_offset_is_read_again(is_removed: range) -> None:
-    """If so many users are removed that the second page is empty, those who have moved to the first one arrive."""
+    """If so many users are removed that the second page is empty, the others still arrive."""
 
     async def remove(offset: int) -> None:
         if offset and len(directory.users) == 52:
