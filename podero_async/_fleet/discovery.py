@@ -24,6 +24,7 @@ from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailu
 __all__ = ["all_users", "all_vehicles", "discover", "electric_vehicles_of", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
+_OVERLAP = 5  # vehicles; fewer than a page has
 _NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
 
 _logger = logging.getLogger("podero_async")
@@ -181,7 +182,10 @@ async def _listed_vehicles(
     """Return the rows of a user's list of vehicles.
 
     A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
-    no new ones, or the server refuses to list a second page.
+    no new ones, or the server refuses to list a second page. Each page repeats the last vehicles of the one before.
+
+    Raises:
+        CompletenessError: A page repeats none, so vehicles between them may be missing.
     """
     rows = page = await endpoints.listed_vehicles(user.id, stats)
     known: set[UUID] = set()
@@ -190,11 +194,14 @@ async def _listed_vehicles(
     ):
         known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
         try:
-            page = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
+            page = await endpoints.listed_vehicles(user.id, stats, offset=len(rows) - _OVERLAP)
         except ApiError as error:
             if error.status not in REFUSED_PAGE_STATUSES or is_retryable(error) or len(rows) > len(page):
                 raise
             break
+        if page and known.isdisjoint(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle)):
+            path = endpoints.vehicles_path(user.id)
+            raise CompletenessError("the list of vehicles has changed while it was read", len(known), None, path)
         new = [vehicle for vehicle in page if isinstance(vehicle, DecodeError) or vehicle.id not in known]
         rows = rows + new
         if all(isinstance(vehicle, DecodeError) for vehicle in new):

@@ -518,7 +518,7 @@ async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_use
     assert len(found) == 200
 
 
-@pytest.mark.parametrize(("count", "requests"), [(300, 4), (250, 4), (100, 2), (99, 2)])
+@pytest.mark.parametrize(("count", "requests"), [(300, 5), (250, 4), (100, 2), (99, 2)])
 async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count: int, requests: int) -> None:
     """If a server cuts a user's list at 100 vehicles, all are found, and a list that is known to be whole costs one request."""
     offsets = []
@@ -553,19 +553,35 @@ async def test_a_list_that_is_repeated_with_an_odd_vehicle_ends() -> None:
     assert requests == 2
 
 
-async def test_a_list_of_vehicles_that_grows_is_read_on() -> None:
-    """If a vehicle is added before the second page of a user's list, so that it repeats one, all others are still found."""
+@pytest.mark.parametrize("removed", [0, 1, 4])
+async def test_a_list_of_vehicles_that_changes_is_read_on(removed: int) -> None:
+    """If a vehicle is added, or a few are removed, before the second page of a user's list, all others are found."""
     vehicles = list(range(1, 251))
 
     async def handler(request: web.Request) -> web.Response:
         offset = int(request.query.get("offset", 0))
-        if offset == 100:
-            vehicles.insert(0, 1000)
+        if 0 < offset <= 100:
+            vehicles[:removed] = [] if removed else [1000]
         return web.json_response([{"id": str(UUID(int=number))} for number in vehicles[offset : offset + 100]])
 
     async with serving(handler) as origin, static_client(origin) as client:
         found = [vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))]
     assert found == list(range(1, 251))
+
+
+async def test_a_list_of_vehicles_with_a_gap_is_not_called_whole() -> None:
+    """If so many vehicles are removed that the second page repeats none of the first, the call fails."""
+    vehicles = list(range(1, 251))
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if offset:
+            del vehicles[:20]
+        return web.json_response([{"id": str(UUID(int=number))} for number in vehicles[offset : offset + 100]])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(CompletenessError, match=r"has changed .*: 100 rows delivered \(GET .*/electric-vehicles\)"):
+            await client.electric_vehicles(UUID(int=1))
 
 
 async def test_the_page_of_a_gateway_does_not_end_a_list_of_vehicles() -> None:
