@@ -237,7 +237,7 @@ async def test_a_list_that_changes_too_often_is_not_called_whole(is_array: bool)
 
 @pytest.mark.parametrize("is_removed", [range(8), range(44, 52)])
 async def test_a_list_that_is_shorter_than_the_next_offset_is_read_again(is_removed: range) -> None:
-    """If so many users are removed that the second page is empty, the others still arrive."""
+    """If users are removed until the second page is empty, the others still arrive."""
 
     async def remove(offset: int) -> None:
         if offset and len(directory.users) == 52:
@@ -570,7 +570,7 @@ async def test_a_list_of_vehicles_that_changes_is_read_on(removed: int) -> None:
 
 
 async def test_a_list_of_vehicles_with_a_gap_is_not_called_whole() -> None:
-    """If so many vehicles are removed that the second page repeats none of the first, the call fails."""
+    """If vehicles are removed until the second page repeats none of the first, the call fails."""
     vehicles = list(range(1, 251))
 
     async def handler(request: web.Request) -> web.Response:
