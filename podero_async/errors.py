@@ -215,8 +215,8 @@ class CompletenessError(PoderoError):
     """A list was read as far as the server returned rows, but its completeness could not be proven.
 
     Streams of sessions, users and vehicles, and the fetch of a discovered fleet, raise it after the last row, so the rows
-    before it can be used. Other calls raise it only if the list makes no progress. Read the list again later, or
-    sessions by shorter windows of days.
+    before it can be used. Other calls raise it only if the list makes no progress, or a user's list of vehicles has
+    changed while it was read. Read the list again later, or sessions by shorter windows of days.
     """
 
     reason: str

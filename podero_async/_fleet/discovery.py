@@ -12,6 +12,7 @@ from contextlib import aclosing
 from uuid import UUID
 
 from podero_async._concurrency import map_as_completed
+from podero_async._failures import is_retryable
 from podero_async._fleet.position import Position, is_round
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
@@ -23,6 +24,7 @@ from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailu
 __all__ = ["all_users", "all_vehicles", "discover", "electric_vehicles_of", "ref_of", "vehicles_of"]
 
 _MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
+_OVERLAP = 5  # vehicles; fewer than a page has
 _NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
 
 _logger = logging.getLogger("podero_async")
@@ -38,8 +40,7 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
 
     Raises:
         CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no
-            readable id, no array showed the end of the list, or a list without totals changed too often; raised after
-            the last user.
+            readable id, no array showed the end of the list, or the list changed too often; raised after the last user.
     """
     unreadable: DecodeError | None = None
     seen: set[int] = set()  # a UUID takes twice the memory of its int
@@ -58,9 +59,9 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
             reason = f"the list of users may go on, but its page at offset {begin} failed: {error}"
             raise CompletenessError(reason, len(seen), None, endpoints.users_path) from None
         ids = [user.id.int for user in users if isinstance(user, User)]
-        if position.goes_back(ids, seen):
-            continue
         count, seen_before = len(users), len(seen)
+        if position.goes_back(ids, count, total, seen):
+            continue
         users.reverse()
         while users:
             if len(users) % _MAX_USERS_PER_LOOP_TURN == 0:
@@ -181,7 +182,10 @@ async def _listed_vehicles(
     """Return the rows of a user's list of vehicles.
 
     A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
-    no new ones, or the server refuses to list a second page.
+    no new ones, or the server refuses to list a second page. Each page repeats the last vehicles of the one before.
+
+    Raises:
+        CompletenessError: A page repeats none, so vehicles between them may be missing.
     """
     rows = page = await endpoints.listed_vehicles(user.id, stats)
     known: set[UUID] = set()
@@ -190,13 +194,18 @@ async def _listed_vehicles(
     ):
         known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
         try:
-            listed = await endpoints.listed_vehicles(user.id, stats, offset=len(rows))
+            page = await endpoints.listed_vehicles(user.id, stats, offset=len(rows) - _OVERLAP)
         except ApiError as error:
-            if error.status not in REFUSED_PAGE_STATUSES or len(rows) > len(page):
+            if error.status not in REFUSED_PAGE_STATUSES or is_retryable(error) or len(rows) > len(page):
                 raise
             break
-        page = [vehicle for vehicle in listed if isinstance(vehicle, DecodeError) or vehicle.id not in known]
-        rows = rows + page
+        if page and known.isdisjoint(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle)):
+            path = endpoints.vehicles_path(user.id)
+            raise CompletenessError("the list of vehicles has changed while it was read", len(known), None, path)
+        new = [vehicle for vehicle in page if isinstance(vehicle, DecodeError) or vehicle.id not in known]
+        rows = rows + new
+        if all(isinstance(vehicle, DecodeError) for vehicle in new):
+            break
     return rows
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
@@ -42,6 +42,7 @@ class Position:
     _last_begin: int = 0
     _page_size: int = 0
     _first_count: int = 0
+    _first_id: int | None = None
     _last_ids: Sequence[int] = ()
     """The ids of the last page."""
     _pages_without_new: int = 0
@@ -73,9 +74,13 @@ class Position:
         self.is_at_end = self._has_shown_end = self.is_array and len(self._totals) == 1
         return self.is_at_end
 
-    def goes_back(self, ids: Sequence[int], seen: AbstractSet[int]) -> bool:
-        """Return whether to read an earlier page, since users may lie between the last page and this one."""
-        if self.begin == self._offset or not ids or ids[0] in seen or self._gaps > _MAX_GAPS:
+    def goes_back(self, ids: Sequence[int], count: int, total: int | None, seen: AbstractSet[int]) -> bool:
+        """Return whether to read an earlier page, since users may lie between the last page and this one.
+
+        There are two cases: the page repeats no user of the page before, or it is empty because the list is shorter now.
+        """
+        is_gap = ids[0] not in seen if ids else not count and total is not None and total <= self._offset
+        if not is_gap or self.begin == self._offset or self._gaps > _MAX_GAPS:
             return False
         self._gaps += 1
         if self._gaps > _MAX_GAPS:
@@ -94,16 +99,20 @@ class Position:
             listed: Number of different users that were listed so far.
             has_new: Whether the page listed some of them first.
         """
-        is_back, self._is_back = self._is_back, False
+        begin, is_back = self.begin, self._is_back
+        self._is_back = False
         self.is_array = total is None
         if self.is_array and not is_back:
             self._has_shown_end = self._shows_end(ids, count, listed, has_new=has_new)
-        self._last_begin = self.begin
-        total = self.begin + count if total is None else total
-        self._first_count = self._first_count if self._totals else count
+        if self.is_array and has_new and begin and not self._last_begin:
+            self._page_size = 0  # pages at offset 0, which are requested without a limit, may be longer
+        self._last_begin = begin
+        total = begin + count if total is None else total
+        if not self._totals:
+            self._first_count, self._first_id = count, ids[0] if ids else None
         self._totals.append(total)
         if count:
-            self._offset = self.begin + count
+            self._offset = begin + count
             self._last_ids = ids
         self._page_size = max(self._page_size, count)
         if has_new:
@@ -118,22 +127,25 @@ class Position:
     def _is_full(self, count: int) -> bool:
         return count >= min(self._page_size, MAX_PAGE_SIZE)
 
-    def _shows_end(self, ids: Collection[int], count: int, listed: int, *, has_new: bool) -> bool:
+    def _shows_end(self, ids: Sequence[int], count: int, listed: int, *, has_new: bool) -> bool:
         """Return whether an array shows that the list has no other users. There are three cases:
 
         1. It is the first one, and too short or too long for a page.
         2. It is shorter than a page, has no new user, and has the last user of the page before, or none was to be repeated.
-        3. It has no new user, since it repeats the whole list: the server knows no pages. One that gives as many rows as
-           requested, and gave fewer before, does know them, but ignores the offset.
+        3. It has no new user, since it repeats the whole list, or the page before and with it the first user of the list:
+           the server knows no pages.
+
+        A server that ignores the offset, but gives a page of another size if a limit is requested, does know pages.
         """
         if not self._totals:
             return count < _MIN_PAGE or (count > _MAX_ODD_PAGE and not is_round(count))
-        if has_new:
+        has_other_size = abs(count - self._first_count) >= _MIN_PAGE and is_round(count)
+        if has_new or (count and has_other_size):
             return False
         repeats_end = self._last_ids[-1] in ids if self._last_ids and self.begin < self._offset else not count
         if not self._is_full(count) and repeats_end:
             return True
-        return len(set(ids)) == listed and (count != MAX_PAGE_SIZE or count == self._first_count)
+        return len(set(ids)) == listed or (ids == self._last_ids and self._first_id in ids)
 
     def balance(self, listed: int, unreadable: DecodeError | None, path: str) -> None:
         """Compare the number of listed users with the totals, which differ if the list changes while it is read."""
@@ -148,8 +160,11 @@ class Position:
                 reason = f"its page at offset {self._last_begin} shows neither new users nor the end of the list"
                 raise CompletenessError(f"the list of users may go on: {reason}", listed, None, path)
             return
-        least = max(self._totals) if self._gaps > _MAX_GAPS else min(self._totals)
-        if least <= listed <= max(self._totals):
+        least, most = min(self._totals), max(self._totals)
+        if self._gaps > _MAX_GAPS and not least == listed == most:
+            reason = "the list of users changes so often, or has so little order, that users may be missing"
+            raise CompletenessError(reason, listed, total, path)
+        if least <= listed <= most:
             return
         _logger.warning("the list of users has %d users, but the server counts %d", listed, total)
         if listed < least:

@@ -11,11 +11,14 @@ __all__ = ["ConcurrencyLimit"]
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
 _MAX_CUT = 0.5  # ... and the whole burst at most half
-_BULK_RESERVE = 1  # slots that bulk calls leave to single ones, so that a fleet that hangs does not stop these: ...
-_MIN_LIMIT_WITH_BULK_RESERVE = 20  # ... from this limit on, since it costs 5 % then, or less ...
-_MIN_LIMIT_WITH_FREE_RESERVE = 8  # ... or this one below the ceiling, since the limit grows by it
-_MIN_LIMIT_WITH_RESERVE = 32  # from this limit on, an endpoint that hangs stops no others ...
-_INTERACTIVE_RESERVE = 8  # ... since the interactive calls to it leave an eighth
+_MIN_LIMIT_WITH_BULK_RESERVE = (
+    20  # from this limit on, bulk calls leave a slot to single ones, which costs 5 % or less ...
+)
+_MIN_LIMIT_WITH_FREE_RESERVE = 8  # ... or from this one on below the ceiling, since the limit grows by the reserve
+_MIN_LIMIT_WITH_RESERVE = (
+    32  # from this limit on, bulk calls leave another slot, which no call to their endpoint takes, ...
+)
+_INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint leave an eighth to the others
 _CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
 
@@ -94,6 +97,6 @@ class ConcurrencyLimit:
         self.value = int(self._limit)
         has_reserve = self.value >= _MIN_LIMIT_WITH_RESERVE
         min_limit = _MIN_LIMIT_WITH_FREE_RESERVE if self.value < self.ceiling else _MIN_LIMIT_WITH_BULK_RESERVE
-        self.value_for_bulk = self.value - _BULK_RESERVE * (self.value >= min_limit)
-        self.per_endpoint = self.value - _BULK_RESERVE * has_reserve
+        self.value_for_bulk = self.value - (self.value >= min_limit) - has_reserve
+        self.per_endpoint = self.value - has_reserve
         self.interactive_per_endpoint = self.value - self.value // _INTERACTIVE_RESERVE * has_reserve

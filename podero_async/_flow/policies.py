@@ -52,7 +52,8 @@ class ThrottlePolicy:
 
     Single calls go before those of fleets, backfills and discoveries, which get at least every eighth slot, and
     leave one to single calls while the limit is 20 or more, or 8 or more and below `max_concurrency`. While it is 32 or
-    more, single calls to one endpoint take at most seven eighths of it, so an endpoint that hangs does not stop the others.
+    more, they leave two, one of them for other endpoints, and single calls to one endpoint take at most seven eighths of
+    it, so an endpoint that hangs does not stop the others.
 
     Args:
         max_concurrency: Upper bound of the requests in flight, 1 to 10,000. The default of 64 lets the limit find its

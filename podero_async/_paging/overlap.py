@@ -227,12 +227,12 @@ def refusal_of(error: ApiError | RequestTimeoutError, *, is_later_page: bool) ->
     """Return why the server does not list a page, although it has listed others; raise an error that has other causes.
 
     A fault that is left after all attempts counts only on a later page, which may lie too deep for the server's database.
-    In an outage, the first page of the next window meets it, too.
+    In an outage, the first page of the next window meets it, too. The page of a gateway says nothing about the list.
     """
     if isinstance(error, RequestTimeoutError):
         if is_later_page:
             return error.reason
-    elif error.status in REFUSED_PAGE_STATUSES or (
+    elif (error.status in REFUSED_PAGE_STATUSES and not error.is_from_gateway) or (
         is_later_page and isinstance(error, ServerError) and error.status != _UNAVAILABLE
     ):
         return f"HTTP {error.status}: {error.detail}"

@@ -17,7 +17,14 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
-from podero_async import CompletenessError, DecodeError, PermissionDeniedError, VehicleFailure, VehicleSessions
+from podero_async import (
+    CompletenessError,
+    DecodeError,
+    NotFoundError,
+    PermissionDeniedError,
+    VehicleFailure,
+    VehicleSessions,
+)
 from tests._support.clients import page_body, serving, static_client
 from tests._support.directory import Directory
 
@@ -142,9 +149,16 @@ async def test_short_pages_do_not_end_an_array() -> None:
         lambda offset, page: list(range(200, 300)) if offset > 200 else page,
         lambda offset, page: [] if offset > 200 else page,
         lambda offset, page: list(range(200)) if offset else page,
+        lambda offset, page: list(range(150)) if offset else page,
         lambda offset, page: [5] * 100 if offset else page,
     ],
-    ids=["clamped offsets", "empty pages", "offsets that are ignored", "a user with hundreds of rows"],
+    ids=[
+        "clamped offsets",
+        "empty pages",
+        "offsets that are ignored",
+        "ignored offsets of a smaller page",
+        "a user with hundreds of rows",
+    ],
 )
 async def test_an_array_that_never_shows_its_end_is_not_called_whole(
     cut: Callable[[int, list[int]], list[int]],
@@ -199,15 +213,19 @@ async def test_an_array_that_repeats_a_user_is_whole() -> None:
         assert [user.id.int async for user in client.users()] == [1, 2]
 
 
-async def test_an_array_that_changes_too_often_is_not_called_whole() -> None:
-    """If users are removed before each page of arrays, all others arrive, or a `CompletenessError` follows the last one."""
+@pytest.mark.parametrize("is_array", [False, True])
+async def test_a_list_that_changes_too_often_is_not_called_whole(is_array: bool) -> None:
+    """If users are removed before each page, and as many added at the end, a `CompletenessError` follows the last one."""
     users = list(range(3000))
 
     async def handler(request: web.Request) -> web.Response:
         offset = int(request.query.get("offset", 0))
-        page = users[offset : offset + 100]
+        page = [{"id": str(UUID(int=number))} for number in users[offset : offset + 100]]
+        response = web.json_response(page if is_array else {"total": len(users), "items": page})
+        if not is_array:
+            users.extend(range(users[-1] + 1, users[-1] + 7))
         del users[:6]
-        return web.json_response([{"id": str(UUID(int=number))} for number in page])
+        return response
 
     arrived = set()
     async with serving(handler) as origin, static_client(origin) as client:
@@ -215,6 +233,50 @@ async def test_an_array_that_changes_too_often_is_not_called_whole() -> None:
             async for user in client.users():
                 arrived.add(user.id.int)
     assert not arrived >= set(users)
+
+
+@pytest.mark.parametrize("is_removed", [range(8), range(44, 52)])
+async def test_a_list_that_is_shorter_than_the_next_offset_is_read_again(is_removed: range) -> None:
+    """If users are removed until the second page is empty, the others still arrive."""
+
+    async def remove(offset: int) -> None:
+        if offset and len(directory.users) == 52:
+            directory.users = [user for user in directory.users if user not in is_removed]
+
+    directory = Directory(list(range(52)), before_users=remove)
+    async with directory.client() as client:
+        assert {user.id.int for user in [user async for user in client.users()]} >= set(directory.users)
+
+
+async def test_a_first_array_that_is_longer_than_the_others_ends_no_list() -> None:
+    """If a server cuts arrays at 50 users when a limit is requested, and at 100 otherwise, a gap in its list loses no user."""
+    users = list(range(600))
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if offset > 200 and len(users) == 600:
+            del users[10:16]
+        page = users[offset : offset + (50 if "limit" in request.query else 100)]
+        return web.json_response([{"id": str(UUID(int=number))} for number in page])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert {user.id.int for user in [user async for user in client.users()]} >= set(users)
+
+
+@pytest.mark.parametrize("changed", [[*range(50), *range(51, 101)], list(range(99))])
+async def test_a_server_without_pages_may_change_its_array(changed: list[int]) -> None:
+    """If a server that ignores the parameters of pages lists another user, or its last one no more, the list is whole."""
+    requests = 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        return web.json_response(
+            [{"id": str(UUID(int=number))} for number in (range(100) if requests == 1 else changed)]
+        )
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert {user.id.int for user in [user async for user in client.users()]} == {*range(100), *changed}
 
 
 @pytest.mark.parametrize("fails_at", [95, 190])
@@ -456,7 +518,7 @@ async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_use
     assert len(found) == 200
 
 
-@pytest.mark.parametrize(("count", "requests"), [(300, 4), (250, 4), (100, 2), (99, 2)])
+@pytest.mark.parametrize(("count", "requests"), [(300, 5), (250, 4), (100, 2), (99, 2)])
 async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count: int, requests: int) -> None:
     """If a server cuts a user's list at 100 vehicles, all are found, and a list that is known to be whole costs one request."""
     offsets = []
@@ -473,6 +535,66 @@ async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count
         assert found == list(range(1, count + 1))
         assert 1 + len(offsets) == requests
         assert [vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))] == found
+
+
+async def test_a_list_that_is_repeated_with_an_odd_vehicle_ends() -> None:
+    """If a server ignores the offset, and one of ten vehicles has no readable id, the others are found with two requests."""
+    requests = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        rows = [{"id": "unknown"}, *({"id": str(UUID(int=number))} for number in range(1, 10))]
+        return web.json_response(rows if request.path.endswith("/electric-vehicles") else [{"id": str(UUID(int=1))}])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(DecodeError):
+            await client.electric_vehicles(UUID(int=1))
+    assert requests == 2
+
+
+@pytest.mark.parametrize("removed", [0, 1, 4])
+async def test_a_list_of_vehicles_that_changes_is_read_on(removed: int) -> None:
+    """If a vehicle is added, or a few are removed, before the second page of a user's list, all others are found."""
+    vehicles = list(range(1, 251))
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if 0 < offset <= 100:
+            vehicles[:removed] = [] if removed else [1000]
+        return web.json_response([{"id": str(UUID(int=number))} for number in vehicles[offset : offset + 100]])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        found = [vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))]
+    assert found == list(range(1, 251))
+
+
+async def test_a_list_of_vehicles_with_a_gap_is_not_called_whole() -> None:
+    """If vehicles are removed until the second page repeats none of the first, the call fails."""
+    vehicles = list(range(1, 251))
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if offset:
+            del vehicles[:20]
+        return web.json_response([{"id": str(UUID(int=number))} for number in vehicles[offset : offset + 100]])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(CompletenessError, match=r"has changed .*: 100 rows delivered \(GET .*/electric-vehicles\)"):
+            await client.electric_vehicles(UUID(int=1))
+
+
+async def test_the_page_of_a_gateway_does_not_end_a_list_of_vehicles() -> None:
+    """If a gateway responds to the request for a second page of vehicles, the call fails, since there may be more."""
+
+    async def handler(request: web.Request) -> web.Response:
+        if "offset" in request.query:
+            return web.Response(status=404, text="404 page not found")
+        return web.json_response([{"id": str(UUID(int=number))} for number in range(100)])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        with pytest.raises(NotFoundError):
+            await client.electric_vehicles(UUID(int=1))
 
 
 @pytest.mark.parametrize("status", [200, 404, 422, 403])

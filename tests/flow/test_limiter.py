@@ -466,14 +466,16 @@ async def test_under_a_rate_an_interactive_caller_waits_one_interval_at_most() -
         task.cancel()
 
 
-async def test_bulk_callers_leave_one_slot_of_a_large_limit_to_interactive_callers() -> None:
-    """If bulk requests hang in 20 slots or more, a call to another endpoint starts at once; small limits have no reserve."""
-    for limit in (19, 20, 32):
+async def test_bulk_callers_leave_slots_of_a_large_limit_to_interactive_callers() -> None:
+    """If bulk requests hang in 20 slots or more, a call to their endpoint starts at once, and from 32 slots on one to another too."""
+    for limit, left in ((19, 0), (20, 1), (31, 1), (32, 2), (64, 2)):
         limiter = fixed(limit)
-        while limiter.try_acquire(is_bulk=True):
+        while limiter.try_acquire("sessions", is_bulk=True):
             pass
-        assert limiter.in_flight == (19 if limit == 19 else limit - 1)
-        assert (limiter.try_acquire("another") is not None) is (limit > 19)
+        assert limiter.in_flight == limit - left
+        assert (limiter.try_acquire("sessions") is not None) is (left > 0)
+        assert limiter.try_acquire("sessions") is None
+        assert (limiter.try_acquire("another") is not None) is (left > 1)
 
 
 async def test_an_adapted_limit_of_eight_has_a_reserve() -> None:

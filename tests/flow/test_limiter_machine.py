@@ -285,7 +285,7 @@ class LimiterMachine(LoopMachine):
         has_reserve = limit >= _MIN_LIMIT_WITH_RESERVE
         least = _MIN_LIMIT_WITH_FREE_RESERVE if limit < self.limiter.ceiling else _MIN_LIMIT_WITH_BULK_RESERVE
         bulk = sum(slot.is_bulk for slot in self.slots)
-        has_slot = self.limiter.in_flight < limit and not (is_bulk and bulk >= limit - (limit >= least))
+        has_slot = self.limiter.in_flight < limit and not (is_bulk and bulk >= limit - (limit >= least) - has_reserve)
         if not is_bulk and has_reserve:
             of_endpoint = [slot for slot in self.slots if slot.breaker is breaker]
             interactive = sum(not slot.is_bulk for slot in of_endpoint)

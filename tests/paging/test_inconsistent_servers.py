@@ -10,7 +10,15 @@ from datetime import date, timedelta
 import attrs
 import pytest
 
-from podero_async import ApiError, Completeness, InvalidRequestError, PoderoError, RequestTimeoutError, ServerError
+from podero_async import (
+    ApiError,
+    Completeness,
+    InvalidRequestError,
+    NotFoundError,
+    PoderoError,
+    RequestTimeoutError,
+    ServerError,
+)
 from podero_async._paging.page import Page
 from podero_async._paging.reader import SessionListReader
 from podero_async._paging.window import Window
@@ -375,19 +383,21 @@ async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Ser
     assert "does not list a later page" in reader.reason
 
 
-@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("status", [404, 500, 503])
 async def test_an_outage_during_a_read_is_an_error(status: int) -> None:
-    """If the server fails on every page from the fourth on, the read raises its error."""
+    """If the server fails on every page from the fourth on, or a gateway responds in its place, the read raises the error."""
 
     class GoesDown(Server):
         async def fetch(self, window: Window, offset: int) -> Page:
             if self.requests > 3:
-                raise ServerError(status, "down", "GET", "/sessions")
+                error = (NotFoundError if status == 404 else ServerError)(status, "down", "GET", "/sessions")
+                error.is_from_gateway = status == 404
+                raise error
             return await Server.fetch(self, window, offset)
 
     tried = GoesDown(made(2000))
     reader = SessionListReader(tried.fetch, WINDOW, await tried.fetch(WINDOW, 0), ahead=4)
-    with pytest.raises(ServerError, match="down"):
+    with pytest.raises(ApiError, match="down"):
         await ids_of(reader)
 
 
