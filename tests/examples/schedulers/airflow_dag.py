@@ -1,6 +1,6 @@
 """An Airflow DAG: the day of each run, and then a copy that readers may hold open.
 
-Run by hand with Airflow 3.3.2 on 2026-11-28. The paths must be on a disk that all workers share, and the pool or
+Run by hand with Airflow 3.3.2 on 2026-11-29. The paths must be on a disk that all workers share, and the pool or
 `max_active_runs` must keep two runs from writing at a time. A run that was missed needs no catch-up: each run reads what
 earlier ones have left open. Connections' settings are the worker's environment variables `PODERO_*`.
 """

@@ -1,4 +1,4 @@
-"""A Dagster asset with a schedule: the sessions of the fleet as one DuckDB file. Run by hand with Dagster 1.13.29 on 2026-11-28.
+"""A Dagster asset with a schedule: the sessions of the fleet as one DuckDB file. Run by hand with Dagster 1.13.29 on 2026-11-29.
 
 The asset has no partitions: the store itself knows which days are missing, and each run reads them.
 """
