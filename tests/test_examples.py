@@ -11,11 +11,10 @@ import pytest
 
 import podero_async.backfill
 from podero_async.backfill import SessionStore
-from podero_async.testing import PoderoSimulator
 from tests._support.clients import wire_row
 from tests._support.postgres import LOGIN, PASSWORD, Postgres
 from tests._support.written_store import Read
-from tests.examples import bot, fleet, nightly, own_tests
+from tests.examples import fleet, nightly, own_tests
 from tests.publish.conftest import StoreFile, made
 
 __all__ = ["made"]
@@ -38,14 +37,6 @@ async def test_nightly(tmp_path: Path) -> None:
     path = str(tmp_path / "fleet.duckdb")
     assert await nightly.nightly(path) is True
     assert await nightly.nightly(path) is True
-
-
-@pytest.mark.usefixtures("podero_environment")
-async def test_bot(podero_simulator: PoderoSimulator, tmp_path: Path) -> None:
-    """The bot replies in kWh for a customer's external id."""
-    async with bot.make_client(str(tmp_path / "token.json")) as client:
-        external_id = next(iter(podero_simulator.external_ids.values()))
-        assert re.fullmatch(r"\d+\.\d kWh this week", await bot.charged_this_week(client, external_id))
 
 
 test_own_tests = own_tests.test_no_session_is_lost

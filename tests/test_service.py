@@ -246,3 +246,16 @@ async def test_health(running: Service) -> None:
     reply = await running.get("/health")
     assert (reply.status, reply.json["requests"], reply.json["is_breaker_open"]) == (200, 1, False)
     assert isinstance(reply.json["is_breaker_open"], bool)
+
+
+@pytest.mark.slow
+async def test_health_in_an_outage(running: Service) -> None:
+    """While all requests to the API fail, the health is 503, and calls end as 502."""
+    running.simulator.add_fault("reset")
+    calls = [asyncio.create_task(running.get(running.live_path)) for _ in range(30)]
+    async with asyncio.timeout(20):
+        while (health := await running.get("/health")).status == 200:
+            await asyncio.sleep(0.05)
+        assert health.json["is_breaker_open"] is True
+        for call in calls:
+            assert_problem(running, await call, 502)

@@ -1,9 +1,18 @@
-"""A FastAPI service with one client for the application's lifetime. Run it: `uvicorn tests.examples.service:app`."""
+"""A FastAPI service with one client for the application's lifetime. Run it: `uvicorn tests.examples.service:app`.
+
+Several workers share one token by its file:
+
+    TOKEN_FILE=token.json gunicorn --workers 2 --worker-class uvicorn_worker.UvicornWorker tests.examples.service:app
+
+On SIGTERM, both let streams end and then close the client. `--timeout-graceful-shutdown` (uvicorn) and `--graceful-timeout`
+(gunicorn) bound this time.
+"""
 
 import asyncio
 import json
 import logging
 import math
+import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from datetime import date, timedelta
@@ -19,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from podero_async import (
     ChargingSession,
+    FileTokenStore,
     PoderoClient,
     PoderoError,
     RetryPolicy,
@@ -34,7 +44,9 @@ logger = logging.getLogger("service")
 async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, PoderoClient]]:
     """Open the client when the application starts, and close it when the application stops."""
     # A person waits for each response, so a call fails after 10 s instead of waiting for the end of an outage.
-    async with PoderoClient.from_env(retry=RetryPolicy(max_elapsed=10.0)) as client:
+    token_file = os.environ.get("TOKEN_FILE")
+    store = FileTokenStore(token_file) if token_file else None
+    async with PoderoClient.from_env(retry=RetryPolicy(max_elapsed=10.0), token_store=store) as client:
         yield {"client": client}
 
 

@@ -1,0 +1,185 @@
+"""The Telegram bot in tests/examples, against a fake Bot API on loopback, while a backfill runs in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from statistics import median
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import attrs
+import pytest
+from aiogram import Bot
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import TelegramAPIServer
+from aiohttp import web
+
+from podero_async import ClientCredentials, FileTokenStore, PoderoClient, ThrottlePolicy
+from podero_async.backfill import SessionStore, backfill
+from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import wire_row
+from tests.examples import bot
+
+TOKEN = "42:fake"
+CHAT, STRANGER = 7, 8
+ZONE = ZoneInfo("Pacific/Kiritimati")
+"""14 hours ahead of UTC, so its months begin on the last day of a UTC month."""
+OUTAGE = "The charging data cannot be reached at the moment. Please try again in a few minutes."
+
+
+@attrs.frozen
+class Telegram:
+    """The part of the Bot API that the bot uses: updates go to it by long polling, and its messages come back."""
+
+    updates: asyncio.Queue[str] = attrs.field(factory=asyncio.Queue)
+    sent: asyncio.Queue[tuple[int, str]] = attrs.field(factory=asyncio.Queue)
+
+    async def serve(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        match request.match_info["method"]:
+            case "getMe":
+                result: Any = {"id": 42, "is_bot": True, "first_name": "Bot", "username": "bot"}
+            case "getUpdates":
+                chat, _, text = (await self.updates.get()).partition(" ")
+                number = int(str(form.get("offset", 1)))
+                result = [{"update_id": number, "message": message(int(chat), text)}]
+            case "sendMessage":
+                self.sent.put_nowait((int(str(form["chat_id"])), str(form["text"])))
+                result = message(int(str(form["chat_id"])), str(form["text"]))
+            case other:
+                raise AssertionError(other)
+        return web.json_response({"ok": True, "result": result})
+
+    async def ask(self, text: str, chat: int = CHAT) -> str:
+        """Send a message to the bot, and return its reply."""
+        self.updates.put_nowait(f"{chat} {text}")
+        async with asyncio.timeout(10):
+            to, reply = await self.sent.get()
+        assert to == chat
+        return reply
+
+
+def message(chat: int, text: str) -> dict[str, Any]:
+    return {"message_id": 1, "date": 1, "chat": {"id": chat, "type": "private"}, "text": text}
+
+
+@asynccontextmanager
+async def talking(client: PoderoClient, simulator: PoderoSimulator) -> AsyncIterator[Telegram]:
+    """Run the bot for the first user of the simulator."""
+    telegram, app = Telegram(), web.Application()
+    app.router.add_post("/bot{token}/{method}", telegram.serve)
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0]
+    session = AiohttpSession(api=TelegramAPIServer.from_base(f"http://{host}:{port}"))
+    external_id = simulator.external_ids[simulator.vehicles[0].user_id]
+    dispatcher = bot.make_dispatcher(client, {CHAT: bot.Customer(external_id, ZONE)})
+    poll = dispatcher.start_polling(Bot(TOKEN, session), handle_signals=False, close_bot_session=False)
+    polling = asyncio.create_task(poll)
+    try:
+        yield telegram
+    finally:
+        await dispatcher.stop_polling()
+        await polling
+        await (await session.create_session()).close()  # `session.close` sleeps
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def backfilling(client: PoderoClient, simulator: PoderoSimulator, path: Path) -> AsyncIterator[None]:
+    """Run a backfill, which a vehicle that never responds keeps from ending."""
+    hanging = Fault(kind="hang", endpoint="sessions", vehicle=simulator.vehicles[-1])
+    simulator.add_fault(hanging)
+    async with SessionStore(path) as store:
+        running = asyncio.create_task(backfill(client, store, simulator.first_day, simulator.last_day))
+        async with asyncio.timeout(30):
+            while not simulator.counts.requests["sessions"]:
+                await asyncio.sleep(0.005)
+        yield
+        assert not running.done()
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+
+
+def month_begin() -> datetime:
+    return datetime.now(ZONE).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+@pytest.mark.podero(users=3, vehicles=6, sessions_per_vehicle=5)
+async def test_commands(
+    podero_simulator: PoderoSimulator, podero_client_factory: Callable[..., PoderoClient], path: Path, tmp_path: Path
+) -> None:
+    """All commands use the months and times of the chat's zone, and work while a backfill uses the same client."""
+    client = podero_client_factory(token_store=FileTokenStore(tmp_path / "token.json"))
+    vehicle, begin = podero_simulator.vehicles[0], month_begin()
+    for number, minutes, euros in ((1, -30, 100.0), (2, 0, 1.25), (3, 0, None)):
+        plug_in = {"plug_in_time": (begin + timedelta(minutes=minutes)).isoformat(), "actual_savings_eur": euros}
+        podero_simulator.insert(vehicle, wire_row(number, **plug_in, energy_charged_kwh=12.34))
+    async with backfilling(client, podero_simulator, path), talking(client, podero_simulator) as telegram:
+        assert (await telegram.ask("/last")).endswith(f": 12.3 kWh, plugged in on {begin:%d.%m.} at 00:00.")
+        assert await telegram.ask("/savings") == "This month: € 1.25 saved in 1 of 2 sessions."
+        for own in podero_simulator.vehicles:
+            podero_simulator.set_current(own, None)
+        assert await telegram.ask("/live") == "No car is plugged in."
+        podero_simulator.set_current(vehicle, wire_row(4, plug_in_time=begin.isoformat()))
+        assert (await telegram.ask("/live")).endswith(f": plugged in since {begin:%d.%m.} 00:00.")
+        assert await telegram.ask("/last", STRANGER) == "I do not know this chat yet."
+
+
+@pytest.mark.podero(users=1, vehicles=1)
+async def test_refusals(podero_simulator: PoderoSimulator, podero_client_factory: Callable[..., PoderoClient]) -> None:
+    """Wrong credentials, a pause that the API asks for, and a deleted user each have a reply without names or ids."""
+    wrong = podero_client_factory(credentials=ClientCredentials("client", "wrong"))
+    async with talking(wrong, podero_simulator) as telegram:
+        assert await telegram.ask("/last") == "Sorry, something is wrong on our side. We have been told."
+    async with talking(podero_client_factory(), podero_simulator) as telegram:
+        podero_simulator.delete_user(podero_simulator.vehicles[0].user_id)
+        assert await telegram.ask("/live") == "There is no account for this chat any more."
+        podero_simulator.add_fault("status:503:retry-after=60")
+        assert await telegram.ask("/savings") == OUTAGE
+
+
+@pytest.mark.slow
+@pytest.mark.podero(users=1000, vehicles=3000, sessions_per_vehicle=20, latency_s=0.05)
+async def test_replies_within_a_second(
+    podero_simulator: PoderoSimulator,
+    podero_client_factory: Callable[..., PoderoClient],
+    path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """Beside a backfill with up to 32 requests in flight, each of 50 ms or more, each reply takes less than a second."""
+    seconds = []
+    client = podero_client_factory(throttle=ThrottlePolicy(max_concurrency=32))
+    async with backfilling(client, podero_simulator, path), talking(client, podero_simulator) as telegram:
+        before = podero_simulator.counts.requests["sessions"]
+        for command in ["/last", "/savings", "/live"] * 5:
+            begin = time.perf_counter()
+            await telegram.ask(command)
+            seconds.append(time.perf_counter() - begin)
+        read = podero_simulator.counts.requests["sessions"] - before
+    record_property("figure", f"median {median(seconds):.2f} s, longest {max(seconds):.2f} s, {read} reads meanwhile")
+    assert max(seconds) < 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.podero(users=1, vehicles=2)
+@pytest.mark.parametrize("fault", ["status:503", "reset", "hang", "token/status:500", "token/status:401"])
+async def test_an_outage_has_a_reply_at_once(
+    fault: str, podero_simulator: PoderoSimulator, podero_client: PoderoClient
+) -> None:
+    """During an outage, and with refused credentials, each command has a reply in little more than a second."""
+    podero_simulator.add_fault(fault)
+    async with talking(podero_client, podero_simulator) as telegram:
+        for command in ("/last", "/savings", "/live"):
+            begin = time.perf_counter()
+            reply = await telegram.ask(command)
+            assert time.perf_counter() - begin < 1.5
+            assert reply == OUTAGE or fault == "token/status:401"
