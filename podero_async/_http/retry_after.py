@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from time import time
 
 __all__ = ["MAX_RETRY_AFTER_S", "http_date", "retry_after"]
@@ -42,6 +43,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return math.ceil(seconds * 1000) / 1000  # rounded up, so that no request is early
 
 
+@lru_cache(maxsize=2)  # all responses of a second have the same Date
 def http_date(text: str) -> float | None:
     """Return an HTTP date (RFC 9110, 5.6.7) as a Unix time; None if it is not one."""
     try:
