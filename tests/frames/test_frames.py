@@ -190,6 +190,7 @@ def test_duckdb_reads_a_table_and_joins_by_id() -> None:
             assert con.execute("SELECT count(*) FROM sessions JOIN names USING (vehicle_id)").fetchall() == [(2,)]
 
 
+@pytest.mark.filterwarnings("ignore:Series.values returning")  # of pyarrow before 26 with pandas 3.1
 @pytest.mark.parametrize("convert", [to_arrow, to_pandas, to_polars])
 def test_a_frame_is_an_arrow_stream(convert: Callable[..., Any]) -> None:
     """Each frame has the Arrow PyCapsule interface, which other libraries read."""
