@@ -76,6 +76,21 @@ _BOUNDS = {
     ),
 }
 
+_LEFT_OUT = (
+    "One `with_path` for the path and the query: 2,000 instructions a request fewer, but the path of the URL would contain a `?`.",
+    (
+        "A queue of our own in place of `asyncio.Queue`: an estimated 6,000 to 8,000 instructions a vehicle fewer, for a second"
+        " handling of cancellation."
+    ),
+    "A request class of our own: aiohttp documents the parameter, but not the methods that the class would override.",
+    "Decoding when the consumer asks for an outcome: a body that is not JSON must be requested again within the call.",
+    (
+        "Columns made of records instead of the bodies by Arrow: about as fast, but it holds the interpreter lock, and the garbage"
+        " collector ran eleven times as often."
+    ),
+    "One thread for DuckDB: a batch was written in 5.8 instead of 6.6 us a session, but exports would use one core.",
+)
+
 HEADER = ("| figure | measured | aim | |", "|---|---|---|---|")
 
 
@@ -103,6 +118,10 @@ def render(figures: Iterable[Figure]) -> str:
         "## Limits behind the missed aims",
         "",
         *(f"- {each.name}: {_bound(each)}." for each in known if each.reached is False),
+        "",
+        "## Steps that were tried or considered, and left out",
+        "",
+        *(f"- {step}" for step in _LEFT_OUT),
     ]
     return "\n".join(lines) + "\n"
 
