@@ -16,9 +16,9 @@ from podero_async._failures import is_retryable, is_server_fault, is_throttling
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.queue import NoSlotError, Slot
 from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrier
-from podero_async._http.attempts import observed
 from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.known_good import KnownGood, Request
+from podero_async._http.observed import observed
 from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses, not_sent
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession

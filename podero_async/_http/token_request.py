@@ -11,7 +11,7 @@ from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._decode import decode_json
 from podero_async._failures import is_retryable, is_server_fault
 from podero_async._flow.retry import Call, RequestStats, Retrier
-from podero_async._http.attempts import observed
+from podero_async._http.observed import observed
 from podero_async._http.pauses import LongPauses
 from podero_async._http.response import api_error
 from podero_async._http.session import USER_AGENT, HttpSession

@@ -1,4 +1,4 @@
-"""Tells the observer of attempts, without the ids that their paths name."""
+"""Tells the observer when an attempt begins and ends, without the ids that its path names."""
 
 from __future__ import annotations
 
