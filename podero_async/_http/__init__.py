@@ -1,7 +1,7 @@
-"""One HTTP request and its response as bytes: authorized (again after a 401), throttled, retried, bounded in time and size.
+"""One HTTP request (`request`: slot, token, another token after a 401) and its response as bytes (`session`: aiohttp).
 
-Import direction: `endpoints` > `transport` > `request`, `token_request` > `pauses`, `session`, `attempts`;
-`probe` > `session`; `attempts` > `response`; `request` > `known_good`, `body_decoder`; `session` > `response`, `faults`;
+Import direction: `endpoints` > `transport` > `request`, `token_request` > `pauses`, `session`, `observed`;
+`probe` > `session`; `observed` > `response`; `request` > `known_good`, `body_decoder`; `session` > `response`, `faults`;
 `body_decoder` > `response` > `timeouts`, `gzip`, `retry_after`. Only this package uses aiohttp's client.
 """
 
