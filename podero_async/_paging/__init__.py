@@ -1,4 +1,4 @@
-"""Read a list that may change meanwhile (`overlap`; `reader` also splits it by days), and prove that nothing is missing.
+"""Read a list that may change during the read (`overlap`), prove that nothing is missing, or split it by days (`reader`).
 
 Import direction: `reader` > `plain` > `overlap` > `proof` > `page` > `window`; `reader` > `balance` > `page`. No module here
 knows HTTP: each page comes from a function that the caller passes in.
