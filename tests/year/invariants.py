@@ -457,7 +457,9 @@ class Checker:
             is_overdue = (today - day).days > self.settle_days + 8
             # Without a session in the list, the last day before the current session settles after its end.
             is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
-            may_settle = is_before and not read.shows_open(day)
+            # A confirming read settles no day, also if it is the first of a day; old days are read again after a week.
+            waits = read.is_confirming and today - read.at.date() <= timedelta(days=8)
+            may_settle = is_before and not read.shows_open(day) and not waits
             assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
 
     def _check_shown(self, now: Snapshot, pair: Pair, day: date, *, include_hidden: bool) -> None:

@@ -90,7 +90,7 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef, state: State) -> list
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
     for first, last in before.failed.get(pair, ()):
         days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
-    for each in before.days_of(pair, include_hidden=False):
+    for each in before.days_of(pair, include_hidden=call.include_hidden):
         days |= {day for day in each if day <= call.last}
     needed = {day for day in days if state(day) in {"stale", "missing"}}
     for row in before.rows.values():
