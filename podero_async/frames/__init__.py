@@ -1,4 +1,4 @@
-"""Charging sessions as Arrow, pandas and polars frames, all of one schema.
+"""Charging sessions as Arrow, pandas and polars frames, all of one schema; `_bodies` reads columns straight from bytes.
 
 # How do I get a data frame?
 

@@ -263,6 +263,21 @@ async def test_lists_that_are_empty_for_a_night_settle_no_day(
         assert report.settled > 0, "a second read without a session says that there is none"
 
 
+async def test_a_vehicle_that_moves_takes_its_provisional_days_along(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A session that is listed after its vehicle moved to another user is stored, though each job reads only yesterday."""
+    charge_all(sim)
+    async with SessionStore(path) as store:
+        await nights(client, store, clock, 2)
+        moved = sim.move_vehicle(VEHICLES[0])
+        sim.insert(moved, row_of(1, utc(2026, 1, 2, 18), utc(2026, 1, 4, 1)))
+        await nights(client, store, clock, 1)
+        assert await held_by(store) == truth_of(sim)
+        days = await store.days(START, START, now=clock)
+        assert (days.provisional, days.missing) == (3, 0)
+
+
 @pytest.mark.slow
 async def test_a_user_that_leaves_a_shared_vehicle_leaves_its_sessions_to_the_other(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock

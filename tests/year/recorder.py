@@ -238,6 +238,13 @@ class Recorder:
         reads = [self.last_proven[pair, flag].get(day) for flag in ({True} if include_hidden else {True, False})]
         return max((read for read in reads if read is not None), key=lambda read: read.number, default=None)
 
+    def has_other_proof(self, pair: Pair, day: date) -> bool:
+        """Return whether a day of a vehicle was proven under another user."""
+        return any(
+            other.vehicle_id == pair.vehicle_id and other != pair and day in reads
+            for (other, _), reads in self.last_proven.items()
+        )
+
 
 def _id_of(raw: Any) -> str | None:
     found = raw.get("id") if isinstance(raw, dict) else None

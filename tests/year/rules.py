@@ -58,12 +58,14 @@ def most_requests(
     pairs = set(pairs)
     # A page of ten users may be a page of a server that pages by ten.
     most = Counter({"users": 2, "vehicles": users} if users else {})
-    # If one of two users has a vehicle no longer, all its days are read again under the other one.
+    # If a user has a vehicle no longer, all its days that were read under any user are read again under the other one.
     left = {pair.vehicle_id for pair, is_gone in now.gone.items() if is_gone and not before.gone.get(pair)}
     for pair in pairs:
-        known = before.days_of(pair, include_hidden=call.include_hidden)
-        state = partial(_state, call, known, may_settle=pair.vehicle_id not in left)
-        for first, last in _needs(call, before, pair, state):
+        has_moved = pair.vehicle_id in left
+        owned = [other for other, _ in before.days if other.vehicle_id == pair.vehicle_id] if has_moved else [pair]
+        known = [days for each in owned for days in before.days_of(each, include_hidden=call.include_hidden)]
+        state = partial(_state, call, known, may_settle=not has_moved)
+        for first, last in _needs(call, before, pair, known, state):
             most["windows"] += 1
             most["current sessions"] += _asks_current(call, pair, first, last, state)
     vehicles = recorder.doubted | {row.vehicle_id for row in before.rows.values() if row.absent_at is not None}
@@ -85,12 +87,12 @@ def _state(call: Call, known: list[Days], day: date, *, may_settle: bool) -> str
     return "stale" if spans else "missing"
 
 
-def _needs(call: Call, before: Snapshot, pair: VehicleRef, state: State) -> list[tuple[date, date]]:
+def _needs(call: Call, before: Snapshot, pair: VehicleRef, known: list[Days], state: State) -> list[tuple[date, date]]:
     """Return the spans of days to read."""
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
     for first, last in before.failed.get(pair, ()):
         days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
-    for each in before.days_of(pair, include_hidden=call.include_hidden):
+    for each in known:
         days |= {day for day in each if day <= call.last}
     needed = {day for day in days if state(day) in {"stale", "missing"}}
     for row in before.rows.values():

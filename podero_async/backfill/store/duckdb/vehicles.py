@@ -12,6 +12,7 @@ import duckdb
 from podero_async.backfill._alarms import Vanished, too_many_vanished
 from podero_async.backfill._sharding import Shard
 from podero_async.backfill.store.duckdb.connection import transaction
+from podero_async.backfill.store.duckdb.coverage import insert_folded
 from podero_async.backfill.store.duckdb.listing import unlisted_table, users_table, vehicles_table
 from podero_async.models import User, VehicleFailure, VehicleRef
 
@@ -86,13 +87,23 @@ _VEHICLES_GONE = """
 UPDATE vehicles v SET gone_since = $now FROM gone g WHERE v.user_id = g.user_id AND v.vehicle_id = g.vehicle_id
 """
 _USERS_GONE = "UPDATE users SET gone_since = $now WHERE user_id IN (SELECT user_id FROM gone_users)"
-# If two users listed a vehicle, its sessions are stored under one of them. Once this user no longer lists it, all days of
-# the vehicle are read again, so that its sessions move to the other user.
-_UNSETTLE = f"""
-UPDATE coverage SET is_settled = false, read_at = '1970-01-01 00:00:00+00'
-WHERE vehicle_id IN (SELECT vehicle_id FROM sessions SEMI JOIN gone USING ({_PAIR}))
-  AND vehicle_id IN (SELECT vehicle_id FROM roster)
+# A user no longer lists a vehicle, and another user does. All days of the vehicle that were read under any user are read
+# again under the present one, so that its sessions move there, and those of its provisional days are still stored.
+_MOVED = f"CREATE OR REPLACE TEMP TABLE moved AS SELECT DISTINCT {_PAIR} FROM roster SEMI JOIN gone USING (vehicle_id)"
+_FACTS_OF_MOVED = """
+CREATE OR REPLACE TEMP TABLE facts AS
+SELECT m.user_id, vehicle_id, include_hidden, from_date, to_date, false AS is_settled,
+    '1970-01-01 00:00:00+00'::TIMESTAMPTZ AS read_at
+FROM moved m JOIN coverage USING (vehicle_id)
 """
+_FORGET_MOVED = "DELETE FROM coverage c USING moved m WHERE c.user_id = m.user_id AND c.vehicle_id = m.vehicle_id"
+
+
+def _unsettle_moved(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute(_MOVED)
+    con.execute(_FACTS_OF_MOVED)
+    con.execute(_FORGET_MOVED)
+    insert_folded(con)
 
 
 def _find_gone(con: duckdb.DuckDBPyConnection, shard: Shard | None, max_vanished: float) -> Vanished:
@@ -189,7 +200,7 @@ def record_fleet(
         if found.is_recorded:
             con.execute(_VEHICLES_GONE, {"now": now})
             con.execute(_USERS_GONE, {"now": now})
-            con.execute(_UNSETTLE)
+            _unsettle_moved(con)
         con.execute("CREATE OR REPLACE TEMP TABLE recorded AS FROM listed_vehicles")
         _record(con, now, is_listed=True, keep_external_ids=keep_external_ids)
     return found
