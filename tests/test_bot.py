@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
@@ -22,7 +21,7 @@ from aiohttp import web
 from podero_async import ClientCredentials, FileTokenStore, PoderoClient, ThrottlePolicy
 from podero_async.backfill import SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.clients import wire_row
+from tests._support.clients import client_of, wire_row
 from tests.examples import bot
 
 TOKEN = "42:fake"
@@ -58,7 +57,7 @@ class Telegram:
     async def ask(self, text: str, chat: int = CHAT) -> str:
         """Send a message to the bot, and return its reply."""
         self.updates.put_nowait(f"{chat} {text}")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             to, reply = await self.sent.get()
         assert to == chat
         return reply
@@ -99,7 +98,7 @@ async def backfilling(client: PoderoClient, simulator: PoderoSimulator, path: Pa
     simulator.add_fault(hanging)
     async with SessionStore(path) as store:
         running = asyncio.create_task(backfill(client, store, simulator.first_day, simulator.last_day))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not simulator.counts.requests["sessions"]:
                 await asyncio.sleep(0.005)
         yield
@@ -148,38 +147,39 @@ async def test_refusals(podero_simulator: PoderoSimulator, podero_client_factory
 
 
 @pytest.mark.slow
-@pytest.mark.podero(users=1000, vehicles=3000, sessions_per_vehicle=20, latency_s=0.05)
-async def test_replies_within_a_second(
-    podero_simulator: PoderoSimulator,
-    podero_client_factory: Callable[..., PoderoClient],
-    path: Path,
-    record_property: Callable[[str, object], None],
-) -> None:
-    """Beside a backfill with up to 32 requests in flight, each of 50 ms or more, each reply takes less than a second."""
-    seconds = []
-    client = podero_client_factory(throttle=ThrottlePolicy(max_concurrency=32))
-    async with backfilling(client, podero_simulator, path), talking(client, podero_simulator) as telegram:
-        before = podero_simulator.counts.requests["sessions"]
-        for command in ["/last", "/savings", "/live"] * 5:
-            begin = time.perf_counter()
-            await telegram.ask(command)
-            seconds.append(time.perf_counter() - begin)
-        read = podero_simulator.counts.requests["sessions"] - before
+@pytest.mark.leaping
+async def test_replies_within_a_second(path: Path, record_property: Callable[[str, object], None]) -> None:
+    """Beside a backfill with up to 32 requests in flight, each of 50 ms, a reply waits for hardly more than its own requests."""
+    seconds, loop = [], asyncio.get_running_loop()
+    async with (
+        PoderoSimulator(users=200, vehicles=600, sessions_per_vehicle=20, latency_s=0.05) as simulator,
+        client_of(simulator, throttle=ThrottlePolicy(max_concurrency=32)) as client,
+        backfilling(client, simulator, path),
+        talking(client, simulator) as telegram,
+    ):
+        before = simulator.counts.requests["sessions"]
+        for command in ["/last", "/savings", "/live"] * 3:
+            begin = loop.time()
+            assert await telegram.ask(command) != OUTAGE
+            seconds.append(loop.time() - begin)
+        read = simulator.counts.requests["sessions"] - before
     record_property("figure", f"median {median(seconds):.2f} s, longest {max(seconds):.2f} s, {read} reads meanwhile")
-    assert max(seconds) < 1.0
+    assert max(seconds) < 0.27, "three requests, once a token and a slot; behind those of the backfill it is 0.3 s"
+    assert read > 100, "the backfill goes on meanwhile"
 
 
-@pytest.mark.slow
-@pytest.mark.podero(users=1, vehicles=2)
+@pytest.mark.leaping
 @pytest.mark.parametrize("fault", ["status:503", "reset", "hang", "token/status:500", "token/status:401"])
-async def test_an_outage_has_a_reply_at_once(
-    fault: str, podero_simulator: PoderoSimulator, podero_client: PoderoClient
-) -> None:
+async def test_an_outage_has_a_reply_at_once(fault: str) -> None:
     """During an outage, and with refused credentials, each command has a reply in little more than a second."""
-    podero_simulator.add_fault(fault)
-    async with talking(podero_client, podero_simulator) as telegram:
+    loop = asyncio.get_running_loop()
+    async with (
+        PoderoSimulator(users=1, vehicles=2, faults=[fault]) as simulator,
+        client_of(simulator) as client,
+        talking(client, simulator) as telegram,
+    ):
         for command in ("/last", "/savings", "/live"):
-            begin = time.perf_counter()
+            begin = loop.time()
             reply = await telegram.ask(command)
-            assert time.perf_counter() - begin < 1.5
+            assert loop.time() - begin < 1.1
             assert reply == OUTAGE or fault == "token/status:401"

@@ -189,7 +189,7 @@ def test_a_module_is_imported_ahead_in_a_thread_that_no_exit_waits_for(
     import_ahead("imported_ahead")
     for thread in threading.enumerate():
         if thread.name == "podero_async import":
-            thread.join(timeout=10)
+            thread.join(timeout=60)
     assert sys.modules.pop("imported_ahead").is_daemon
 
 
@@ -271,4 +271,4 @@ def test_a_module_that_cannot_be_imported_ahead_is_no_error() -> None:
     before = set(threading.enumerate())
     import_ahead("no_such_module")
     for thread in set(threading.enumerate()) - before:
-        thread.join(10)
+        thread.join(60)

@@ -42,7 +42,7 @@ def responding(*statuses: int, **headers: str) -> Callable[[web.Request], Awaita
 async def test_a_derived_client_shares_token_and_connections(simulator: PoderoSimulator) -> None:
     """Calls of two clients take one token and one connection."""
     async with client_of(simulator) as client:
-        derived = client.with_options(retry=ONCE, timeouts=Timeouts(total=5))
+        derived = client.with_options(retry=ONCE, timeouts=Timeouts(total=60))
         for each in (client, derived, client):
             await anext(each.users())
         assert client.statistics() == derived.statistics()
@@ -56,7 +56,7 @@ async def test_each_client_has_its_own_bounds() -> None:
             await client.with_options(retry=ONCE).electric_vehicles(USER)
         assert caught.value.attempts == 1
     async with serving(responding(500)) as origin, static_client(origin) as client:
-        assert await client.with_options(timeouts=Timeouts(total=5)).electric_vehicles(USER) == []
+        assert await client.with_options(timeouts=Timeouts(total=60)).electric_vehicles(USER) == []
 
     async def slow(_: web.Request) -> web.Response:
         await asyncio.sleep(0.04)

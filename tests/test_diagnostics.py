@@ -196,9 +196,9 @@ async def test_the_origin_of_another_service_is_a_configuration_fault(status: in
 
 
 @asynccontextmanager
-async def _server_with_date(date: str) -> AsyncIterator[str]:
+async def _server_with_date(date: Callable[[], str]) -> AsyncIterator[str]:
     async def handler(_: web.Request) -> web.Response:
-        return web.json_response([], headers={"Date": date})
+        return web.json_response([], headers={"Date": date()})
 
     async with serving(handler) as origin:
         yield origin
@@ -214,7 +214,7 @@ async def _server_with_date(date: str) -> AsyncIterator[str]:
 )
 async def test_a_clock_that_differs_by_over_20_seconds_fails(server_s: float, is_ok: bool, detail: str) -> None:
     """The clock is a configuration fault if it differs by over 20 seconds from the server's."""
-    async with _server_with_date(formatdate(time.time() + server_s, usegmt=True)) as origin:
+    async with _server_with_date(lambda: formatdate(time.time() + server_s, usegmt=True)) as origin:
         checks = await diagnosed(lambda: static_client(origin))
     assert checks["clock"].is_ok is is_ok
     assert re.fullmatch(detail, checks["clock"].detail)
@@ -223,7 +223,7 @@ async def test_a_clock_that_differs_by_over_20_seconds_fails(server_s: float, is
 
 async def test_the_clock_is_skipped_without_a_valid_date() -> None:
     """The check of the clock is skipped if the response has no valid `Date`, and the later checks run."""
-    async with _server_with_date("yesterday") as origin:
+    async with _server_with_date(lambda: "yesterday") as origin:
         checks = await diagnosed(lambda: static_client(origin))
     assert checks["clock"].detail == "skipped: the server sends no valid date"
     assert checks["organization"].is_ok

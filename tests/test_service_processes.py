@@ -57,7 +57,7 @@ def sessions_path(vehicle: VehicleRef) -> str:
 
 async def output_after(process: Process) -> str:
     """Wait for the end of the process, and return all that it wrote."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         written = await process.communicate()
     return b"".join(written).decode()
 
@@ -124,7 +124,7 @@ async def test_two_workers_share_one_token(podero_simulator: PoderoSimulator, tm
                 return await response.json()
 
         token_requests: set[int] = set()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while token_requests != {0, 1}:
                 await asyncio.gather(*[call(live) for _ in range(8)])
                 health = await asyncio.gather(*[call("/health") for _ in range(8)])

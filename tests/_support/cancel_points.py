@@ -148,7 +148,7 @@ class Sweep:
     """Yields `Steps` to stop at, one later each time, until the work ends before its stop.
 
     Fails if the work goes on after a stop, or ends more than `longest_s` after it. On a leaping loop computing takes no time,
-    so only a wait of the library or of a fault can exceed that bound.
+    so only a wait of the library or of a fault can exceed that bound; on other loops, give a bound for slow machines.
     """
 
     longest_s: float = 0.5
@@ -261,11 +261,11 @@ async def calm() -> tuple[int, int]:
 
 
 async def left_open(before: tuple[int, int]) -> tuple[int, int]:
-    """Count the files and threads that are open in addition to `before`; wait up to a second for them to close.
+    """Count the files and threads that are open in addition to `before`; wait up to a minute for them to close.
 
     A count below `before` is returned as 0, since files and threads of an earlier test may have closed in between.
     """
-    give_up_at = time.monotonic() + 1
+    give_up_at = time.monotonic() + 60
     for turn in itertools.count():
         files, threads = (max(0, now - then) for now, then in zip(_open_files_and_threads(), before, strict=True))
         if not (files or threads) or time.monotonic() > give_up_at:

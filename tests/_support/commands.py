@@ -128,7 +128,7 @@ async def start_in_pipe(reader: str, *argv: str) -> asyncio.subprocess.Process:
 
 async def end_of(process: asyncio.subprocess.Process) -> Ended:
     """Wait for the end of a command."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     return Ended(process.returncode, (out or b"").decode(), (err or b"").decode())
 
@@ -154,7 +154,7 @@ async def run_on_pty(*argv: str, stream: str = "stdout", look: Callable[[str], N
     finally:
         os.close(theirs)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             shown = await asyncio.to_thread(_read_all, ours, lambda text: loop.call_soon_threadsafe(look, text))
             out, err = await process.communicate()
     finally:

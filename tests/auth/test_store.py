@@ -179,7 +179,7 @@ async def test_a_cancelled_waiter_does_not_take_the_lock_later(tmp_path: Path) -
 
 
 def is_free(path: Path) -> bool:
-    with filelock.FileLock(path, timeout=1):  # a second, for a thread that is about to release it
+    with filelock.FileLock(path, timeout=60):  # for a thread that is about to release it
         return True
 
 
@@ -228,7 +228,7 @@ async def test_a_disk_that_hangs_holds_up_no_cancelled_caller(
     work = getattr(Path, operation)
 
     def hang(*arguments: Any, **options: Any) -> Any:
-        assert goes_on.wait(10)
+        assert goes_on.wait(60)
         return work(*arguments, **options)
 
     monkeypatch.setattr(Path, operation, hang)
@@ -242,7 +242,7 @@ async def test_a_disk_that_hangs_holds_up_no_cancelled_caller(
         for _ in range(cancels):
             await asyncio.sleep(0.02)
             task.cancel()
-        await asyncio.wait([task], timeout=1)
+        await asyncio.wait([task], timeout=60)
         assert task.cancelled()
     goes_on.set()
     assert await store.load("a") == TOKEN
@@ -255,7 +255,7 @@ async def test_a_store_that_is_dropped_leaves_no_thread(tmp_path: Path) -> None:
     await store.save("a", TOKEN)
     (thread,) = set(threading.enumerate()) - before
     del store
-    thread.join(1)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -773,7 +773,7 @@ async def test_a_batch_that_is_not_full_is_committed_after_the_maximum_wait(
     sim.add_fault(Fault(kind="hang", endpoint="sessions", nth=12))
     async with SessionStore(path) as store:
         running = asyncio.create_task(backfill(client, store, FIRST, LAST, progress=progress, now=clock, limits=limits))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while progress.committed.new == 0:
                 await asyncio.sleep(0.005)
         assert progress.received < 12

@@ -39,7 +39,7 @@ async def _start_slowly(
     simulator.latency_s = latency_s
     simulator.add_fault(Fault(kind="hang", seconds=60, endpoint="sessions", nth=after + 1))
     process = await start(*whole_fleet(simulator, path), "--max-concurrency=1", *argv, **options)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while simulator.counts.requests["sessions"] <= after:
             assert process.returncode is None, await end_of(process)
             await asyncio.sleep(0.02)
@@ -87,7 +87,7 @@ async def test_a_signal_stops_the_discovery(served: PoderoSimulator, path: Path)
     """If a signal arrives before the vehicles are known, the command ends with an unfinished report."""
     served.latency_s = 60
     process = await start(*whole_fleet(served, path), "--json")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not served.requests:
             await asyncio.sleep(0.02)
     ended = await _signal(process, signal.SIGTERM)
@@ -142,7 +142,7 @@ async def test_a_closed_log_does_not_end_a_backfill(served: PoderoSimulator, pat
     os.close(writing)
     assert await asyncio.to_thread(os.read, reading, 1)
     os.close(reading)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await process.wait() == 0
     assert (await _stored(path))[1].keys() == _all_ids(served)
 

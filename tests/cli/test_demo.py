@@ -201,7 +201,7 @@ async def test_a_signal_while_the_fleet_is_generated(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = await start("demo", "--vehicles=5000")
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert b"5,000 vehicles" in await process.stdout.readline()
         process.send_signal(number)
         ended = await end_of(process)

@@ -130,7 +130,7 @@ async def test_a_signal_ends_an_export(
     argv = ["export", f"--store={filled}", f"--output={target}", option]
     before = sorted(file.name for file in filled.parent.iterdir())
     process = await start(*argv)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not any(filled.parent.glob("out.podero_async-unfinished-*")):
             assert process.returncode is None, await end_of(process)
             await asyncio.sleep(0.01)
@@ -163,7 +163,7 @@ async def test_what_stdout_cannot_take(filled: Path, call: Call, options: list[s
 
 def _wait_until_blocked(pid: int) -> None:
     """Wait until the main thread of a process waits for the reader of a pipe."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while "pipe_write" not in Path(f"/proc/{pid}/wchan").read_text():
         assert time.monotonic() < until
         time.sleep(0.02)
@@ -177,7 +177,7 @@ async def test_a_reader_that_takes_only_a_part(filled: Path, reader: str, code: 
     process = await start_in_pipe(reader, "export", f"--store={filled}", "--output=-", "--format=csv")
     assert process.stderr is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             pid = int(await process.stderr.readline())
             if code:
                 await asyncio.to_thread(_wait_until_blocked, pid)

@@ -28,7 +28,7 @@ async def _simulating(*argv: str, end: int = signal.SIGTERM) -> AsyncIterator[li
     assert process.stdout is not None
     lines: list[str] = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not lines or not lines[-1].startswith("# podero-async"):
                 line = await process.stdout.readline()
                 assert line, await end_of(process)
@@ -95,7 +95,7 @@ async def test_changes_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     async with _simulating(*size, "--complete-every=0.01", "--move-every=0.01", "--latency=0.001") as lines:
         assert "2 vehicles, 2 sessions, users customer_1 to customer_3" in lines[4]
         _take(lines, monkeypatch)
-        async with PoderoClient.from_env() as client, asyncio.timeout(20):
+        async with PoderoClient.from_env() as client, asyncio.timeout(60):
             first, pairs, sessions = date(2026, 1, 1), set[VehicleRef](), 0
             while len(pairs) < 4 or sessions < 5:
                 async with client.fetch_fleet(first, date.max, include_hidden=True) as fleet:
@@ -141,7 +141,7 @@ async def test_rows_without_a_vehicle(tmp_path: Path) -> None:
     file.write_text("\n")
     process = await start("simulate", "--port=0", f"--rows={file}")
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         lines = [await process.stdout.readline() for _ in range(5)]
     process.send_signal(signal.SIGTERM)
     assert await end_of(process) == Ended(0, "", "")

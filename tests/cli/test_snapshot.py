@@ -102,7 +102,7 @@ async def test_a_snapshot_of_an_interrupted_run(served: PoderoSimulator, path: P
     """If a signal ends a run, the snapshot has the batches that were committed."""
     served.add_fault(Fault(kind="hang", seconds=60, nth=range(6, 100), endpoint="sessions"))
     process = await start(*whole_fleet(served, path), f"--snapshot={copy}")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while served.counts.faults["hang"] < len(served.vehicles) - 5:
             await asyncio.sleep(0.01)
     process.send_signal(signal.SIGTERM)

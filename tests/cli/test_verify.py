@@ -135,7 +135,7 @@ async def test_ctrl_c_prints_the_report_so_far(served: PoderoSimulator, filled: 
     before = served.counts.requests["sessions"]
     served.latency_s = 0.2
     process = await start("verify", f"--store={filled}", "--max-concurrency=1", "--json")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while served.counts.requests["sessions"] < before + 4:
             await asyncio.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -477,7 +477,7 @@ async def test_the_first_outcome_comes_before_the_list_of_users_ends(owners: int
             await came.wait()
 
     directory = Directory(list(range(400)), owners=set(range(owners)), default_page_size=200, before_users=hold_back)
-    async with directory.client() as client, asyncio.timeout(10), client.fetch_fleet(*DAYS) as fleet:
+    async with directory.client() as client, asyncio.timeout(60), client.fetch_fleet(*DAYS) as fleet:
         await anext(fleet)
         came.set()
         assert len([outcome async for outcome in fleet]) == owners - 1

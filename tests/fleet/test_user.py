@@ -57,7 +57,7 @@ async def test_a_user_may_have_many_pages() -> None:
     """The pages of lists that were read make room for those of the next ones: 24 lists of three pages are all read."""
     clamped = Fault(kind="clamped_limit", limit=20)
     async with PoderoSimulator(users=1, vehicles=24, sessions_per_vehicle=45, faults=(clamped,)) as simulator:
-        async with client_of(simulator) as client, asyncio.timeout(30):
+        async with client_of(simulator) as client, asyncio.timeout(60):
             days = simulator.first_day, simulator.last_day
             outcomes = await client.user_sessions(simulator.vehicles[0].user_id, *days, include_hidden=True)
     assert [len(outcome.sessions) for outcome in outcomes if isinstance(outcome, VehicleSessions)] == [45] * 24

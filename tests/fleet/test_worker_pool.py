@@ -246,7 +246,7 @@ async def test_an_error_of_the_source_while_it_closes_does_not_block_leaving() -
         finally:
             raise OSError("the cursor is closed")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async with WorkerPool(items(), read_at_once, decode, slots=64) as pool:
             await anext(pool)
             for _ in range(200):
@@ -259,7 +259,7 @@ async def test_every_consumer_sees_the_end() -> None:
     async with pool:
         second = asyncio.create_task(anext(pool, None))
         await let_tasks_run()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await second is None
 
 
@@ -272,7 +272,7 @@ async def test_the_iteration_ends_if_only_the_pools_own_task_is_cancelled(is_alo
         for task in asyncio.all_tasks() - before:
             if not is_alone or task.get_name() == "podero_async fleet":
                 task.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             for _ in range(2):
                 with pytest.raises(asyncio.CancelledError):
                     await anext(pool)

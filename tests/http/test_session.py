@@ -59,7 +59,7 @@ async def test_large_bodies_are_held_one_after_another() -> None:
 
     large = LargeBodies(min_bytes=1000, at_once=1)
     async with serving(handler) as origin:
-        session = HttpSession(None, Timeouts(read=5, total=5), large_bodies=large)
+        session = HttpSession(None, Timeouts(read=60, total=60), large_bodies=large)
         release = await large.enter()
         cancelled, *reads = [asyncio.create_task(session.send("GET", URL(origin), "/", {})) for _ in range(3)]
         await asyncio.sleep(0.03)
@@ -303,7 +303,7 @@ async def test_a_failed_attempt_releases_its_connection() -> None:
         return responses.pop(0)
 
     async with serving(handler) as origin, aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
-        async with asyncio.timeout(30), static_client(origin, session=session) as client:
+        async with asyncio.timeout(60), static_client(origin, session=session) as client:
             assert await vehicles(client) == 0
 
 
@@ -319,6 +319,6 @@ async def test_no_thread_outlives_a_client() -> None:
         started = {thread for thread in threading.enumerate() if "decoding" in thread.name} - before
     assert len(started) == 1
     for thread in started:
-        await asyncio.to_thread(thread.join, 10)
+        await asyncio.to_thread(thread.join, 60)
     assert not any(thread.is_alive() for thread in started)
     assert client.statistics().in_flight == 0

@@ -230,6 +230,7 @@ def test_ctrl_c_at_every_step_leaves_nothing(
     record_property("figure", sweep.figure)
 
 
+@pytest.mark.leaping
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_stop_at_every_step_of_a_repaired_read_leaves_nothing(way: Way) -> None:
     """A read that closes gaps can be stopped at any step, and none of its requests is left."""

@@ -199,7 +199,7 @@ async def test_publishers_wait_for_each_other(server: Postgres, made: StoreFile)
         cursor.fetchall()
         async with SessionStore(made.path, read_only=True) as store:
             publishing = asyncio.create_task(publish(store, server.url))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not server.execute("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
                     await asyncio.sleep(0.005)
             assert server.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'podero'") == []

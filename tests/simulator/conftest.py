@@ -45,8 +45,8 @@ class Caller:
             return Reply(response.status, await response.json(), response.headers)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition holds, for at most ten seconds."""
-        async with asyncio.timeout(10):
+        """Wait until a condition holds, for at most a minute."""
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.001)
 

@@ -66,7 +66,7 @@ def served() -> Iterator[PoderoSimulator]:
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
-    assert started.wait(5)
+    assert started.wait(60)
     yield simulator
     loop.call_soon_threadsafe(done.set)
     thread.join()
@@ -76,7 +76,7 @@ def served() -> Iterator[PoderoSimulator]:
 @pytest.fixture(scope="module")
 def headers(served: PoderoSimulator) -> dict[str, str]:
     body = {"grant_type": "password", "username": served.username, "password": served.password}
-    response = requests.post(f"{served.base_url}/api/partners/v2.0/auth/token", json=body, timeout=5)
+    response = requests.post(f"{served.base_url}/api/partners/v2.0/auth/token", json=body, timeout=60)
     return {"Authorization": f"Bearer {response.json()['access_token']}"}
 
 

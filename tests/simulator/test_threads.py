@@ -31,7 +31,7 @@ def log_in(sim: PoderoSimulator) -> Any:
     body = {"grant_type": "password", "username": sim.username, "password": sim.password}
     headers = {"Content-Type": "application/json"}
     request = urllib.request.Request(f"{sim.base_url}{PREFIX}/auth/token", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         return json.load(response)
 
 
@@ -141,14 +141,14 @@ async def test_a_hook_may_wait_for_another_thread() -> None:
 
     def wait(_: PageRequest) -> None:
         reached.set()
-        assert changed.wait(10)
+        assert changed.wait(60)
 
     with PoderoSimulator(vehicles=1, sessions_per_vehicle=3, before_page=wait) as sim:
         async with aiohttp.ClientSession() as http:
             call = Caller(sim, http)
             await call.log_in()
             request = asyncio.create_task(call.sessions())
-            assert await asyncio.to_thread(reached.wait, 10)
+            assert await asyncio.to_thread(reached.wait, 60)
             added = sim.insert(sim.vehicles[0])
             changed.set()
             assert (await request).json["items"][0] == added

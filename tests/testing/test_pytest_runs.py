@@ -23,7 +23,7 @@ SYNCHRONOUS = """
         body = {"grant_type": "client_credentials", "client_id": simulator.client_id, "client_secret": simulator.client_secret}
         headers = {"Content-Type": "application/json"}
         url = f"{simulator.base_url}/api/partners/v2.0/auth/token"
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=10) as response:
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers), timeout=60) as response:
             return json.load(response)
 
     @pytest.mark.podero(users=2, token_lifetime_s=60)
@@ -133,7 +133,7 @@ async def run(folder: Path, *options: str, **files: str) -> str:
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), 300)
     finally:
         if process.returncode is None:
             process.kill()

@@ -256,7 +256,7 @@ async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes
             result = self.con.execute(sql, list(values))
             if sql.startswith("COPY"):
                 copied.set()
-                assert cancelled.wait(5)
+                assert cancelled.wait(60)
             return result
 
     async def calling(self: DuckDBBackend, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -275,7 +275,7 @@ async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes
     for _ in range(cycles or 0):
         await asyncio.sleep(0)
     if cycles is None:
-        await asyncio.to_thread(copied.wait, 5)
+        await asyncio.to_thread(copied.wait, 60)
     exporting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await exporting

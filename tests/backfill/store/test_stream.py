@@ -29,7 +29,7 @@ async def test_rows_come_in_slices(path: Path) -> None:
 
 async def test_a_stream_that_is_left_or_cancelled_ends_at_once(path: Path) -> None:
     """A caller that leaves or is cancelled does not wait for the rest, and the store works and closes afterwards."""
-    async with asyncio.timeout(10), SessionStore(path) as store:
+    async with asyncio.timeout(60), SessionStore(path) as store:
         async with aclosing(store.stream("SELECT range AS n FROM range(1000000000)")) as rows:
             await anext(rows)
         async with aclosing(store.stream(FOREVER)) as rows:
