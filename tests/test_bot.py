@@ -112,38 +112,42 @@ def month_begin() -> datetime:
     return datetime.now(ZONE).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
 
 
-@pytest.mark.podero(users=3, vehicles=6, sessions_per_vehicle=5)
-async def test_commands(
-    podero_simulator: PoderoSimulator, podero_client_factory: Callable[..., PoderoClient], path: Path, tmp_path: Path
-) -> None:
+@pytest.mark.leaping
+async def test_commands(path: Path, tmp_path: Path) -> None:
     """All commands use the months and times of the chat's zone, and work while a backfill uses the same client."""
-    client = podero_client_factory(token_store=FileTokenStore(tmp_path / "token.json"))
-    vehicle, begin = podero_simulator.vehicles[0], month_begin()
-    for number, minutes, euros in ((1, -30, 100.0), (2, 0, 1.25), (3, 0, None)):
-        plug_in = {"plug_in_time": (begin + timedelta(minutes=minutes)).isoformat(), "actual_savings_eur": euros}
-        podero_simulator.insert(vehicle, wire_row(number, **plug_in, energy_charged_kwh=12.34))
-    async with backfilling(client, podero_simulator, path), talking(client, podero_simulator) as telegram:
+    begin = month_begin()
+    async with (
+        PoderoSimulator(users=3, vehicles=6, sessions_per_vehicle=5) as simulator,
+        client_of(simulator, token_store=FileTokenStore(tmp_path / "token.json")) as client,
+        backfilling(client, simulator, path),
+        talking(client, simulator) as telegram,
+    ):
+        vehicle = simulator.vehicles[0]
+        for number, minutes, euros in ((1, -30, 100.0), (2, 0, 1.25), (3, 0, None)):
+            plug_in = {"plug_in_time": (begin + timedelta(minutes=minutes)).isoformat(), "actual_savings_eur": euros}
+            simulator.insert(vehicle, wire_row(number, **plug_in, energy_charged_kwh=12.34))
         assert (await telegram.ask("/last")).endswith(f": 12.3 kWh, plugged in on {begin:%d.%m.} at 00:00.")
         assert await telegram.ask("/savings") == "This month: € 1.25 saved in 1 of 2 sessions."
-        for own in podero_simulator.vehicles:
-            podero_simulator.set_current(own, None)
+        for own in simulator.vehicles:
+            simulator.set_current(own, None)
         assert await telegram.ask("/live") == "No car is plugged in."
-        podero_simulator.set_current(vehicle, wire_row(4, plug_in_time=begin.isoformat()))
+        simulator.set_current(vehicle, wire_row(4, plug_in_time=begin.isoformat()))
         assert (await telegram.ask("/live")).endswith(f": plugged in since {begin:%d.%m.} 00:00.")
         assert await telegram.ask("/last", STRANGER) == "I do not know this chat yet."
 
 
-@pytest.mark.podero(users=1, vehicles=1)
-async def test_refusals(podero_simulator: PoderoSimulator, podero_client_factory: Callable[..., PoderoClient]) -> None:
+@pytest.mark.leaping
+async def test_refusals() -> None:
     """Wrong credentials, a pause that the API asks for, and a deleted user each have a reply without names or ids."""
-    wrong = podero_client_factory(credentials=ClientCredentials("client", "wrong"))
-    async with talking(wrong, podero_simulator) as telegram:
-        assert await telegram.ask("/last") == "Sorry, something is wrong on our side. We have been told."
-    async with talking(podero_client_factory(), podero_simulator) as telegram:
-        podero_simulator.delete_user(podero_simulator.vehicles[0].user_id)
-        assert await telegram.ask("/live") == "There is no account for this chat any more."
-        podero_simulator.add_fault("status:503:retry-after=60")
-        assert await telegram.ask("/savings") == OUTAGE
+    async with PoderoSimulator(users=1, vehicles=1) as simulator:
+        async with client_of(simulator, credentials=ClientCredentials("client", "wrong")) as wrong:
+            async with talking(wrong, simulator) as telegram:
+                assert await telegram.ask("/last") == "Sorry, something is wrong on our side. We have been told."
+        async with client_of(simulator) as client, talking(client, simulator) as telegram:
+            simulator.delete_user(simulator.vehicles[0].user_id)
+            assert await telegram.ask("/live") == "There is no account for this chat any more."
+            simulator.add_fault("status:503:retry-after=60")
+            assert await telegram.ask("/savings") == OUTAGE
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ CONCURRENCY = 16
 ROOT = Path(__file__).parents[2]
 
 
-async def start(sim: PoderoSimulator, path: Path, wait_s: float, **pipes: Any) -> asyncio.subprocess.Process:
-    """Start a backfill of a simulator's fleet; its batches wait at most `wait_s` seconds before they are committed."""
-    arguments = [path, sim.base_url, sim.org_id, sim.client_id, sim.client_secret, sim.first_day, sim.last_day, wait_s]
+async def start(sim: PoderoSimulator, path: Path, batch: int, **pipes: Any) -> asyncio.subprocess.Process:
+    """Start a backfill of a simulator's fleet, which commits batches of that many vehicles."""
+    arguments = [path, sim.base_url, sim.org_id, sim.client_id, sim.client_secret, sim.first_day, sim.last_day, batch]
     command = [sys.executable, "-W", "always", "-m", "tests._support.backfill_process", *map(str, arguments)]
     return await asyncio.create_subprocess_exec(
         *command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes
@@ -35,7 +35,7 @@ async def until_reading(sim: PoderoSimulator, process: asyncio.subprocess.Proces
 
 
 async def main(
-    path: str, url: str, org_id: str, client_id: str, client_secret: str, first: str, last: str, wait_s: str
+    path: str, url: str, org_id: str, client_id: str, client_secret: str, first: str, last: str, batch: str
 ) -> None:
     """Start or resume the backfill, and print how many vehicles were read, skipped, and failed."""
     throttle = ThrottlePolicy(max_concurrency=CONCURRENCY, adaptive=False)
@@ -44,11 +44,12 @@ async def main(
         ClientCredentials(client_id, client_secret),
         (date.fromisoformat(first), date.fromisoformat(last)),
     )
+    limits = Limits(max_batch_outcomes=int(batch), max_wait_s=3600)
     async with (
         PoderoClient(org_id, credentials, base_url=url, retry=retry, throttle=throttle) as client,
         SessionStore(path) as store,
     ):
-        report = await backfill(client, store, *window, include_hidden=True, limits=Limits(max_wait_s=float(wait_s)))
+        report = await backfill(client, store, *window, include_hidden=True, limits=limits)
         print(report.done, report.skipped, report.failed)  # noqa: T201 - the test reads it
 
 

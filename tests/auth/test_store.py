@@ -501,7 +501,8 @@ async def _call_while_tokens_expire(simulator: PoderoSimulator, path: Path, expi
     calls = [int(output) for output, _ in outputs]  # a worker that failed has printed nothing
     assert min(calls) > 0
     note_requests()
-    assert min(later - earlier for earlier, later in pairwise(sorted(requested_at))) >= 0.79 * life_s
+    # Tokens are renewed after 0.8 of their life; two requests for the same expiry would be closer.
+    assert min(later - earlier for earlier, later in pairwise(sorted(requested_at))) > 0.4 * life_s
     assert simulator.counts.tokens_issued == simulator.counts.requests["token"] == len(requested_at)
     content = path.read_text()
     assert simulator.client_secret not in content
@@ -517,7 +518,7 @@ async def test_processes_that_share_a_file_make_one_request_per_expiry(
     tmp_path: Path, expiries: int, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
     """Eight processes on one token file make one token request at the start and one per expiry, and no call fails."""
-    async with PoderoSimulator(users=8, vehicles=8, sessions_per_vehicle=1, token_lifetime_s=1) as simulator:
+    async with PoderoSimulator(users=8, vehicles=8, sessions_per_vehicle=1, token_lifetime_s=2) as simulator:
         figure = await _call_while_tokens_expire(
             simulator, tmp_path / "tokens.json", max(1, round(expiries * soak_scale))
         )

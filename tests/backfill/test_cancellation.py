@@ -177,7 +177,7 @@ def test_ctrl_c_at_every_step_of_a_fleets_backfill(
 
 async def interrupted(sim: PoderoSimulator, path: Path, after_s: float) -> tuple[int | None, str, float]:
     """Send SIGINT to a backfill process; return its exit code, its stderr, and the seconds until it ended."""
-    process = await start(sim, path, 0.05, stderr=asyncio.subprocess.PIPE)
+    process = await start(sim, path, 4, stderr=asyncio.subprocess.PIPE)
     await until_reading(sim, process)
     await asyncio.sleep(after_s)
     since = time.monotonic()

@@ -11,24 +11,26 @@ import attrs
 import pytest
 
 from podero_async.testing import PoderoSimulator, parse_fault
-from tests._support.backfill_process import CONCURRENCY, start, until_reading
+from tests._support.backfill_process import CONCURRENCY, start
 from tests._support.expected_rows import assert_equal, truth_of
 
 FAULTS = "status:503@3%", "sessions/reset@2%", "sessions/truncated@2%", "sessions/malformed_json@1%"
+BUFFERED = 16
+"""The outcomes that the worker pool has ready for the writer."""
 PIPE = asyncio.subprocess.PIPE
 
 
 @attrs.frozen(kw_only=True)
 class Scale:
-    """The size of the fleet, the number of kills, and their timing in seconds."""
+    """The size of the fleet, the number of kills, the requests before each, and the vehicles of a batch."""
 
     users: int
     vehicles: int
     sessions: int
     latency_s: float
     kills: int
-    kill_within_s: float
-    batch_wait_s: float
+    kill_within: int
+    batch: int
 
     def simulator(self) -> PoderoSimulator:
         return PoderoSimulator(
@@ -40,21 +42,23 @@ class Scale:
         )
 
 
-SMALL = Scale(users=40, vehicles=300, sessions=20, latency_s=0.1, kills=5, kill_within_s=0.5, batch_wait_s=0.1)
-LARGE = Scale(users=200, vehicles=2000, sessions=50, latency_s=0.4, kills=50, kill_within_s=2.5, batch_wait_s=1.0)
+SMALL = Scale(users=40, vehicles=300, sessions=20, latency_s=0.1, kills=5, kill_within=110, batch=4)
+LARGE = Scale(users=200, vehicles=3000, sessions=50, latency_s=0.4, kills=50, kill_within=120, batch=10)
 
 
 async def _kill_and_resume(sim: PoderoSimulator, path: Path, scale: Scale) -> None:
     """Kill processes at random moments while they read, and let the last one finish."""
     rng = Random(scale.kills)
     for _ in range(scale.kills):
-        process = await start(sim, path, scale.batch_wait_s, stdout=PIPE)
-        await until_reading(sim, process)
-        await asyncio.sleep(rng.uniform(0, scale.kill_within_s))
+        process = await start(sim, path, scale.batch, stdout=PIPE)
+        last = sim.counts.requests["sessions"] + rng.randint(1, scale.kill_within)
+        while sim.counts.requests["sessions"] < last and process.returncode is None:
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(rng.uniform(0, scale.latency_s))
         assert process.returncode is None, "the backfill ended before the last kill"
         process.kill()
         await process.communicate()
-    process = await start(sim, path, scale.batch_wait_s, stdout=PIPE)
+    process = await start(sim, path, scale.batch, stdout=PIPE)
     output, _ = await process.communicate()
     assert process.returncode == 0
     assert output.split()[2] == b"0", "no vehicle failed"
@@ -70,7 +74,7 @@ async def _kill_and_resume(sim: PoderoSimulator, path: Path, scale: Scale) -> No
 async def test_kills_lose_and_duplicate_no_session(
     scale: Scale, tmp_path: Path, soak_scale: float, record_property: Callable[[str, object], None]
 ) -> None:
-    """After several kills the store equals the server's data, and each kill costs at most a batch of requests."""
+    """After several kills the store equals the server's data, and each kill costs at most two batches and a few requests."""
     if scale is LARGE:
         scale = attrs.evolve(scale, kills=round(scale.kills * soak_scale))
     path = tmp_path / "fleet.duckdb"
@@ -82,8 +86,7 @@ async def test_kills_lose_and_duplicate_no_session(
     a_vehicle = len(truth) / len(sim.vehicles)
     broken = sum(sim.counts.faults[kind] for kind in ("truncated", "reset", "malformed_json"))
     again = round(sim.counts.rows_served - len(truth) - broken * a_vehicle)
-    # A kill loses the requests in flight and a batch: those within its wait, and those while it is written.
-    a_batch = ((scale.batch_wait_s + 0.3) / scale.latency_s + 2) * CONCURRENCY * a_vehicle
-    assert again <= scale.kills * a_batch
+    # A kill loses a batch that is written, one that fills, and what is buffered, held by workers, or in flight.
+    assert again <= scale.kills * (2 * scale.batch + BUFFERED + 2 * CONCURRENCY) * a_vehicle
     counts = f"{scale.kills} kills, {len(truth)} rows: 0 lost, 0 doubled, {again} fetched again"
     record_property("figure", f"{counts}, {broken} pages broken by faults")

@@ -87,6 +87,7 @@ async def test_a_nightly_job_of_yesterday_stores_overnight_sessions(
         assert set(pages.values()) == {8}
 
 
+@pytest.mark.slow
 async def test_a_day_settles_after_its_time(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

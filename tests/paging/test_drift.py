@@ -236,9 +236,7 @@ def lists(*, sound: bool) -> st.SearchStrategy[MovingList]:
     )
 
 
-@pytest.mark.parametrize(
-    "reads", [50, pytest.param(150, marks=pytest.mark.slow), pytest.param(2500, marks=pytest.mark.soak)]
-)
+@pytest.mark.parametrize("reads", [50, pytest.param(2500, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("sound", [True, False])
 def test_no_read_has_a_false_verdict(
     sound: bool, reads: int, soak_scale: float, record_property: Callable[[str, object], None]

@@ -34,7 +34,7 @@ async def median_of_calls(client: PoderoClient, simulator: PoderoSimulator) -> f
     return median(seconds)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.podero(users=1000, vehicles=3000, sessions_per_vehicle=20, latency_s=0.05)
 async def test_callers_beside_a_backfill(
     podero_simulator: PoderoSimulator,

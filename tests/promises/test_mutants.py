@@ -16,7 +16,7 @@ soak = pytest.mark.soak
 @pytest.mark.parametrize(
     ("name", "every"),
     [
-        pytest.param("_concurrency", 5, marks=pytest.mark.slow),
+        pytest.param("_concurrency", 10, marks=pytest.mark.slow),
         *(pytest.param(name, 1, marks=soak) for name in ("_auth", "_decode", "_fleet", "_flow", "_http", "_paging")),
         pytest.param("backfill.store.duckdb.upsert", 1, marks=soak),
     ],

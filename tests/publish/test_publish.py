@@ -116,6 +116,7 @@ async def test_an_older_snapshot_is_refused_and_a_current_one_published(
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_shards_share_a_target(server: Postgres, made: StoreFile, tmp_path: Path) -> None:
     """Each store has its own rows; a session in two stores is live once, in the store that lists its vehicle."""
     other = StoreFile(tmp_path / "other.duckdb")

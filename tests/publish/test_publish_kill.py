@@ -42,15 +42,22 @@ class Killing:
         self.store_id = store.query("SELECT value FROM meta WHERE key = 'store_id'")[0][0]
         self.server = server
         self.random = Random(seed)
+        self.calls = list[int]()
         self.processes = multiprocessing.get_context("forkserver")
         self.processes.set_forkserver_preload(["tests._support.publish_process", "adbc_driver_postgresql.dbapi"])
+
+    def _next_call(self) -> int:
+        """Return a call of the target that no kill has interrupted yet; if there is none, start again."""
+        if not self.calls:
+            self.calls = self.random.sample(range(1, _LAST_CALL + 1), _LAST_CALL)
+        return self.calls.pop()
 
     async def once(self, number: int, *, kills_server: bool) -> str:
         """Change the store, kill, and publish again; return the call that was interrupted, and the target's state after it."""
         before = self.server.digests(self.store_id)
         change(self.store, number)
         reached = self.processes.Event()
-        at = 0 if self.random.random() < 0.4 else self.random.randint(1, _LAST_CALL)
+        at = 0 if self.random.random() < 0.25 else self._next_call()
         process: Any = self.processes.Process(
             target=publish_process.main, args=[str(self.store.path), self.server.url, at, reached]
         )
@@ -78,7 +85,12 @@ class Killing:
 
 
 @pytest.mark.parametrize(
-    ("client", "server"), [pytest.param(3, 0, id="short"), pytest.param(50, 10, id="long", marks=pytest.mark.slow)]
+    ("client", "server"),
+    [
+        pytest.param(2, 0, id="short"),
+        pytest.param(20, 4, id="long", marks=pytest.mark.slow),
+        pytest.param(100, 20, id="soak", marks=pytest.mark.soak),
+    ],
 )
 async def test_kills_leave_the_target_exact(
     client: int, server: int, durable: Postgres, tmp_path: Path, record_property: Callable[[str, object], None]
