@@ -86,7 +86,7 @@ async def test_kills_lose_and_duplicate_no_session(
     a_vehicle = len(truth) / len(sim.vehicles)
     broken = sum(sim.counts.faults[kind] for kind in ("truncated", "reset", "malformed_json"))
     again = round(sim.counts.rows_served - len(truth) - broken * a_vehicle)
-    # A kill loses a batch that is written, one that fills, and what is buffered, held by workers, or in flight.
+    # A kill loses at most two batches, the buffer of the worker pool, and two vehicles for each slot.
     assert again <= scale.kills * (2 * scale.batch + BUFFERED + 2 * CONCURRENCY) * a_vehicle
     counts = f"{scale.kills} kills, {len(truth)} rows: 0 lost, 0 doubled, {again} fetched again"
     record_property("figure", f"{counts}, {broken} pages broken by faults")

@@ -213,8 +213,7 @@ async def test_reading_and_storing_a_fleet_does_not_hold_the_loop(
 ) -> None:
     """20,000 users, a fleet and its backfill are read in a process without a long callback, while tokens are renewed."""
     vehicles = round(vehicles * soak_scale)
-    options = {"users": 20_000, "vehicles": vehicles, "sessions_per_vehicle": sessions, "seed": 7}
-    async with PoderoSimulator(**options) as sim:
+    async with PoderoSimulator(users=20_000, vehicles=vehicles, sessions_per_vehicle=sessions, seed=7) as sim:
         for number in range(TRIES):
             sim.add_fault(Fault(kind="token_revoked", endpoint="sessions", nth={40, 120, 200}))
             store, before = tmp_path / f"{number}.duckdb", sim.counts.requests["token"]

@@ -47,7 +47,7 @@ class Killing:
         self.processes.set_forkserver_preload(["tests._support.publish_process", "adbc_driver_postgresql.dbapi"])
 
     def _next_call(self) -> int:
-        """Return a call of the target that no kill has interrupted yet; if there is none, start again."""
+        """Draw a call of the target; each is drawn once before any is drawn again."""
         if not self.calls:
             self.calls = self.random.sample(range(1, _LAST_CALL + 1), _LAST_CALL)
         return self.calls.pop()
