@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import statistics
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -62,10 +63,11 @@ class LoopProbe:
         self.longest_s = 0.0
         self.own_s = 0.0
         self.own_cpu_s = 0.0
-        """CPU time of the callback's thread, which excludes other threads on the same core."""
+        """CPU time of the callback's thread, which excludes other threads on the same core, and their collections."""
         self.collector_s = 0.0
-        self._collecting_since = 0.0
-        self._collected_s = 0.0
+        self._collecting_since = self._collecting_since_cpu = 0.0
+        self._collected_s = self._collected_cpu_s = 0.0
+        self._thread = 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -73,12 +75,13 @@ class LoopProbe:
         plain = asyncio.Handle._run  # noqa: SLF001
 
         def timed(handle: asyncio.Handle) -> None:
-            wall, cpu, self._collected_s = time.perf_counter(), time.thread_time(), 0.0
+            self._collected_s, self._collected_cpu_s, self._thread = 0.0, 0.0, threading.get_ident()
+            wall, cpu = time.perf_counter(), time.thread_time()
             plain(handle)
             wall, cpu = time.perf_counter() - wall, time.thread_time() - cpu
             self.longest_s = max(self.longest_s, wall)
             self.own_s = max(self.own_s, wall - self._collected_s)
-            self.own_cpu_s = max(self.own_cpu_s, cpu - self._collected_s)
+            self.own_cpu_s = max(self.own_cpu_s, cpu - self._collected_cpu_s)
 
         asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
         gc.callbacks.append(self._on_collection)
@@ -89,9 +92,11 @@ class LoopProbe:
             asyncio.Handle._run = plain  # type: ignore[method-assign]  # noqa: SLF001
 
     def _on_collection(self, phase: str, _: dict[str, int]) -> None:
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.thread_time()
         if phase == "start":
-            self._collecting_since = now
+            self._collecting_since, self._collecting_since_cpu = now, cpu
         else:
-            self._collected_s += now - self._collecting_since
+            self._collected_s += now - self._collecting_since  # of any thread: it stops all of them
+            if threading.get_ident() == self._thread:
+                self._collected_cpu_s += cpu - self._collecting_since_cpu
             self.collector_s = max(self.collector_s, now - self._collecting_since)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from podero_async.errors import (
     ApiError,
-    AuthenticationError,
     CompletenessError,
     ConfigurationError,
     DecodeError,
@@ -17,7 +16,6 @@ from podero_async.errors import (
 )
 
 __all__ = [
-    "asks_for_long_pause",
     "http_status_of",
     "is_fatal",
     "is_outage_sign",
@@ -68,16 +66,14 @@ def http_status_of(error: BaseException) -> int:
     return next((status for kind, status in _HTTP_STATUSES if isinstance(error, kind)), _SERVER_ERROR)
 
 
-def is_fatal(error: PoderoError, *, retry_after_max: float) -> bool:
-    """Return whether every other call would fail the same way now, if calls wait for `retry_after_max` seconds at most."""
+def is_fatal(error: PoderoError) -> bool:
+    """Return whether every other call would fail the same way now."""
     match error:
-        case AuthenticationError(affects_all_calls=True) | ConfigurationError():
-            return True
-        case RateLimitError(attempts=0, method="GET"):  # nothing was sent, because a long `Retry-After` has not passed
+        case ApiError(affects_all_calls=True) | ConfigurationError():
             return True
         case DecodeError(method="POST", retryable=False):  # the token endpoint, which all calls depend on
             return True
-    return isinstance(error, ApiError) and asks_for_long_pause(error, retry_after_max)
+    return False
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -92,11 +88,6 @@ def is_retryable_status(status: int) -> bool:
     return status in _RETRYABLE_CLIENT_ERRORS or (is_server_fault(status) and status not in _FINAL_SERVER_ERRORS)
 
 
-def asks_for_long_pause(error: ApiError, retry_after_max: float) -> bool:
-    """Return whether a throttling response names a `Retry-After` that is longer than calls wait for."""
-    return is_throttling(error.status, has_retry_after=True) and (error.retry_after or 0.0) > retry_after_max
-
-
 def is_outage_sign(error: Exception) -> bool:
     """Return whether an error is typical of an outage, and so says nothing about the vehicle that met it."""
     is_gateway_fault = isinstance(error, ApiError) and error.is_from_gateway
@@ -104,7 +95,7 @@ def is_outage_sign(error: Exception) -> bool:
 
 
 def is_throttling(status: int, *, has_retry_after: bool) -> bool:
-    """Return whether a response asks for fewer requests: 429, or 503 with a `Retry-After`."""
+    """Return whether a response asks for fewer requests: 429, or 503 with a `Retry-After` (perhaps for one vehicle only)."""
     return status == _TOO_MANY_REQUESTS or (status == _SERVICE_UNAVAILABLE and has_retry_after)
 
 

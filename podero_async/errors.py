@@ -117,6 +117,10 @@ class ApiError(_RequestError):
 
     Such a response is a sign of an outage, so the call was repeated before the error was raised.
     """
+    affects_all_calls: bool = False
+    """True if every other call would fail the same way now: the credentials were refused, or the API asks for a longer
+    pause than `RetryPolicy` allows. Such an error ends a fleet fetch; any other is the failure of its vehicle.
+    """
 
     def __init__(
         self,
@@ -142,12 +146,12 @@ class ApiError(_RequestError):
 class AuthenticationError(ApiError):
     """The server refused the token (401), or the token endpoint refused the credentials. Check the credentials.
 
-    It ends a fleet fetch if `affects_all_calls` is true. Refused credentials are not sent again for a minute: calls in
+    Refused credentials are not sent again for a minute: calls in
     that time fail with a copy of the error whose `attempts` is 0.
     """
 
     affects_all_calls: bool = True
-    """True if every other call would fail the same way; false if the server accepts the token for other calls."""
+    """False if the server accepts the token for other calls."""
 
 
 class PermissionDeniedError(ApiError):

@@ -28,7 +28,6 @@ from podero_async import (
     RateLimitError,
     RequestTimeoutError,
     RetryPolicy,
-    ServerError,
     StaticToken,
     ThrottlePolicy,
     Timeouts,
@@ -279,8 +278,8 @@ async def test_a_pause_and_an_outage_are_told(simulator: PoderoSimulator) -> Non
         changes = [BreakerChange(endpoint="sessions", is_open=is_open) for is_open in (True, False)]
         assert seen.events == changes
         seen.events.clear()
-        simulator.add_fault(Fault(kind="status", status=503, headers={"Retry-After": "3600"}, endpoint="users"))
-        with pytest.raises(ServerError):
+        simulator.add_fault(Fault(kind="status", status=429, headers={"Retry-After": "3600"}, endpoint="users"))
+        with pytest.raises(RateLimitError):
             await CALLS["users"](client, vehicle)
     assert seen.events == [Pause(seconds=3600.0, is_long=True)]
 

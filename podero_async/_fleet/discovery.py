@@ -12,7 +12,7 @@ from contextlib import aclosing
 from uuid import UUID
 
 from podero_async._concurrency import map_as_completed
-from podero_async._failures import is_retryable
+from podero_async._failures import is_fatal, is_retryable
 from podero_async._fleet.position import Position, is_round
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
@@ -54,7 +54,7 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
         except PoderoError as error:
             if position.outlives(error):
                 continue
-            if not position.is_array or endpoints.is_fatal(error):
+            if not position.is_array or is_fatal(error):
                 raise
             reason = f"the list of users may go on, but its page at offset {begin} failed: {error}"
             raise CompletenessError(reason, len(seen), None, endpoints.users_path) from None
@@ -128,7 +128,7 @@ async def _owners(
                 if takes(user) and user.num_electric_vehicles != 0:
                     yield user
         except PoderoError as error:
-            if endpoints.is_fatal(error):
+            if is_fatal(error):
                 raise
             incomplete.append(error)
 
@@ -142,7 +142,7 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     try:
         vehicles = await _listed_vehicles(endpoints, user, own)
     except PoderoError as error:
-        if endpoints.is_fatal(error):
+        if is_fatal(error):
             raise
         return [failure_of(user, error, own)]
     finally:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from podero_async._failures import is_fatal
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover
 from podero_async._fleet.vehicle import FetchedSessions, failure_of, fetch_vehicle
@@ -186,6 +187,6 @@ async def fetch_or_fail(
     try:
         return await fetch_vehicle(endpoints, vehicle, window, stats, budget, keep_bodies=keep_bodies)
     except PoderoError as error:
-        if endpoints.is_fatal(error):
+        if is_fatal(error):
             raise
         return failure_of(vehicle, error, stats)

@@ -47,6 +47,8 @@ class Position:
     """The ids of the last page."""
     _pages_without_new: int = 0
     _gaps: int = 0
+    _was_empty: bool = False
+    """Whether an array after the last page with new users was empty, and so a reason to go back."""
     _is_back: bool = False
     """Whether the next page is read because of a gap; pages after it are known to exist."""
     _has_shown_end: bool = False
@@ -77,14 +79,21 @@ class Position:
     def goes_back(self, ids: Sequence[int], count: int, total: int | None, seen: AbstractSet[int]) -> bool:
         """Return whether to read an earlier page, since users may lie between the last page and this one.
 
-        There are two cases: the page repeats no user of the page before, or it is empty because the list is shorter now.
+        There are two cases: the page repeats no user of the page before, or it is empty because the list is shorter now,
+        as its total says. An array without a total is requested again, and is a reason to go back if it stays empty.
         """
-        is_gap = ids[0] not in seen if ids else not count and total is not None and total <= self._offset
+        is_empty_array = total is None and not count
+        if is_empty_array:
+            is_gap = self._is_back or (self._pages_without_new > 0 and not self._was_empty)
+        else:
+            is_gap = ids[0] not in seen if ids else not count and total is not None and total <= self._offset
         if not is_gap or self.begin == self._offset or self._gaps > _MAX_GAPS:
             return False
         self._gaps += 1
         if self._gaps > _MAX_GAPS:
             return False
+        if is_empty_array:
+            self._was_empty, self._pages_without_new = True, 0
         self._offset = max(0, self.begin - min(self._page_size, MAX_PAGE_SIZE))
         self._is_back = True
         return True
@@ -116,7 +125,7 @@ class Position:
             self._last_ids = ids
         self._page_size = max(self._page_size, count)
         if has_new:
-            self._pages_without_new = 0
+            self._pages_without_new, self._was_empty = 0, False
         elif not is_back:
             self._pages_without_new += 1
         # A full page is followed by another, even if the total is too small.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 import logging
 import math
+from collections import deque
 
 from podero_async.observer import BreakerChange, Observer
 
@@ -18,6 +19,8 @@ _logger = logging.getLogger("podero_async")
 _MIN_FAULTS = 10  # in a row; fewer do not open the breaker, however low the limit is
 _MIN_BURSTS = 3  # in a row; the first shows how much the server accepts, the third that it accepts nothing
 _MIN_WAIT_S, _MAX_WAIT_S = 0.25, 5.0
+_MIN_UNAVAILABLE = 4  # calls of the last ten requests; fewer may have met unavailable vehicles by chance
+_RECENT_REQUESTS = 10
 
 
 class BreakerState(enum.Enum):
@@ -61,6 +64,7 @@ class CircuitBreaker:
         self.is_down = False
         """Whether the endpoint as a whole fails, not only some resources: a probe failed, or the server throttles all."""
         self._faults = 0
+        self._unavailable: deque[int] = deque(maxlen=_MIN_UNAVAILABLE)  # the numbers of the starts
         self._started, self._started_at = 0, -math.inf  # number and time of the last start
         self._judged = 0  # the newest start before the current wait
 
@@ -116,6 +120,17 @@ class CircuitBreaker:
         self.is_calm = False
         self.last_cause = cause
         return self._opens(number, now, is_due=is_another_down or self._faults >= max(_MIN_FAULTS, limit // 2))
+
+    def unavailable(self, number: int, attempt: int) -> bool:
+        """Record a response that says that something is unavailable. Return whether that is the endpoint as a whole.
+
+        It is if several calls of the last few requests got one, or if no request has succeeded since. Repeated attempts
+        do not count, since a vehicle may be unavailable in all of them.
+        """
+        if attempt == 1:
+            self._unavailable.append(number)
+        near = sum(abs(number - other) < _RECENT_REQUESTS for other in self._unavailable)
+        return near == _MIN_UNAVAILABLE or self.throttled_bursts > 0 or self.is_down
 
     def throttled(
         self, number: int, now: float, *, is_new_burst: bool, is_another_down: bool = False, cause: str = ""

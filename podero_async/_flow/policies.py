@@ -59,7 +59,7 @@ class ThrottlePolicy:
         max_concurrency: Upper bound of the requests in flight, 1 to 10,000. The default of 64 lets the limit find its
             value below; the connection pool of a lent session may lower it.
         adaptive: Whether the limit starts at 32 and adapts to throttling responses, up to that bound. If not, it is
-            always `max_concurrency`, without a circuit breaker; a `Retry-After` still pauses all requests.
+            always `max_concurrency`, without a circuit breaker; the `Retry-After` of a 429 still pauses all requests.
         requests_per_second: Upper bound of the starts per second, evenly spaced; None for no bound. Set it only if the
             API's operator has named a rate: the client learns one from throttling responses.
     """

@@ -37,7 +37,6 @@ class Endpoints:
     def __init__(self, transport: Transport, org_id: UUID, *, is_bulk: bool = False) -> None:
         self._transport = transport
         self._is_bulk = is_bulk
-        self.is_fatal = transport.is_fatal
         self.observation = transport.observation
         self.users_path = f"/api/partners/v2.0/org/{org_id}/users"
 

@@ -6,15 +6,14 @@ import asyncio
 import logging
 import math
 
-from podero_async._failures import asks_for_long_pause
 from podero_async._flow.queue import NoSlotError
 from podero_async._flow.retry import Call, NotRetriedError
 from podero_async.errors import ApiError, RateLimitError, TransportError
 from podero_async.observer import Observer, Pause
 
-__all__ = ["TOO_MANY_REQUESTS", "LongPauses", "not_sent"]
+__all__ = ["LongPauses", "not_sent"]
 
-TOO_MANY_REQUESTS = 429
+_TOO_MANY_REQUESTS = 429
 _logger = logging.getLogger("podero_async")
 
 
@@ -34,16 +33,22 @@ class LongPauses:
         """Return the time before which no request of a method is sent, on the clock of the event loop."""
         return self._blocked_until[method]
 
-    def record(self, error: ApiError, max_pause_s: float | None = None) -> None:
-        """Record the pause that a response asks for, if it exceeds a maximum, by default that of the limiter."""
-        if asks_for_long_pause(error, self.max_pause_s if max_pause_s is None else max_pause_s):
-            wait_s = error.retry_after or 0.0
+    def record(self, error: ApiError) -> bool:
+        """Record the pause that a throttling response asks for, unless the limiter waits for it; return whether it is long.
+
+        The limiter waits for GET requests only.
+        """
+        wait_s = error.retry_after or 0.0
+        is_long = wait_s > self.max_pause_s
+        if is_long or (error.method == "POST" and wait_s):
+            error.affects_all_calls = is_long
             until = asyncio.get_running_loop().time() + wait_s
             self._blocked_until[error.method] = max(self._blocked_until[error.method], until)
             message = "HTTP %s: no %s request is sent for %.0f s, as the server asked"
             _logger.warning(message, error.status, error.method, wait_s)
             if self._observer is not None:
                 self._observer.paused(Pause(seconds=wait_s, is_long=True))
+        return is_long
 
     def left_s(self, method: str) -> float:
         """Return how many seconds are left of the pause of a method; 0 without one."""
@@ -59,8 +64,9 @@ class LongPauses:
             return
         if left_s := self.left_s(method):
             detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
-            error = RateLimitError(TOO_MANY_REQUESTS, detail, method, path, None, left_s)
+            error = RateLimitError(_TOO_MANY_REQUESTS, detail, method, path, None, left_s)
             error.attempts = 0
+            error.affects_all_calls = method == "GET" or left_s > self.max_pause_s
             raise NotRetriedError(error)
 
 
@@ -73,6 +79,6 @@ def not_sent(error: NoSlotError, path: str, call: Call) -> Exception:
     if error.is_outage:
         return TransportError(f"the API is unavailable: {error.reason}", "GET", path, retryable=False)
     detail = f"the request was not sent: {error.reason}"
-    limited = RateLimitError(TOO_MANY_REQUESTS, detail, "GET", path, None, error.retry_after)
+    limited = RateLimitError(_TOO_MANY_REQUESTS, detail, "GET", path, None, error.retry_after)
     limited.attempts = call.attempts
     return NotRetriedError(limited)

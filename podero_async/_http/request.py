@@ -19,7 +19,7 @@ from podero_async._flow.retry import Call, NotRetriedError, RequestStats, Retrie
 from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.known_good import KnownGood, Request
 from podero_async._http.observed import observed
-from podero_async._http.pauses import TOO_MANY_REQUESTS, LongPauses, not_sent
+from podero_async._http.pauses import LongPauses, not_sent
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._redaction import Secret
@@ -34,7 +34,7 @@ from podero_async.errors import (
 
 __all__ = ["RequestSender"]
 
-_OK, _UNAUTHORIZED = 200, 401
+_OK, _UNAUTHORIZED, _TOO_MANY = 200, 401, 429
 
 
 class RequestSender:
@@ -88,17 +88,15 @@ class RequestSender:
             # 4. Send the request.
             response, token = await self._send_in_slot(request, call, slot, token)
             # 5. Return the value, repeat the request with another token, or raise the error.
-            if response.status == _OK:
+            if (error := response.error) is None:
                 return await self._decode(response, request, slot, token)
-            if response.status == _UNAUTHORIZED:
+            if error.status == _UNAUTHORIZED:
                 refusals = refusals or Refusals()
                 if await self._is_replayed(token, refusals, request, call) and self._retrier.left_s(call) > 0:
                     token = ""
                     continue
-            error = self._error_of(response, request)
             if isinstance(error, AuthenticationError) and not error.is_from_gateway:
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
-            self._pauses.record(error)
             raise error
 
     async def _is_replayed(self, token: str, refusals: Refusals, request: Request, call: Call) -> bool:
@@ -171,7 +169,8 @@ class RequestSender:
             response = await self._send_with(token, request, call, slot)
             is_decided = response.status != _OK
             if is_decided:
-                self._report(self._error_of(response, request), slot)
+                response.error = self._error_of(response, request)
+                self._report(response.error, slot, call)
             return response, token
         finally:
             if is_decided:
@@ -244,10 +243,8 @@ class RequestSender:
         self.counts.retries += 1
         with suppress(TransportError, DecodeError, ApiError):  # it was reported to the limiter
             response, token = await self._send_in_slot(request, call, slot, self._tokens.current() or "")
-            if response.status == _OK:
+            if response.error is None:
                 await self._decode(response, request, slot, token)
-            else:
-                response.release()
         return True
 
     async def _new_token(self, request: Request, call: Call, slot: Slot | None = None) -> str:
@@ -274,13 +271,15 @@ class RequestSender:
     def _error_of(self, response: Response, request: Request) -> ApiError:
         return api_error(response, has_worked=request.endpoint in self._known_good)
 
-    def _report(self, error: ApiError, slot: Slot) -> None:
+    def _report(self, error: ApiError, slot: Slot, call: Call) -> None:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
-        if is_throttling(error.status, has_retry_after=wait_s is not None):
-            if wait_s is not None and wait_s > self._pauses.max_pause_s:
+        is_429 = error.status == _TOO_MANY
+        is_throttled = is_throttling(error.status, has_retry_after=wait_s is not None)
+        # A 503 with a `Retry-After` may concern one vehicle, and then delays its call alone.
+        if is_throttled and (is_429 or slot.breaker.unavailable(slot.number, call.attempts)):
+            if self._pauses.record(error):
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
-            # A 503 says that something is unavailable, perhaps one vehicle, and not that requests come too fast.
-            self._limiter.throttled(slot, wait_s, cause, tells_rate=error.status == TOO_MANY_REQUESTS)
+            self._limiter.throttled(slot, wait_s, cause, tells_rate=is_429)
         elif is_server_fault(error.status) or is_retryable(error):
             self._limiter.failed(slot, cause)
         else:

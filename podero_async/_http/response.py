@@ -109,6 +109,8 @@ class Response:
     """The secrets of the request, which the response may repeat, and an error must not."""
     release: Callable[[], None] = attrs.field(default=_release_nothing, repr=False)
     """Ends the reservation of a large body."""
+    error: ApiError | None = attrs.field(default=None, repr=False)
+    """The error of the call, unless the status is 200."""
 
     def __enter__(self) -> Self:
         return self

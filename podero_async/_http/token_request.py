@@ -9,7 +9,7 @@ from yarl import URL
 
 from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._decode import decode_json
-from podero_async._failures import is_retryable, is_server_fault
+from podero_async._failures import is_retryable, is_server_fault, is_throttling
 from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.observed import observed
 from podero_async._http.pauses import LongPauses
@@ -82,6 +82,7 @@ class TokenRequestSender:
         try:
             return await self._observation.call("token_request", stats, running, is_shared=True)
         except ApiError as error:
-            if error.attempts:  # else it comes from an earlier pause
-                self._pauses.record(error, 0.0)  # so that the next call does not send one before its time
+            # The next call must not send one before its time. If there was no attempt, the error comes from an earlier pause.
+            if error.attempts and is_throttling(error.status, has_retry_after=True):
+                self._pauses.record(error)
             raise

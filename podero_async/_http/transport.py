@@ -19,7 +19,6 @@ from podero_async._auth.cache import TokenCache
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
 from podero_async._decode import preload_converter, unknown_field_count
-from podero_async._failures import is_fatal
 from podero_async._flow.limiter import Limiter
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy
 from podero_async._flow.retry import Call, RequestStats, Retrier
@@ -33,7 +32,7 @@ from podero_async._http.timeouts import Timeouts
 from podero_async._http.token_request import TokenRequestSender
 from podero_async._observation import Observation, guarded
 from podero_async._redaction import strip_traceback
-from podero_async.errors import ConfigurationError, PoderoError
+from podero_async.errors import ConfigurationError
 from podero_async.models import ClientStatistics
 from podero_async.observer import Observer
 
@@ -129,7 +128,7 @@ class Transport:
         return derived
 
     def _set_retry(self, retry: RetryPolicy) -> None:
-        self._retry_after_max_s, self._max_elapsed_s = retry.retry_after_max, retry.max_elapsed
+        self._max_elapsed_s = retry.max_elapsed
         self._retrier = Retrier(retry)
         self._bulk_retrier = Retrier(
             retry
@@ -168,10 +167,6 @@ class Transport:
         """Return how many requests one call may send at once, so that the rate lets each start in half of `max_elapsed`."""
         rate = self.limiter.rate
         return most if rate == math.inf else max(1, min(most, int(rate * self._max_elapsed_s / 2)))
-
-    def is_fatal(self, error: PoderoError) -> bool:
-        """Return whether every other call would fail the same way now."""
-        return is_fatal(error, retry_after_max=self._retry_after_max_s)
 
     async def aclose(self) -> None:
         """End all calls with an error, stop token renewal, and close the session unless it is lent."""

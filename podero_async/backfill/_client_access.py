@@ -13,7 +13,7 @@ from uuid import UUID
 import attrs
 
 from podero_async._client import PoderoClient
-from podero_async._failures import is_outage_sign
+from podero_async._failures import is_fatal, is_outage_sign
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover, vehicles_of
 from podero_async._fleet.fetch import fetch_or_fail
@@ -125,7 +125,7 @@ class ItemReader:
             try:
                 session = await endpoints.current_session(item.vehicle, stats)
             except PoderoError as error:
-                if endpoints.is_fatal(error):
+                if is_fatal(error):
                     raise
                 self._on_unanswered(error)
             else:

@@ -64,4 +64,8 @@ In FastAPI, register one handler for both: `@app.exception_handler(PoderoError)`
 
 They go on. In a fleet, the failure is a value, `podero_async.VehicleFailure`, with the error that the call alone would
 raise. `podero_async.frames` and `podero_async.summarize` raise it, unless you pass `on_failure`.
+
+While many requests fail, for example because some of the API's servers are down, a fleet spends its retry budget, and
+then vehicles fail after few attempts. The next backfill, or `--only-failed` at once, reads them again. A nightly run that
+has hours may be given more: `RetryPolicy(budget=1_000_000, max_attempts=16)`.
 """

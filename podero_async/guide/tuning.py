@@ -40,9 +40,10 @@ backfill also has a live state: pass a `podero_async.backfill.Progress`, and rea
 
 # Too many requests, a rate limit (429): what do I do?
 
-Nothing is to be done. If the server responds with 429, or with 503 and a `Retry-After`, all requests of the client
-pause for that time; then fewer are in flight at once, and their number grows again slowly. If the server throttles at a
-rate, the client learns the rate. Sessions are not lost. These are the reasons to change something:
+Nothing is to be done. If the server responds with 429 and a `Retry-After`, or with 503 and a `Retry-After` to several
+of the last requests, all requests of the client pause for that time; then fewer are in flight at once, and their number
+grows again slowly. A single 503 delays its own vehicle only. If the server throttles at a rate, the client learns the
+rate. Sessions are not lost. These are the reasons to change something:
 
 - A call raises `podero_async.RateLimitError`: the pause, or the queue after it, is longer than its `max_elapsed`. Try
   again after `error.retry_after` seconds, if it is set.

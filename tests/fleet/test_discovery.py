@@ -129,6 +129,22 @@ async def test_a_server_that_refuses_the_limit_chooses_its_own(is_array: bool) -
         assert [user.id.int async for user in client.users()] == directory.users
 
 
+@pytest.mark.parametrize(("size", "page_size"), [(120, 50), (450, 100), (450, 200)])
+@pytest.mark.parametrize("removed", [1, 5, 6, 49, 60])
+async def test_an_array_that_becomes_shorter_is_read_to_its_new_end(size: int, page_size: int, removed: int) -> None:
+    """If the last users of an array are removed between two of its pages, the read ends well, and lists all others."""
+    for after in (1, page_size + 1, page_size * 2):
+        directory = Directory(list(range(size)), is_array=True, default_page_size=page_size, max_page_size=page_size)
+        users = []
+        async with directory.client() as client:
+            async for user in client.users():
+                users.append(user.id.int)
+                if len(users) == after:
+                    del directory.users[-removed:]
+        assert set(directory.users) <= set(users)
+        assert len(directory.offsets) <= size // page_size + 8
+
+
 async def test_short_pages_do_not_end_an_array() -> None:
     """If a server of arrays drops users from a page after it was cut, or a response is empty once, no other user is lost."""
     dropped = {1, 120, 121, 390, 391}

@@ -17,6 +17,7 @@ from podero_async import (
     CompletenessError,
     DecodeError,
     NotFoundError,
+    RateLimitError,
     RetryPolicy,
     ServerError,
     ThrottlePolicy,
@@ -110,6 +111,30 @@ async def test_a_users_failing_vehicle_does_not_fail_the_others() -> None:
     assert isinstance(failure.error, ServerError)
     assert failure.requests == failure.retries + 1 > 1
     assert sum(isinstance(outcome, VehicleSessions) for outcome in outcomes) == 2
+
+
+@pytest.mark.leaping
+@pytest.mark.parametrize(("pauses", "read"), [(False, 2), (True, 1)])
+async def test_a_vehicle_that_gets_no_slot_in_time_does_not_fail_the_others(pauses: bool, read: int) -> None:
+    """If the queue or a pause is too long for a vehicle, that is its failure, and the vehicles read before it arrive."""
+    vehicles = [str(UUID(int=number)) for number in range(11, 15)]
+
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.endswith("/sessions"):
+            return web.json_response([{"id": vehicle} for vehicle in vehicles])
+        await asyncio.sleep(0.4)
+        if pauses and vehicles[1] in request.path:
+            return web.json_response({}, status=429, headers={"Retry-After": "6"})
+        return web.Response(body=page_body(wire_row(1)), content_type="application/json")
+
+    policies = {"throttle": ThrottlePolicy(max_concurrency=1), "retry": RetryPolicy(max_elapsed=1)}
+    async with serving(answer) as origin, static_client(origin, **policies) as client:
+        outcomes = await client.user_sessions(USER, NOW.date(), NOW.date())
+    failures = outcomes[read:]
+    assert [type(outcome) for outcome in outcomes] == [VehicleSessions] * read + [VehicleFailure] * len(failures)
+    error = failures[-1].error  # type: ignore[union-attr]  # a failure
+    assert isinstance(error, RateLimitError)
+    assert error.attempts == 0
 
 
 async def test_a_users_shared_error_is_raised(simulator: PoderoSimulator) -> None:

@@ -446,16 +446,15 @@ async def test_a_failing_token_endpoint_is_retried() -> None:
 
 
 @pytest.mark.leaping
-@pytest.mark.parametrize("status", [429, 503])
-async def test_a_retry_after_pauses_every_request_of_the_client(status: int) -> None:
-    """After one response with `Retry-After: 30`, eleven requests are sent 30 seconds later."""
+async def test_a_retry_after_pauses_every_request_of_the_client() -> None:
+    """After one response with status 429 and `Retry-After: 30`, eleven requests are sent 30 seconds later."""
     loop = asyncio.get_running_loop()
     arrivals: list[float] = []
 
     async def handler(_: web.Request) -> web.Response:
         arrivals.append(loop.time())
         if len(arrivals) == 1:
-            return web.Response(status=status, headers={"Retry-After": "30"})
+            return web.Response(status=429, headers={"Retry-After": "30"})
         return web.Response(body=b"[]")
 
     async with serving(handler) as origin:

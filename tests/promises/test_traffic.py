@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import statistics
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -155,21 +154,57 @@ async def test_a_row_of_broken_vehicles_fails_by_itself(status: int, record_prop
 
 
 @pytest.mark.leaping
-async def test_a_vehicle_that_is_unavailable_costs_its_pauses_and_no_rate(caplog: pytest.LogCaptureFixture) -> None:
-    """If one vehicle of 500 always gets 503 with `Retry-After: 1`, all requests pause, and no rate is learned."""
-    caplog.set_level(logging.INFO, "podero_async")
+@pytest.mark.parametrize(
+    ("size", "retry_after"), [(500, "5"), (500, "3600"), pytest.param(3000, "5", marks=pytest.mark.slow)]
+)
+async def test_a_503_with_retry_after_delays_its_own_vehicle_only(
+    size: int, retry_after: str, record_property: Record
+) -> None:
+    """If 2 % of the vehicles always get 503 with `Retry-After`, nothing pauses, and the others are read at full speed."""
+    away = {number for number in range(1, size) if number % 50 == 49}
 
     async def handler(request: web.Request) -> web.Response:
-        if vehicle_of(request) == 200:
-            return web.json_response({"detail": "manufacturer is away"}, status=503, headers={"Retry-After": "1"})
+        if vehicle_of(request) in away:
+            await asyncio.sleep(LATENCY_S)
+            return web.json_response({"detail": "away"}, status=503, headers={"Retry-After": retry_after})
+        return await respond(request)
+
+    clock = asyncio.get_running_loop().time
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+        began, failures, read_s = clock(), [], 0.0
+        async with client.fetch_fleet(*DAYS, vehicles=refs(size)) as fleet:
+            async for outcome in fleet:
+                if isinstance(outcome, VehicleFailure):
+                    failures.append(outcome.error)
+                else:
+                    read_s = clock() - began
+        assert client.statistics().pauses == 0
+        assert client.statistics().limit == 64
+    assert len(failures) == len(away)
+    assert all(isinstance(error, ServerError) and error.retry_after == float(retry_after) for error in failures)
+    assert read_s < 4 + size / 64 * LATENCY_S * 2
+    record_property(
+        "figure", f"{size - len(away):,} vehicles read in {read_s:.1f} s, all done in {clock() - began:.0f} s"
+    )
+
+
+@pytest.mark.leaping
+async def test_a_503_with_retry_after_on_several_requests_pauses_all() -> None:
+    """If the API responds with 503 and `Retry-After: 20` for a while, all requests pause, and every vehicle is read."""
+    loop = asyncio.get_running_loop()
+    requests, began = [], loop.time()
+
+    async def handler(request: web.Request) -> web.Response:
+        requests.append(loop.time() - began)
+        if requests[-1] < 15:
+            return web.json_response({"detail": "maintenance"}, status=503, headers={"Retry-After": "20"})
         return await respond(request)
 
     async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
         outcomes = await fetch(client, refs(500))
-    (error,) = [outcome.error for outcome in outcomes if isinstance(outcome, VehicleFailure)]
-    assert isinstance(error, ServerError)
-    assert error.attempts == 8
-    assert not [record for record in caplog.records if "requests are limited" in record.getMessage()]
+        assert client.statistics().pauses == 1
+    assert not any(isinstance(outcome, VehicleFailure) for outcome in outcomes)
+    assert sum(at < 19.9 for at in requests) < 40, "those that had begun before the pause"
 
 
 @pytest.mark.leaping
