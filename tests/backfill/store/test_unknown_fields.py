@@ -160,7 +160,7 @@ async def test_from_the_api_to_exports_and_merged_stores(
 ) -> None:
     """Without the option, nothing of them is in a store; with it, exports, snapshots and merged stores have them.
 
-    A verification reports no difference, whatever the API sends in unknown fields, and forgetting a user removes them.
+    A verification compares no unknown fields, so it reports no difference; forgetting a user removes them.
     """
     vehicle = sim.vehicles[0]
     row = sim.insert(vehicle, sim.truth(vehicle, FIRST, LAST)[0] | {"id": str(UUID(int=1)), "driver": "Jane Roe"})
