@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from podero_async._decode.error_body import describe_error, is_json_object, no_explanation, oauth_error_code
 from podero_async._decode.plain_json import decode_json, encode_json, is_markup, plain_values, uuid_text
-from podero_async._decode.records import Body, PageRows, RowId, read_page, read_sessions
+from podero_async._decode.records import Body, Keep, PageRows, RowId, read_page, read_sessions
 from podero_async._decode.responses import (
     decode_current_session,
     decode_listed_vehicles,
     decode_page,
 )
 from podero_async._decode.structure import preload_converter
-from podero_async._decode.unknown import unknown_field_count
+from podero_async._decode.unknown import LEFT_OUT, UnknownText, unknown_field_count
 from podero_async._decode.users import decode_user, decode_users
 
 __all__ = [
+    "LEFT_OUT",
     "Body",
+    "Keep",
     "PageRows",
     "RowId",
+    "UnknownText",
     "decode_current_session",
     "decode_json",
     "decode_listed_vehicles",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from enum import Enum, auto
 from functools import cached_property
 from itertools import compress
 from typing import Any, TypeAlias
@@ -20,10 +21,10 @@ import msgspec
 from podero_async._decode.plain_json import MSGSPEC_ERRORS
 from podero_async._decode.responses import decode_page, structure_page
 from podero_async._decode.timestamps import aware_hints, to_datetime
-from podero_async._decode.unknown import unknown_fields
+from podero_async._decode.unknown import LEFT_OUT, UnknownText, unknown_fields
 from podero_async.models import ChargingSession, RejectedItem, SessionsPage
 
-__all__ = ["Body", "PageRows", "RowId", "read_page", "read_sessions"]
+__all__ = ["Body", "Keep", "PageRows", "RowId", "read_page", "read_sessions"]
 
 RowId: TypeAlias = int | str
 """The number of a row's uuid, which compares faster than the uuid; the row's JSON if it has no readable id."""
@@ -47,6 +48,16 @@ class _PageWire(msgspec.Struct, gc=False):
 
 
 _page = msgspec.json.Decoder(_PageWire)
+
+
+class Keep(Enum):
+    """What a page keeps for the columns that are made of it later."""
+
+    ROWS = auto()
+    BODY = auto()
+    """The rows and the body, if all rows are valid, and it is not much longer than they need."""
+    UNKNOWN_FIELDS = auto()
+    """As `BODY`, and the unknown fields of each row."""
 
 
 @attrs.frozen(eq=False)
@@ -75,6 +86,7 @@ class PageRows:
     """If not, its rows are sessions and rejected items."""
     body: Body | None = None
     """The response body, if it was to be kept, all rows are valid, and it is not much longer than they need."""
+    _unknown: list[UnknownText] | None = attrs.field(default=None, repr=False)
     rejected: list[RejectedItem] = attrs.field(init=False, repr=False)
     """The rows that could not be read."""
 
@@ -102,6 +114,16 @@ class PageRows:
         return [_time_of_raw(row.raw) if isinstance(row, RejectedItem) else row.plug_in_time for row in self._rows]
 
     @property
+    def unknown(self) -> list[UnknownText]:
+        """The unknown fields of each session, if they were to be kept."""
+        if self._unknown is None:
+            return [None] * (len(self) - len(self.rejected))
+        if not self.rejected:
+            return self._unknown
+        rows = zip(self._rows, self._unknown, strict=True)
+        return [unknown for row, unknown in rows if not isinstance(row, RejectedItem)]
+
+    @property
     def are_distinct(self) -> bool:
         """Whether no row is listed twice."""
         return len(set(self.ids if self.rejected else [row.id.int for row in self._rows])) == len(self._rows)
@@ -111,7 +133,8 @@ class PageRows:
         if is_new is None:
             return self
         body = self.body and attrs.evolve(self.body, is_new=is_new)
-        return PageRows(self.total, list(compress(self._rows, is_new)), self._are_records, body)
+        unknown = self._unknown and list(compress(self._unknown, is_new))
+        return PageRows(self.total, list(compress(self._rows, is_new)), self._are_records, body, unknown)
 
     def sessions(self, begin: int = 0, end: int | None = None) -> list[ChargingSession]:
         """Make sessions of the rows from `begin` to `end`; rejected rows are left out."""
@@ -131,13 +154,13 @@ def read_sessions(body: bytes, *, first_index: int = 0) -> PageRows:
     return _rows_of(page, first_index) if page.rejected else PageRows(page.total, page.items, are_records=False)
 
 
-def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> PageRows:
+def read_page(body: bytes, *, first_index: int = 0, keep: Keep = Keep.ROWS) -> PageRows:
     """Read the rows of a page.
 
     Args:
         body: The inflated body.
         first_index: The page's offset, which is added to the indexes of rejected rows.
-        keep_body: Whether to keep the body as well; one that is much longer than its rows need is dropped.
+        keep: What to keep beside the rows.
 
     Raises:
         DecodeError: The body is not JSON (`retryable`), or not a page.
@@ -145,19 +168,30 @@ def read_page(body: bytes, *, first_index: int = 0, keep_body: bool = False) -> 
     try:
         page = _page.decode(body)
     except MSGSPEC_ERRORS:
-        return _rows_of(structure_page(body, first_index), first_index)
+        read = structure_page(body, first_index)
+        return _rows_of(read, first_index, _unknown_of(body, keep, len(read.items) + len(read.rejected)))
     rows = page.items
     if rows:
         unknown_fields.sample(body)
-    is_kept = keep_body and len(body) <= _MAX_BYTES_PER_ROW * (len(rows) + 1)
-    return PageRows(page.total, rows, body=Body(body, len(rows)) if is_kept else None)
+    is_kept = keep is not Keep.ROWS and len(body) <= _MAX_BYTES_PER_ROW * (len(rows) + 1)
+    kept = Body(body, len(rows)) if is_kept else None
+    return PageRows(page.total, rows, body=kept, unknown=_unknown_of(body, keep, len(rows)))
 
 
-def _rows_of(page: SessionsPage, first_index: int) -> PageRows:
+def _unknown_of(body: bytes, keep: Keep, rows: int) -> list[UnknownText] | None:
+    if keep is not Keep.UNKNOWN_FIELDS:
+        return None
+    try:
+        return unknown_fields.texts_of(body)
+    except (ValueError, RecursionError):  # only some of the rows may be at fault, but they have been read without these
+        return [LEFT_OUT] * rows
+
+
+def _rows_of(page: SessionsPage, first_index: int, unknown: list[UnknownText] | None = None) -> PageRows:
     rows: list[ChargingSession | RejectedItem] = list(page.items)
     for item in page.rejected:
         rows.insert(item.index - first_index, item)
-    return PageRows(page.total, rows, are_records=False)
+    return PageRows(page.total, rows, are_records=False, unknown=unknown)
 
 
 def _id_of_raw(raw: Any) -> RowId:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from podero_async._decode import Keep
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover
 from podero_async._fleet.vehicle import FetchedSessions, failure_of, fetch_vehicle
@@ -167,7 +168,7 @@ async def fetch_or_fail(
     budget: MemoryBudget,
     stats: RequestStats | None = None,
     *,
-    keep_bodies: bool = False,
+    keep: Keep = Keep.ROWS,
 ) -> Fetched:
     """Fetch one vehicle's whole list; return a `VehicleFailure` if the error concerns this vehicle only.
 
@@ -177,14 +178,14 @@ async def fetch_or_fail(
         window: Its days.
         budget: Bounds the pages in memory.
         stats: The requests that were sent for this outcome before, if any.
-        keep_bodies: Whether columns are made of the pages.
+        keep: What the pages keep for columns that are made of them.
 
     Raises:
         PoderoError: The error would fail every other vehicle too.
     """
     stats = stats or RequestStats()
     try:
-        return await fetch_vehicle(endpoints, vehicle, window, stats, budget, keep_bodies=keep_bodies)
+        return await fetch_vehicle(endpoints, vehicle, window, stats, budget, keep=keep)
     except PoderoError as error:
         if endpoints.is_fatal(error):
             raise

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from podero_async._decode import PageRows, decode_page
+from podero_async._decode import Keep, PageRows, decode_page
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
@@ -100,10 +100,10 @@ def fetch_vehicle(
     stats: RequestStats,
     budget: MemoryBudget | None = None,
     *,
-    keep_bodies: bool = False,
+    keep: Keep = Keep.ROWS,
 ) -> Coroutine[Any, Any, FetchedSessions]:
     """Fetch one vehicle's whole list. A list of one page, as most are, takes one request and no memory budget."""
-    fetching = _fetch_vehicle(endpoints, vehicle, window, stats, budget, keep_bodies)
+    fetching = _fetch_vehicle(endpoints, vehicle, window, stats, budget, keep)
     return endpoints.observation.call("vehicle_sessions", stats, fetching, _observed_fields)
 
 
@@ -117,9 +117,9 @@ async def _fetch_vehicle(
     window: Window,
     stats: RequestStats,
     budget: MemoryBudget | None,
-    keep_bodies: bool,
+    keep: Keep,
 ) -> FetchedSessions:
-    fetch = partial(_fetch_page, endpoints, vehicle, stats, keep_bodies)
+    fetch = partial(_fetch_page, endpoints, vehicle, stats, keep)
     first = await fetch(window, 0)
     if first.is_whole:
         verdict = Completeness.VERIFIED
@@ -207,7 +207,7 @@ async def _stream_vehicle(
     on_rejected: Callable[[RejectedItem], None] | None,
     stats: RequestStats,
 ) -> AsyncGenerator[ChargingSession, None]:
-    fetch = partial(_fetch_page, endpoints, vehicle, stats, False)
+    fetch = partial(_fetch_page, endpoints, vehicle, stats, Keep.ROWS)
     reader = SessionListReader(
         fetch, window, await fetch(window, 0), ahead=endpoints.at_once(_MAX_PAGES_AHEAD_OF_STREAM)
     )
@@ -279,7 +279,7 @@ def _errors_naming(path: str) -> Iterator[None]:
 
 
 def _fetch_page(
-    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, keep_body: bool, window: Window, offset: int
+    endpoints: Endpoints, vehicle: VehicleRef, stats: RequestStats, keep: Keep, window: Window, offset: int
 ) -> Coroutine[Any, Any, Page]:
     """Fetch a page of the largest size."""
     return endpoints.sessions(
@@ -289,6 +289,6 @@ def _fetch_page(
         include_hidden=window.include_hidden,
         limit=MAX_PAGE_SIZE,
         offset=offset,
-        decode=partial(Page.read, offset, MAX_PAGE_SIZE, keep_body=keep_body),
+        decode=partial(Page.read, offset, MAX_PAGE_SIZE, keep=keep),
         stats=stats,
     )

@@ -7,7 +7,7 @@ from math import ceil
 
 import attrs
 
-from podero_async._decode import PageRows, RowId, read_page, read_sessions
+from podero_async._decode import Keep, PageRows, RowId, read_page, read_sessions
 from podero_async._paging.window import Window
 from podero_async._validation import MAX_PAGE_SIZE
 
@@ -40,13 +40,13 @@ class Page:
         return self.offset == 0 and count == self.rows.total and count != self.limit and self.rows.are_distinct
 
     @classmethod
-    def read(cls, offset: int, limit: int, body: bytes, *, keep_body: bool = False) -> Page:
+    def read(cls, offset: int, limit: int, body: bytes, *, keep: Keep = Keep.ROWS) -> Page:
         """Read the page at an offset, from the response to a request for `limit` rows.
 
-        A first page, unless its body is kept, is read as sessions at once, since most lists have no other page.
+        A first page, unless more than its rows is kept, is read as sessions at once, since most lists have no other page.
         """
-        if offset or keep_body:
-            return cls(offset, read_page(body, first_index=offset, keep_body=keep_body), limit)
+        if offset or keep is not Keep.ROWS:
+            return cls(offset, read_page(body, first_index=offset, keep=keep), limit)
         return cls(offset, read_sessions(body), limit)
 
     @property

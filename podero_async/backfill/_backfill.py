@@ -45,6 +45,7 @@ async def backfill(
     only_failed: bool = False,
     shard: Shard | None = None,
     keep_external_ids: bool = True,
+    keep_unknown: bool = False,
     bounds: Bounds = DEFAULT_BOUNDS,
     stop: asyncio.Event | None = None,
     progress: Progress | None = None,
@@ -80,6 +81,9 @@ async def backfill(
         shard: Restricts the run to the vehicles of one shard of the users.
         keep_external_ids: Whether the store keeps the partner's own ids of users. If not, those that it has are removed
             from its tables; a snapshot made after that has no byte of them.
+        keep_unknown: Whether the store keeps the fields of sessions that this release does not know, as JSON in the column
+            `sessions.unknown_fields`. They may hold anything that the API sends, also personal data. A run without it
+            leaves those that are stored as they are.
         bounds: Shares of vehicles and sessions beyond which the run ends with an alarm.
         stop: If this event is set, the run commits the received outcomes, cancels the other reads and ends.
         progress: Is updated during the run.
@@ -107,7 +111,7 @@ async def backfill(
     progress.watch(limiter_of(client))
     planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed, keep_external_ids)
     window = Window(from_date, to_date, include_hidden)
-    return await _Backfill(planner, window, now).run_until_done(vehicles, stop or asyncio.Event())
+    return await _Backfill(planner, window, now, keep_unknown).run_until_done(vehicles, stop or asyncio.Event())
 
 
 @attrs.define
@@ -117,6 +121,7 @@ class _Backfill:
     planner: Planner
     window: Window
     now: Callable[[], datetime]
+    keep_unknown: bool
     run: Run | None = None
     writer: BatchWriter | None = None
     is_down: bool = False
@@ -149,7 +154,7 @@ class _Backfill:
         planner, progress = self.planner, self.planner.progress
         backend, limits = planner.store.backend, planner.limits
         self.run = run = await planner.plan_run(vehicles)
-        builder = backend.new_batch(run.run_id, limits, owner_of(planner.client))
+        builder = backend.new_batch(run.run_id, limits, owner_of(planner.client), keep_unknown=self.keep_unknown)
         self.writer = writer = BatchWriter(builder, progress, max_wait_s=limits.max_wait_s, now=self.now)
         progress.phase = "fetching"
         include_hidden = planner.settings.window.include_hidden
@@ -161,7 +166,7 @@ class _Backfill:
     async def _read(self, writer: BatchWriter, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> set[int]:
         """Read work items; return the numbers of the confirming ones that say which sessions exist."""
         done: set[int] = set()
-        reader = ItemReader(self.planner.client, self.now, self.planner.settings.settle_days)
+        reader = ItemReader(self.planner.client, self.now, self.planner.settings.settle_days, self.keep_unknown)
         async with reader.read(items) as stream:
             async for item, outcome in stream:
                 if item.is_confirming and await self._says_which_exist(item, outcome):

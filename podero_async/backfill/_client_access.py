@@ -13,6 +13,7 @@ from uuid import UUID
 import attrs
 
 from podero_async._client import PoderoClient
+from podero_async._decode import Keep
 from podero_async._failures import is_outage_sign
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.discovery import discover, vehicles_of
@@ -92,7 +93,7 @@ def read_windows(client: PoderoClient, items: AsyncGenerator[WorkItem, None]) ->
     endpoints = client._bulk_endpoints  # noqa: SLF001
 
     async def read(item: WorkItem, budget: MemoryBudget) -> Fetched:
-        return await fetch_or_fail(endpoints, item.vehicle, item.window, budget, keep_bodies=True)
+        return await fetch_or_fail(endpoints, item.vehicle, item.window, budget, keep=Keep.BODY)
 
     return WorkerPool(items, read, _as_fetched, slots=limiter_of(client).ceiling)
 
@@ -104,6 +105,7 @@ class ItemReader:
     client: PoderoClient
     now: Callable[[], datetime]
     settle_days: int
+    keep_unknown: bool
     _times: dict[int, tuple[datetime, date | None]] = attrs.field(factory=dict)
     _was_warned: bool = False
     _unanswered: int = 0
@@ -118,6 +120,7 @@ class ItemReader:
         return self._times.pop(item.number)
 
     async def _read(self, item: WorkItem, budget: MemoryBudget) -> Fetched:
+        keep = Keep.UNKNOWN_FIELDS if self.keep_unknown else Keep.BODY
         endpoints, stats, started = self.client._bulk_endpoints, RequestStats(), self.now()  # noqa: SLF001
         plugged_in_at, is_asked = None, False
         if item.asks_current and self._unanswered < _MAX_UNANSWERED:
@@ -131,7 +134,7 @@ class ItemReader:
             else:
                 plugged_in_at, is_asked = session.plug_in_time if session else None, True
                 self._unanswered = 0
-        outcome = await fetch_or_fail(endpoints, item.vehicle, item.window, budget, stats, keep_bodies=True)
+        outcome = await fetch_or_fail(endpoints, item.vehicle, item.window, budget, stats, keep=keep)
         # Both clocks must agree that time has passed, so that a clock that is ahead settles nothing early.
         at = min(started, server_time(self.client) or started)
         final = final_day(at, self.settle_days)

@@ -7,16 +7,16 @@ from datetime import datetime
 from typing import Any
 
 from podero_async import ChargingSession, Completeness, RejectedItem
-from podero_async._decode import PageRows, read_page
+from podero_async._decode import Keep, PageRows, read_page
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from tests._support.clients import page_body
 
 
-def fetched(item: WorkItem, *pages: bytes | PageRows, **fields: Any) -> FetchedSessions:
+def fetched(item: WorkItem, *pages: bytes | PageRows, keep: Keep = Keep.BODY, **fields: Any) -> FetchedSessions:
     """Make the outcome of a work item from the bodies, or the rows, of its pages."""
-    rows = [page if isinstance(page, PageRows) else read_page(page, keep_body=True) for page in pages]
+    rows = [page if isinstance(page, PageRows) else read_page(page, keep=keep) for page in pages]
     known: dict[str, Any] = {
         "completeness": Completeness.VERIFIED,
         "total": sum(map(len, rows)),
@@ -34,4 +34,5 @@ def rows_of(rows: Iterable[ChargingSession | RejectedItem]) -> PageRows:
 
 def add(batch: Batch, item: WorkItem, rows: list[dict[str, Any]], at: datetime, **fields: Any) -> None:
     """Add wire rows to a batch, as one page."""
-    batch.add(item, fetched(item, page_body(*rows), **fields), at, None)
+    keep = Keep.UNKNOWN_FIELDS if batch.keep_unknown else Keep.BODY
+    batch.add(item, fetched(item, page_body(*rows), keep=keep, **fields), at, None)

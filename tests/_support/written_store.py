@@ -60,9 +60,15 @@ class WrittenStore:
         self.at = START - ONE_DAY
         absence.start(con)
 
-    def write(self, *reads: Read, failed: tuple[Read, ...] = (), now: datetime | None = None) -> Written:
+    def write(
+        self,
+        *reads: Read,
+        failed: tuple[Read, ...] = (),
+        now: datetime | None = None,
+        keep_unknown: bool = False,
+    ) -> Written:
         self.at = now or self.at + ONE_DAY
-        batch = Batch(1)
+        batch = Batch(1, keep_unknown=keep_unknown)
         for number, read in enumerate(reads):
             read.add_to(batch, number, self.at)
         for read in failed:

@@ -25,6 +25,7 @@ from podero_async import (
     User,
 )
 from podero_async._decode import (
+    Keep,
     decode_current_session,
     decode_json,
     decode_listed_vehicles,
@@ -513,7 +514,7 @@ def test_a_body_is_kept_only_for_its_rows() -> None:
         (page_body(row, wire_row(2, is_at_home=5)), False),
         (page_body(row | {"note": "x" * 5000}), False),
     ]:
-        kept = read_page(body, keep_body=True).body
+        kept = read_page(body, keep=Keep.BODY).body
         assert (kept is not None and kept.data) == (is_kept and body)
         assert read_page(body).body is None
 

@@ -29,7 +29,7 @@ class StoreFile:
         try:
             store = WrittenStore(con)
             self.at += ONE_DAY
-            store.write(*reads, now=options.pop("now", self.at))
+            store.write(*reads, now=options.pop("now", self.at), keep_unknown=options.pop("keep_unknown", False))
             if listed is not None:
                 self._discover(store, listed, **options)
         finally:

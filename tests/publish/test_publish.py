@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -166,6 +167,17 @@ async def test_columns_of_a_later_version_are_added_and_filled(server: Postgres,
     assert server.execute("SELECT DISTINCT tariff FROM podero.live_sessions") == [("night",)]
     assert_published(server, made.path)
     assert not (await publish_file(made.path, server.url)).is_full
+
+
+async def test_unknown_fields_arrive_as_json_texts(server: Postgres, made: StoreFile) -> None:
+    """The unknown fields that a run kept are published as the text that the store has."""
+    await publish_file(made.path, server.url)
+    row = wire_row(1, tariff={"name": "night\0", "id": 2**70})
+    made.write(Read(1, [row]), keep_unknown=True)
+    await publish_file(made.path, server.url)
+    found = server.execute("SELECT unknown_fields FROM podero.live_sessions WHERE unknown_fields IS NOT NULL")
+    assert [json.loads(text) for (text,) in found] == [{"tariff": row["tariff"]}]
+    assert_published(server, made.path)
 
 
 async def test_the_target_has_the_comments_of_the_store(server: Postgres, made: StoreFile) -> None:

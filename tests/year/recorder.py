@@ -143,7 +143,7 @@ class Recorder:
         """Record what the store's batches get from now on."""
         backend: Any = store.backend
         make = backend.new_batch
-        backend.new_batch = lambda *args: _Watched(make(*args), self)
+        backend.new_batch = lambda *args, **options: _Watched(make(*args, **options), self)
 
     def read_of(self, item: WorkItem, outcome: FetchedSessions, at: datetime) -> Read:
         window = item.window

@@ -133,13 +133,14 @@ class StoreBackend(Protocol):
     def work_items(self, include_hidden: bool, slice_size: int) -> AsyncGenerator[WorkItem, None]:
         """Yield the work items of the run, loaded `slice_size` at a time: first the vehicles that were never tried."""
 
-    def new_batch(self, run_id: int, limits: Limits, owner: StoreOwner) -> BatchBuilder:
+    def new_batch(self, run_id: int, limits: Limits, owner: StoreOwner, *, keep_unknown: bool = False) -> BatchBuilder:
         """Return a builder of batches.
 
         Args:
             run_id: The run of the outcomes.
             limits: The size of a full batch.
             owner: Claims the store with the first read, unless the store has an owner.
+            keep_unknown: Whether to store the unknown fields of the sessions. If not, those that are stored stay.
         """
 
     async def is_in_roster(self, vehicle: VehicleRef) -> bool:

@@ -56,6 +56,7 @@ class Options(shared.StoreOptions):
     fresh_for: timedelta
     shard: Shard | None
     external_ids: bool
+    keep_unknown: bool
     max_vanished: float
     max_withdrawn: float
     max_failed: float
@@ -85,6 +86,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--shard", type=shared.shard, metavar="I/N", help=shard)
     external_ids = "do not store the partner's own ids of users, and remove those that are stored"
     add("--no-external-ids", action="store_false", dest="external_ids", help=external_ids)
+    unknown = (
+        "store the fields of sessions that this release does not know, as JSON; they may hold anything that the API"
+        " sends, also personal data"
+    )
+    add("--keep-unknown", action="store_true", help=unknown)
     add = parser.add_argument_group(
         "checks, as shares from 0 to 1; beyond them, the run ends with exit code 1"
     ).add_argument
@@ -181,6 +187,7 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                         fresh_for=options.fresh_for,
                         shard=options.shard,
                         keep_external_ids=options.external_ids,
+                        keep_unknown=options.keep_unknown,
                         bounds=Bounds(
                             max_vanished=options.max_vanished,
                             max_withdrawn=options.max_withdrawn,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podero_async import DecodeError
-from podero_async._decode import PageRows, decode_page, read_page
+from podero_async._decode import Keep, PageRows, decode_page, read_page
 from podero_async._paging.window import Window
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
@@ -53,10 +53,10 @@ def _check(body: bytes) -> bool:
         objects = _objects(body)
     except DecodeError as error:
         with pytest.raises(DecodeError) as caught:
-            read_page(body, keep_body=True)
+            read_page(body, keep=Keep.BODY)
         assert (caught.value.json_path, caught.value.retryable) == (error.json_path, error.retryable)
         return False
-    page = read_page(body, keep_body=True)
+    page = read_page(body, keep=Keep.BODY)
     assert (len(page), page.total, page.ids, page.times) == (
         len(objects),
         decode_page(body).total,
@@ -337,7 +337,7 @@ def test_mutated_pages_give_the_same_columns(
 def test_arrow_reads_a_usual_page(indent: int | None, is_new: list[bool] | None) -> None:
     """Arrow itself reads pages with unknown fields, line breaks and rows that are not wanted."""
     rows = [wire_row(number, later={"unit": ["kWh"]}, session_outcome="new") for number in (1, 2)]
-    page = read_page(json.dumps({"total": 2, "items": rows}, indent=indent).encode(), keep_body=True).select(is_new)
+    page = read_page(json.dumps({"total": 2, "items": rows}, indent=indent).encode(), keep=Keep.BODY).select(is_new)
     assert page.body is not None
     columns = columns_of_bodies([page.body])
     assert [len(column) for column in columns] == [len(page)] * len(columns)
@@ -350,7 +350,7 @@ def test_pages_of_a_batch_are_kept_apart() -> None:
         page_body(wire_row(4, unplug_time="2026-01-01T00:00:00.1234567Z")),
     )
     rejected = page_body(wire_row(5), wire_row(6, is_at_home=5), wire_row(7, reachable_soc_pct=2**40))
-    some = read_page(good, keep_body=True).select([True, False, True])
+    some = read_page(good, keep=Keep.BODY).select([True, False, True])
     batches: list[list[bytes | PageRows]] = [
         [good, odd, rejected],
         [some, odd, rejected],

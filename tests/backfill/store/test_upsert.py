@@ -165,7 +165,7 @@ async def _digest(store: WrittenStore, *rows: dict[str, Any], page_rows: int = 2
 
     read = Read(1, [])
     item = WorkItem(1, read.ref, read.window)
-    builder = ArrowBatchBuilder(1, Limits(), write)
+    builder = ArrowBatchBuilder(Batch(1), Limits(), write)
     pages = [page_body(*rows[begin : begin + page_rows]) for begin in range(0, len(rows), page_rows)]
     builder.add(item, fetched(item, *pages), store.at, None)
     await builder.seal()(store.at)

@@ -148,8 +148,10 @@ class DuckDBBackend:
                 yield item
             position += len(items)
 
-    def new_batch(self, run_id: int, limits: Limits, owner: StoreOwner) -> ArrowBatchBuilder:
-        return ArrowBatchBuilder(run_id, limits, self.write_batch, owner)
+    def new_batch(
+        self, run_id: int, limits: Limits, owner: StoreOwner, *, keep_unknown: bool = False
+    ) -> ArrowBatchBuilder:
+        return ArrowBatchBuilder(Batch(run_id, owner, keep_unknown), limits, self.write_batch)
 
     async def write_batch(self, batch: Batch, at: datetime) -> Written:
         return await self.call(upsert.write_batch, batch, at)
@@ -203,7 +205,7 @@ class DuckDBBackend:
             on_compared(await self.call(comparison.compare, batch))
             return Written()
 
-        return ArrowBatchBuilder(0, limits, compare)
+        return ArrowBatchBuilder(Batch(0), limits, compare)
 
     async def unsettle_differing(self) -> list[tuple[bool, date]]:
         return await self.call(comparison.unsettle)

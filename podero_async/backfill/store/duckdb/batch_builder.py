@@ -8,11 +8,13 @@ from functools import partial
 
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._report import Written
-from podero_async.backfill._values import Limits, StoreOwner, WorkItem
+from podero_async.backfill._values import Limits, WorkItem
 from podero_async.backfill.store._protocol import CommitBatch
 from podero_async.backfill.store.duckdb.columns import Batch
 
 __all__ = ["ArrowBatchBuilder"]
+
+_MAX_UNKNOWN_LENGTH = 32 << 20  # characters: twice that of rows without unknown fields
 
 
 class ArrowBatchBuilder:
@@ -20,14 +22,13 @@ class ArrowBatchBuilder:
 
     def __init__(
         self,
-        run_id: int,
+        first: Batch,
         limits: Limits,
         write: Callable[[Batch, datetime], Awaitable[Written]],
-        owner: StoreOwner | None = None,
     ) -> None:
         self._limits = limits
         self._write = write
-        self._batch = Batch(run_id, owner)
+        self._batch = first
 
     @property
     def is_empty(self) -> bool:
@@ -36,7 +37,8 @@ class ArrowBatchBuilder:
     @property
     def is_full(self) -> bool:
         batch, limits = self._batch, self._limits
-        return batch.rows >= limits.max_batch_rows or batch.outcomes >= limits.max_batch_outcomes
+        is_long = batch.rows >= limits.max_batch_rows or batch.unknown_length >= _MAX_UNKNOWN_LENGTH
+        return is_long or batch.outcomes >= limits.max_batch_outcomes
 
     def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
         self._batch.add(item, outcome, at, settle_to)
@@ -45,5 +47,5 @@ class ArrowBatchBuilder:
         self._batch.add_failure(item, error, at)
 
     def seal(self) -> CommitBatch:
-        batch, self._batch = self._batch, Batch(self._batch.run_id, self._batch.owner)
+        batch, self._batch = self._batch, self._batch.successor()
         return partial(self._write, batch)

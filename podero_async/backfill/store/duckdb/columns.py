@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
@@ -13,7 +14,7 @@ import attrs
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.compute as pc  # type: ignore[import-untyped]
 
-from podero_async._decode import Body, PageRows, read_page
+from podero_async._decode import LEFT_OUT, Body, PageRows, UnknownText, read_page
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.backfill._values import StoreOwner, WorkItem
 from podero_async.backfill.store.duckdb.digest import digests_of
@@ -30,6 +31,8 @@ from podero_async.models import (
 
 __all__ = ["Batch"]
 
+_LOG = logging.getLogger("podero_async")
+
 _PAGES_PER_SLICE = 20  # with fewer, each row takes longer
 _ROWS_PER_SLICE = 128  # of sessions, which the garbage collector scans
 
@@ -44,14 +47,15 @@ _TEXT = pa.string()
 _SESSION = pa.schema(
     [_WORK_ITEM, *((each.name, _TEXT if each.name in ENUMS else each.type) for each in SESSION_SCHEMA)]
 )
+_UNKNOWN_FIELDS = pa.field("unknown_fields", pa.json_(pa.string()))
 _COVERAGE = [("fetched_at", MOMENT), ("settle_to", pa.date32()), ("is_confirming", pa.bool_())]
 _READ = pa.schema([_WORK_ITEM, *_KEY, *_COUNTS, ("requests", pa.int32()), *_COVERAGE, ("digest", pa.string())])
 _UNSETTLED = pa.schema([_WORK_ITEM, ("day", pa.date32())])
 _REJECTED = pa.schema([_WORK_ITEM, ("day", pa.date32()), ("session_id", UUID), ("index", pa.int64()), *_REASON])
 _FAILURE = pa.schema([*_KEY, *_ERROR, ("failed_at", MOMENT)])
 
-_Page: TypeAlias = tuple[int, Body | PageRows]
-"""The number of a work item, and a page of its sessions."""
+_Page: TypeAlias = tuple[int, Body | PageRows, list[UnknownText]]
+"""The number of a work item, a page of its sessions, and their unknown fields if these are kept."""
 
 
 @attrs.define
@@ -61,6 +65,8 @@ class Batch:
     run_id: int
     owner: StoreOwner | None = None
     """Claims the store with the first read, unless the store has an owner."""
+    keep_unknown: bool = False
+    """Whether the table of sessions has their unknown fields."""
     outcomes: int = 0
     rows: int = 0
     done: int = 0
@@ -68,11 +74,18 @@ class Batch:
     unproven: int = 0
     requests: int = 0
     retries: int = 0
+    unknown_length: int = 0
+    """Characters of unknown fields."""
+    _left_out: int = 0
     _reads: list[tuple[Any, ...]] = attrs.field(factory=list)
     _rejected: list[tuple[int, RejectedItem]] = attrs.field(factory=list)
     _failures: list[tuple[Any, ...]] = attrs.field(factory=list)
     _pages: list[_Page] = attrs.field(factory=list)
     _slices: list[pa.RecordBatch] = attrs.field(factory=list)
+
+    def successor(self) -> Batch:
+        """Return an empty batch of the same run."""
+        return Batch(self.run_id, self.owner, self.keep_unknown)
 
     def add(self, item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> None:
         """Add the sessions of a vehicle.
@@ -83,7 +96,8 @@ class Batch:
             at: The time of the read.
             settle_to: The last day that the read may settle; None settles no day.
         """
-        self._pages += ((item.number, page.body or page) for page in outcome.pages if len(page))
+        for page in filter(len, outcome.pages):
+            self._pages.append((item.number, page.body or page, self._unknown_of(page)))
         self._rejected.extend((item.number, rejected) for rejected in outcome.rejected)
         self._reads.append(_read_row(item, outcome, at, settle_to))
         if outcome.completeness is Completeness.UNPROVEN:
@@ -102,6 +116,14 @@ class Batch:
         self.failed += 1
         self.outcomes += 1
 
+    def _unknown_of(self, page: PageRows) -> list[UnknownText]:
+        if not self.keep_unknown:
+            return []
+        texts = page.unknown
+        self.unknown_length += sum(map(len, filter(None, texts)))
+        self._left_out += texts.count(LEFT_OUT)
+        return texts
+
     @property
     def has_duplicates(self) -> bool:
         """Whether two reads return the same session."""
@@ -112,7 +134,9 @@ class Batch:
     def tables(self) -> dict[str, pa.Table]:
         """Return the tables by name. Their rows refer to a read by the number of its work item, `work_item`."""
         self._convert()
-        sessions, rejected = pa.Table.from_batches(self._slices, _SESSION), self._rejected_rows()
+        sessions, rejected = pa.Table.from_batches(self._slices, self._schema), self._rejected_rows()
+        if self._left_out:
+            _LOG.warning("the unknown fields of %d sessions were not kept, since they are too long", self._left_out)
         return {
             "arrow_sessions": sessions,
             "arrow_reads": _table(self._reads_with_digests(), _READ),
@@ -122,7 +146,8 @@ class Batch:
         }
 
     def _reads_with_digests(self) -> list[tuple[Any, ...]]:
-        digests = digests_of((number for number, *_ in self._reads), self._slices)
+        known = [each.select(_SESSION.names) for each in self._slices]
+        digests = digests_of((number for number, *_ in self._reads), known)
         return [(*read, digest) for read, digest in zip(self._reads, digests, strict=True)]
 
     def _convert(self) -> None:
@@ -132,38 +157,49 @@ class Batch:
             del self._pages[:_PAGES_PER_SLICE]
             for has_body, run in groupby(pages, lambda page: isinstance(page[1], Body)):  # in order, for the digest
                 if has_body:
-                    self._add_bodies(cast("list[tuple[int, Body]]", list(run)))
+                    self._add_bodies(cast("list[tuple[int, Body, list[UnknownText]]]", list(run)))
                 else:
-                    self._add_pages(cast("Iterable[tuple[int, PageRows]]", run))
+                    self._add_pages(cast("Iterable[tuple[int, PageRows, list[UnknownText]]]", run))
 
-    def _add_bodies(self, pages: list[tuple[int, Body]]) -> None:
+    def _add_bodies(self, pages: list[tuple[int, Body, list[UnknownText]]]) -> None:
         """Add pages of which the bodies were kept; if Arrow refuses one of the bodies, all are read as sessions."""
-        numbers = chain.from_iterable(repeat(number, body.wanted) for number, body in pages)
+        numbers = chain.from_iterable(repeat(number, body.wanted) for number, body, _ in pages)
+        unknown = list(chain.from_iterable(texts for *_, texts in pages))
         try:
-            self._add_columns(numbers, columns_of_bodies([body for _, body in pages]))
+            self._add_columns(numbers, columns_of_bodies([body for _, body, _ in pages]), unknown)
         except (pa.ArrowException, ValueError):
-            self._add_pages((number, read_page(body.data).select(body.is_new)) for number, body in pages)
+            self._add_pages((number, read_page(body.data).select(body.is_new), texts) for number, body, texts in pages)
 
-    def _add_pages(self, pages: Iterable[tuple[int, PageRows]]) -> None:
-        for number, page in pages:
+    def _add_pages(self, pages: Iterable[tuple[int, PageRows, list[UnknownText]]]) -> None:
+        for number, page, unknown in pages:
+            done = 0
             for begin in range(0, len(page), _ROWS_PER_SLICE):
-                self._add_sessions(number, page.sessions(begin, begin + _ROWS_PER_SLICE))
+                sessions = page.sessions(begin, begin + _ROWS_PER_SLICE)
+                self._add_sessions(number, sessions, unknown[done : done + len(sessions)])
+                done += len(sessions)
 
-    def _add_sessions(self, number: int, sessions: list[ChargingSession]) -> None:
+    def _add_sessions(self, number: int, sessions: list[ChargingSession], unknown: list[UnknownText]) -> None:
         """Add sessions; one with a value that no column can hold is rejected."""
         try:
-            self._add_columns(repeat(number, len(sessions)), plain_columns(sessions, SESSION_SCHEMA))
+            self._add_columns(repeat(number, len(sessions)), plain_columns(sessions, SESSION_SCHEMA), unknown)
         except ValueError as error:
             if len(sessions) == 1:
                 self._rejected.append((number, _unstorable(sessions[0], error)))
                 return
             middle = len(sessions) // 2
-            self._add_sessions(number, sessions[:middle])
-            self._add_sessions(number, sessions[middle:])
+            self._add_sessions(number, sessions[:middle], unknown[:middle])
+            self._add_sessions(number, sessions[middle:], unknown[middle:])
 
-    def _add_columns(self, numbers: Iterable[int], columns: list[pa.Array]) -> None:
-        work_items = pa.array(numbers, pa.int32())
-        self._slices.append(pa.RecordBatch.from_arrays([work_items, *columns], schema=_SESSION))
+    def _add_columns(self, numbers: Iterable[int], columns: list[pa.Array], unknown: list[UnknownText]) -> None:
+        columns = [pa.array(numbers, pa.int32()), *columns]
+        if self.keep_unknown:
+            texts = pa.array([text or None for text in unknown], pa.string())  # an empty text is `LEFT_OUT`
+            columns.append(pa.ExtensionArray.from_storage(_UNKNOWN_FIELDS.type, texts))
+        self._slices.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+
+    @property
+    def _schema(self) -> pa.Schema:
+        return _SESSION.append(_UNKNOWN_FIELDS) if self.keep_unknown else _SESSION
 
     def _rejected_rows(self) -> pa.Table:
         """Return the rejected rows with their days; None stands for all days of the read."""

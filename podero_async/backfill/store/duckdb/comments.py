@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import duckdb
 
-__all__ = ["add_comments"]
+__all__ = ["add_comments", "add_unknown_comments"]
 
 _USER_ID = "The user's id at Podero"
 _VEHICLE_ID = "The vehicle's id at Podero"
@@ -212,16 +212,25 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     ),
 }
 """The comment on each table and view, and those on its columns."""
+_UNKNOWN = "The fields that the release did not know, as JSON, as the last read that kept them returned them; NULL if there were none"
 _VIEWS = {"live_sessions", "monthly_savings", "vehicle_coverage"}
 
 
 def add_comments(con: duckdb.DuckDBPyConnection) -> None:
     """Set all comments. This takes 40 ms, so a store in memory has none."""
-    con.execute("".join(_statements()))
+    con.execute("".join(_statements(_COMMENTS)))
 
 
-def _statements() -> Iterator[str]:
-    for table, (comment, columns) in _COMMENTS.items():
+def add_unknown_comments(con: duckdb.DuckDBPyConnection) -> None:
+    """Set the comments on the column `unknown_fields`, and those on the view that was made anew with it."""
+    view, columns = _COMMENTS["live_sessions"]
+    table, _ = _COMMENTS["sessions"]
+    unknown = {"unknown_fields": _UNKNOWN}
+    con.execute("".join(_statements({"live_sessions": (view, columns | unknown), "sessions": (table, unknown)})))
+
+
+def _statements(comments: dict[str, tuple[str, dict[str, str]]]) -> Iterator[str]:
+    for table, (comment, columns) in comments.items():
         yield f"COMMENT ON {'VIEW' if table in _VIEWS else 'TABLE'} {table} IS '{_quoted(comment)}';"
         for column, text in columns.items():
             yield f"COMMENT ON COLUMN {table}.\"{column}\" IS '{_quoted(text)}';"

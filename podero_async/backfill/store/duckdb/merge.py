@@ -20,7 +20,14 @@ from podero_async.backfill.store.duckdb.comments import add_comments
 from podero_async.backfill.store.duckdb.connection import is_open_here, transaction, translated
 from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, replace, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
-from podero_async.backfill.store.duckdb.schema import SCHEMA_VERSION, check_version, claim, create_tables, owner_of
+from podero_async.backfill.store.duckdb.schema import (
+    SCHEMA_VERSION,
+    add_unknown_fields,
+    check_version,
+    claim,
+    create_tables,
+    owner_of,
+)
 from podero_async.backfill.store.duckdb.snapshot import attached, has_mark, quoted_text
 
 __all__ = ["Merge"]
@@ -201,6 +208,8 @@ class Merge(Interruptible[Merged]):
 
     def _copy(self, con: duckdb.DuckDBPyConnection, newest: int) -> Merged:
         rows = {table: self._rows_of(table) for table in _TABLES}
+        if self.execute(con, f"SELECT 1 FROM (DESCRIBE {rows['sessions']}) WHERE column_name = 'unknown_fields'"):
+            add_unknown_fields(con)
 
         def run(statement: str, **names: str) -> None:
             self.execute(con, statement.format(**rows, **names))

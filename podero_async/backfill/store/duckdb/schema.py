@@ -10,12 +10,14 @@ import duckdb
 
 from podero_async.backfill._values import StoreOwner
 from podero_async.backfill.errors import NotAStoreError, StoreTooNewError
-from podero_async.backfill.store.duckdb.views import VIEWS
+from podero_async.backfill.store.duckdb.comments import add_unknown_comments
+from podero_async.backfill.store.duckdb.views import LIVE_SESSIONS_WITH_UNKNOWN, VIEWS
 
 __all__ = [
     "SCHEMA_VERSION",
     "SESSION_COLUMNS",
     "add_store_id",
+    "add_unknown_fields",
     "check_version",
     "claim",
     "create_data_tables",
@@ -175,6 +177,11 @@ CREATE TABLE forgotten (
 );
 """
 
+_HAS_UNKNOWN_FIELDS = """
+SELECT count(*) > 0 FROM duckdb_columns()
+WHERE database_name = current_database() AND table_name = 'sessions' AND column_name = 'unknown_fields'
+"""
+
 
 def create_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create the tables of a store in an empty database."""
@@ -187,6 +194,17 @@ def create_data_tables(con: duckdb.DuckDBPyConnection) -> None:
     """Create the views, and all tables but `meta`."""
     con.execute(_TABLES)
     con.execute(VIEWS)
+
+
+def add_unknown_fields(con: duckdb.DuckDBPyConnection) -> None:
+    """Add the column of unknown fields to the sessions and to their view, unless the store has it.
+
+    A store in which no run has kept them does not have it: nor have its exports and copies.
+    """
+    if con.execute(_HAS_UNKNOWN_FIELDS).fetchall() == [(False,)]:
+        con.execute("ALTER TABLE sessions ADD COLUMN unknown_fields JSON")
+        con.execute(LIVE_SESSIONS_WITH_UNKNOWN)
+        add_unknown_comments(con)
 
 
 def add_store_id(con: duckdb.DuckDBPyConnection) -> None:

@@ -19,7 +19,7 @@ from podero_async.backfill.store.duckdb.absence import PRESENT, find_absent
 from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
-from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, claim
+from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, add_unknown_fields, claim
 
 __all__ = ["CONTENT_DIFFERS", "FIND_STORED", "write_batch"]
 
@@ -27,6 +27,14 @@ _CONTENT = [name for name in SESSION_COLUMNS if name != "id"]
 CONTENT_DIFFERS = " OR ".join(f"s.{name} IS DISTINCT FROM i.{name}" for name in _CONTENT)
 _SET = ", ".join(f"{name} = i.{name}" for name in ("user_id", "vehicle_id", *_CONTENT, "fetched_at"))
 _COLUMNS = ", ".join(f"i.{name}" for name in SESSION_COLUMNS)
+_UNKNOWN = {
+    "incoming": ", i.unknown_fields",
+    "differ": " OR s.unknown_fields IS DISTINCT FROM i.unknown_fields",
+    "set": ", unknown_fields = i.unknown_fields",
+    "insert": ", unknown_fields",
+}
+"""What the statements contain in addition if a run keeps unknown fields. Without it, those that are stored stay."""
+_NO_UNKNOWN = dict.fromkeys(_UNKNOWN, "")
 
 FIND_STORED = """
 CREATE OR REPLACE TEMP TABLE found AS SELECT s.rowid AS pos, s.id FROM sessions s SEMI JOIN arrow_sessions USING (id)
@@ -34,12 +42,12 @@ CREATE OR REPLACE TEMP TABLE found AS SELECT s.rowid AS pos, s.id FROM sessions 
 # If reads of one batch return the same session, the last read counts.
 _DISTINCT, _LAST = "DISTINCT ON (i.id)", "ORDER BY i.id, r.fetched_at DESC, work_item DESC"
 _INCOMING = f"""
-SELECT {{distinct}} {_COLUMNS}, r.user_id, r.vehicle_id, r.fetched_at{{flags}}
+SELECT {{distinct}} {_COLUMNS}{{incoming}}, r.user_id, r.vehicle_id, r.fetched_at{{flags}}
 FROM arrow_sessions i JOIN arrow_reads r USING (work_item) {{stored}} {{last}}
 """
 _FLAGS = f""", s.pos, s.user_id AS own_user_id, s.absent_at IS NOT NULL AS is_absent,
     s.user_id <> r.user_id AND s.vehicle_id = r.vehicle_id AND NOT is_absent AND s.withdrawn_at IS NULL AS may_keep_user,
-    (s.vehicle_id <> r.vehicle_id OR s.withdrawn_at IS NOT NULL OR {CONTENT_DIFFERS}) AS differs,
+    (s.vehicle_id <> r.vehicle_id OR s.withdrawn_at IS NOT NULL OR {CONTENT_DIFFERS}{{differ}}) AS differs,
     (differs OR s.user_id <> r.user_id) AS is_changed
 """
 _STORED = "LEFT JOIN (SELECT s.*, pos FROM sessions s JOIN found f ON s.rowid = f.pos) s ON s.id = i.id"
@@ -54,7 +62,7 @@ SELECT count(*) FILTER (is_changed), count(*) FILTER (NOT is_changed), count(*) 
 FROM incoming WHERE pos IS NOT NULL
 """
 _UPDATE_CHANGED = f"""
-UPDATE sessions s SET {_SET}, changed_at = $at, absent_at = NULL, withdrawn_at = NULL
+UPDATE sessions s SET {_SET}{{set}}, changed_at = $at, absent_at = NULL, withdrawn_at = NULL
 FROM incoming i WHERE s.rowid = i.pos AND i.is_changed
 """
 _UPDATE_SEEN = (
@@ -64,9 +72,9 @@ _CLEAR_ABSENT = """
 UPDATE sessions SET absent_at = NULL WHERE rowid IN (SELECT pos FROM incoming WHERE is_absent AND NOT is_changed)
 """
 _INSERT = f"""
-INSERT INTO sessions BY NAME SELECT user_id, vehicle_id, {", ".join(SESSION_COLUMNS)}, fetched_at,
+INSERT INTO sessions BY NAME SELECT user_id, vehicle_id, {", ".join(SESSION_COLUMNS)}{{insert}}, fetched_at,
     fetched_at AS first_seen_at, $at AS changed_at
-FROM {{incoming}}
+FROM {{rows}}
 """
 
 _RECEIPTS = """
@@ -137,9 +145,11 @@ def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime) -> W
     rejected, failures = tables["arrow_rejected"].num_rows, tables["arrow_failures"].num_rows
     at = commit_time(con, at)
     with transaction(con):
+        if batch.keep_unknown:
+            add_unknown_fields(con)
         has_stored = _count(con, FIND_STORED) > 0
         find_absent(con, at, has_rejected=rejected > 0)
-        rows = _write_sessions(con, at, has_stored=has_stored, has_duplicates=batch.has_duplicates)
+        rows = _write_sessions(con, batch, at, has_stored=has_stored)
         written = Written(*rows, rejected=rejected)
         con.execute(_RECEIPTS, {"run": batch.run_id})
         if _any(con, "rejected_items"):
@@ -167,31 +177,33 @@ def _count_into_run(con: duckdb.DuckDBPyConnection, batch: Batch, written: Writt
 
 
 def _write_sessions(
-    con: duckdb.DuckDBPyConnection, at: datetime, *, has_stored: bool, has_duplicates: bool
+    con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime, *, has_stored: bool
 ) -> tuple[int, int, int]:
     """Write the sessions of the batch; return how many are new, changed and unchanged.
 
     1. If the store does not have a session, a row is inserted.
     2. If the stored row differs in a field, its vehicle or its user, or is withdrawn, it is updated and gets `changed_at`.
+       Unknown fields count if the run keeps them.
     3. If the store has the same session, only `fetched_at` is updated.
     """
-    distinct = {"distinct": _DISTINCT, "last": _LAST} if has_duplicates else {"distinct": "", "last": ""}
+    unknown = _UNKNOWN if batch.keep_unknown else _NO_UNKNOWN
+    distinct = {"distinct": _DISTINCT, "last": _LAST} if batch.has_duplicates else {"distinct": "", "last": ""}
     if not has_stored:
-        incoming = _INCOMING.format(**distinct, flags="", stored="")
-        return _count(con, _INSERT.format(incoming=f"({incoming})"), {"at": at}), 0, 0
-    incoming = _INCOMING.format(**distinct, flags=_FLAGS, stored=_STORED)
+        incoming = _INCOMING.format(**distinct, **unknown, flags="", stored="")
+        return _count(con, _INSERT.format(**unknown, rows=f"({incoming})"), {"at": at}), 0, 0
+    incoming = _INCOMING.format(**distinct, **unknown, flags=_FLAGS.format(**unknown), stored=_STORED)
     con.execute(f"CREATE OR REPLACE TEMP TABLE incoming AS {incoming}")
     changed, unchanged, returned, other_users = con.execute(_COUNT).fetchall()[0]
     if other_users:
         con.execute(_KEEP_USER)
         changed, unchanged, returned, _ = con.execute(_COUNT).fetchall()[0]
     if changed:
-        con.execute(_UPDATE_CHANGED, {"at": at})
+        con.execute(_UPDATE_CHANGED.format(**unknown), {"at": at})
     if unchanged:
         con.execute(_UPDATE_SEEN)
     if returned:
         con.execute(_CLEAR_ABSENT)
-    return _count(con, _INSERT.format(incoming="incoming WHERE pos IS NULL"), {"at": at}), changed, unchanged
+    return _count(con, _INSERT.format(**unknown, rows="incoming WHERE pos IS NULL"), {"at": at}), changed, unchanged
 
 
 def _count(con: duckdb.DuckDBPyConnection, statement: str, values: dict[str, Any] | None = None) -> int:

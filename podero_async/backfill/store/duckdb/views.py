@@ -8,7 +8,7 @@ import attrs
 
 from podero_async.models import ChargingSession
 
-__all__ = ["VIEWS"]
+__all__ = ["LIVE_SESSIONS_WITH_UNKNOWN", "VIEWS"]
 
 _FIELDS = ", ".join(f"s.{field.name}" for field in attrs.fields(ChargingSession))
 _SUMS = ("energy_charged_kwh", "actual_cost_eur", "expected_savings_eur", "actual_savings_eur")
@@ -21,13 +21,18 @@ SELECT user_id, external_user_id, date_trunc('month', plug_in_time AT TIME ZONE 
 FROM live_sessions GROUP BY user_id, external_user_id, "month"
 """
 
-VIEWS = f"""
-CREATE VIEW live_sessions AS
+_LIVE_SESSIONS = f"""
+CREATE {{or_replace}}VIEW live_sessions AS
 SELECT s.user_id, u.external_user_id, s.vehicle_id, v.manufacturer, v.model, {_FIELDS},
-    s.fetched_at, s.first_seen_at, s.changed_at
+    s.fetched_at, s.first_seen_at, s.changed_at{{more}}
 FROM sessions s LEFT JOIN users u ON u.user_id = s.user_id
 LEFT JOIN vehicles v ON v.user_id = s.user_id AND v.vehicle_id = s.vehicle_id
 WHERE s.withdrawn_at IS NULL;
+"""
+LIVE_SESSIONS_WITH_UNKNOWN = _LIVE_SESSIONS.format(or_replace="OR REPLACE ", more=", s.unknown_fields")
+
+VIEWS = f"""
+{_LIVE_SESSIONS.format(or_replace="", more="")}
 CREATE VIEW monthly_savings AS {_MONTHS.format(zone="'UTC'")};
 CREATE MACRO monthly_savings_in(zone) AS TABLE {_MONTHS.format(zone="zone")};
 CREATE VIEW vehicle_coverage AS
