@@ -71,7 +71,8 @@ SQL (`SessionStore.query`, or DuckDB itself while no process has the store open)
 - `sessions`: one row for each session. The columns are the 22 fields of `ChargingSession`, `user_id` and `vehicle_id`, and
   five times: `fetched_at` (the last read that returned the session), `first_seen_at` (the first one), `changed_at` (the
   last visible change: of a field, the vehicle or the user, a withdrawal or a return), `absent_at` (a proven read did not
-  return the session, and a second one has not confirmed that yet) and `withdrawn_at` (confirmed; NULL otherwise).
+  return the session, and a second one has not confirmed that yet) and `withdrawn_at` (confirmed; NULL otherwise). If a
+  run has kept them (`keep_unknown`), `unknown_fields` has the fields that the release did not know, as JSON.
 - `coverage`: the days that were read, as spans: `user_id`, `vehicle_id`, `include_hidden`, `from_date`, `to_date`,
   `is_settled` and `read_at`.
 - `users`: one row for each user: `user_id`, `external_user_id` (the partner's own id; see `keep_external_ids`), `role`,

@@ -106,12 +106,13 @@ async def backfill(
         settle_days=settle_days,
         fresh_for=fresh_for,
         started=now(),
+        keep_unknown=keep_unknown,
     )
     progress = progress or Progress()
     progress.watch(limiter_of(client))
     planner = Planner(client, store, settings, shard, progress, bounds, limits, only_failed, keep_external_ids)
     window = Window(from_date, to_date, include_hidden)
-    return await _Backfill(planner, window, now, keep_unknown).run_until_done(vehicles, stop or asyncio.Event())
+    return await _Backfill(planner, window, now).run_until_done(vehicles, stop or asyncio.Event())
 
 
 @attrs.define
@@ -121,7 +122,6 @@ class _Backfill:
     planner: Planner
     window: Window
     now: Callable[[], datetime]
-    keep_unknown: bool
     run: Run | None = None
     writer: BatchWriter | None = None
     is_down: bool = False
@@ -154,7 +154,9 @@ class _Backfill:
         planner, progress = self.planner, self.planner.progress
         backend, limits = planner.store.backend, planner.limits
         self.run = run = await planner.plan_run(vehicles)
-        builder = backend.new_batch(run.run_id, limits, owner_of(planner.client), keep_unknown=self.keep_unknown)
+        builder = backend.new_batch(
+            run.run_id, limits, owner_of(planner.client), keep_unknown=planner.settings.keep_unknown
+        )
         self.writer = writer = BatchWriter(builder, progress, max_wait_s=limits.max_wait_s, now=self.now)
         progress.phase = "fetching"
         include_hidden = planner.settings.window.include_hidden
@@ -166,7 +168,8 @@ class _Backfill:
     async def _read(self, writer: BatchWriter, items: AsyncGenerator[WorkItem, None] | Iterator[WorkItem]) -> set[int]:
         """Read work items; return the numbers of the confirming ones that say which sessions exist."""
         done: set[int] = set()
-        reader = ItemReader(self.planner.client, self.now, self.planner.settings.settle_days, self.keep_unknown)
+        settings = self.planner.settings
+        reader = ItemReader(self.planner.client, self.now, settings.settle_days, settings.keep_unknown)
         async with reader.read(items) as stream:
             async for item, outcome in stream:
                 if item.is_confirming and await self._says_which_exist(item, outcome):

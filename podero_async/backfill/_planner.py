@@ -53,6 +53,7 @@ def settings_of(
     settle_days: int,
     fresh_for: timedelta,
     started: datetime,
+    keep_unknown: bool = False,
 ) -> RunSettings:
     """Return the settings of a run; its window ends with the day of the run, since the API lists nothing later.
 
@@ -68,7 +69,7 @@ def settings_of(
     if not isinstance(fresh_for, timedelta) or fresh_for < timedelta():
         raise ValueError(f"fresh_for must be a timedelta of at least 0, not {fresh_for!r}")
     window = attrs.evolve(window, to_date=min(window.to_date, today))
-    return RunSettings(window, settle_days, fresh_for, started)
+    return RunSettings(window, settle_days, fresh_for, started, keep_unknown)
 
 
 async def check_owner(store: SessionStore, owner: StoreOwner) -> None:

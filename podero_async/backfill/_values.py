@@ -79,6 +79,8 @@ class RunSettings:
     settle_days: int
     fresh_for: timedelta
     started: datetime
+    keep_unknown: bool = False
+    """Whether the run keeps unknown fields of sessions."""
 
 
 @attrs.frozen

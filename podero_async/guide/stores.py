@@ -44,6 +44,25 @@ To keep a copy exact, remember the largest `changed_at` that you have copied, an
 next time; no clock is compared then. `podero_async.publish` does so for PostgreSQL, `podero-async export --partition-by
 month --overwrite` for files, and `tests/examples/dlt_changes.py` for each target of dlt.
 
+# The API sends fields that the library does not know: can I keep them?
+
+With `--keep-unknown` (`keep_unknown=True`). From the first such run on, `sessions` and `live_sessions` have the JSON column
+`unknown_fields`, with the API's names and the values as they were sent:
+
+```sh
+podero-async backfill --store fleet.duckdb --from 2026-01-01 --to 2026-06-30 --keep-unknown
+podero-async sql --store fleet.duckdb "SELECT id, unknown_fields FROM live_sessions WHERE unknown_fields IS NOT NULL"
+```
+
+In SQL, `unknown_fields ->> 'tariff'` is the text of one field. Unknown fields may hold anything that the API sends, also
+personal data; `forget` removes them with their user.
+
+- They are those of the last run with the option. A run without it reads none, and leaves the stored ones as they are.
+- A change of them alone is a change of the session: `changed_at` moves. `verify` does not compare them.
+- Days that are settled are not read again, so their sessions get none.
+- Unknown fields of over 16 KiB are left out, and a warning counts their sessions.
+- Exports and merged stores have the column if a store has it; PostgreSQL gets it as a text, for `unknown_fields::jsonb`.
+
 # The store is in use, or the database is locked: what now?
 
 One process at a time opens a store for writing, and while it does, no other process can read it. `StoreInUseError`, or

@@ -16,6 +16,7 @@ from podero_async.backfill._report import Written
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb import absence
 from podero_async.backfill.store.duckdb.columns import Batch
+from podero_async.backfill.store.duckdb.schema import add_unknown_fields
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.fetched import add
 
@@ -69,6 +70,8 @@ class WrittenStore:
     ) -> Written:
         self.at = now or self.at + ONE_DAY
         batch = Batch(1, keep_unknown=keep_unknown)
+        if keep_unknown:
+            add_unknown_fields(self.con)
         for number, read in enumerate(reads):
             read.add_to(batch, number, self.at)
         for read in failed:

@@ -15,6 +15,7 @@ from podero_async.backfill._report import BackfillReport
 from podero_async.backfill._values import Run, RunSettings
 from podero_async.backfill.store.duckdb import absence
 from podero_async.backfill.store.duckdb.connection import transaction
+from podero_async.backfill.store.duckdb.schema import add_unknown_fields
 from podero_async.backfill.store.duckdb.work import plan_work
 
 __all__ = ["count_failures", "end_run", "start_run"]
@@ -51,6 +52,8 @@ def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, scope: str,
     absence.start(con)
     values = attrs.asdict(settings.window) | {"scope": scope, "now": settings.started}
     with transaction(con):
+        if settings.keep_unknown:
+            add_unknown_fields(con)
         vehicles, items, skipped = plan_work(con, settings)
         ((last,),) = con.execute(_LAST_RUN).fetchall()
         values |= {"run": last + 1, "vehicles": vehicles}

@@ -19,7 +19,7 @@ from podero_async.backfill.store.duckdb.absence import PRESENT, find_absent
 from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
-from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, add_unknown_fields, claim
+from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, claim
 
 __all__ = ["CONTENT_DIFFERS", "FIND_STORED", "write_batch"]
 
@@ -145,8 +145,6 @@ def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime) -> W
     rejected, failures = tables["arrow_rejected"].num_rows, tables["arrow_failures"].num_rows
     at = commit_time(con, at)
     with transaction(con):
-        if batch.keep_unknown:
-            add_unknown_fields(con)
         has_stored = _count(con, FIND_STORED) > 0
         find_absent(con, at, has_rejected=rejected > 0)
         rows = _write_sessions(con, batch, at, has_stored=has_stored)

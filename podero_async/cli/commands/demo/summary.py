@@ -1,24 +1,23 @@
-"""The demo's summary: SQL over the store, and the cost of the two backfill calls."""
+"""The demo's summary: the sums of the stored sessions, their receipts, and the cost of the two backfill calls."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import attrs
+
+from podero_async import ChargingSession, SessionOutcome, summarize
 from podero_async.backfill import BackfillReport, SessionStore
 from podero_async.cli._output.text import Pair, pairs_of
 
 __all__ = ["summary_of"]
 
-_FIGURES = """
-SELECT count(*) AS sessions, count(*) FILTER (is_hidden) AS hidden,
-    coalesce(sum(energy_charged_kwh), 0) AS energy_kwh, coalesce(sum(actual_cost_eur), 0) AS cost_eur,
-    coalesce(sum(actual_savings_eur), 0) AS savings_eur
+_SESSIONS = """
+SELECT session_outcome, is_hidden, energy_charged_kwh, actual_cost_eur, expected_savings_eur, actual_savings_eur
 FROM sessions WHERE withdrawn_at IS NULL
 """
-_OUTCOMES = """
-SELECT session_outcome AS outcome, count(*) AS sessions
-FROM sessions WHERE withdrawn_at IS NULL GROUP BY outcome ORDER BY sessions DESC, outcome
-"""
+_NOT_READ: dict[str, Any] = dict.fromkeys(field.name for field in attrs.fields(ChargingSession))
 _RECEIPTS = """
 SELECT count(DISTINCT vehicle_id) AS vehicles, count(*) FILTER (completeness = 'verified') AS verified,
     count(*) FILTER (completeness = 'repaired') AS repaired, count(*) FILTER (completeness = 'unproven') AS unproven,
@@ -29,14 +28,18 @@ FROM receipts
 
 async def summary_of(store: SessionStore, reports: Sequence[BackfillReport]) -> list[Pair]:
     """Query the store, and describe its contents and the calls."""
-    (figures,), (receipts,) = await store.query(_FIGURES), await store.query(_RECEIPTS)
-    outcomes = [f"{row['sessions']:>7,} {row['outcome']}" for row in await store.query(_OUTCOMES)]
+    (receipts,), rows = await store.query(_RECEIPTS), await store.query(_SESSIONS)
+    totals = summarize(_sessions(rows))[()]
+    by_outcome = summarize(_sessions(rows), "session_outcome").items()
+    in_order = sorted(by_outcome, key=lambda each: (-each[1].sessions, each[0].value))
+    outcomes = [f"{each.sessions:>7,} {outcome.value}" for outcome, each in in_order]
     return [
         ("vehicles", f"{receipts['vehicles']:,} in the store, {receipts['failures']:,} failed"),
-        ("sessions", f"{figures['sessions']:,}, including {figures['hidden']:,} hidden"),
-        ("energy", f"{figures['energy_kwh']:,.1f} kWh"),
-        ("cost", f"{figures['cost_eur']:,.2f} EUR"),
-        ("savings", f"{figures['savings_eur']:,.2f} EUR"),
+        ("sessions", f"{totals.sessions:,}, including {sum(row['is_hidden'] for row in rows):,} hidden"),
+        ("energy", f"{totals.energy_charged_kwh or 0:,.1f} kWh"),
+        ("cost", f"{totals.actual_cost_eur or 0:,.2f} EUR"),
+        ("savings", f"{totals.actual_savings_eur or 0:,.2f} EUR, {totals.expected_savings_eur or 0:,.2f} EUR expected"),
+        ("", f"{totals.sessions_without_savings:,} sessions have no savings yet"),
         *pairs_of("outcomes", outcomes, maximum=len(outcomes)),
         (
             "windows",
@@ -44,6 +47,12 @@ async def summary_of(store: SessionStore, reports: Sequence[BackfillReport]) -> 
         ),
         *_costs(reports),
     ]
+
+
+def _sessions(rows: Iterable[dict[str, Any]]) -> Iterator[ChargingSession]:
+    """Make sessions of rows that have only the fields that are summed."""
+    for row in rows:
+        yield ChargingSession(**_NOT_READ | row | {"session_outcome": SessionOutcome(row["session_outcome"])})
 
 
 def _costs(reports: Sequence[BackfillReport]) -> list[Pair]:
