@@ -42,7 +42,7 @@ TEXTS = {number: f'{{"tariff":{value}}}' for number, value in enumerate(VALUES, 
 def _page(*others: bytes) -> bytes:
     """Make a page of the rows with an unknown field, of one without, and of others."""
     rows = [json.dumps(wire_row(number, tariff="?")).replace('"?"', value) for number, value in enumerate(VALUES, 1)]
-    items = [*(row.encode() for row in rows), *others, json.dumps(wire_row(9)).encode()]
+    items = [*others, *(row.encode() for row in rows), json.dumps(wire_row(9)).encode()]
     return b'{"total": %d, "items": [%s]}' % (len(items), b", ".join(items))
 
 
