@@ -30,7 +30,7 @@ _MAX_TEXT_BYTES = 16 << 10
 UnknownText: TypeAlias = str | None
 """The unknown fields of a row as a JSON object; None if it has none."""
 LEFT_OUT = ""
-"""Stands for unknown fields that are longer than 16 KiB, or nested too deeply."""
+"""Stands for unknown fields that are longer than 16 KiB, or cannot be written as JSON."""
 
 
 class _RawRows(msgspec.Struct, gc=False):
@@ -98,7 +98,7 @@ class UnknownFields:
     def _log(self, name: str) -> None:
         if len(self.logged) < _MAX_LOGGED and _PLAIN_NAME.fullmatch(name):
             self.logged.add(name)
-            _logger.info("unknown field %r of a session is ignored: the API has more fields than this release", name)
+            _logger.info("unknown field %r of a session: the API has more fields than this release", name)
 
 
 def _finite(number: str) -> float | str:

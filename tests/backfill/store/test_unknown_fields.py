@@ -42,7 +42,7 @@ TEXTS = {number: f'{{"tariff":{value}}}' for number, value in enumerate(VALUES, 
 def _page(*others: bytes) -> bytes:
     """Make a page of the rows with an unknown field, of one without, and of others."""
     rows = [json.dumps(wire_row(number, tariff="?")).replace('"?"', value) for number, value in enumerate(VALUES, 1)]
-    items = [*(row.encode() for row in rows), *others, json.dumps(wire_row(9)).encode()]
+    items = [*others, *(row.encode() for row in rows), json.dumps(wire_row(9)).encode()]
     return b'{"total": %d, "items": [%s]}' % (len(items), b", ".join(items))
 
 
@@ -102,7 +102,7 @@ def test_long_values_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     rows = [wire_row(1, curve="x" * 16_000), wire_row(2, curve="x" * 17_000), wire_row(3, curve="x" * 17_000)]
     found = _written(page_body(*rows))
     assert [len(text) if text else text for text in found.values()] == [16_012, None, None]
-    assert caplog.messages == ["the unknown fields of 2 sessions were not kept, since they are too long"]
+    assert caplog.messages == ["the unknown fields of 2 sessions were not kept: they are over 16 KiB, or not JSON"]
 
     async def write(*_: Any) -> Written:
         return Written()
@@ -160,7 +160,7 @@ async def test_from_the_api_to_exports_and_merged_stores(
 ) -> None:
     """Without the option, nothing of them is in a store; with it, exports, snapshots and merged stores have them.
 
-    A verification compares no unknown fields, so it reports no difference; forgetting a user removes them.
+    If the API changes unknown fields, a verification reports no difference. Forgetting a user removes them.
     """
     vehicle = sim.vehicles[0]
     row = sim.insert(vehicle, sim.truth(vehicle, FIRST, LAST)[0] | {"id": str(UUID(int=1)), "driver": "Jane Roe"})

@@ -136,7 +136,9 @@ class Batch:
         self._convert()
         sessions, rejected = pa.Table.from_batches(self._slices, self._schema), self._rejected_rows()
         if self._left_out:
-            _LOG.warning("the unknown fields of %d sessions were not kept, since they are too long", self._left_out)
+            _LOG.warning(
+                "the unknown fields of %d sessions were not kept: they are over 16 KiB, or not JSON", self._left_out
+            )
         return {
             "arrow_sessions": sessions,
             "arrow_reads": _table(self._reads_with_digests(), _READ),
