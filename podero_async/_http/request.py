@@ -236,7 +236,7 @@ class RequestSender:
         call's own request is the probe from time to time: each second time if the call has not failed yet, each eighth
         time otherwise, so that an outage does not use up the call's attempts.
         """
-        request = self._known_good.get(slot.breaker.endpoint)
+        request = self._known_good.probe(slot.breaker.endpoint)
         if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:
             return False
         call.stats.retries += 1

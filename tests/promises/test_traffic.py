@@ -256,6 +256,25 @@ async def test_a_rate_that_the_server_does_not_name_loses_no_vehicle(
 
 
 @pytest.mark.leaping
+async def test_a_cache_that_hides_an_outage_loses_no_vehicle() -> None:
+    """If a cache serves the URLs that it knows while the API is down for a minute, a fleet still waits for the API."""
+    clock, cached = asyncio.get_running_loop().time, set()
+    began = clock()
+
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.sleep(0.02)
+        if 0.1 < clock() - began < 60 and request.path_qs not in cached:
+            return web.Response(status=502, text="<html>bad gateway</html>")
+        cached.add(request.path_qs)
+        return web.Response(body=page_body())
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+        outcomes = await fetch(client, refs(500))
+    assert not any(isinstance(outcome, VehicleFailure) for outcome in outcomes)
+    assert clock() - began > 60
+
+
+@pytest.mark.leaping
 async def test_a_backfill_goes_on_past_a_row_of_broken_vehicles(tmp_path: Path) -> None:
     """If 60 of 180 vehicles in a row get 500, the run finishes with 60 failures, and is not ended as an outage."""
 
