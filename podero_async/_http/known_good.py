@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import time_ns
 from typing import Any
 
 import attrs
@@ -39,6 +40,14 @@ class KnownGood(dict[str, Request]):
     def __init__(self, limiter: Limiter) -> None:
         super().__init__()
         self._limiter = limiter
+
+    def probe(self, endpoint: str) -> Request | None:
+        """Return the request of an endpoint with another parameter, which the API ignores, and which no cache knows.
+
+        A cache on the way may serve the same URL while the API is down.
+        """
+        good = self.get(endpoint)
+        return good and attrs.evolve(good, url=good.url.update_query(_=str(time_ns())))
 
     async def other_than(self, request: Request) -> Request | None:
         """Return a request to another URL that succeeded, or None; wait for the requests in flight, up to 5 s."""

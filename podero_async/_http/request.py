@@ -236,7 +236,7 @@ class RequestSender:
         call's own request is the probe from time to time: each second time if the call has not failed yet, each eighth
         time otherwise, so that an outage does not use up the call's attempts.
         """
-        request = self._known_good.get(slot.breaker.endpoint)
+        request = self._known_good.probe(slot.breaker.endpoint)
         if request is None or slot.breaker.waits % (2 if call.last_error is None else 8) == 0:
             return False
         call.stats.retries += 1
@@ -275,8 +275,8 @@ class RequestSender:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
         is_429 = error.status == _TOO_MANY
         is_throttled = is_throttling(error.status, has_retry_after=wait_s is not None)
-        # A 503 with a `Retry-After` may concern one vehicle, and then delays its call alone.
-        if is_throttled and (is_429 or slot.breaker.unavailable(slot.number, call.attempts)):
+        # A 503 with a `Retry-After` may concern one vehicle, and then delays its call alone; so may a repeated 429.
+        if is_throttled and slot.breaker.concerns_all(slot.number, is_429=is_429, is_retry=call.attempts > 1):
             if self._pauses.record(error):
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
             self._limiter.throttled(slot, wait_s, cause, tells_rate=is_429)
