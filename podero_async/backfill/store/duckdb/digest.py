@@ -41,7 +41,7 @@ def digests_of(numbers: Iterable[int], batches: Iterable[pa.RecordBatch]) -> lis
 
 
 def _rows_of(columns: list[pa.Array]) -> tuple[memoryview, int]:
-    """Return columns as rows of as many bytes each, and their number; a text is its length, and a bit says what is null."""
+    """Return columns as rows of equal width, and the width in bytes; of a text, a row has the length, and of a null, a bit."""
     count = len(columns[0])
     nulls, words = pa.repeat(pa.scalar(0, pa.int64()), count), []
     for bit, column in enumerate(columns):
