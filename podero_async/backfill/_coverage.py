@@ -159,6 +159,8 @@ def fold(known: Sequence[Span], reads: Sequence[ProvenRead], unsettled: Sequence
     3. Unsettled days are provisional in any case.
     """
     read_now = [span for read in reads for span in _spans_of(read, known)]
+    if len(reads) == 1 and not (known or unsettled):  # most vehicles of a first backfill
+        return read_now
     cuts = {day for span in (*known, *read_now) for day in (span.from_date, span.to_date + _DAY)}
     cuts |= {day for first, last in unsettled for day in (first, _shifted(last, 1))}
     folded: list[Span] = []

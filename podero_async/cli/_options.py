@@ -222,6 +222,8 @@ async def opened(
                 raise Interrupted
             pause_s = min(pause_s * 2, _MAX_PAUSE_S)
         yield store
+    if store.close_warning:
+        say(store.close_warning)
 
 
 def add_speed(parser: ArgumentParser) -> None:

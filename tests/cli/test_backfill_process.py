@@ -122,6 +122,20 @@ async def test_a_full_disk_is_exit_code_5(call: Call, served: PoderoSimulator, p
     assert (await _stored(path))[1].keys() == _all_ids(served)
 
 
+@pytest.mark.slow
+async def test_a_log_that_a_full_disk_keeps_is_a_warning(call: Call, served: PoderoSimulator, path: Path) -> None:
+    """If the disk has no space to merge the log of a store, the command names the log and the space, and loses no row."""
+    assert (await call(*whole_fleet(served, path), f"--to={served.first_day}")).code == 0
+    ended = await end_of(await start_on_small_disk(path.stat().st_size // 1024 + 4, *whole_fleet(served, path)))
+    assert ended.code == 0
+    assert f"the newest rows are in {path}.wal" in ended.complaint
+    assert "free about 3 MB" in ended.complaint
+    assert (await _stored(path))[1].keys() == _all_ids(served)
+    ended = await call(*whole_fleet(served, path))
+    assert (ended.code, ended.err) == (0, "")
+    assert not path.with_name(f"{path.name}.wal").exists()
+
+
 async def test_progress_in_a_log(served: PoderoSimulator, path: Path) -> None:
     """If stderr is a pipe, it gets lines of progress, and stdout only the JSON report."""
     process = await _start_slowly(served, path, "--json", script=_FREQUENT_LINES, latency_s=0.1)

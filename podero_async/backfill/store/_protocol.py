@@ -76,8 +76,8 @@ class StoreBackend(Protocol):
     async def open(self) -> None:
         """Open the store; create it if it does not exist."""
 
-    async def close(self) -> None:
-        """Finish the current operation and close the store."""
+    async def close(self) -> str:
+        """Finish the current operation and close the store; return a warning, or an empty text if all is well."""
 
     async def owner(self) -> StoreOwner | None:
         """Return the owner of the store; None if no backfill has claimed it yet."""

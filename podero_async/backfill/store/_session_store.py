@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionStore"]
 
+_logger = logging.getLogger("podero_async")
+
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
@@ -55,6 +58,8 @@ class SessionStore:
         self._read_only = read_only
         self._memory_limit_mb = memory_limit_mb
         self._backend: StoreBackend | None = None
+        self.close_warning = ""
+        """Set when the store is closed: a warning if its newest rows are still in the file `.wal`; otherwise empty."""
 
     def __repr__(self) -> str:
         return f"SessionStore({self.path!r})"
@@ -88,10 +93,16 @@ class SessionStore:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Finish the current operation and close the store. A second call does nothing."""
+        """Finish the current operation and close the store. A second call does nothing.
+
+        If the disk has no space to merge the newest rows into the file, they stay in the file `.wal` beside it, where all
+        readers find them. Then `close_warning` says so, and is logged.
+        """
         backend, self._backend = self._backend, None
         if backend is not None:
-            await backend.close()
+            self.close_warning = await backend.close()
+            if self.close_warning:
+                _logger.warning("%s", self.close_warning)
 
     @property
     def backend(self) -> StoreBackend:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pyarrow as pa  # type: ignore[import-untyped]
 import pytest
 
 from podero_async import Completeness, RejectedItem
@@ -15,6 +16,7 @@ from podero_async.backfill._values import Limits, StoreOwner, WorkItem
 from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
+from podero_async.backfill.store.duckdb.digest import digests_of
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, owner_of
 from podero_async.backfill.store.duckdb.upsert import write_batch
 from tests._support.clients import page_body, wire_row
@@ -148,6 +150,17 @@ async def test_a_digest_covers_the_ids_and_all_fields(store: WrittenStore) -> No
     digests.append(await _digest(store))
     assert len(set(digests)) == len(SESSION_COLUMNS) + 2
     assert {len(digest) for digest in digests} == {32}
+
+
+def test_a_digest_tells_null_from_zero_and_from_an_empty_text() -> None:
+    """Null, zero and an empty text differ, and so do texts that are divided otherwise; -0.0 and 0.0 are one value."""
+    numbers = [None, 0.0, -0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    texts = ["", "", "", None, "ab", "c", "a", "bc"]
+    columns = [pa.array([1, 2, 3, 4, 5, 5, 6, 6], pa.int32()), pa.array(numbers, pa.float64()), pa.array(texts)]
+    batch = pa.RecordBatch.from_arrays(columns, ["work_item", "number", "text"])
+    null, zero, negative, *others = digests_of(range(1, 7), [batch])
+    assert zero == negative
+    assert len({null, zero, *others}) == 5
 
 
 _OTHER_VALUES = {

@@ -89,19 +89,21 @@ class DuckDBBackend:
         self._resolved = Path(self._path).resolve()  # the process may change its directory later
         self._connection = open_store(self._path, read_only=self._read_only, memory_limit_mb=self._memory_limit_mb)
 
-    async def close(self) -> None:
+    async def close(self) -> str:
         thread, self._thread = self._thread, None
-        if thread is not None:
-            # The thread runs this after all operations that cancelled callers have left.
-            closing = asyncio.get_running_loop().run_in_executor(thread, self._close)
-            thread.shutdown(wait=False)
-            await outlast(closing)
+        if thread is None:
+            return ""
+        # The thread runs this after all operations that cancelled callers have left.
+        closing = asyncio.get_running_loop().run_in_executor(thread, self._close)
+        thread.shutdown(wait=False)
+        return await outlast(closing)
 
-    def _close(self) -> None:
+    def _close(self) -> str:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            with translated(self._path):
-                close_store(connection, self._resolved)
+        if connection is None:
+            return ""
+        with translated(self._path):
+            return close_store(connection, self._resolved)
 
     async def owner(self) -> StoreOwner | None:
         return await self.call(schema.owner_of)

@@ -162,6 +162,8 @@ class Batch:
                     self._add_bodies(cast("list[tuple[int, Body, list[UnknownText]]]", list(run)))
                 else:
                     self._add_pages(cast("Iterable[tuple[int, PageRows, list[UnknownText]]]", run))
+        if len(self._slices) > 1:
+            self._slices = pa.Table.from_batches(self._slices).combine_chunks().to_batches()
 
     def _add_bodies(self, pages: list[tuple[int, Body, list[UnknownText]]]) -> None:
         """Add pages of which the bodies were kept; if Arrow refuses one of the bodies, all are read as sessions."""

@@ -81,12 +81,23 @@ def open_store(path: str, *, read_only: bool, memory_limit_mb: int) -> duckdb.Du
     return con
 
 
-def close_store(con: duckdb.DuckDBPyConnection, resolved: Path) -> None:
-    """Close a store, given the path that was resolved when it was opened; DuckDB merges its log into the file."""
+def close_store(con: duckdb.DuckDBPyConnection, resolved: Path) -> str:
+    """Close a store, given the path that was resolved when it was opened; DuckDB merges its log into the file.
+
+    DuckDB reports no error if the disk has no space for that: the log stays, and the next writer merges it.
+
+    Returns:
+        A warning if the log is still there; otherwise an empty text.
+    """
+    is_written = is_written_here(resolved)
     try:
         con.close()
     finally:
         _release(resolved)
+    log, *_ = logs_of(resolved)
+    if not is_written or not log.exists():
+        return ""
+    return _UNMERGED.format(log=log, store=resolved.name, needed_mb=log.stat().st_size // 10**6 + _MERGE_MB)
 
 
 def is_open_here(resolved: Path) -> bool:
@@ -210,6 +221,11 @@ def checked_query(path: str) -> Iterator[None]:
         raise QueryError(str(error).partition("\n")[0], path) from error
 
 
+_MERGE_MB = 3  # a merge adds up to 2 MB more to the file than the log has
+_UNMERGED = (
+    "the newest rows are in {log}, since they could not be merged into {store}, probably because the disk is full:"
+    " keep both files, free about {needed_mb} MB, and run any command that writes to the store"
+)
 _FULL = "the disk is full"
 _FULL_SIGNS = ("No space left", "File too large", "Disk quota", "disk is full")
 _IN_USE_SIGNS = ("Could not set lock", "being used by another process")
