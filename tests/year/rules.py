@@ -56,8 +56,8 @@ def most_requests(
         users: Users with vehicles, if the run discovers its fleet.
     """
     pairs = set(pairs)
-    # A page of ten users may be a page of a server that pages by ten.
-    most = Counter({"users": 2, "vehicles": users} if users else {})
+    # An array of ten users may be a page of a server that pages by ten, so its reader asks beyond its end, at most twice.
+    most = Counter({"users": 3, "vehicles": users} if users else {})
     # If a user has a vehicle no longer, all its days that were read under any user are read again under the other one.
     left = {pair.vehicle_id for pair, is_gone in now.gone.items() if is_gone and not before.gone.get(pair)}
     for pair in pairs:
