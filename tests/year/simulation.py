@@ -415,7 +415,7 @@ class _Run:
         await checker.check(store, roster)
         if report is None or not report.finished or roster is None:
             return
-        checker.check_report(report, checker.before, roster)
+        checker.check_report(report, checker.before, roster, call.started)
         if not self.weather.changes_pages:
             world = self.year.world
             users = len(self.users | {pair.user_id for pair in world.listed_pairs}) if vehicles is None else 0
