@@ -41,20 +41,19 @@ class Limiter:
         self.ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         """Upper bound of the limit."""
         self.in_flight = self.pauses = 0  # slots taken now, and pauses begun
-        self.bulk_in_flight = 0
-        """How many of them are taken by bulk calls."""
+        self.bulk_in_flight = 0  # slots taken by bulk calls
         self.is_adaptive = policy.adaptive  # without circuit breakers if it is not
         self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
         self.breakers = CircuitBreakers(observer)  # of each endpoint that was used
         self.queue = SlotQueue()
         self._has_open_breaker = False  # as of the last report that may have changed it
-        self._starts = 0
-        self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
+        self._starts = self._cut_at_start = (
+            0  # throttling responses to this start or an older one belong to the last burst
+        )
         self._closed = False
         self._observer = observer
-        self.blocked_until = -math.inf
-        """The time before which no request may start because of a pause."""
+        self.blocked_until = -math.inf  # no request may start before this time, because of a pause
         self._timer: asyncio.Handle | None = None
         self._timer_at = math.inf  # not every event loop's handle has `when()`
 
@@ -100,7 +99,9 @@ class Limiter:
             return None
         return self._grant(breaker, now, is_bulk=is_bulk) if breaker.is_calm or breaker.next_start_at <= now else None
 
-    async def acquire(self, endpoint: str = "", *, is_bulk: bool = False, left_s: float = math.inf) -> Slot:
+    async def acquire(
+        self, endpoint: str = "", *, is_bulk: bool = False, left_s: float = math.inf, is_new: bool = True
+    ) -> Slot:
         """Wait for a slot. The caller reports the request's outcome with it, and gives it back with `release`.
 
         A cancelled call keeps no slot.
@@ -110,6 +111,7 @@ class Limiter:
             is_bulk: Whether the call is one of many that the caller makes at once, as in a fleet fetch.
             left_s: How many seconds to wait: in all if the call is interactive; if it is bulk, while the circuit breaker
                 is open, checked whenever a probe fails.
+            is_new: Whether no attempt of the call has failed. Such calls are probes before others.
 
         Raises:
             NoSlotError: No slot was granted in that time, or none can be granted because the pause lasts longer.
@@ -120,7 +122,7 @@ class Limiter:
         if slot := self.try_acquire(endpoint, is_bulk=is_bulk):
             return slot
         loop = asyncio.get_running_loop()
-        waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s)
+        waiter = Waiter(loop.create_future(), self.breakers[endpoint], is_bulk, loop.time(), left_s, is_new)
         expiry = None
         if waiter.gives_up_before(self.blocked_until):
             raise self._too_late()
@@ -172,10 +174,7 @@ class Limiter:
     def throttled(
         self, slot: Slot, retry_after: float | None = None, cause: str = "", *, tells_rate: bool = True
     ) -> None:
-        """Report a throttling response: an adaptive limit falls, and all requests pause for `retry_after` seconds.
-
-        If the response names no time, they pause for a second if two requests at a time are too fast.
-        """
+        """Report a throttling response: an adaptive limit falls, and all requests pause for `retry_after` seconds."""
         before = min(self._concurrency.value, slot.breaker.max_in_flight)
         if self.is_adaptive:
             self._adapt_to_throttling(slot, cause)

@@ -49,6 +49,8 @@ class Waiter:
     since: float
     left_s: float
     """How long it may wait: in all if it is interactive, and while its breaker is open if it is bulk."""
+    is_new: bool = True
+    """Whether no attempt of its call has failed."""
     number: int = 0
     """Its place in the order of arrival."""
 
@@ -63,6 +65,7 @@ class Waiter:
 
 class SlotQueue:
     """Callers in two classes. Within a class, the first that may start goes first: others wait for their circuit breaker.
+    A probe is the first call that is new, if there is one: the resources of the others may be the only ones that fail.
 
     Interactive callers go first. After `max_in_a_row` of them, one bulk caller goes first if any waits, so bulk work
     has a share however many interactive calls there are.
@@ -130,7 +133,9 @@ class SlotQueue:
                 self._in_a_row = self._in_a_row + 1 if passes_bulk else 0
                 self.size -= 1
                 self.interactive -= not is_bulk
-                return callers.popitem(last=False)[0]
+                waiter = _next_of(callers)
+                del callers[waiter]
+                return waiter
             earliest = min(earliest, at)
         return earliest
 
@@ -151,3 +156,10 @@ class SlotQueue:
                 else:
                     earliest = min(earliest, at)
         return first, earliest
+
+
+def _next_of(callers: OrderedDict[Waiter, None]) -> Waiter:
+    first = next(iter(callers))
+    if first.breaker.is_closed:
+        return first
+    return next((waiter for waiter in callers if waiter.is_new and not waiter.slot.done()), first)

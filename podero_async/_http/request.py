@@ -205,11 +205,11 @@ class RequestSender:
     async def _wait_for_slot(self, slot: Slot | None, request: Request, call: Call) -> Slot:
         """Wait for a slot; if a probe is due, send it first."""
         loop = asyncio.get_running_loop()
-        since = loop.time()
+        since, is_new = loop.time(), call.attempts == 1
         while True:
             try:
                 slot = slot or await self._limiter.acquire(
-                    request.endpoint, is_bulk=request.is_bulk, left_s=self._retrier.left_s(call)
+                    request.endpoint, is_bulk=request.is_bulk, left_s=self._retrier.left_s(call), is_new=is_new
                 )
             except NoSlotError as error:
                 raise not_sent(error, request.path, call) from None

@@ -256,6 +256,24 @@ async def test_a_rate_that_the_server_does_not_name_loses_no_vehicle(
 
 
 @pytest.mark.leaping
+async def test_a_call_gets_through_although_all_calls_before_it_failed() -> None:
+    """If all calls since the start ask for broken vehicles, the first call for another one waits for one probe at most."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=500) if vehicle_of(request) > 1 else await respond(request)
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+        broken = [asyncio.create_task(client.current_session(USER, UUID(int=number))) for number in range(2, 42)]
+        for age_s in (0.3, 10):
+            await asyncio.sleep(age_s)
+            assert client.statistics().is_breaker_open or age_s > 1
+            assert await timed(client.current_session(USER, UUID(int=1))) < 0.5 + LATENCY_S
+        for task in broken:
+            task.cancel()
+        await asyncio.wait(broken)
+
+
+@pytest.mark.leaping
 async def test_a_cache_that_hides_an_outage_loses_no_vehicle() -> None:
     """If a cache serves the URLs that it knows while the API is down for a minute, a fleet still waits for the API."""
     clock, cached = asyncio.get_running_loop().time, set()
