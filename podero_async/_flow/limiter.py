@@ -42,7 +42,7 @@ class Limiter:
         """Upper bound of the limit."""
         self.in_flight = self.pauses = 0  # slots taken now, and pauses begun
         self.bulk_in_flight = 0  # slots taken by bulk calls
-        self.is_adaptive = policy.adaptive  # without circuit breakers if it is not
+        self.is_adaptive = policy.adaptive  # otherwise circuit breakers are not used
         self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
         self.breakers = CircuitBreakers(observer)  # of each endpoint that was used

@@ -50,6 +50,7 @@ MAX_USERS_BYTES = 64 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _MIN_LARGE_BYTES = 1 << 20
 _MAX_LARGE_BODIES = 4
+_MIN_PROGRESS_BYTES = 64 << 10  # in five seconds; at this speed, a large body would not arrive within the total timeout
 _OK = 200
 _PLAIN, _GZIP = frozenset({"", "identity"}), frozenset({"gzip", "x-gzip"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,100}")
@@ -80,10 +81,16 @@ class LargeBodies:
     def __init__(self, *, min_bytes: int = _MIN_LARGE_BYTES, at_once: int = _MAX_LARGE_BODIES) -> None:
         self.min_bytes = min_bytes
         self._free = asyncio.Semaphore(at_once)
+        self.waiting = 0
+        """Bodies that wait for others."""
 
     async def enter(self) -> Callable[[], None]:
         """Wait until another large body may be read, and return a function that ends the reservation."""
-        await self._free.acquire()
+        self.waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self.waiting -= 1
         return self._free.release
 
 
@@ -197,7 +204,7 @@ async def read_response(
             attempt.hold()
             with ExitStack() as held:
                 held.callback(await large_bodies.enter())
-                await _read(response, chunks, attempt, limit, limit + 1)
+                await _read(response, chunks, attempt, limit, limit + 1, large_bodies)
                 release = held.pop_all().close
     except (aiohttp.ClientPayloadError, OversizedBodyError):
         if is_ok:
@@ -207,20 +214,32 @@ async def read_response(
 
 
 async def _read(
-    response: aiohttp.ClientResponse, chunks: list[bytes], attempt: AttemptTimeout, max_bytes: int, enough_bytes: int
+    response: aiohttp.ClientResponse,
+    chunks: list[bytes],
+    attempt: AttemptTimeout,
+    max_bytes: int,
+    enough_bytes: int,
+    large_bodies: LargeBodies | None = None,
 ) -> bool:
-    """Append to `chunks` until they hold enough, and return whether the body has ended before."""
+    """Append to `chunks` until they hold enough, and return whether the body has ended before.
+
+    While others wait for one of the `large_bodies`, it must make progress.
+    """
     content = response.content
     if not content.is_eof() and (response.content_length or 0) > max_bytes:
         raise OversizedBodyError(max_bytes)
-    size = sum(map(len, chunks))
+    size = due = sum(map(len, chunks))
     while not content.at_eof():
         if size >= enough_bytes:
             return False
         if content.is_eof():  # the rest has arrived
             chunk = content.read_nowait()
         else:
-            attempt.progress()
+            if large_bodies is None or not large_bodies.waiting or size >= due:
+                attempt.progress()
+                due = size + _MIN_PROGRESS_BYTES
+            else:
+                attempt.hurry()
             chunk = await content.readany()
         if not chunk:  # the end arrived after the last chunk
             break

@@ -13,6 +13,8 @@ from podero_async._validation import positive
 
 __all__ = ["AttemptTimeout", "AttemptTimer", "Timeouts"]
 
+_HURRY_S = 5.0
+
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
@@ -72,7 +74,18 @@ class AttemptTimeout:
         left_s: Seconds that the call has left, if they are bounded.
     """
 
-    __slots__ = ("_cancelling", "_end", "_left_s", "_loop", "_reason", "_task", "_timeouts", "_timer", "deadline")
+    __slots__ = (
+        "_cancelling",
+        "_end",
+        "_is_hurried",
+        "_left_s",
+        "_loop",
+        "_reason",
+        "_task",
+        "_timeouts",
+        "_timer",
+        "deadline",
+    )
 
     def __init__(self, timeouts: Timeouts, timer: AttemptTimer, left_s: float = math.inf) -> None:
         self._loop = asyncio.get_running_loop()
@@ -88,6 +101,7 @@ class AttemptTimeout:
         self._end = now + min(timeouts.total, left_s)
         self.deadline = min(self._end, now + timeouts.read)
         self._reason = ""
+        self._is_hurried = False
 
     def __enter__(self) -> Self:
         self._timer.attempts.add(self)
@@ -115,9 +129,17 @@ class AttemptTimeout:
 
     def progress(self) -> None:
         """Start `read` anew, since a chunk arrived."""
-        self.deadline = min(self._end, self._loop.time() + self._timeouts.read)
+        self.deadline, self._is_hurried = min(self._end, self._loop.time() + self._timeouts.read), False
         if self.deadline < self._timer.at:  # it was held
             self._timer.fire_at(self.deadline)
+
+    def hurry(self) -> None:
+        """Expire in a few seconds without further progress, since other attempts wait for this one."""
+        hurried = self._loop.time() + _HURRY_S
+        if hurried < self.deadline:
+            self.deadline, self._is_hurried = hurried, True
+            if hurried < self._timer.at:
+                self._timer.fire_at(hurried)
 
     def hold(self) -> None:
         """Apply only `total` until the next progress, while the client itself does not read."""
@@ -125,7 +147,9 @@ class AttemptTimeout:
 
     def expire(self) -> None:
         """Cancel the task, since a timeout has passed."""
-        if self.deadline < self._end:
+        if self._is_hurried:
+            self._reason = "the response came too slowly while others waited for it"
+        elif self.deadline < self._end:
             self._reason = f"no response within {self._timeouts.read:g} s (read timeout)"
         elif self._left_s < self._timeouts.total:
             self._reason = f"no response within {max(0.0, self._left_s):.3g} s (the rest of max_elapsed)"

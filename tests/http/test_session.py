@@ -93,6 +93,39 @@ async def test_a_wait_for_other_large_bodies_ends_with_the_total_timeout() -> No
         await session.aclose()
 
 
+@pytest.mark.leaping
+async def test_a_large_body_that_trickles_makes_room_for_others() -> None:
+    """A large body of a byte in three seconds is given up if another one waits, and is read on if none waits."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "3000"})
+        await response.prepare(request)
+        if trickles := not requests:
+            requests.append(request)
+        for _ in range(9):
+            await response.write(bytes(1 if trickles else 300))
+            await asyncio.sleep(3 * trickles)
+        await response.write(bytes(2991 if trickles else 300))
+        return response
+
+    clock = asyncio.get_running_loop().time
+    async with serving(handler) as origin:
+        for others in (1, 0):
+            large, requests = LargeBodies(min_bytes=1, at_once=1), list[web.Request]()
+            session = HttpSession(None, Timeouts(), large_bodies=large)
+            trickling = asyncio.create_task(session.send("GET", URL(origin), "/", {}))
+            await asyncio.sleep(1)
+            began = clock()
+            for _ in range(others):
+                (await session.send("GET", URL(origin), "/", {})).release()
+                assert clock() - began < 9
+                with pytest.raises(RequestTimeoutError, match="came too slowly while others waited"):
+                    await trickling
+            if not others:
+                assert len((await trickling).body()) == 3000
+            await session.aclose()
+
+
 async def test_a_page_has_a_smaller_maximum_than_a_list_of_users() -> None:
     """A page of 9 MB is refused before it is read; a list of users of that size is read."""
 
