@@ -6,6 +6,7 @@ Close a map with `contextlib.aclosing` if its consumer may leave early.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine, Iterable
@@ -27,6 +28,9 @@ __all__ = [
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+_MAX_IMPORT_S = 10.0
+_imports: list[Thread] = []
 
 
 class SharedFuture(asyncio.Future[T]):
@@ -189,12 +193,23 @@ def import_ahead(name: str) -> None:
     """Start to import a module that only failures need, in a thread, unless it is imported already.
 
     The event loop does not wait for it then, and a failure that is a lack of file descriptors need not open files. If the
-    import fails, its first use tries again.
+    import fails, its first use tries again. A fork waits for the import.
     """
     if name not in sys.modules:
-        Thread(target=_import, args=[name], name="podero_async import", daemon=True).start()
+        _imports.append(thread := Thread(target=_import, args=[name], name="podero_async import", daemon=True))
+        thread.start()
 
 
 def _import(name: str) -> None:
     with suppress(Exception):
         import_module(name)
+
+
+def _finish_imports() -> None:
+    while _imports:
+        _imports.pop().join(_MAX_IMPORT_S)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # A forked process would inherit the lock of the module, without the thread that releases it.
+    os.register_at_fork(before=_finish_imports)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import sys
 import threading
@@ -191,6 +192,28 @@ def test_a_module_is_imported_ahead_in_a_thread_that_no_exit_waits_for(
         if thread.name == "podero_async import":
             thread.join(timeout=60)
     assert sys.modules.pop("imported_ahead").is_daemon
+
+
+async def test_a_forked_process_can_import_what_its_parent_was_importing(tmp_path: Path) -> None:
+    """A fork waits for an import that is under way, so the import's lock is free in the child."""
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(0.03)\n")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", FORK, cwd=Path(__file__).parents[1], env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert await process.wait() == 0
+
+
+FORK = """
+import os, signal, sys
+sys.path.insert(0, os.getcwd())
+from podero_async._concurrency import import_ahead
+import_ahead("slow_to_import")
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1] != 0)
+signal.alarm(5)
+import slow_to_import
+os._exit(0)
+"""
 
 
 async def test_a_cancelled_task_leaves_a_shared_future_without_a_search() -> None:

@@ -182,7 +182,8 @@ class FileTokenStore:
         if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float) or not lock_timeout_s >= 0:
             raise ConfigurationError("lock_timeout_s must be a number of seconds, at least 0")
         self._lock_timeout_s = lock_timeout_s
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="podero_async token store")
+        self._thread: ThreadPoolExecutor | None = None
+        self._pid = 0  # of the process that has the thread
 
     def __repr__(self) -> str:
         return f"FileTokenStore({str(self._path)!r})"
@@ -243,6 +244,8 @@ class FileTokenStore:
                 _logger.warning(message, self._lock_timeout_s)
 
     def _in_thread(self, work: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
+        if self._thread is None or self._pid != os.getpid():  # a forked process does not inherit the thread
+            self._thread, self._pid = ThreadPoolExecutor(1, thread_name_prefix="podero_async token store"), os.getpid()
         return asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     # These run in the thread.

@@ -19,7 +19,7 @@ _logger = logging.getLogger("podero_async")
 _MIN_FAULTS = 10  # in a row; fewer do not open the breaker, however low the limit is
 _MIN_BURSTS = 3  # in a row; the first shows how much the server accepts, the third that it accepts nothing
 _MIN_WAIT_S, _MAX_WAIT_S = 0.25, 5.0
-_MIN_UNAVAILABLE = 4  # calls of the last ten requests; fewer may have met unavailable vehicles by chance
+_MIN_THROTTLED = 4  # of the last ten requests; fewer may have met unavailable vehicles by chance
 _RECENT_REQUESTS = 10
 
 
@@ -64,7 +64,7 @@ class CircuitBreaker:
         self.is_down = False
         """Whether the endpoint as a whole fails, not only some resources: a probe failed, or the server throttles all."""
         self._faults = 0
-        self._unavailable: deque[int] = deque(maxlen=_MIN_UNAVAILABLE)  # the numbers of the starts
+        self._throttled: deque[int] = deque(maxlen=_MIN_THROTTLED)  # the numbers of starts
         self._started, self._started_at = 0, -math.inf  # number and time of the last start
         self._judged = 0  # the newest start before the current wait
 
@@ -121,16 +121,17 @@ class CircuitBreaker:
         self.last_cause = cause
         return self._opens(number, now, is_due=is_another_down or self._faults >= max(_MIN_FAULTS, limit // 2))
 
-    def unavailable(self, number: int, attempt: int) -> bool:
-        """Record a response that says that something is unavailable. Return whether that is the endpoint as a whole.
+    def concerns_all(self, number: int, *, is_429: bool, is_retry: bool) -> bool:
+        """Record a throttling response. Return whether it concerns all requests, and not only the resource of its call.
 
-        It is if several calls of the last few requests got one, or if no request has succeeded since. Repeated attempts
-        do not count, since a vehicle may be unavailable in all of them.
+        A 429 does at the call's first attempt. Others do if several of the last requests were throttled, or if no request
+        has succeeded since such a response. A 503 of a later attempt does not count, since it may be that of one vehicle.
         """
-        if attempt == 1:
-            self._unavailable.append(number)
-        near = sum(abs(number - other) < _RECENT_REQUESTS for other in self._unavailable)
-        return near == _MIN_UNAVAILABLE or self.throttled_bursts > 0 or self.is_down
+        if is_429 or not is_retry:
+            self._throttled.append(number)
+        near = sum(abs(number - other) < _RECENT_REQUESTS for other in self._throttled)
+        are_several = near == _MIN_THROTTLED or self.throttled_bursts > 0 or self.is_down
+        return are_several or (is_429 and not is_retry)
 
     def throttled(
         self, number: int, now: float, *, is_new_burst: bool, is_another_down: bool = False, cause: str = ""

@@ -6,7 +6,7 @@ import math
 
 from podero_async._flow.breaker import CircuitBreaker
 
-__all__ = ["ConcurrencyLimit"]
+__all__ = ["ConcurrencyLimit", "pause_after"]
 
 _FIRST_LIMIT = 32  # high enough for a quick start, low enough for a small server
 _CUT = 0.9  # the first throttling response of a burst costs a tenth of the limit, each further one a slot ...
@@ -19,6 +19,7 @@ _MIN_LIMIT_WITH_RESERVE = (
     32  # from this limit on, bulk calls leave another slot, which no call to their endpoint takes, ...
 )
 _INTERACTIVE_RESERVE = 8  # ... and the interactive calls to one endpoint leave an eighth to the others
+_MIN_LIMIT_WITHOUT_PAUSE, _PAUSE_S = 3, 1.0
 _CAUTION = 20  # successes per slot after a cut, until the limit again grows by one per round
 
 
@@ -100,3 +101,8 @@ class ConcurrencyLimit:
         self.value_for_bulk = self.value - (self.value >= min_limit) - has_reserve
         self.per_endpoint = self.value - has_reserve
         self.interactive_per_endpoint = self.value - self.value // _INTERACTIVE_RESERVE * has_reserve
+
+
+def pause_after(limit: float) -> float | None:
+    """Return the pause after a throttling response without a time: a second if two requests at once are too fast."""
+    return _PAUSE_S if limit < _MIN_LIMIT_WITHOUT_PAUSE else None

@@ -10,7 +10,7 @@ import logging
 import math
 
 from podero_async._flow.breaker import CircuitBreaker, CircuitBreakers
-from podero_async._flow.concurrency import ConcurrencyLimit
+from podero_async._flow.concurrency import ConcurrencyLimit, pause_after
 from podero_async._flow.policies import ThrottlePolicy
 from podero_async._flow.queue import NoSlotError, Slot, SlotQueue, Waiter
 from podero_async._flow.rate import RateEstimator, RateLimit
@@ -40,20 +40,14 @@ class Limiter:
     ) -> None:
         self.ceiling = min(policy.max_concurrency, ceiling or policy.max_concurrency)
         """Upper bound of the limit."""
-        self.in_flight = 0
-        """Slots taken now."""
+        self.in_flight = self.pauses = 0  # slots taken now, and pauses begun
         self.bulk_in_flight = 0
         """How many of them are taken by bulk calls."""
-        self.pauses = 0
-        """Pauses begun."""
-        self.is_adaptive = policy.adaptive
-        """Whether the limit adapts, and circuit breakers are used."""
+        self.is_adaptive = policy.adaptive  # if not, there are no circuit breakers
         self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
-        self.breakers = CircuitBreakers(observer)
-        """The circuit breaker of each endpoint that was used."""
+        self.breakers = CircuitBreakers(observer)  # of each endpoint that was used
         self.queue = SlotQueue()
-        """The callers that wait for a slot."""
         self._has_open_breaker = False  # as of the last report that may have changed it
         self._starts = 0
         self._cut_at_start = 0  # throttling responses to this start or an older one belong to the last burst
@@ -178,15 +172,21 @@ class Limiter:
     def throttled(
         self, slot: Slot, retry_after: float | None = None, cause: str = "", *, tells_rate: bool = True
     ) -> None:
-        """Report a throttling response: an adaptive limit falls, and all requests pause for `retry_after` seconds."""
-        before = self._concurrency.value
+        """Report a throttling response: an adaptive limit falls, and all requests pause for `retry_after` seconds.
+
+        If the response names no time, they pause for a second if two requests at a time are too fast.
+        """
+        before = min(self._concurrency.value, slot.breaker.max_in_flight)
         if self.is_adaptive:
             self._adapt_to_throttling(slot, cause)
+            retry_after = pause_after(before) if retry_after is None else retry_after
         if retry_after:
             self.pause(retry_after, cause)
             if self.is_adaptive:
                 teaches = tells_rate and slot.breaker.throttled_bursts == 1
-                self._rate.estimator.throttled(_now(), self.blocked_until, tells_rate=teaches, min_starts=before // 2)
+                self._rate.estimator.throttled(
+                    _now(), self.blocked_until, tells_rate=teaches, min_starts=int(before) // 2
+                )
         self._has_open_breaker = self.breakers.has_open
         self._dispatch()  # a probe may be due
 

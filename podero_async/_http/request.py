@@ -275,8 +275,8 @@ class RequestSender:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"
         is_429 = error.status == _TOO_MANY
         is_throttled = is_throttling(error.status, has_retry_after=wait_s is not None)
-        # A 503 with a `Retry-After` may concern one vehicle, and then delays its call alone.
-        if is_throttled and (is_429 or slot.breaker.unavailable(slot.number, call.attempts)):
+        # A 503 with a `Retry-After` may concern one vehicle, and then delays its call alone; so may a repeated 429.
+        if is_throttled and slot.breaker.concerns_all(slot.number, is_429=is_429, is_retry=call.attempts > 1):
             if self._pauses.record(error):
                 wait_s = None  # it becomes an error with `retry_after`, not a pause of all requests
             self._limiter.throttled(slot, wait_s, cause, tells_rate=is_429)

@@ -43,6 +43,34 @@ async def test_saved_tokens_are_loaded_by_key(tmp_path: Path) -> None:
     assert await again.load("c") is None
 
 
+@pytest.mark.slow
+async def test_a_store_that_was_used_before_a_fork_works_after_it(tmp_path: Path) -> None:
+    """A store that saved a token before a fork, as under `gunicorn --preload`, loads it in the child without a wait."""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", FORK, str(tmp_path / "tokens.json"))
+    assert await process.wait() == 0
+
+
+FORK = """
+import asyncio, os, signal, sys
+from podero_async import FileTokenStore, Token
+
+async def save():
+    async with store.lock("a"):
+        await store.save("a", Token(value="t0ken"))
+
+async def load():
+    async with store.lock("a"):
+        return await store.load("a")
+
+store = FileTokenStore(sys.argv[1])
+asyncio.run(save())
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1] != 0)
+signal.alarm(5)
+os._exit(asyncio.run(load()).value != "t0ken")
+"""
+
+
 async def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
     """A token file and a lock file in the format of version 0.1.0 are used as they are."""
     fields = '"value": "t0ken", "refresh_token": null, "renew_at": 1795901271.5, "usable_until": null'

@@ -208,6 +208,54 @@ async def test_a_503_with_retry_after_on_several_requests_pauses_all() -> None:
 
 
 @pytest.mark.leaping
+async def test_a_vehicle_that_is_always_throttled_costs_the_others_little(record_property: Record) -> None:
+    """If 1 % of 1,500 vehicles always get 429 without a time, the others are read in at most thrice the usual time."""
+
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=429) if vehicle_of(request) % 100 == 99 else await respond(request)
+
+    clock, read_s = asyncio.get_running_loop().time, {}
+    for origin_handler in (respond, handler):
+        async with serving(origin_handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+            began = clock()
+            async with client.fetch_fleet(*DAYS, vehicles=refs(1500)) as fleet:
+                async for outcome in fleet:
+                    if not isinstance(outcome, VehicleFailure):
+                        read_s[origin_handler] = clock() - began
+            assert fleet.summary.failures == (15 if origin_handler is handler else 0)
+    assert read_s[handler] < 3 * read_s[respond]
+    record_property("figure", f"{read_s[handler]:.1f} s with them, {read_s[respond]:.1f} s without")
+
+
+@pytest.mark.leaping
+@pytest.mark.parametrize(("rate", "size"), [(1, 60), (5, 150)])
+async def test_a_rate_that_the_server_does_not_name_loses_no_vehicle(
+    rate: int, size: int, record_property: Record
+) -> None:
+    """If the server accepts 1 or 5 requests per second, and responds to others with 429 without a time, all are read."""
+    clock = asyncio.get_running_loop().time
+    tokens, at, refused = float(rate), clock(), 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal tokens, at, refused
+        await asyncio.sleep(0.05)
+        tokens, at = min(rate, tokens + (clock() - at) * rate), clock()
+        if tokens < 1:
+            refused += 1
+            return web.Response(status=429)
+        tokens -= 1
+        return web.Response(body=page_body())
+
+    async with serving(handler) as origin, static_client(origin, retry=RetryPolicy()) as client:
+        began = clock()
+        outcomes = await fetch(client, refs(size))
+        took_s = clock() - began
+    assert not any(isinstance(outcome, VehicleFailure) for outcome in outcomes)
+    assert took_s < 1.5 * size / rate
+    record_property("figure", f"{size} vehicles at {rate} per second in {took_s:.0f} s, {refused} refusals")
+
+
+@pytest.mark.leaping
 async def test_a_backfill_goes_on_past_a_row_of_broken_vehicles(tmp_path: Path) -> None:
     """If 60 of 180 vehicles in a row get 500, the run finishes with 60 failures, and is not ended as an outage."""
 
