@@ -155,10 +155,10 @@ def _run(invocation: Invocation) -> Exit:
     try:
         parsed = invocation.parser.parse_args(invocation.argv)
         command: Command[Any] = parsed.command
-        if command.uses_api:
-            import_module(_FAILURE_MODULE)
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
+                if command.uses_api:
+                    import_module(_FAILURE_MODULE)
                 running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))
                 return run_loop(invocation.signals.supervise(running))
             except (PoderoError, UsageError, OSError, Interrupted, KeyboardInterrupt, ModuleNotFoundError) as error:
