@@ -123,8 +123,8 @@ async def _token(client: PoderoClient) -> Check:
     try:
         await tokens.get()
     except AuthenticationError as error:
-        if advice := advice_on(error):
-            return Check("token", False, str(error), advice, "configuration")
+        if wrong_setting := advice_on(error):
+            return Check("token", False, str(error), wrong_setting, "configuration")
         advice = "check the credentials; those of production and sandbox differ"
         return Check("token", False, str(error), advice, "credentials")
     except PoderoError as error:
@@ -142,7 +142,7 @@ async def _organization(client: PoderoClient) -> Check:
         advice = "check PODERO_ORG_ID, and that the credentials may read this organization"
         return Check("organization", False, str(error), advice, "credentials")
     except PoderoError as error:
-        if advice := advice_on(error):
-            return Check("organization", False, str(error), advice, "configuration")
-        return Check("organization", False, str(error), "try again later", "api")
+        wrong_setting = advice_on(error)
+        fault: Fault = "configuration" if wrong_setting else "api"
+        return Check("organization", False, str(error), wrong_setting or "try again later", fault)
     return Check("organization", True, "users can be listed")

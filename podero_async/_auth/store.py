@@ -187,7 +187,7 @@ class FileTokenStore:
         self._pid = 0  # of the process that has the thread
 
     def __repr__(self) -> str:
-        return f"FileTokenStore({str(self._path)!r})"
+        return f"FileTokenStore({str(getattr(self, '_path', None))!r})"  # unset if __init__ failed
 
     @contextlib.asynccontextmanager
     async def lock(self, key: str) -> AsyncIterator[None]:

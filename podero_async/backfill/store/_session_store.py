@@ -57,7 +57,7 @@ class SessionStore:
         self._backend: StoreBackend | None = None
 
     def __repr__(self) -> str:
-        return f"SessionStore({self.path!r})"
+        return f"SessionStore({getattr(self, 'path', None)!r})"  # unset if __init__ failed
 
     async def __aenter__(self) -> Self:
         """Open the store.
