@@ -143,7 +143,8 @@ class PoderoClient(UserCalls):
         )
 
     def __repr__(self) -> str:
-        return f"PoderoClient(org_id={str(self._org_id)!r}, base_url={self._base_url!r})"
+        org_id, base_url = getattr(self, "_org_id", None), getattr(self, "_base_url", None)  # unset if __init__ failed
+        return f"PoderoClient(org_id={str(org_id)!r}, base_url={base_url!r})"
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,11 +10,11 @@ from typing import Literal
 import attrs
 
 from podero_async._client import PoderoClient
+from podero_async._failures import advice_on
 from podero_async._http.probe import ProbeResult, Tls, probe_origin, tls_handshake
 from podero_async.errors import (
     AuthenticationError,
     ConfigurationError,
-    NotFoundError,
     PermissionDeniedError,
     PoderoError,
     TransportError,
@@ -32,7 +32,6 @@ _SKIPPED_AFTER = {
 }
 _MAX_SKEW_S = 20.0  # the difference between two clocks that the token cache allows for
 _MIN_CERTIFICATE_DAYS = 14
-_NOT_FOUND, _NOT_ALLOWED, _FIRST_ERROR = 404, 405, 400
 
 
 @attrs.frozen
@@ -124,9 +123,8 @@ async def _token(client: PoderoClient) -> Check:
     try:
         await tokens.get()
     except AuthenticationError as error:
-        if error.status < _FIRST_ERROR or error.status in {_NOT_FOUND, _NOT_ALLOWED}:
-            advice = "check PODERO_BASE_URL: it has no token endpoint"
-            return Check("token", False, str(error), advice, "configuration")
+        if wrong_setting := advice_on(error):
+            return Check("token", False, str(error), wrong_setting, "configuration")
         advice = "check the credentials; those of production and sandbox differ"
         return Check("token", False, str(error), advice, "credentials")
     except PoderoError as error:
@@ -140,11 +138,11 @@ async def _organization(client: PoderoClient) -> Check:
     try:
         async with aclosing(client.users()) as users:
             await anext(users, None)
-    except NotFoundError as error:
-        return Check("organization", False, str(error), "check PODERO_ORG_ID", "configuration")
     except (AuthenticationError, PermissionDeniedError) as error:
         advice = "check PODERO_ORG_ID, and that the credentials may read this organization"
         return Check("organization", False, str(error), advice, "credentials")
     except PoderoError as error:
-        return Check("organization", False, str(error), "try again later", "api")
+        wrong_setting = advice_on(error)
+        fault: Fault = "configuration" if wrong_setting else "api"
+        return Check("organization", False, str(error), wrong_setting or "try again later", fault)
     return Check("organization", True, "users can be listed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from podero_async.errors import (
     ApiError,
+    AuthenticationError,
     CompletenessError,
     ConfigurationError,
     DecodeError,
@@ -16,6 +17,7 @@ from podero_async.errors import (
 )
 
 __all__ = [
+    "advice_on",
     "http_status_of",
     "is_fatal",
     "is_outage_sign",
@@ -25,7 +27,7 @@ __all__ = [
     "is_throttling",
 ]
 
-_UNPROCESSABLE, _TOO_MANY_REQUESTS = 422, 429
+_FIRST_ERROR, _NOT_FOUND, _NOT_ALLOWED, _UNPROCESSABLE, _TOO_MANY_REQUESTS = 400, 404, 405, 422, 429
 _SERVER_ERROR, _SERVICE_UNAVAILABLE, _GATEWAY_TIMEOUT = 500, 503, 504
 _RETRYABLE_CLIENT_ERRORS = frozenset({408, 425, _TOO_MANY_REQUESTS})
 _FINAL_SERVER_ERRORS = frozenset({501, 505})  # the server does not support the method, or the HTTP version
@@ -64,6 +66,16 @@ def http_status_of(error: BaseException) -> int:
     if type(error) is ValueError:  # a subclass, such as a JSONDecodeError, is not about the arguments of a call
         return _UNPROCESSABLE
     return next((status for kind, status in _HTTP_STATUSES if isinstance(error, kind)), _SERVER_ERROR)
+
+
+def advice_on(error: PoderoError) -> str | None:
+    """Return what to check if a setting or an argument of the caller is wrong, so that no repetition helps; else None."""
+    match error:
+        case AuthenticationError(status=status) if status < _FIRST_ERROR or status in {_NOT_FOUND, _NOT_ALLOWED}:
+            return "check PODERO_BASE_URL: it has no token endpoint"
+        case NotFoundError(is_from_gateway=False) | InvalidRequestError(is_from_gateway=False):
+            return "check PODERO_ORG_ID" + (", and the ids of user and vehicle" if "/users/" in error.path else "")
+    return None
 
 
 def is_fatal(error: PoderoError) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncIterable, Callable, Iterable
+from contextlib import suppress
 from datetime import date, datetime
 from types import UnionType
 from typing import TypeVar
@@ -108,12 +109,9 @@ def is_whole_number(value: object) -> bool:
 
 def uuid(name: str, value: Id) -> UUID:
     """Return a UUID, parsed if it is a string."""
-    if isinstance(value, UUID):
-        return value
-    try:
-        return UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(f"{name} must be a uuid") from None
+    with suppress(ValueError, TypeError, AttributeError):
+        return value if isinstance(value, UUID) else UUID(value)
+    raise ValueError(f"{name} must be a uuid")  # without a context: an unfinished UUID has no repr
 
 
 def vehicle_ref(user_id: Id, vehicle_id: Id) -> VehicleRef:

@@ -6,8 +6,9 @@ it out. The API's contract names most fields without describing them, so their d
 """
 
 import uuid
+from contextlib import suppress
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -176,19 +177,16 @@ class ElectricVehicle(JsonModel):
     """Time when the vehicle was deleted; None if it was not."""
 
 
-def _as_uuid(name: str, value: uuid.UUID | str) -> uuid.UUID:
-    try:
+def _as_uuid(value: uuid.UUID | str) -> uuid.UUID:
+    """Parse an id; leave any other value for the validator to reject, when the object is whole and so has a repr."""
+    with suppress(ValueError, TypeError, AttributeError):
         return value if isinstance(value, uuid.UUID) else uuid.UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        raise ValueError(f"{name} must be a uuid") from None
+    return cast("uuid.UUID", value)
 
 
-def _as_user_id(value: uuid.UUID | str) -> uuid.UUID:
-    return _as_uuid("user_id", value)
-
-
-def _as_vehicle_id(value: uuid.UUID | str) -> uuid.UUID:
-    return _as_uuid("vehicle_id", value)
+def _check_uuid(_: object, attribute: "attrs.Attribute[uuid.UUID]", value: object) -> None:
+    if not isinstance(value, uuid.UUID):
+        raise ValueError(f"{attribute.name} must be a uuid")  # noqa: TRY004 - as all wrong arguments
 
 
 @attrs.frozen(kw_only=True)
@@ -198,8 +196,8 @@ class VehicleRef(JsonModel):
     Ids may be passed as text; a text that is not a uuid is a `ValueError`.
     """
 
-    user_id: uuid.UUID = attrs.field(converter=_as_user_id)
-    vehicle_id: uuid.UUID = attrs.field(converter=_as_vehicle_id)
+    user_id: uuid.UUID = attrs.field(converter=_as_uuid, validator=_check_uuid)
+    vehicle_id: uuid.UUID = attrs.field(converter=_as_uuid, validator=_check_uuid)
     external_user_id: str | None = attrs.field(default=None, eq=False, repr=False)
     """The partner's own id for the user. Like all fields below, it is None unless a discovery has found it."""
     manufacturer: str | None = attrs.field(default=None, eq=False, repr=False)

@@ -92,10 +92,10 @@ class OpenTelemetryObserver(Observer):
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
     ) -> None:
-        self._tracer = trace.get_tracer("podero_async", __version__, tracer_provider, SCHEMA_URL)
-        meter = metrics.get_meter("podero_async", __version__, meter_provider, SCHEMA_URL)
         self._calls: dict[ObservedCall, trace.Span] = {}
         self._attempts: dict[Attempt, tuple[trace.Span, Token[Context]]] = {}
+        self._tracer = trace.get_tracer("podero_async", __version__, tracer_provider, SCHEMA_URL)
+        meter = metrics.get_meter("podero_async", __version__, meter_provider, SCHEMA_URL)
         self._duration = meter.create_histogram(
             "http.client.request.duration",
             "s",

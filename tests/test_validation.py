@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import traceback
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +16,9 @@ import pytest
 from aiohttp import web
 
 from podero_async import (
+    ClientCredentials,
     ConfigurationError,
+    FileTokenStore,
     PoderoClient,
     RejectedItem,
     RetryPolicy,
@@ -24,6 +28,8 @@ from podero_async import (
     TokenEndpoint,
     VehicleRef,
 )
+from podero_async.backfill import SessionStore
+from podero_async.otel import OpenTelemetryObserver
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import ORG, client_of, page_body, serving, static_client, wire_row
 
@@ -42,6 +48,32 @@ BAD_PAGES: list[tuple[str, Any]] = [
     *(("limit", value) for value in (0, 201, True, 5.0, "5")),
     *(("offset", value) for value in (-1, 1.5)),
 ]
+
+
+def fail(*_: object, **__: object) -> None:
+    raise RuntimeError("no meter")
+
+
+MISUSES: dict[str, Callable[[Any], object]] = {
+    "client": lambda wrong: PoderoClient(ORG, wrong),
+    "organization": lambda wrong: PoderoClient(wrong, StaticToken("token")),
+    "token endpoint": lambda wrong: ClientCredentials("client", "secret", token_endpoint=wrong),
+    "token store": lambda _: FileTokenStore("~nobody-has-this-name/token"),
+    "vehicle": lambda wrong: VehicleRef(user_id=wrong, vehicle_id=wrong),
+    "store": SessionStore,
+    "simulator": lambda wrong: PoderoSimulator(seed=wrong),
+    "observer": lambda wrong: OpenTelemetryObserver(meter_provider=wrong),
+}
+
+
+@pytest.mark.parametrize("misuse", MISUSES.values(), ids=MISUSES)
+def test_the_report_of_a_failed_constructor_can_show_local_variables(misuse: Callable[[Any], object]) -> None:
+    """The object that a constructor has not finished has a repr, so a report with local variables shows the error."""
+    with pytest.raises((ValueError, TypeError, RuntimeError)) as caught:
+        misuse(SimpleNamespace(get_meter=fail))
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert type(caught.value).__name__ in "".join(report.format())
+    assert not isinstance(caught.value, AttributeError)
 
 
 @pytest.mark.parametrize("is_coroutine", [True, False])

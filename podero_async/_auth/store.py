@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import math
@@ -16,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, TypeVarTuple
@@ -36,6 +37,7 @@ _logger = logging.getLogger("podero_async")
 
 _MAX_FILE_BYTES = 1 << 20
 _LOCK_POLL_S = 0.02
+_MAX_WRITE_LOCK_S = 2.0  # others hold it for the milliseconds of a write
 _MAX_DISK_S = 5.0  # beyond the wait for the lock, for a disk that hangs
 
 
@@ -154,11 +156,10 @@ def _logging_failure(action: str) -> Iterator[None]:
 class FileTokenStore:
     """Keep tokens in one JSON file of mode 0600, which is replaced atomically and locked between processes.
 
-    The file holds access and refresh tokens unencrypted, but not the credentials. The lock file `<name>.lock` is in the
-    same directory. If the file cannot be locked or written, the store logs a warning, and the client goes on.
-
-    All disk work is done in one thread. If a caller is cancelled, a save that it began still runs to its end, and a lock
-    that it waited for is not kept.
+    The file holds access and refresh tokens unencrypted, but not the credentials. Beside it are lock files: one for writes,
+    and one for each key, so that a long token request does not delay other credentials. If the file cannot be locked or
+    written, the store logs a warning, and the client goes on. All disk work is done in one thread. If a caller is
+    cancelled, a save that it began still runs to its end, and a lock that it waited for is not kept.
 
     Args:
         path: The file; `~` is the home directory. Its directory is created if needed.
@@ -186,15 +187,15 @@ class FileTokenStore:
         self._pid = 0  # of the process that has the thread
 
     def __repr__(self) -> str:
-        return f"FileTokenStore({str(self._path)!r})"
+        return f"FileTokenStore({str(getattr(self, '_path', None))!r})"  # unset if __init__ failed
 
     @contextlib.asynccontextmanager
-    async def lock(self, key: str) -> AsyncIterator[None]:  # noqa: ARG002  # one lock for the whole file
-        """Hold the lock between processes; after `lock_timeout_s`, go on without it."""
+    async def lock(self, key: str) -> AsyncIterator[None]:
+        """Hold the lock of a key between processes; after `lock_timeout_s`, go on without it."""
         held = contextlib.ExitStack()
         is_entered = False
         try:
-            await self._acquire(held)
+            await self._acquire(held, key)
             is_entered = True
             yield
         finally:
@@ -225,7 +226,7 @@ class FileTokenStore:
         except OSError as error:
             _logger.warning("the token store cannot be written: %s", error.strerror)
 
-    async def _acquire(self, held: contextlib.ExitStack) -> None:
+    async def _acquire(self, held: contextlib.ExitStack, key: str) -> None:
         now = asyncio.get_running_loop().time
         give_up_at = now() + self._lock_timeout_s
         is_locked = False
@@ -233,7 +234,7 @@ class FileTokenStore:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._lock_timeout_s + _MAX_DISK_S):
                     while (  # noqa: ASYNC110
-                        not (is_locked := await self._in_thread(self._try_lock, held)) and now() < give_up_at
+                        not (is_locked := await self._in_thread(self._try_lock, held, key)) and now() < give_up_at
                     ):
                         await asyncio.sleep(_LOCK_POLL_S)
         except (OSError, NotImplementedError) as error:  # the latter if the file system has no locks
@@ -250,18 +251,25 @@ class FileTokenStore:
 
     # These run in the thread.
 
-    def _try_lock(self, held: contextlib.ExitStack) -> bool:
+    def _try_lock(self, held: contextlib.ExitStack, key: str) -> bool:
+        name = hashlib.sha256(key.encode()).hexdigest()[:16]
+        with contextlib.suppress(TimeoutError):
+            held.enter_context(self._lock_file(f"{name}.lock", timeout_s=0))
+            return True
+        return False
+
+    def _lock_file(self, suffix: str, *, timeout_s: float) -> AbstractContextManager[object]:
         from filelock import FileLock  # noqa: PLC0415  # in an extra, and its import takes 20 ms
 
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            held.enter_context(FileLock(f"{self._path}.lock", mode=0o600, blocking=False, thread_local=False))
-        except TimeoutError:
-            return False
-        return True
+        path, blocking = f"{self._path}.{suffix}", timeout_s > 0
+        return FileLock(path, mode=0o600, timeout=timeout_s, blocking=blocking, thread_local=False)
 
     def _write(self, key: str, fields: dict[str, Any]) -> None:
-        self._replace(json.dumps(self._read() | {key: fields}))
+        with contextlib.ExitStack() as held:
+            with contextlib.suppress(OSError, NotImplementedError):  # no locks, or a process that hangs
+                held.enter_context(self._lock_file("lock", timeout_s=_MAX_WRITE_LOCK_S))
+            self._replace(json.dumps(self._read() | {key: fields}))
 
     def _replace(self, content: str) -> None:
         if self._path.exists() and not self._path.is_file():

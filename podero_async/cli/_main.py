@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
+from podero_async._failures import advice_on
 from podero_async._version import __version__
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._log import add_log, logged
@@ -74,7 +75,7 @@ _EXIT_CODES = """\
 exit codes:
   0    done
   1    finished, but some data is missing or could not be verified as complete
-  2    usage, configuration, or a limit of the system
+  2    usage, configuration (also an unknown id), or a limit of the system
   3    the credentials were refused
   4    the API, the network or the target database failed
   5    the store cannot be used
@@ -155,10 +156,10 @@ def _run(invocation: Invocation) -> Exit:
     try:
         parsed = invocation.parser.parse_args(invocation.argv)
         command: Command[Any] = parsed.command
-        if command.uses_api:
-            import_module(_FAILURE_MODULE)
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
+                if command.uses_api:
+                    import_module(_FAILURE_MODULE)
                 running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))
                 return run_loop(invocation.signals.supervise(running))
             except (PoderoError, UsageError, OSError, Interrupted, KeyboardInterrupt, ModuleNotFoundError) as error:
@@ -181,6 +182,8 @@ def _explain(error: BaseException, invocation: Invocation) -> Exit:
             raise error
         case UsageError() | ConfigurationError():
             code = Exit.USAGE
+        case PoderoError() if advice := advice_on(error):
+            message, code = f"{error}; {advice}", Exit.USAGE
         case AuthenticationError() | PermissionDeniedError():
             code = Exit.CREDENTIALS
         case PoderoError():

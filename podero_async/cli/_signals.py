@@ -35,8 +35,8 @@ class Interrupted(BaseException):
 class Signals:
     """The signals of one command. The first one asks it to end; a second Ctrl-C, or too long a wait, ends the process.
 
-    As process 1 of a container, a process gets only the signals that it handles. So these are handled from the first
-    line of `main` to its last, by functions in Python, which can end a blocked read or write.
+    As process 1 of a container, a process gets only the signals that it handles. So these are handled to the last line of
+    `main` (before, by `_entry`), by functions in Python, which can end a blocked read or write.
     """
 
     shutdown_s: float

@@ -61,7 +61,8 @@ The run is finished and its sessions are stored, but the result is not clean. Th
 | the clock is ahead, or was set back | this machine's time is wrong | correct the clock, and run again |
 
 Every command lists all exit codes in `--help`. For a scheduler: 1 needs a look but no hurry, 4 (the API was down) is
-cured by the next run, and so is 5 if another process had the store open (`--wait`). 2, 3 and any other 5 need a person.
+cured by the next run, and so is 5 if another process had the store open (`--wait`). 2 (such as an organization that the
+API does not know), 3 and any other 5 need a person.
 `status --check` with `--from` and `--to` says by its exit code whether a window is settled (0), may still change (6),
 or has gaps (1).
 

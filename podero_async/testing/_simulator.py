@@ -137,6 +137,8 @@ class PoderoSimulator(FleetChanges):
             address = self.base_url
         except RuntimeError:
             address = "not started"
+        except AttributeError:  # __init__ failed
+            return "<PoderoSimulator>"
         return (
             f"<PoderoSimulator {address}: {len(self.vehicles):,} vehicles, {self.total_sessions():,} sessions,"
             f" {self.counts.total_requests:,} requests served>"

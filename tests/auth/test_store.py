@@ -72,10 +72,9 @@ os._exit(asyncio.run(load()).value != "t0ken")
 
 
 async def test_a_file_of_an_older_version_is_read(tmp_path: Path) -> None:
-    """A token file and a lock file in the format of version 0.1.0 are used as they are."""
+    """A token file in the format of version 0.1.0 is used as it is."""
     fields = '"value": "t0ken", "refresh_token": null, "renew_at": 1795901271.5, "usable_until": null'
     (tmp_path / "t").write_text(f'{{"a": {{{fields}}}}}')
-    (tmp_path / "t.lock").touch(mode=0o600)
     store = FileTokenStore(tmp_path / "t")
     async with store.lock("a"):
         assert await store.load("a") == Token(value="t0ken", renew_at=1795901271.5)
@@ -89,7 +88,7 @@ async def test_only_the_owner_can_read_the_file(tmp_path: Path) -> None:
         await store.save("a", TOKEN)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    assert {child.name for child in path.parent.iterdir()} | {"tokens.json.lock"} == {"tokens.json", "tokens.json.lock"}
+    assert {child.name for child in path.parent.iterdir() if child.suffix != ".lock"} == {"tokens.json"}
     path.chmod(0o644)
     await store.save("a", TOKEN)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -145,11 +144,11 @@ async def test_a_write_that_fails_leaves_no_temporary_file(tmp_path: Path, monke
 
     monkeypatch.setattr(Path, "replace", fail)
     await FileTokenStore(tmp_path / "tokens.json").save("a", TOKEN)
-    assert list(tmp_path.iterdir()) == []
+    assert [file for file in tmp_path.iterdir() if file.suffix != ".lock"] == []
 
 
 async def test_the_lock_excludes_other_stores(tmp_path: Path) -> None:
-    """A second store on the same file waits until the first one releases the lock."""
+    """A second store on the same file waits until the first one releases the lock of the key."""
     store, other = FileTokenStore(tmp_path / "t"), FileTokenStore(tmp_path / "t")
     order = []
 
@@ -163,6 +162,20 @@ async def test_the_lock_excludes_other_stores(tmp_path: Path) -> None:
         order.append("first")
     await waiting
     assert order == ["first", "second"]
+
+
+async def test_a_token_request_of_other_credentials_is_not_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While one key is locked, another one on the same file is locked, saved and loaded at once, and no token is lost."""
+    store, other = FileTokenStore(tmp_path / "t"), FileTokenStore(tmp_path / "t", lock_timeout_s=0)
+    async with store.lock("a"), other.lock("b"):
+        saves = [
+            asyncio.gather(store.save(f"a{number}", TOKEN), other.save(f"b{number}", TOKEN)) for number in range(20)
+        ]
+        await asyncio.gather(*saves)
+    assert [await store.load(f"{name}{number}") for name in "ab" for number in range(20)] == [TOKEN] * 40
+    assert caplog.messages == []
 
 
 async def test_after_the_timeout_a_store_goes_on_without_the_lock(
@@ -203,11 +216,13 @@ async def test_a_cancelled_waiter_does_not_take_the_lock_later(tmp_path: Path) -
         waiting.cancel()
         await asyncio.wait([waiting])
         assert waiting.cancelled()
-    assert is_free(tmp_path / "t.lock")
+    assert await is_free(tmp_path / "t")
 
 
-def is_free(path: Path) -> bool:
-    with filelock.FileLock(path, timeout=60):  # for a thread that is about to release it
+async def is_free(path: Path) -> bool:
+    with filelock.FileLock(f"{path}.lock", timeout=60):  # for a thread that is about to release it
+        pass
+    async with asyncio.timeout(30), FileTokenStore(path, lock_timeout_s=60).lock("a"):
         return True
 
 
@@ -238,8 +253,8 @@ async def test_a_caller_that_is_cancelled_at_any_moment_leaves_nothing(tmp_path:
         cancelled += renewal.cancelled()
         assert await store.load("a") in [TOKEN, *tokens[: number + 1]]
     assert 0 < cancelled < len(tokens)
-    assert is_free(tmp_path / "t.lock")
-    assert {file.name for file in tmp_path.iterdir()} | {"t.lock"} == {"t", "t.lock"}
+    assert await is_free(tmp_path / "t")
+    assert {file.name for file in tmp_path.iterdir() if file.suffix != ".lock"} == {"t"}
 
 
 @pytest.mark.parametrize(
@@ -274,7 +289,7 @@ async def test_a_disk_that_hangs_holds_up_no_cancelled_caller(
         assert task.cancelled()
     goes_on.set()
     assert await store.load("a") == TOKEN
-    assert is_free(tmp_path / "t.lock")
+    assert await is_free(tmp_path / "t")
 
 
 async def test_a_store_that_is_dropped_leaves_no_thread(tmp_path: Path) -> None:

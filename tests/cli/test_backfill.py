@@ -52,6 +52,31 @@ async def test_a_whole_fleet(call: Call, served: PoderoSimulator, path: Path) ->
     assert count == served.total_sessions() == 400
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "code", "said"),
+    [
+        ("PODERO_ORG_ID", str(USER), 2, "check PODERO_ORG_ID"),
+        ("PODERO_CLIENT_SECRET", "wrong", 3, "invalid_client"),
+    ],
+)
+async def test_a_first_run_with_wrong_settings(
+    call: Call,
+    served: PoderoSimulator,
+    new_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    code: int,
+    said: str,
+) -> None:
+    """An unknown organization is exit code 2 with advice, and refused credentials are 3; no file is left."""
+    monkeypatch.setenv(name, value)
+    ended = await call(*whole_fleet(served, new_path))
+    assert (ended.code, ended.out) == (code, "")
+    assert said in ended.complaint
+    assert list(new_path.parent.iterdir()) == []
+
+
 async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
     """With `--json`, stdout has one JSON object with fixed keys."""
     ended = await call(*whole_fleet(served, path), "--json")

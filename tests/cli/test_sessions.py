@@ -137,10 +137,10 @@ async def test_unproven_rows(request: pytest.FixtureRequest, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(403, 3), (404, 4), (422, 4), (503, 4)],
+    [(403, 3), (404, 2), (422, 2), (503, 4)],
 )
 async def test_errors_of_the_api(call: Call, served: PoderoSimulator, status: int, code: int) -> None:
-    """The exit code tells missing permissions from other errors."""
+    """The exit code tells unknown ids, missing permissions and an outage apart."""
     served.add_fault(Fault(kind="status", status=status, endpoint="sessions"))
     ended = await call(*one_vehicle(served))
     assert (ended.code, ended.out) == (code, "")
@@ -148,7 +148,8 @@ async def test_errors_of_the_api(call: Call, served: PoderoSimulator, status: in
 
 
 async def test_an_unknown_vehicle(call: Call, served: PoderoSimulator) -> None:
-    """An unknown id is an error, and not an empty list."""
+    """An unknown id is an error with advice, and not an empty list."""
     ended = await call(*one_vehicle(served), f"--vehicle={USER}")
-    assert (ended.code, ended.out) == (4, "")
+    assert (ended.code, ended.out) == (2, "")
     assert "404" in ended.complaint
+    assert ended.complaint.endswith("; check PODERO_ORG_ID, and the ids of user and vehicle")

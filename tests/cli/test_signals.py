@@ -151,6 +151,26 @@ def test_a_signal_ends_a_blocked_read() -> None:
     os.close(writing)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["argparse", "aiohttp"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_ends_a_command_that_is_being_imported(
+    tmp_path: Path, module: str, number: signal.Signals, code: int
+) -> None:
+    """While the modules of the program or of one command are imported, a signal ends it at once, with one line."""
+    # The import takes an exception for a failure of the module, as those of some compiled modules do.
+    (tmp_path / f"{module}.py").write_text(
+        "import sys, time\ntry:\n  print(flush=True)\n  time.sleep(60)\nexcept BaseException:\n  raise ImportError from None\n"
+    )
+    process = await start("doctor", script=f"sys.path.insert(0, {str(tmp_path)!r})\nmain()")
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        await process.stdout.readline()
+    process.send_signal(number)
+    ended = await end_of(process)
+    assert (ended.code, ended.complaint) == (code, "interrupted")
+
+
 def _commands(served: PoderoSimulator, store: Path) -> dict[str, list[str]]:
     window = [f"--from={served.first_day}", f"--to={served.last_day}"]
     return {

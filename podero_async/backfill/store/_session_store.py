@@ -62,7 +62,7 @@ class SessionStore:
         """Set when the store is closed: a warning if its newest rows are still in the file `.wal`; otherwise empty."""
 
     def __repr__(self) -> str:
-        return f"SessionStore({self.path!r})"
+        return f"SessionStore({getattr(self, 'path', None)!r})"  # unset if __init__ failed
 
     async def __aenter__(self) -> Self:
         """Open the store.

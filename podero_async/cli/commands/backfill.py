@@ -6,6 +6,7 @@ import gc
 import shlex
 from argparse import ArgumentParser
 from collections.abc import Iterator
+from contextlib import aclosing
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -118,7 +119,15 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         ) as client:
             if options.dry_run:
                 return await _plan(options, invocation, client, vehicles)
+            if vehicles is None and not options.only_failed and _is_new(options.store):
+                await _check_settings(client)
             return await _backfill(options, invocation, client, vehicles)
+
+
+async def _check_settings(client: PoderoClient) -> None:
+    """Request the first users of a first run, so that a run with wrong settings leaves no store."""
+    async with aclosing(client.users()) as users:
+        await anext(users, None)
 
 
 def _check_options(options: Options) -> None:
