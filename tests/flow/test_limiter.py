@@ -564,4 +564,4 @@ async def test_a_pause_and_a_learned_rate_are_logged_once(caplog: pytest.LogCapt
     pause, rate = (record.getMessage() for record in caplog.records)
     assert pause == "all requests pause for 2.0 s, as the server asked: HTTP 429: slowly"
     assert rate.startswith("requests are limited to ")
-    assert limiter.rate < 4
+    assert limiter.rate_limit.bound(asyncio.get_running_loop().time()) < 4
