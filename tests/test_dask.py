@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 
-import cloudpickle
-import dask
+import cloudpickle  # type: ignore[import-untyped]
 import pandas as pd  # type: ignore[import-untyped]
 import pytest
+from dask.base import compute
 from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal  # type: ignore[import-untyped]
 
@@ -71,7 +71,7 @@ def test_only_the_columns_in_use_are_made(podero_simulator: PoderoSimulator) -> 
 def test_a_failure_is_a_row_of_the_outcomes(podero_simulator: PoderoSimulator) -> None:
     """Sessions and outcomes that are computed together come from one fetch; one vehicle's failure is a row."""
     window = window_of(podero_simulator)
-    sessions, outcomes = dask.compute(
+    sessions, outcomes = compute(
         read_sessions(*window, partitions=2).groupby("vehicle_id").id.count(),
         read_outcomes(*window, partitions=2),
         scheduler="sync",
@@ -117,7 +117,7 @@ def test_no_secret_is_in_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arguments_are_refused_at_once(change: dict[str, Any], words: str) -> None:
     """A wrong argument is an error where the frame is made, not in a task."""
-    arguments = {"vehicles": [], "from_date": FIRST, "to_date": LAST, "partitions": 2} | change
+    arguments: dict[str, Any] = {"vehicles": [], "from_date": FIRST, "to_date": LAST, "partitions": 2} | change
     with pytest.raises(ValueError, match=words):
         read_sessions(**arguments)
 
