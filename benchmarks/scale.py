@@ -236,9 +236,8 @@ def _rows(scale: int) -> Iterator[tuple[str, str]]:
 async def _user_bytes(simulator: PoderoSimulator) -> float:
     """Return the average size of a user in the list of all."""
     async with aiohttp.ClientSession(simulator.base_url) as session:
-        form = {"grant_type": "client_credentials"}
-        basic = aiohttp.BasicAuth(simulator.client_id, simulator.client_secret)
-        async with session.post("/oauth2/token/", json=form, auth=basic) as response:
+        login = {"grant_type": "password", "username": simulator.username, "password": simulator.password}
+        async with session.post("/api/partners/v2.0/auth/token", json=login) as response:
             token = (await response.json())["access_token"]
         url = f"/api/partners/v2.0/org/{simulator.org_id}/users"
         async with session.get(url, headers={"Authorization": f"Bearer {token}"}) as response:

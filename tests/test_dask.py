@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pickle
 import signal
@@ -18,7 +19,9 @@ from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal  # type: ignore[import-untyped]
 
 from podero_async import AuthenticationError, ConfigurationError, PoderoClient, VehicleRef
+from podero_async._concurrency import cancel_all
 from podero_async.dask import read_outcomes, read_sessions
+from podero_async.dask._place import Place
 from podero_async.frames import frame_schema, to_pandas
 from podero_async.testing import PoderoSimulator
 from tests._support.canaries import PASSWORD, SECRET, TOKEN, assert_no_canary
@@ -147,14 +150,59 @@ def most_in_a_second(times: list[float]) -> int:
     return max(sum(first <= time < first + 1 for time in times) for first in times)
 
 
-@pytest.mark.podero(vehicles=30, sessions_per_vehicle=1)
-@pytest.mark.usefixtures("podero_environment")
-def test_the_rate_holds_across_short_tasks(podero_simulator: PoderoSimulator) -> None:
-    """30 tasks of one request each, one after the other, keep the rate of all: each waits for its own part."""
-    read_outcomes(*window_of(podero_simulator), partitions=30, requests_per_second=3000.0).compute(scheduler="sync")
-    times = [each.time for each in podero_simulator.requests if each.endpoint == "sessions"]
-    assert len(times) == 30
-    assert times[-1] - times[0] >= 29 * 30 / 3000
+@pytest.mark.leaping
+async def test_the_rate_holds_across_short_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten tasks of one request each, one after the other, take five seconds at two requests a second."""
+    began = asyncio.get_running_loop().time()
+    async with PoderoSimulator(vehicles=1, sessions_per_vehicle=1) as simulator:
+        for name, value in simulator.environment.items():
+            monkeypatch.setenv(name, value)
+        (vehicle,) = simulator.vehicles
+        for _ in range(10):
+            async with Place(concurrency=8, partitions=1).client(2.0) as client:
+                await client.list_sessions(vehicle.user_id, vehicle.vehicle_id, FIRST, LAST)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(5, abs=0.2)
+
+
+class Worker:
+    """Stands for a worker of a cluster."""
+
+
+@pytest.mark.leaping
+async def test_tasks_share_a_rate_while_a_worker_joins_and_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three workers send within one rate at any time, and the rate is used again soon after one has joined or died."""
+    rate, cluster, loop = 20.0, list[Worker](), asyncio.get_running_loop()
+    began, starts = loop.time(), list[float]()
+
+    async def count_threads() -> int:
+        return len(cluster)
+
+    async def work(client: PoderoClient, vehicle: VehicleRef) -> None:
+        while True:
+            await client.list_sessions(vehicle.user_id, vehicle.vehicle_id, FIRST, LAST)
+
+    async def task(vehicle: VehicleRef) -> None:
+        cluster.append(worker := Worker())
+        async with Place(8, 100, worker, count_threads).client(rate) as client:
+            await asyncio.gather(*(work(client, vehicle) for _ in range(8)))
+
+    async with PoderoSimulator(
+        vehicles=1, sessions_per_vehicle=1, before_page=lambda _: starts.append(loop.time() - began)
+    ) as simulator:
+        for name, value in simulator.environment.items():
+            monkeypatch.setenv(name, value)
+        tasks = [asyncio.create_task(task(simulator.vehicles[0])) for _ in range(2)]
+        await asyncio.sleep(10.5)
+        tasks.append(asyncio.create_task(task(simulator.vehicles[0])))
+        await asyncio.sleep(10)
+        cluster.pop()
+        await cancel_all(tasks[2:])
+        await asyncio.sleep(10)
+        await cancel_all(tasks)
+    assert starts[0] >= 3
+    assert most_in_a_second(starts) <= rate + 3  # the first of each is early
+    for first in (4, 7, 16, 19, 23, 28):
+        assert sum(first <= start < first + 2 for start in starts) >= 0.9 * 2 * rate
 
 
 # On a cluster of two processes.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -20,6 +19,9 @@ from podero_async._concurrency import cancel_all
 from podero_async._flow.policies import ThrottlePolicy
 from podero_async._flow.rate import RateLimit
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 __all__ = ["Place"]
 
 _COUNT_S = 1.0  # between two counts of the cluster's threads
@@ -28,25 +30,31 @@ _UNNOTICED_S = 3.0  # until every task has counted a worker that has joined
 
 @attrs.frozen
 class Place:
-    """The surroundings of a task: how many tasks may run beside it, in its process and in the cluster."""
+    """The surroundings of a task: how many tasks may run beside it, in its process and in the cluster.
 
-    concurrency: int
-    """How many requests the task may have in flight."""
+    Args:
+        concurrency: How many requests the task may have in flight.
+        partitions: How many tasks there are.
+        worker: The worker that runs the task, if it is one of a cluster.
+        count_threads: Counts the threads of the cluster.
+    """
+
+    _concurrency: int
     _partitions: int
-    _worker: Any = None
-    _client: Any = None
+    _worker: object = None
+    _count_threads: Callable[[], Awaitable[int]] | None = None
 
     @classmethod
     def current(cls, partitions: int, *, is_counted: bool) -> Place:
-        """Return the place of the task that the thread runs, with a client of the scheduler if tasks are counted."""
+        """Return the place of the task that the thread runs, with a client of the scheduler if threads are counted."""
         most = ThrottlePolicy().max_concurrency
         if "distributed" in sys.modules:
             from distributed import get_client, get_worker  # noqa: PLC0415  # it may not be installed
 
             with suppress(ValueError):  # no worker runs the task
                 worker = get_worker()
-                threads = worker.state.nthreads
-                return cls(max(1, most // threads), partitions, worker, get_client() if is_counted else None)
+                concurrency = max(1, most // worker.state.nthreads)
+                return cls(concurrency, partitions, worker, _counter_of(get_client()) if is_counted else None)
         return cls(max(1, most // min(partitions, CPU_COUNT)), partitions)
 
     @asynccontextmanager
@@ -56,7 +64,7 @@ class Place:
         if rate is not None:
             await self._join()
             rate /= await self._tasks()
-        policy = ThrottlePolicy(max_concurrency=self.concurrency, requests_per_second=rate)
+        policy = ThrottlePolicy(max_concurrency=self._concurrency, requests_per_second=rate)
         async with PoderoClient.from_env(throttle=policy, token_store=_token_store()) as client:
             if requests_per_second is None:
                 yield client
@@ -73,18 +81,18 @@ class Place:
     async def _join(self) -> None:
         """Wait until the other tasks have counted this worker."""
         if self._worker is not None:
-            known_at = _first_used.setdefault(self._worker, time.monotonic()) + _UNNOTICED_S
-            await asyncio.sleep(known_at - time.monotonic())
+            now = asyncio.get_running_loop().time()  # the same clock in each event loop of a process
+            await asyncio.sleep(_first_used.setdefault(self._worker, now) + _UNNOTICED_S - now)
 
     async def _tasks(self) -> int:
         """Return how many tasks may run at once in the cluster."""
-        if self._client is None:
+        if self._count_threads is None:
             return self._partitions
         try:
-            threads: dict[str, int] = await asyncio.to_thread(self._client.nthreads)
+            threads = await self._count_threads()
         except (OSError, RuntimeError, ValueError):  # the scheduler is not reachable, so the cluster may have grown
             return self._partitions
-        return max(1, min(self._partitions, sum(threads.values())))
+        return max(1, min(self._partitions, threads))
 
     async def _follow(self, limit: RateLimit, requests_per_second: float) -> None:
         """Change the task's part of the rate with the size of the cluster."""
@@ -93,7 +101,15 @@ class Place:
             limit.set(requests_per_second / await self._tasks())
 
 
-_first_used: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+def _counter_of(client: Client) -> Callable[[], Awaitable[int]]:
+    async def count_threads() -> int:
+        threads: dict[str, int] = await asyncio.to_thread(client.nthreads)
+        return sum(threads.values())
+
+    return count_threads
+
+
+_first_used: WeakKeyDictionary[object, float] = WeakKeyDictionary()
 """When a worker of this process ran its first task with a rate."""
 
 

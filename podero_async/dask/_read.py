@@ -43,9 +43,14 @@ class Share:
     """The vehicles of a partition."""
 
     vehicles: list[VehicleRef]
+    _token: str = attrs.field(init=False, repr=False)  # Dask asks for it several times
+
+    @_token.default
+    def _hash(self) -> str:
+        return hashlib.sha256(repr([attrs.astuple(each) for each in self.vehicles]).encode()).hexdigest()
 
     def __dask_tokenize__(self) -> str:
-        return hashlib.sha256(repr([attrs.astuple(each) for each in self.vehicles]).encode()).hexdigest()
+        return self._token
 
 
 @attrs.frozen
