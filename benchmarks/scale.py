@@ -211,17 +211,18 @@ def _rows(scale: int) -> Iterator[tuple[str, str]]:
             (f"{rate:,.0f} requests/s; computed for 10,000,000: {_hours(FLEET / rate)}"),
         )
     found = one | {"is_discovered": True}
-    few, many = measured({"count": small // 2} | found), measured({"count": large // 2} | found)
-    per_user = (many[1] - few[1]) / (large // 2 - small // 2)
+    small, large = 10_000 // scale, 100_000 // scale
+    few, many = measured({"count": small} | found), measured({"count": large} | found)
+    per_user = (many[1] - few[1]) / (large - small)
     yield (
-        f"one process, {large // 2:,} users discovered in pages of {_USERS_A_PAGE}, a vehicle each",
+        f"one process, {large:,} users discovered in pages of {_USERS_A_PAGE}, a vehicle each",
         (
-            f"{many[3] / (large // 2):.2f} requests a vehicle, {many[1] / 2**20:.1f} MiB more memory, {per_user:.0f} bytes a user"
+            f"{many[3] / large:.2f} requests a vehicle, {many[1] / 2**20:.1f} MiB more memory, {per_user:.0f} bytes a user"
         ),
     )
     yield (
         "computed: 10,000,000 discovered vehicles",
-        (f"{_hours(FLEET * many[3] / (large // 2) / RATE)}, {FLEET * per_user / 2**20:,.0f} MiB"),
+        (f"{_hours(FLEET * many[3] / large / RATE)}, {FLEET * per_user / 2**20:,.0f} MiB"),
     )
     with PoderoSimulator(users=1_000, vehicles=1_000, sessions_per_vehicle=0) as simulator:
         user_bytes = asyncio.run(_user_bytes(simulator))

@@ -7,8 +7,10 @@ import os
 import pickle
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from importlib import import_module
 from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -18,6 +20,8 @@ from dask.base import compute
 from distributed import Client, LocalCluster
 from pandas.testing import assert_frame_equal  # type: ignore[import-untyped]
 
+from benchmarks.fleet import FIRST_DAY, LAST_DAY, ORG, vehicles
+from benchmarks.server import Plan, serving
 from podero_async import AuthenticationError, ConfigurationError, PoderoClient, VehicleRef
 from podero_async._concurrency import cancel_all
 from podero_async.dask import read_outcomes, read_sessions
@@ -260,3 +264,28 @@ def test_a_killed_worker_costs_requests_alone(simulator: PoderoSimulator, cluste
     times = [each.time for each in simulator.requests if each.endpoint == "sessions"]
     assert len(times) > outcomes.requests.sum()  # some were sent twice
     assert most_in_a_second(times) <= rate + 2  # the first of each task may be early
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("default")  # Dask's own
+def test_two_workers_are_twice_as_fast(
+    monkeypatch: pytest.MonkeyPatch, record_property: Callable[[str, object], None]
+) -> None:
+    """If each request takes 0.6 s, two workers fetch a fleet at least 1.9 times as fast as one."""
+    fleet, seconds = list(vehicles([3] * 6400)), []
+    with serving(Plan(latency_s=0.6)) as server:
+        monkeypatch.setenv("PODERO_BASE_URL", server.origin)
+        monkeypatch.setenv("PODERO_ORG_ID", str(ORG))
+        monkeypatch.setenv("PODERO_TOKEN", "benchmark")
+        for count in (1, 2):
+            with LocalCluster(
+                n_workers=count, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            ) as running:
+                with Client(running) as client:
+                    client.run(import_module, "podero_async.dask")
+                    began = time.perf_counter()
+                    frame = read_sessions(fleet, FIRST_DAY, LAST_DAY, partitions=count)
+                    assert client.compute(frame.id.count()).result() == 3 * len(fleet)
+                    seconds.append(time.perf_counter() - began)
+    record_property("figure", f"{seconds[0]:.1f} s with one worker, {seconds[1]:.1f} s with two")
+    assert seconds[0] / seconds[1] >= 1.9

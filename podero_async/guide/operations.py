@@ -88,8 +88,9 @@ is right only while no process has the store open, and with the file `.wal` besi
 | shards | one core is too slow (over some 2,000 requests a second), or one disk: see the next question |
 | Dask | a cluster of yours shall compute over more sessions than one machine holds: see `podero_async.dask` |
 
-More processes do not raise the rate of the API: it is divided among them. Ids of 10,000,000 users take about a gigabyte in a
-discovery, so give such a fleet as a list of vehicles. With Dask:
+More processes do not raise the rate of the API: it is divided among them. A discovery keeps about 100 bytes of each user,
+and fails if the API lists more than 64 MiB of users, some 135,000, in one array: give such a fleet as a list of vehicles.
+With Dask:
 
 ```python
 import asyncio
