@@ -17,6 +17,7 @@ from typing import Any
 import pdoc
 
 import podero_async.backfill
+import podero_async.dask
 import podero_async.frames
 import podero_async.guide
 import podero_async.observer
@@ -28,6 +29,7 @@ PACKAGES = (
     "podero_async",
     "podero_async.guide",
     "podero_async.backfill",
+    "podero_async.dask",
     "podero_async.frames",
     "podero_async.observer",
     "podero_async.otel",

@@ -28,7 +28,7 @@ and `podero_async.publish` copies them to PostgreSQL.
 # Analysis
 
 `summarize` sums sessions by month, outcome, vehicle or customer; `podero_async.frames` makes Arrow, pandas
-and polars frames of them. `to_dict` and `to_json` of a model have the API's names and order, and FastAPI accepts the models
+and polars frames of them, and `podero_async.dask` makes Dask frames that a cluster fetches. `to_dict` and `to_json` of a model have the API's names and order, and FastAPI accepts the models
 as response types.
 
 # Traces and metrics

@@ -13,6 +13,7 @@ from benchmarks.fleet import FIRST_DAY, LAST_DAY, ORG, vehicles
 from benchmarks.measuring import Figure, LoopProbe
 from benchmarks.peers import bare_loop, handwritten, ours
 from benchmarks.report import render
+from benchmarks.scale import RATE, measured
 from benchmarks.server import Plan, serving
 from benchmarks.throughput import pages
 from podero_async import Completeness, FleetSummary, PoderoClient, StaticToken, VehicleSessions
@@ -83,6 +84,15 @@ def test_a_hidden_limit_throttles() -> None:
     assert statuses.count(200) == 60
     assert 429 in statuses
     assert max(in_service for _, _, in_service in responses) <= 2
+
+
+@pytest.mark.slow
+def test_the_rate_is_used_and_kept_on_virtual_time() -> None:
+    """Ten clients with a tenth of the rate each use over 98 % of it, and the server throttles none of them."""
+    options = {"count": 3000, "clients": 10, "latency_s": 0.1, "concurrency": 20, "is_discovered": False}
+    seconds, _, _, requests, throttled, _ = measured(options)
+    assert (requests, throttled) == (3000, 0)
+    assert RATE * 0.98 < requests / seconds < RATE * 1.02
 
 
 def test_the_report_names_missed_aims_and_their_limits() -> None:

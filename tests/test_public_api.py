@@ -15,6 +15,7 @@ import pytest
 
 import podero_async
 import podero_async.backfill
+import podero_async.dask
 import podero_async.frames
 import podero_async.observer
 import podero_async.otel
@@ -26,6 +27,7 @@ from podero_async.testing import PoderoSimulator
 PACKAGES = [
     podero_async,
     podero_async.backfill,
+    podero_async.dask,
     podero_async.frames,
     podero_async.observer,
     podero_async.otel,
@@ -60,7 +62,19 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "observer", "cli", "testing", "backfill", "frames", "otel", "publish", "guide"}
+    modules = {
+        "errors",
+        "models",
+        "observer",
+        "cli",
+        "testing",
+        "backfill",
+        "frames",
+        "dask",
+        "otel",
+        "publish",
+        "guide",
+    }
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public <= {*podero_async.__all__, "TYPE_CHECKING", "import_module"}
     assert dir(podero_async) == sorted(podero_async.__all__)
@@ -145,6 +159,7 @@ def test_the_import_loads_only_what_every_program_needs() -> None:
         "pyarrow",
         "pandas",
         "polars",
+        "dask",
         "filelock",
         "argparse",
         "cattrs",

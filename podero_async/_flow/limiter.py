@@ -81,11 +81,6 @@ class Limiter:
         """Seconds until the current pause ends, or 0 without a pause. Needs a running event loop."""
         return max(0.0, self.blocked_until - _now())
 
-    @property
-    def rate(self) -> float:
-        """The bound on requests per second, fixed or learned, or infinity. Needs a running event loop."""
-        return self._rate.bound(_now())
-
     def try_acquire(self, endpoint: str = "", *, is_bulk: bool = False) -> Slot | None:
         """Take a slot as `acquire` does, or return None if the caller would have to wait."""
         if self._closed:
@@ -95,7 +90,7 @@ class Limiter:
         if self.queue.size or not has_slot:
             return None
         now = asyncio.get_running_loop().time()
-        if now < self.blocked_until or now < self._rate.next_start_at:
+        if now < self.blocked_until or now < self.rate_limit.next_start_at:
             return None
         return self._grant(breaker, now, is_bulk=is_bulk) if breaker.is_calm or breaker.next_start_at <= now else None
 
@@ -183,7 +178,7 @@ class Limiter:
             self.pause(retry_after, cause)
             if self.is_adaptive:
                 teaches = tells_rate and slot.breaker.throttled_bursts == 1
-                self._rate.estimator.throttled(
+                self.rate_limit.estimator.throttled(
                     _now(), self.blocked_until, tells_rate=teaches, min_starts=int(before) // 2
                 )
         self._has_open_breaker = self.breakers.has_open
@@ -212,7 +207,7 @@ class Limiter:
         is_new_burst = slot.number > self._cut_at_start
         if is_new_burst and not any(breaker.throttled_bursts for breaker in self.breakers.values()):
             self._concurrency.remember()
-            self._rate.estimator.remember()
+            self.rate_limit.estimator.remember()
         is_another_down = self.breakers.is_down
         if slot.breaker.throttled(
             slot.number, _now(), is_new_burst=is_new_burst, is_another_down=is_another_down, cause=cause
@@ -232,7 +227,7 @@ class Limiter:
         breaker.interactive_in_flight += not is_bulk
         slot = Slot(self._starts, breaker, breaker.waits > 0, is_bulk)
         breaker.started(self._starts, now)
-        self._rate.started(now, is_filled=self._concurrency.is_filled(self.in_flight))
+        self.rate_limit.started(now, is_filled=self._concurrency.is_filled(self.in_flight))
         return slot
 
     def _dispatch(self) -> None:
@@ -243,8 +238,8 @@ class Limiter:
             if (is_full_for_bulk or self.in_flight >= self._concurrency.value) and not self._has_open_breaker:
                 return  # the next release dispatches again
             now = asyncio.get_running_loop().time()
-            if now < self.blocked_until or now < self._rate.next_start_at:
-                self._set_timer(max(self.blocked_until, self._rate.next_start_at))
+            if now < self.blocked_until or now < self.rate_limit.next_start_at:
+                self._set_timer(max(self.blocked_until, self.rate_limit.next_start_at))
                 return
             next_one = self.queue.pop(now, self._start_at)
             if isinstance(next_one, Waiter):
@@ -270,7 +265,7 @@ class Limiter:
     def _out_of_time(self, breaker: CircuitBreaker) -> NoSlotError:
         if not breaker.is_closed:
             return NoSlotError(breaker.describe_outage(_now()), is_outage=True)
-        retry_after = max(0.0, max(self.blocked_until, self._rate.next_start_at) - _now()) or None
+        retry_after = max(0.0, max(self.blocked_until, self.rate_limit.next_start_at) - _now()) or None
         return NoSlotError("no slot was free within max_elapsed", retry_after=retry_after)
 
     def _expire(self, waiter: Waiter) -> None:

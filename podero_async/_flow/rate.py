@@ -181,10 +181,14 @@ class RateLimit:
     """
 
     def __init__(self, requests_per_second: float | None, estimator: RateEstimator) -> None:
-        self._min_interval_s = 1 / requests_per_second if requests_per_second else 0.0
+        self.set(requests_per_second)
         self.estimator = estimator
         self.next_start_at = -math.inf
         """The time before which no request may start."""
+
+    def set(self, requests_per_second: float | None) -> None:
+        """Change the fixed rate, from the start after the next one."""
+        self._min_interval_s = 1 / requests_per_second if requests_per_second else 0.0
 
     def bound(self, now: float) -> float:
         """Return the bound on starts per second, fixed or learned, or infinity without any."""

@@ -165,7 +165,7 @@ class Transport:
 
     def at_once(self, most: int) -> int:
         """Return how many requests one call may send at once, so that the rate lets each start in half of `max_elapsed`."""
-        rate = self.limiter.rate
+        rate = self.limiter.rate_limit.bound(asyncio.get_running_loop().time())
         return most if rate == math.inf else max(1, min(most, int(rate * self._max_elapsed_s / 2)))
 
     async def aclose(self) -> None:

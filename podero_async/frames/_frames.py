@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas  # type: ignore[import-untyped]  # noqa: ICN001
     import polars  # noqa: ICN001
 
-__all__ = ["arrow_batches", "to_arrow", "to_pandas", "to_polars"]
+__all__ = ["arrow_batches", "batches_to_pandas", "to_arrow", "to_pandas", "to_polars"]
 
 _ROWS = 50_000
 
@@ -59,10 +59,19 @@ def to_pandas(
 
     Ids are texts, and whole numbers and booleans stay such if some are null.
     """
+    return _as_pandas(to_arrow(items, text_ids=True, on_failure=on_failure))
+
+
+def batches_to_pandas(batches: Sequence[pa.RecordBatch]) -> pandas.DataFrame:
+    """Return batches with text ids, at least one, as a frame like that of `to_pandas`."""
+    return _as_pandas(pa.Table.from_batches(batches).unify_dictionaries())
+
+
+def _as_pandas(table: pa.Table) -> pandas.DataFrame:
     import pandas as pd  # noqa: PLC0415
 
     nullable = {kind: pd.ArrowDtype(kind) for kind in (pa.bool_(), pa.int32())}
-    return to_arrow(items, text_ids=True, on_failure=on_failure).to_pandas(types_mapper=nullable.get)
+    return table.to_pandas(types_mapper=nullable.get)
 
 
 def to_polars(

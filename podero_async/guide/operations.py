@@ -81,6 +81,37 @@ podero-async runs --store fleet.duckdb
 `--snapshot FILE` at the end of a backfill, or `podero_async.backfill.SessionStore.snapshot`. A plain copy of the file
 is right only while no process has the store open, and with the file `.wal` beside it, if there is one.
 
+# A large fleet: one process, shards, or Dask?
+
+| use | if |
+|---|---|
+| one process | nearly always. It takes about half a core at 1,000 requests a second, and its memory does not grow with the vehicles, so the rate of the API decides: 1,000,000 vehicles take 17 minutes at that rate, and 10,000,000 take 2.8 hours. Set `max_concurrency` to the rate times the latency in seconds: the default of 64 sends 107 requests a second if each takes 0.6 s. |
+| shards | one core is too slow (over some 2,000 requests a second), or one disk: see the next question |
+| Dask | a cluster of yours shall compute over more sessions than one machine holds: see `podero_async.dask` |
+
+More processes do not raise the rate of the API: it is divided among them. A discovery keeps about 100 bytes of each user,
+and fails if the API lists more than 64 MiB of users, some 135,000, in one array: give such a fleet as a list of vehicles.
+With Dask:
+
+```python
+import asyncio
+from datetime import date
+
+import dask
+
+from podero_async import PoderoClient
+from podero_async.dask import read_outcomes, read_sessions
+
+
+async def energy_by_vehicle(client: PoderoClient) -> object:
+    vehicles = [vehicle async for vehicle in client.discover_vehicles()]
+    window = vehicles, date(2026, 1, 1), date(2026, 6, 30)
+    sessions = read_sessions(*window, partitions=16, requests_per_second=1000)
+    outcomes = read_outcomes(*window, partitions=16, requests_per_second=1000)
+    energy = sessions.groupby("vehicle_id").energy_charged_kwh.sum()
+    return await asyncio.to_thread(dask.compute, energy, outcomes)  # together, so that each vehicle is fetched once
+```
+
 # How do I split a large fleet over processes?
 
 Each process reads a shard of the users into its own store, and one command makes one store of them:

@@ -135,6 +135,17 @@ async def test_a_fixed_rate_is_kept_and_used() -> None:
         assert starts[first + 49] - starts[first] > 0.93
 
 
+async def test_a_fixed_rate_can_be_changed() -> None:
+    """Ten requests at 10 a second and, after a change, ten at 2 a second take 6 s."""
+    limiter, loop = Limiter(ThrottlePolicy(requests_per_second=10)), asyncio.get_running_loop()
+    began = loop.time()
+    for number in range(21):
+        if number == 10:
+            limiter.rate_limit.set(2)
+        limiter.release(await limiter.acquire())
+    assert loop.time() - began == pytest.approx(1 + 10 / 2, abs=0.1)
+
+
 def test_intervals_below_a_millisecond_work_on_uvloop() -> None:
     """A rate of 5,000 a second is served on uvloop, whose timers count milliseconds."""
     uvloop = pytest.importorskip("uvloop")
@@ -564,4 +575,4 @@ async def test_a_pause_and_a_learned_rate_are_logged_once(caplog: pytest.LogCapt
     pause, rate = (record.getMessage() for record in caplog.records)
     assert pause == "all requests pause for 2.0 s, as the server asked: HTTP 429: slowly"
     assert rate.startswith("requests are limited to ")
-    assert limiter.rate < 4
+    assert limiter.rate_limit.bound(asyncio.get_running_loop().time()) < 4

@@ -8,6 +8,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, assert_never, assert_type
 from uuid import UUID
 
+from dask.dataframe import DataFrame
+
 from podero_async import (
     ApiError,
     ChargingSession,
@@ -51,6 +53,7 @@ from podero_async.backfill import (
     plan_backfill,
     verify,
 )
+from podero_async.dask import read_outcomes, read_sessions
 from podero_async.otel import OpenTelemetryObserver
 from podero_async.publish import Published, publish
 from podero_async.testing import Fault, PoderoSimulator
@@ -181,3 +184,9 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
         assert_type(names, list[str])
         assert_type(rows, list[tuple[Any, ...]])
     assert_type(await store.forget("7f0a3a5e-0000-4000-8000-000000000000"), int)
+
+
+def dask_frames(vehicles: list[VehicleRef]) -> None:
+    """Both frames are Dask's."""
+    assert_type(read_sessions(vehicles, FIRST, LAST, partitions=2, requests_per_second=10), DataFrame)
+    assert_type(read_outcomes(vehicles, FIRST, LAST, partitions=2, include_hidden=True), DataFrame)
