@@ -1,0 +1,385 @@
+"""The tiles and sections of a report: titles, findings in words, and tables. The page and the terminal show the same ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
+
+import attrs
+
+from podero_async._summary import SessionTotals
+from podero_async.report import _words as words
+from podero_async.report._charts import filled
+from podero_async.report._figures import GroupSavings, GroupTrouble, Report
+
+__all__ = ["WEEKDAYS", "Section", "Tile", "days_by_state", "sections_of", "tiles_of"]
+
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_GROUPS = {"customer": "Customers", "vehicle": "Vehicles", "price-zone": "Price zones"}
+_DAY_HOURS = 24
+_STAY_HOURS, _STAY_STEP, _ARRIVAL_HOURS = 6, 3, 2
+"""Widths of the spans of hours that findings name."""
+
+
+@attrs.frozen(kw_only=True)
+class Tile:
+    """A figure at the top of a report."""
+
+    label: str
+    text: str
+    unit: str = ""
+    note: str = ""
+    value: float | None = None
+    """The figure itself; None if it is unknown."""
+    bars: tuple[float, ...] = ()
+    """The parts of a bar below it, in percent."""
+
+
+@attrs.frozen(kw_only=True)
+class Section:
+    """A table with a title and a finding."""
+
+    id: str
+    title: str
+    finding: str
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    values: tuple[float | None, ...]
+    """The figure of each row that a bar shows."""
+    others: tuple[float | None, ...] = ()
+    """A second figure of each row."""
+    dates: tuple[date, ...] = ()
+    """The first day of each row."""
+    details: tuple[str, ...] = ()
+    """A second text for the first cell of each row, such as an id."""
+
+
+def tiles_of(report: Report) -> list[Tile]:
+    """Return the tiles: the savings first, or the energy if no savings are known."""
+    totals = report.totals
+    saved, of_known = totals.actual_savings_eur, report.expected_savings_of_known_eur
+    planned = totals.expected_savings_eur
+    states = days_by_state(report)
+    settled, provisional, missing = (words.share(each, sum(states)) for each in states)
+    known = totals.sessions - totals.sessions_without_energy
+    tiles = [
+        _tile(
+            "Saved",
+            words.money(saved),
+            saved,
+            f"{words.share(saved, planned)} of what was planned"
+            if saved is not None and planned and planned > 0
+            else "",
+            _unknown(totals.sessions_without_savings),
+            bars=_parts(saved, planned),
+        ),
+        _tile(
+            "Energy charged",
+            words.energy(totals.energy_charged_kwh),
+            totals.energy_charged_kwh,
+            f"{totals.energy_charged_kwh / known:,.1f} kWh a session" if totals.energy_charged_kwh and known else "",
+            _unknown(totals.sessions_without_energy),
+        ),
+        _tile(
+            "Cost of energy",
+            words.money(totals.actual_cost_eur),
+            totals.actual_cost_eur,
+            _unknown(totals.sessions_without_cost),
+        ),
+        _tile("Savings planned", words.money(planned), planned, _unknown(totals.sessions_without_expected_savings)),
+        _tile(
+            "Sessions",
+            (words.number(totals.sessions), ""),
+            totals.sessions,
+            f"{words.number(report.vehicles)} vehicles, {words.number(report.customers)} customers",
+            f"{words.number(report.hidden)} under five minutes" if report.hidden else "",
+        ),
+        _tile(
+            "At home",
+            (words.share(report.at_home, totals.sessions), ""),
+            report.at_home,
+            f"{words.number(report.at_home)} sessions",
+        ),
+        _tile(
+            "Days settled",
+            (settled, ""),
+            states[0],
+            f"{provisional} provisional, {missing} missing",
+            bars=tuple(100 * each / max(1, sum(states)) for each in states),
+        ),
+    ]
+    if saved is None:
+        tiles[0:2] = tiles[1::-1]
+    return tiles
+
+
+def _tile(label: str, figure: tuple[str, str], value: float | None, *notes: str, bars: tuple[float, ...] = ()) -> Tile:
+    text, unit = figure
+    return Tile(label=label, text=text, unit=unit, value=value, note="; ".join(filter(None, notes)), bars=bars)
+
+
+def _parts(part: float | None, whole: float | None) -> tuple[float, ...]:
+    if part is None or not whole or not 0 <= part <= whole < math.inf:
+        return ()
+    return 100 * part / whole, 100 - 100 * part / whole
+
+
+def _unknown(sessions: int) -> str:
+    return f"not known for {words.number(sessions)} sessions" if sessions else ""
+
+
+def days_by_state(report: Report) -> tuple[int, int, int]:
+    """Return the numbers of vehicles' days that are settled, provisional and missing."""
+    return (
+        sum(each.days * each.settled for each in report.coverage),
+        sum(each.days * each.provisional for each in report.coverage),
+        sum(each.days * each.missing for each in report.coverage),
+    )
+
+
+def sections_of(report: Report) -> dict[str, Section]:
+    """Return the sections by their ids, in order."""
+    made = [
+        *_months(report),
+        _weeks(report),
+        _arrivals(report),
+        _plugged_in(report),
+        _outcomes(report),
+        _savings(report),
+        _troubles(report),
+        _coverage(report),
+    ]
+    return {section.id: section for section in made}
+
+
+def _next_month(month: date) -> date:
+    return (month + timedelta(days=31)).replace(day=1)
+
+
+def _next_week(week: date) -> date:
+    return week + timedelta(days=7)
+
+
+def _months(report: Report) -> Iterator[Section]:
+    known = {each.month: each.totals for each in report.months}
+    months = filled(list(known), _next_month)
+    totals = [known.get(month, SessionTotals()) for month in months]
+    names = [f"{month:%B} {month.year}" for month in months]
+    energies = [of.energy_charged_kwh for of in totals]
+    saved = [of.actual_savings_eur for of in totals]
+    yield Section(
+        id="savings-by-month",
+        title="Savings a month",
+        finding=_most("saved", names, saved, words.money) if any(saved) else "No savings are known yet.",
+        headings=("Month", "Saved (EUR)", "Planned (EUR)", "Sessions", "Not known yet"),
+        rows=tuple(
+            (
+                name,
+                _amount(of.actual_savings_eur),
+                _amount(of.expected_savings_eur),
+                words.number(of.sessions),
+                words.number(of.sessions_without_savings),
+            )
+            for name, of in zip(names, totals, strict=True)
+        ),
+        values=tuple(saved),
+        others=tuple(of.expected_savings_eur for of in totals),
+        dates=tuple(months),
+    )
+    yield Section(
+        id="energy-by-month",
+        title="Energy a month",
+        finding=_most("charged", names, energies, words.energy),
+        headings=("Month", "Energy (kWh)", "Cost (EUR)"),
+        rows=tuple(
+            (name, _amount(of.energy_charged_kwh), _amount(of.actual_cost_eur))
+            for name, of in zip(names, totals, strict=True)
+        ),
+        values=tuple(energies),
+        dates=tuple(months),
+    )
+
+
+def _amount(value: float | None) -> str:
+    return "" if value is None else f"{value:,.2f}".replace("-", words.MINUS)
+
+
+def _most(
+    verb: str, names: Sequence[str], values: Sequence[float | None], figure: Callable[[float | None], tuple[str, str]]
+) -> str:
+    """Return a sentence about the highest of several values; empty if there are not two."""
+    known = [(value, name) for value, name in zip(values, names, strict=True) if value]
+    if len(known) <= 1:
+        return ""
+    peak, name = max(known)
+    return f"Most was {verb} in {name}: {' '.join(figure(peak))}."
+
+
+def _weeks(report: Report) -> Section:
+    known = {each.week: each.sessions for each in report.weeks}
+    weeks = filled(list(known), _next_week)
+    counts = [known.get(week, 0) for week in weeks]
+    mean = sum(counts) / len(counts) if counts else 0
+    return Section(
+        id="sessions-by-week",
+        title="Sessions a week",
+        finding=f"{mean:,.0f} sessions a week on average." if len(counts) > 1 else "",
+        headings=("Week from", "Sessions"),
+        rows=tuple((words.day(week), words.number(count)) for week, count in zip(weeks, counts, strict=True)),
+        values=tuple(counts),
+        dates=tuple(weeks),
+    )
+
+
+def _arrivals(report: Report) -> Section:
+    return Section(
+        id="arrivals",
+        title="When cars are plugged in",
+        finding=" ".join(filter(None, (_busiest(report, "On weekdays", 0, 5), _busiest(report, "At weekends", 5, 7)))),
+        headings=("Hour", *map(str, range(24))),
+        rows=tuple((name, *map(words.number, counts)) for name, counts in zip(WEEKDAYS, report.arrivals, strict=True)),
+        values=tuple(map(sum, report.arrivals)),
+    )
+
+
+def _busiest(report: Report, when: str, first: int, after: int) -> str:
+    counts = tuple(map(sum, zip(*report.arrivals[first:after], strict=True)))
+    if not sum(counts):
+        return ""
+    start, sessions = words.busiest_hours(counts, _ARRIVAL_HOURS)
+    hours = words.span_of_hours(start, _ARRIVAL_HOURS)
+    return f"{when} most cars arrive from {hours} ({words.share(sessions, sum(counts))})."
+
+
+def _plugged_in(report: Report) -> Section:
+    of_night = tuple(each.overnight for each in report.plugged_in)
+    known = sum(each.overnight + each.same_day for each in report.plugged_in)
+    return Section(
+        id="hours-plugged-in",
+        title="Hours plugged in",
+        finding=_stay(report, of_night, known),
+        headings=("Hours", "Overnight", "Same day", "Sessions"),
+        rows=tuple(
+            (_hours(each.hours), *map(words.number, (each.overnight, each.same_day, each.overnight + each.same_day)))
+            for each in report.plugged_in
+        ),
+        values=tuple(each.overnight + each.same_day for each in report.plugged_in),
+        others=of_night,
+    )
+
+
+def _hours(hours: int) -> str:
+    return "24 or more" if hours == _DAY_HOURS else f"{hours} to {hours + 1}"
+
+
+def _stay(report: Report, of_night: Sequence[int], known: int) -> str:
+    texts = []
+    if known:
+        texts.append(f"{words.share(sum(of_night), known)} of the sessions last past midnight")
+    if sum(of_night):
+        sums = [
+            sum(of_night[start : start + _STAY_HOURS]) for start in range(0, _DAY_HOURS - _STAY_HOURS + 1, _STAY_STEP)
+        ]
+        number = max(range(len(sums)), key=sums.__getitem__)
+        start = number * _STAY_STEP
+        share = words.share(sums[number], sum(of_night))
+        texts[-1] += f", most often for {start} to {start + _STAY_HOURS} hours ({share} of these)"
+    if report.without_end:
+        texts.append(f"{words.number(report.without_end)} have no end and are left out")
+    return "".join(f"{text}. " for text in texts).strip()
+
+
+def _outcomes(report: Report) -> Section:
+    sessions = report.totals.sessions
+    of = list(report.outcomes.items())
+    return Section(
+        id="outcomes",
+        title="How sessions went",
+        finding="",
+        headings=("Outcome", "Share", "Sessions"),
+        rows=tuple(
+            (words.outcome_words(name), words.share(count, sessions), words.number(count)) for name, count in of
+        ),
+        values=tuple(count for _, count in of),
+    )
+
+
+def _savings(report: Report) -> Section:
+    noun = _GROUPS[report.by]
+    return Section(
+        id="most-savings",
+        title=f"{noun} with the most savings",
+        finding="" if report.savings else "No savings are known yet.",
+        headings=(noun, "Sessions", "Energy (kWh)", "Saved (EUR)"),
+        rows=tuple(
+            (
+                _name(report, each),
+                words.number(each.totals.sessions),
+                _amount(each.totals.energy_charged_kwh),
+                _amount(each.totals.actual_savings_eur),
+            )
+            for each in report.savings
+        ),
+        values=tuple(each.totals.actual_savings_eur for each in report.savings),
+        details=tuple(_detail(report, each) for each in report.savings),
+    )
+
+
+def _troubles(report: Report) -> Section:
+    noun = _GROUPS[report.by]
+    left = report.troubled - len(report.troubles)
+    return Section(
+        id="most-trouble",
+        title=f"{noun} with the most trouble",
+        finding=(
+            f"The sessions of {words.number(report.troubled)} could not all be read."
+            if report.troubled
+            else "Every list of sessions was read and proven complete."
+        )
+        + (f" The first {len(report.troubles)} are shown." if left else ""),
+        headings=(noun, "Failed", "Unproven", "Unreadable"),
+        rows=tuple(
+            (_name(report, each), *map(words.number, (each.failed, each.unproven, each.rejected)))
+            for each in report.troubles
+        ),
+        values=tuple(each.failed + each.unproven + each.rejected for each in report.troubles),
+        details=tuple(_detail(report, each) for each in report.troubles),
+    )
+
+
+def _name(report: Report, group: GroupSavings | GroupTrouble) -> str:
+    unknown = "Without a price zone" if report.by == "price-zone" else "Without a name"
+    return group.name or group.key or unknown
+
+
+def _detail(report: Report, group: GroupSavings | GroupTrouble) -> str:
+    return group.key or "" if group.name and report.by == "vehicle" else ""
+
+
+def _coverage(report: Report) -> Section:
+    missing = days_by_state(report)[2]
+    return Section(
+        id="coverage-by-day",
+        title="Coverage by day",
+        finding=_covered(report, missing),
+        headings=("From", "To", "Settled", "Provisional", "Missing"),
+        rows=tuple(
+            (
+                words.day(each.from_date),
+                words.day(each.to_date),
+                *map(words.number, (each.settled, each.provisional, each.missing)),
+            )
+            for each in report.coverage
+        ),
+        values=tuple(each.settled for each in report.coverage),
+        dates=tuple(each.from_date for each in report.coverage),
+    )
+
+
+def _covered(report: Report, missing: int) -> str:
+    if not report.coverage:
+        return "No day was read yet."
+    if missing:
+        return f"{words.number(missing)} days of vehicles are missing: their sessions may be unknown."
+    return "No day is missing."
