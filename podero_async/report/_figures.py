@@ -9,6 +9,7 @@ import attrs
 
 from podero_async._json import JsonModel
 from podero_async._summary import SessionTotals
+from podero_async.backfill import DayCounts
 from podero_async.errors import ConfigurationError
 
 __all__ = ["By", "CoveredDays", "GroupSavings", "GroupTrouble", "HoursPluggedIn", "MonthTotals", "Report", "WeekCount"]
@@ -83,9 +84,9 @@ class CoveredDays(JsonModel):
     missing: int
 
     @property
-    def days(self) -> int:
-        """The number of days."""
-        return (self.to_date - self.from_date).days + 1
+    def days(self) -> DayCounts:
+        """The vehicle-days of the span by state."""
+        return DayCounts(self.settled, self.provisional, self.missing).times((self.to_date - self.from_date).days + 1)
 
 
 @attrs.frozen(kw_only=True)
@@ -130,7 +131,12 @@ class Report(JsonModel):
     troubled: int
     """Groups with troubles."""
     coverage: tuple[CoveredDays, ...]
-    """The days of the listed vehicles, in order. `SessionStore.days` has the sums."""
+    """The days of the listed vehicles, in order."""
+
+    @property
+    def days(self) -> DayCounts:
+        """The vehicle-days by state, as `SessionStore.days` counts them."""
+        return sum((each.days for each in self.coverage), DayCounts())
 
     def to_html(self) -> str:
         """Return a page in one file, without scripts, which loads nothing. It takes about 0.1 s, so call it in a thread.

@@ -18,7 +18,8 @@ from podero_async.report import _charts as charts
 from podero_async.report import _words as words
 from podero_async.report._charts import NARROW_PX, WIDE_PX, Bar, Label, Scale
 from podero_async.report._figures import Report
-from podero_async.report._sections import WEEKDAYS, Section, days_by_state, sections_of, tiles_of
+from podero_async.report._sections import WEEKDAYS, Section, sections_of
+from podero_async.report._tiles import tiles_of
 
 __all__ = ["page_of"]
 
@@ -73,7 +74,6 @@ def page_of(report: Report) -> str:
         },
         heat=_heat(report),
         strip=_strip(report),
-        states=days_by_state(report),
         percents=_percents,
     )
 
@@ -215,12 +215,12 @@ def _strip(report: Report) -> dict[str, Any] | None:
     first, last = report.coverage[0].from_date, report.coverage[-1].to_date
     paths: dict[str, list[tuple[float, float, float, float]]] = {"settled": [], "provisional": [], "missing": []}
     for each in report.coverage:
-        left = (each.from_date - first).days
+        left, right = (each.from_date - first).days, (each.to_date - first).days + 1
         vehicles = each.settled + each.provisional + each.missing
         bottom = _STRIP_PX
         for state, spans in paths.items():
             top = bottom - _STRIP_PX * getattr(each, state) / vehicles if vehicles else bottom
-            spans.append((left, left + each.days, top, bottom))
+            spans.append((left, right, top, bottom))
             bottom = top
     labels = _labels_of_days(first, last)
     return {

@@ -1,8 +1,7 @@
-"""The tiles and sections of a report: titles, findings in words, and tables. The page and the terminal show the same ones."""
+"""The sections of a report: titles, findings in words, and tables. The page and the terminal show the same ones."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 
@@ -13,27 +12,13 @@ from podero_async.report import _words as words
 from podero_async.report._charts import filled
 from podero_async.report._figures import GroupSavings, GroupTrouble, Report
 
-__all__ = ["WEEKDAYS", "Section", "Tile", "days_by_state", "sections_of", "tiles_of"]
+__all__ = ["WEEKDAYS", "Section", "sections_of"]
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _GROUPS = {"customer": "Customers", "vehicle": "Vehicles", "price-zone": "Price zones"}
 _DAY_HOURS = 24
 _STAY_HOURS, _STAY_STEP, _ARRIVAL_HOURS = 6, 3, 2
 """Widths of the spans of hours that findings name."""
-
-
-@attrs.frozen(kw_only=True)
-class Tile:
-    """A figure at the top of a report."""
-
-    label: str
-    text: str
-    unit: str = ""
-    note: str = ""
-    value: float | None = None
-    """The figure itself; None if it is unknown."""
-    bars: tuple[float, ...] = ()
-    """The parts of a bar below it, in percent."""
 
 
 @attrs.frozen(kw_only=True)
@@ -53,89 +38,6 @@ class Section:
     """The first day of each row."""
     details: tuple[str, ...] = ()
     """A second text for the first cell of each row, such as an id."""
-
-
-def tiles_of(report: Report) -> list[Tile]:
-    """Return the tiles: the savings first, or the energy if no savings are known."""
-    totals = report.totals
-    saved, of_known = totals.actual_savings_eur, report.expected_savings_of_known_eur
-    planned = totals.expected_savings_eur
-    states = days_by_state(report)
-    settled, provisional, missing = (words.share(each, sum(states)) for each in states)
-    known = totals.sessions - totals.sessions_without_energy
-    tiles = [
-        _tile(
-            "Saved",
-            words.money(saved),
-            saved,
-            f"{words.share(saved, planned)} of what was planned"
-            if saved is not None and planned and planned > 0
-            else "",
-            _unknown(totals.sessions_without_savings),
-            bars=_parts(saved, planned),
-        ),
-        _tile(
-            "Energy charged",
-            words.energy(totals.energy_charged_kwh),
-            totals.energy_charged_kwh,
-            f"{totals.energy_charged_kwh / known:,.1f} kWh a session" if totals.energy_charged_kwh and known else "",
-            _unknown(totals.sessions_without_energy),
-        ),
-        _tile(
-            "Cost of energy",
-            words.money(totals.actual_cost_eur),
-            totals.actual_cost_eur,
-            _unknown(totals.sessions_without_cost),
-        ),
-        _tile("Savings planned", words.money(planned), planned, _unknown(totals.sessions_without_expected_savings)),
-        _tile(
-            "Sessions",
-            (words.number(totals.sessions), ""),
-            totals.sessions,
-            f"{words.number(report.vehicles)} vehicles, {words.number(report.customers)} customers",
-            f"{words.number(report.hidden)} under five minutes" if report.hidden else "",
-        ),
-        _tile(
-            "At home",
-            (words.share(report.at_home, totals.sessions), ""),
-            report.at_home,
-            f"{words.number(report.at_home)} sessions",
-        ),
-        _tile(
-            "Days settled",
-            (settled, ""),
-            states[0],
-            f"{provisional} provisional, {missing} missing",
-            bars=tuple(100 * each / max(1, sum(states)) for each in states),
-        ),
-    ]
-    if saved is None:
-        tiles[0:2] = tiles[1::-1]
-    return tiles
-
-
-def _tile(label: str, figure: tuple[str, str], value: float | None, *notes: str, bars: tuple[float, ...] = ()) -> Tile:
-    text, unit = figure
-    return Tile(label=label, text=text, unit=unit, value=value, note="; ".join(filter(None, notes)), bars=bars)
-
-
-def _parts(part: float | None, whole: float | None) -> tuple[float, ...]:
-    if part is None or not whole or not 0 <= part <= whole < math.inf:
-        return ()
-    return 100 * part / whole, 100 - 100 * part / whole
-
-
-def _unknown(sessions: int) -> str:
-    return f"not known for {words.number(sessions)} sessions" if sessions else ""
-
-
-def days_by_state(report: Report) -> tuple[int, int, int]:
-    """Return the numbers of vehicles' days that are settled, provisional and missing."""
-    return (
-        sum(each.days * each.settled for each in report.coverage),
-        sum(each.days * each.provisional for each in report.coverage),
-        sum(each.days * each.missing for each in report.coverage),
-    )
 
 
 def sections_of(report: Report) -> dict[str, Section]:
@@ -358,11 +260,10 @@ def _detail(report: Report, group: GroupSavings | GroupTrouble) -> str:
 
 
 def _coverage(report: Report) -> Section:
-    missing = days_by_state(report)[2]
     return Section(
         id="coverage-by-day",
         title="Coverage by day",
-        finding=_covered(report, missing),
+        finding=_covered(report),
         headings=("From", "To", "Settled", "Provisional", "Missing"),
         rows=tuple(
             (
@@ -377,7 +278,8 @@ def _coverage(report: Report) -> Section:
     )
 
 
-def _covered(report: Report, missing: int) -> str:
+def _covered(report: Report) -> str:
+    missing = report.days.missing
     if not report.coverage:
         return "No day was read yet."
     if missing:

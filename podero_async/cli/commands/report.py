@@ -17,7 +17,8 @@ from podero_async.cli._output.json import print_json
 from podero_async.cli._output.text import Pair, print_pairs
 from podero_async.cli._runtime import Exit, UsageError, in_one_line
 from podero_async.report import By, Report, build_report
-from podero_async.report._sections import sections_of, tiles_of
+from podero_async.report._sections import sections_of
+from podero_async.report._tiles import tiles_of
 from podero_async.report._words import period
 
 __all__ = ["COMMAND", "write_page"]
@@ -118,7 +119,10 @@ def _print(report: Report) -> None:
 def _pairs(report: Report) -> Iterator[Pair]:
     yield "period", f"{period(report.from_date, report.to_date)} ({report.time_zone})"
     for tile in tiles_of(report):
-        yield tile.label.lower(), f"{tile.text} {tile.unit}".strip() + (f" ({tile.note})" if tile.note else "")
+        yield (
+            tile.label.lower(),
+            f"{tile.text} {tile.unit}".strip() + (f" ({'; '.join(tile.notes)})" if tile.notes else ""),
+        )
 
 
 COMMAND = Command("report", _DESCRIPTION, Options, add_arguments, run)
