@@ -27,7 +27,7 @@ __all__ = [
     "step_path",
 ]
 
-NARROW_PX, WIDE_PX = 240, 460
+NARROW_PX, WIDE_PX = 240, 490
 """The least widths of the two sets of labels. The page's style shows the second set from this width on."""
 _LETTER_PX = 7.0
 """The width of a digit in the page's labels; most letters are narrower."""
@@ -157,13 +157,12 @@ def day_labels(
     """
     for days, text_of in _choices(first, last, by_month=by_month):
         placed = [(day, x) for day in days if (x := x_of(day)) is not None]
-        texts = [
-            text_of(day, number == 0 or day.year != placed[number - 1][0].year)
-            for number, (day, _) in enumerate(placed)
-        ]
-        labels = spaced(texts, [x for _, x in placed], width_px)
-        if labels:
-            return labels
+        for has_year in (True, False):
+            years = [day.year for day, _ in placed]
+            is_new = [has_year and (number == 0 or years[number - 1] != year) for number, year in enumerate(years)]
+            texts = [text_of(day, new) for (day, _), new in zip(placed, is_new, strict=True)]
+            if labels := spaced(texts, [x for _, x in placed], width_px):
+                return labels
     x = x_of(first)
     text = _month(first, True) if by_month else _year_day(first, True)
     return [] if x is None else spaced([text], [x], width_px) or []

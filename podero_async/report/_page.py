@@ -17,7 +17,7 @@ from markupsafe import Markup
 from podero_async.report import _charts as charts
 from podero_async.report import _words as words
 from podero_async.report._charts import NARROW_PX, WIDE_PX, Bar, Label, Scale
-from podero_async.report._figures import Report
+from podero_async.report._figures import CoveredDays, Report
 from podero_async.report._sections import WEEKDAYS, Section, sections_of
 from podero_async.report._tiles import tiles_of
 
@@ -26,7 +26,7 @@ __all__ = ["page_of"]
 _HEIGHT = 190.0
 _CELL_PX, _CELL_STEP_PX = 20, 22
 _LEVELS = 6
-_STRIP_PX = 44.0
+_STRIP_PX = 32
 
 
 @attrs.frozen(kw_only=True)
@@ -200,12 +200,22 @@ def _heat(report: Report) -> dict[str, Any]:
         "size": _CELL_PX,
         "height": _CELL_STEP_PX * 7,
         "weekdays": [(_CELL_STEP_PX * number + _CELL_PX / 2, name) for number, name in enumerate(WEEKDAYS)],
-        "labels": [Label(100 * (hour + 0.5) / 24, str(hour)) for hour in hours if hour % 3 == 0],
+        "labels": [Label(round(100 * (hour + 0.5) / 24, 3), str(hour)) for hour in hours if hour % 3 == 0],
         "legend": [
             (level, words.number(low) if low == high else f"{words.number(low)} to {words.number(high)}")
             for level, low, high in charts.levels_of(peak, _LEVELS)
         ],
     }
+
+
+def _heights(days: CoveredDays) -> tuple[int, int, int]:
+    """Return the heights of the three states in whole pixels; a few missing days can be seen in any case."""
+    vehicles = days.settled + days.provisional + days.missing
+    if not vehicles:
+        return 0, 0, 0
+    missing = min(_STRIP_PX, max(2, _STRIP_PX * days.missing // vehicles)) if days.missing else 0
+    provisional = min(_STRIP_PX - missing, _STRIP_PX * days.provisional // vehicles)
+    return _STRIP_PX - missing - provisional, provisional, missing
 
 
 def _strip(report: Report) -> dict[str, Any] | None:
@@ -216,12 +226,10 @@ def _strip(report: Report) -> dict[str, Any] | None:
     paths: dict[str, list[tuple[float, float, float, float]]] = {"settled": [], "provisional": [], "missing": []}
     for each in report.coverage:
         left, right = (each.from_date - first).days, (each.to_date - first).days + 1
-        vehicles = each.settled + each.provisional + each.missing
-        bottom = _STRIP_PX
-        for state, spans in paths.items():
-            top = bottom - _STRIP_PX * getattr(each, state) / vehicles if vehicles else bottom
-            spans.append((left, right, top, bottom))
-            bottom = top
+        bottom = float(_STRIP_PX)
+        for state, height in zip(paths, _heights(each), strict=True):
+            paths[state].append((left, right, bottom - height, bottom))
+            bottom -= height
     labels = _labels_of_days(first, last)
     return {
         "days": (last - first).days + 1,

@@ -40,16 +40,16 @@ def _saved(report: Report) -> Tile:
     share = ""
     parts: tuple[float, ...] = ()
     if saved is not None and planned and 0 <= saved <= planned < math.inf:
-        share = f"{words.share(saved, planned)} of what was planned for these sessions"
+        share = f"{words.share(saved, planned)} of what was planned for these"
         parts = (100 * saved / planned, 100 - 100 * saved / planned)
-    notes = _notes(share, _unknown(totals.sessions_without_savings))
+    notes = _notes(_known(totals.sessions, totals.sessions_without_savings), share)
     return Tile(label="Saved", text=text, unit=unit, value=saved, notes=notes, parts=parts)
 
 
 def _planned(report: Report) -> Tile:
     totals = report.totals
     text, unit = words.money(totals.expected_savings_eur)
-    notes = _notes(_unknown(totals.sessions_without_expected_savings))
+    notes = _notes(_known(totals.sessions, totals.sessions_without_expected_savings))
     return Tile(label="Savings planned", text=text, unit=unit, value=totals.expected_savings_eur, notes=notes)
 
 
@@ -58,14 +58,14 @@ def _energy(report: Report) -> Tile:
     energy, known = totals.energy_charged_kwh, totals.sessions - totals.sessions_without_energy
     text, unit = words.energy(energy)
     mean = f"{energy / known:,.1f} kWh a session" if energy is not None else ""
-    notes = _notes(mean, _unknown(totals.sessions_without_energy))
+    notes = _notes(mean, _known(totals.sessions, totals.sessions_without_energy))
     return Tile(label="Energy charged", text=text, unit=unit, value=energy, notes=notes)
 
 
 def _cost(report: Report) -> Tile:
     totals = report.totals
     text, unit = words.money(totals.actual_cost_eur)
-    notes = _notes(_unknown(totals.sessions_without_cost))
+    notes = _notes(_known(totals.sessions, totals.sessions_without_cost))
     return Tile(label="Cost of energy", text=text, unit=unit, value=totals.actual_cost_eur, notes=notes)
 
 
@@ -97,5 +97,5 @@ def _notes(*texts: str) -> tuple[str, ...]:
     return tuple(filter(None, texts))
 
 
-def _unknown(sessions: int) -> str:
-    return f"not known yet for {words.number(sessions)} sessions" if sessions else ""
+def _known(sessions: int, unknown: int) -> str:
+    return f"known for {words.number(sessions - unknown)} of {words.number(sessions)} sessions" if unknown else ""

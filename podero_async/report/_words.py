@@ -23,7 +23,7 @@ __all__ = [
     "tick",
 ]
 
-MINUS, _DASH = "\u2212", "\u2013"
+MINUS, _DASH, _SPACE = "\u2212", "\u2013", "\u00a0"
 _OUTCOMES = MappingProxyType(
     {
         SessionOutcome.OPTIMIZED: "Charged at the cheapest times",
@@ -49,7 +49,7 @@ _OUTCOMES = MappingProxyType(
 _ENERGY = ((1, "kWh"), (1e3, "MWh"), (1e6, "GWh"), (1e9, "TWh"))
 _MONEY = ((1, "EUR"), (1e3, "thousand EUR"), (1e6, "million EUR"), (1e9, "billion EUR"))
 _COUNT = ((1, ""), (1e3, "thousand"), (1e6, "million"), (1e9, "billion"))
-_MAX_PLAIN = 10_000
+_MAX_PLAIN, _MAX_CENTS = 10_000, 1_000
 _MAX_TICK = 1e6
 
 
@@ -72,8 +72,8 @@ def energy(kwh: float | None) -> tuple[str, str]:
 
 
 def money(eur: float | None) -> tuple[str, str]:
-    """Return an amount and its unit; amounts are whole euros from 10,000 on, and millions from ten million on."""
-    if eur is not None and _MAX_PLAIN <= abs(eur) < _MAX_PLAIN * 1_000:
+    """Return an amount and its unit; amounts are whole euros from 1,000 on, and millions from ten million on."""
+    if eur is not None and _MAX_CENTS <= abs(eur) < _MAX_PLAIN * _MAX_CENTS:
         return number(eur), "EUR"
     return _scaled(eur, (_MONEY[0], *_MONEY[2:]), 2)
 
@@ -94,8 +94,8 @@ def share(part: float, whole: float) -> str:
         return _DASH
     percent = 100 * part / whole
     if 0 < part < whole and round(percent) in {0, 100}:
-        return "< 1 %" if part < whole / 2 else "> 99 %"
-    return f"{percent:.0f} %".replace("-", MINUS)
+        return f"< 1{_SPACE}%" if part < whole / 2 else f"> 99{_SPACE}%"
+    return f"{percent:.0f}{_SPACE}%".replace("-", MINUS)
 
 
 def axis_unit(peak: float, kind: str) -> tuple[float, str]:
