@@ -63,8 +63,8 @@ class GroupTrouble(JsonModel):
     """The troubles of a customer, a vehicle or a price zone with the reads of its sessions."""
 
     key: str | None
+    """As in `GroupSavings`; the id of the user for a vehicle list that failed."""
     name: str | None
-    """As in `GroupSavings`."""
     failed: int
     """Reads that failed; a vehicle list that failed counts as one."""
     unproven: int

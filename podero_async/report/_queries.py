@@ -16,8 +16,9 @@ _WITHOUT = (
 _SUMS = "count(*) AS sessions, " + ", ".join(
     f"fsum({name}) AS {name}, count(*) - count({name}) AS {lack}" for name, lack in zip(_SUMMED, _WITHOUT, strict=True)
 )
-_SUMS_OF_SUMS = "sum(sessions)::BIGINT AS sessions, " + ", ".join(
-    f"fsum({name}) AS {name}, sum({lack})::BIGINT AS {lack}" for name, lack in zip(_SUMMED, _WITHOUT, strict=True)
+_SUMS_OF_SUMS = "coalesce(sum(sessions), 0)::BIGINT AS sessions, " + ", ".join(
+    f"fsum({name}) AS {name}, coalesce(sum({lack}), 0)::BIGINT AS {lack}"
+    for name, lack in zip(_SUMMED, _WITHOUT, strict=True)
 )
 
 ZONE = "SELECT now() AT TIME ZONE $zone AS local"
@@ -49,7 +50,7 @@ WITH {_LIVE}, quarters AS MATERIALIZED (
 SELECT grouping_id("month", week, weekday) AS "set", "month", week, weekday, "hour", min("day") AS first_day,
     max("day") AS last_day, coalesce(sum(at_home), 0)::BIGINT AS at_home, coalesce(sum(hidden), 0)::BIGINT AS hidden,
     fsum(expected_of_known) AS expected_of_known,
-    {_SUMS_OF_SUMS.replace("sum(sessions)", "coalesce(sum(sessions), 0)")}
+    {_SUMS_OF_SUMS}
 FROM parts GROUP BY GROUPING SETS ((), ("month"), (week), (weekday, "hour")) ORDER BY "month", week, weekday, "hour"
 """
 """All sessions, then those of each month, of each week, and of each hour of a weekday."""
@@ -62,7 +63,7 @@ WITH {_LIVE}, midnights AS (
     SELECT epoch_us(plug_in_time) AS start, epoch_us(coalesce(unplug_time, inferred_session_end)) AS "end", midnight
     FROM live JOIN midnights USING (quarter)
 )
-SELECT greatest(0, least(24, ("end" - start) // 3600000000))::INTEGER AS hours,
+SELECT CASE WHEN "end" IS NOT NULL THEN greatest(0, least(24, ("end" - start) // 3600000000))::INTEGER END AS hours,
     count(*) FILTER ("end" >= midnight) AS overnight, count(*) AS sessions
 FROM spans GROUP BY hours ORDER BY hours NULLS LAST
 """
@@ -75,7 +76,10 @@ GROUP BY outcome ORDER BY sessions DESC, outcome
 
 _KEYS = {
     "customer": ("user_id", "external_user_id"),
-    "vehicle": ("vehicle_id", "trim(concat_ws(' ', manufacturer, model))"),
+    "vehicle": (
+        "coalesce(vehicle_id, user_id)",
+        "if(vehicle_id IS NULL, concat_ws(' ', 'Vehicles of', external_user_id), concat_ws(' ', manufacturer, model))",
+    ),
     "price-zone": ("price_zone", "NULL"),
 }
 _NAMED = """

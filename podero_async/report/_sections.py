@@ -36,8 +36,10 @@ class Section:
     """A second figure of each row."""
     dates: tuple[date, ...] = ()
     """The first day of each row."""
-    details: tuple[str, ...] = ()
-    """A second text for the first cell of each row, such as an id."""
+    ids: tuple[str, ...] = ()
+    """The id for the first cell of each row, if its text does not say which one it is."""
+    notes: tuple[str, ...] = ()
+    """A text for each row that says in words what the columns say in numbers."""
 
 
 def sections_of(report: Report) -> dict[str, Section]:
@@ -201,7 +203,8 @@ def _outcomes(report: Report) -> Section:
         finding="",
         headings=("Outcome", "Share", "Sessions"),
         rows=tuple(
-            (words.outcome_words(name), words.share(count, sessions), words.number(count)) for name, count in of
+            (words.shortened(words.outcome_words(name)), words.share(count, sessions), words.number(count))
+            for name, count in of
         ),
         values=tuple(count for _, count in of),
     )
@@ -224,13 +227,14 @@ def _savings(report: Report) -> Section:
             for each in report.savings
         ),
         values=tuple(each.totals.actual_savings_eur for each in report.savings),
-        details=tuple(_detail(report, each) for each in report.savings),
+        ids=tuple(_id(report, each) for each in report.savings),
     )
 
 
 def _troubles(report: Report) -> Section:
     noun = _GROUPS[report.by]
     left = report.troubled - len(report.troubles)
+    counted = [(each, (each.failed, each.unproven, each.rejected)) for each in report.troubles]
     return Section(
         id="most-trouble",
         title=f"{noun} with the most trouble",
@@ -240,22 +244,25 @@ def _troubles(report: Report) -> Section:
             else "Every list of sessions was read and proven complete."
         )
         + (f" The first {len(report.troubles)} are shown." if left else ""),
-        headings=(noun, "Failed", "Unproven", "Unreadable"),
-        rows=tuple(
-            (_name(report, each), *map(words.number, (each.failed, each.unproven, each.rejected)))
-            for each in report.troubles
-        ),
-        values=tuple(each.failed + each.unproven + each.rejected for each in report.troubles),
-        details=tuple(_detail(report, each) for each in report.troubles),
+        headings=(noun, "In all", "Failed", "Unproven", "Unreadable"),
+        rows=tuple((_name(report, each), *map(words.number, (sum(counts), *counts))) for each, counts in counted),
+        values=tuple(sum(counts) for _, counts in counted),
+        ids=tuple(_id(report, each) for each in report.troubles),
+        notes=tuple(_kinds(*counts) for _, counts in counted),
     )
+
+
+def _kinds(failed: int, unproven: int, rejected: int) -> str:
+    texts = {"failed": failed, "not proven complete": unproven, "unreadable": rejected}
+    return ", ".join(f"{words.number(number)} {text}" for text, number in texts.items() if number)
 
 
 def _name(report: Report, group: GroupSavings | GroupTrouble) -> str:
     unknown = "Without a price zone" if report.by == "price-zone" else "Without a name"
-    return group.name or group.key or unknown
+    return words.shortened((group.name or "").strip() or group.key or unknown)
 
 
-def _detail(report: Report, group: GroupSavings | GroupTrouble) -> str:
+def _id(report: Report, group: GroupSavings | GroupTrouble) -> str:
     return group.key or "" if group.name and report.by == "vehicle" else ""
 
 

@@ -72,7 +72,8 @@ def _cost(report: Report) -> Tile:
 def _sessions(report: Report) -> Tile:
     hidden = f"{words.number(report.hidden)} hidden by the server" if report.hidden else ""
     notes = _notes(f"{words.number(report.vehicles)} vehicles, {words.number(report.customers)} customers", hidden)
-    return Tile(label="Sessions", text=words.number(report.totals.sessions), value=report.totals.sessions, notes=notes)
+    text, unit = words.count(report.totals.sessions)
+    return Tile(label="Sessions", text=text, unit=unit, value=report.totals.sessions, notes=notes)
 
 
 def _at_home(report: Report) -> Tile:

@@ -12,6 +12,7 @@ __all__ = [
     "MINUS",
     "axis_unit",
     "busiest_hours",
+    "count",
     "day",
     "energy",
     "money",
@@ -19,6 +20,7 @@ __all__ = [
     "outcome_words",
     "period",
     "share",
+    "shortened",
     "span_of_hours",
     "tick",
 ]
@@ -50,6 +52,7 @@ _ENERGY = ((1, "kWh"), (1e3, "MWh"), (1e6, "GWh"), (1e9, "TWh"))
 _MONEY = ((1, "EUR"), (1e3, "thousand EUR"), (1e6, "million EUR"), (1e9, "billion EUR"))
 _COUNT = ((1, ""), (1e3, "thousand"), (1e6, "million"), (1e9, "billion"))
 _MAX_PLAIN, _MAX_CENTS = 10_000, 1_000
+_MAX_NAME = 48
 _MAX_TICK = 1e6
 
 
@@ -64,6 +67,18 @@ def outcome_words(outcome: str | None) -> str:
 def number(value: float) -> str:
     """Return a number with separators (`12,345`)."""
     return f"{value:,.0f}".replace("-", MINUS)
+
+
+def count(value: int) -> tuple[str, str]:
+    """Return a number and its unit: none, or millions from ten million on."""
+    if abs(value) < _MAX_PLAIN * _MAX_CENTS:
+        return number(value), ""
+    return _scaled(value, (_COUNT[0], *_COUNT[2:]), 0)
+
+
+def shortened(name: str) -> str:
+    """Return a name of at most 48 characters; the end of a longer one is left out."""
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def energy(kwh: float | None) -> tuple[str, str]:

@@ -24,7 +24,7 @@ NAMES = (
     "\"' onload=alert(1) x='",
     "{{ 7 * 7 }} {% raw %}",
     "عميل من مدينة بعيدة جدا 123",
-    "לקוח ‮ 456",
+    "לקוח \u202e 456",
     "W" * 120,
     "Donaudampfschifffahrtsgesellschaft und Söhne Elektromobilitätsverwaltung",
     "客户一百二十三号电动汽车车队管理有限公司",

@@ -7,6 +7,7 @@ import os
 from argparse import ArgumentParser
 from collections.abc import Iterator
 from datetime import date
+from itertools import zip_longest
 from pathlib import Path
 
 import attrs
@@ -110,7 +111,10 @@ def _print(report: Report) -> None:
             headings: tuple[str, ...] = ("", "".join(f"{hour:<6}" for hour in range(0, 24, 3)))
             print_section(section.title, section.finding, headings, rows if report.totals.sessions else [])
             continue
-        table = [(*map(in_one_line, row), bar) for row, bar in zip(section.rows, bars(section.values), strict=True)]
+        names = [in_one_line(f"{row[0]} {each}") for row, each in zip_longest(section.rows, section.ids, fillvalue="")]
+        table = [
+            (name, *row[1:], bar) for name, row, bar in zip(names, section.rows, bars(section.values), strict=True)
+        ]
         shown, left = (table[-_MAX_ROWS:], len(table) - _MAX_ROWS) if section.dates else (table, 0)
         finding = section.finding + (f" The last {_MAX_ROWS} of {len(table):,} rows:" if left > 0 else "")
         print_section(section.title, finding, (*section.headings, ""), shown)
