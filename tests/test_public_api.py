@@ -19,6 +19,7 @@ import podero_async.frames
 import podero_async.observer
 import podero_async.otel
 import podero_async.publish
+import podero_async.report
 import podero_async.testing
 from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
@@ -30,6 +31,7 @@ PACKAGES = [
     podero_async.observer,
     podero_async.otel,
     podero_async.publish,
+    podero_async.report,
     podero_async.testing,
 ]
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if callable(getattr(package, name))]
@@ -60,7 +62,19 @@ def public_methods(value: type) -> Iterator[tuple[str, Any]]:
 
 def test_all_has_every_name_of_the_namespace() -> None:
     """A name without underscore is a public module or in `__all__`, which has all models and errors."""
-    modules = {"errors", "models", "observer", "cli", "testing", "backfill", "frames", "otel", "publish", "guide"}
+    modules = {
+        "errors",
+        "models",
+        "observer",
+        "cli",
+        "testing",
+        "backfill",
+        "frames",
+        "otel",
+        "publish",
+        "report",
+        "guide",
+    }
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules
     assert public <= {*podero_async.__all__, "TYPE_CHECKING", "import_module"}
     assert dir(podero_async) == sorted(podero_async.__all__)

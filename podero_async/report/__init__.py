@@ -12,7 +12,6 @@ Import direction: `_build` > `_queries`; `_page` > `_charts`, `_words`; both > `
 
 from podero_async.report._build import build_report
 from podero_async.report._figures import (
-    By,
     CoveredDays,
     GroupSavings,
     GroupTrouble,
@@ -23,7 +22,6 @@ from podero_async.report._figures import (
 )
 
 __all__ = [
-    "By",
     "CoveredDays",
     "GroupSavings",
     "GroupTrouble",
@@ -34,5 +32,5 @@ __all__ = [
     "build_report",
 ]
 
-for _name in sorted({*__all__} - {"By"}):  # a type alias has no module
+for _name in __all__:
     globals()[_name].__module__ = __name__  # so that reprs, tracebacks and pickles name no private module

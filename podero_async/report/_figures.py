@@ -1,7 +1,6 @@
 """The figures of a report: the values that a store's queries fill."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from datetime import date, datetime
 from typing import Literal, TypeAlias
 
@@ -12,7 +11,17 @@ from podero_async._summary import SessionTotals
 from podero_async.backfill import DayCounts
 from podero_async.errors import ConfigurationError
 
-__all__ = ["By", "CoveredDays", "GroupSavings", "GroupTrouble", "HoursPluggedIn", "MonthTotals", "Report", "WeekCount"]
+__all__ = [
+    "By",
+    "CoveredDays",
+    "GroupSavings",
+    "GroupTrouble",
+    "HoursPluggedIn",
+    "MonthTotals",
+    "Report",
+    "WeekCount",
+    "page_maker",
+]
 
 By: TypeAlias = Literal["customer", "vehicle", "price-zone"]
 
@@ -144,8 +153,17 @@ class Report(JsonModel):
         Raises:
             ConfigurationError: The extra `report` is not installed.
         """
-        try:
-            from podero_async.report._page import page_of  # noqa: PLC0415 - jinja2 is an extra
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(f"a page needs {error.name}: install podero_async[report]") from error
-        return page_of(self)
+        return page_maker()(self)
+
+
+def page_maker() -> Callable[[Report], str]:
+    """Return the function that makes a page.
+
+    Raises:
+        ConfigurationError: The extra `report` is not installed.
+    """
+    try:
+        from podero_async.report._page import page_of  # noqa: PLC0415 - jinja2 is an extra
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"a page needs {error.name}: install podero_async[report]") from error
+    return page_of

@@ -16,7 +16,8 @@ import pytest
 
 from podero_async import ChargingSession, SessionTotals, VehicleSessions, summarize
 from podero_async.backfill import SessionStore, backfill
-from podero_async.report import By, HoursPluggedIn, Report, build_report
+from podero_async.report import HoursPluggedIn, Report, build_report
+from podero_async.report._figures import By
 from podero_async.report._sections import sections_of
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import client_of, wire_row
@@ -209,6 +210,7 @@ async def test_a_report_shows_how_residents_charge(report_file: Path, path: Path
     oslo = [line.plug_in.astimezone(ZoneInfo("Europe/Oslo")) for line in reports]
     assert report.totals.sessions == len(reports)
     assert report.totals.energy_charged_kwh == pytest.approx(sum(line.energy_kwh for line in reports))
+    assert report.without_end == sum(line.plug_out is None for line in reports)
     assert report.arrivals[2][16] == sum(at.weekday() == 2 and at.hour == 16 for at in oslo)
     if len(reports) > 1_000:
         sections = sections_of(report)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from datetime import date
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +16,8 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
 from podero_async.cli._output.text import Pair, print_pairs
 from podero_async.cli._runtime import Exit, UsageError, in_one_line
-from podero_async.report import By, Report, build_report
+from podero_async.report import Report, build_report
+from podero_async.report._figures import By, page_maker
 from podero_async.report._sections import sections_of
 from podero_async.report._tiles import tiles_of
 from podero_async.report._words import period
@@ -64,10 +64,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Query the store; print the report, or write the page."""
+    if options.html is not None:
+        page_maker()  # a missing extra ends the command before it reads the store
     async with shared.opened(options, invocation.signals.event, read_only=True) as store:
-        building = build_report(store, options.from_date, options.to_date, time_zone=options.time_zone, by=options.by)
         try:
-            report = await building
+            report = await build_report(
+                store, options.from_date, options.to_date, time_zone=options.time_zone, by=options.by
+            )
         except ValueError as error:
             raise UsageError(str(error)) from error
     if options.html is not None:
@@ -80,30 +83,41 @@ async def run(options: Options, invocation: Invocation) -> Exit:
 
 
 async def write_page(report: Report, target: Path) -> Pair:
-    """Write the page of a report to a file, and return a line that says so; a file is replaced when the new one is complete."""
+    """Write the page of a report to a file, which is replaced when the new one is complete; return a line that says so.
+
+    Raises:
+        ConfigurationError: The extra `report` is not installed.
+        OSError: The file cannot be written.
+    """
 
     def write() -> int:
         content = report.to_html().encode()
-        if target.exists() and not target.is_file():  # such as /dev/stdout
-            target.write_bytes(content)
-        else:
-            part = target.with_name(f".{target.name}.{os.getpid()}.part")
-            try:
-                part.write_bytes(content)
-                part.replace(target)
-            finally:
-                part.unlink(missing_ok=True)
+        try:
+            _replace(target, content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(target)) from error
         return len(content)
 
     size = await asyncio.to_thread(write)
     return "page", f"{target}, {size / 1000:,.0f} kB"
 
 
+def _replace(target: Path, content: bytes) -> None:
+    if target.exists() and not target.is_file():  # such as /dev/stdout
+        target.write_bytes(content)
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _print(report: Report) -> None:
     from podero_async.cli._output.rich import bars, print_section, shades  # noqa: PLC0415 - rich is an extra
 
-    for label, text in _pairs(report):
-        print(f"{label:<17}{text}")
+    _print_tiles(report)
     for section in sections_of(report).values():
         if section.id == "arrivals":
             texts = shades(report.arrivals)
@@ -120,13 +134,13 @@ def _print(report: Report) -> None:
         print_section(section.title, finding, (*section.headings, ""), shown)
 
 
-def _pairs(report: Report) -> Iterator[Pair]:
-    yield "period", f"{period(report.from_date, report.to_date)} ({report.time_zone})"
+def _print_tiles(report: Report) -> None:
+    print(f"{'period':<17}{period(report.from_date, report.to_date)} ({report.time_zone})")
     for tile in tiles_of(report):
-        yield (
-            tile.label.lower(),
-            f"{tile.text} {tile.unit}".strip() + (f" ({'; '.join(tile.notes)})" if tile.notes else ""),
-        )
+        label, figure = tile.label.lower(), f"{tile.text} {tile.unit}".strip()
+        for note in tile.notes or ("",):
+            print(f"{label:<17}{figure:<17}{note}".rstrip())
+            label = figure = ""
 
 
 COMMAND = Command("report", _DESCRIPTION, Options, add_arguments, run)
