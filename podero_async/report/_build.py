@@ -71,10 +71,10 @@ async def build_report(
     arguments.instance("time_zone", time_zone, str, "an IANA name")
     if from_date is not None and to_date is not None and from_date > to_date:
         raise ValueError(f"from_date {from_date} is after to_date {to_date}")
-    ask = _Queries(store, by, {"from": from_date, "to": to_date, "zone": time_zone})
+    ask = _Queries(store, {"from": from_date, "to": to_date, "zone": time_zone})
     await ask.check_zone()
     figures = _figures_of_times(times := await ask.rows(queries.TIMES))
-    figures |= _figures_of_groups(await ask.rows(queries.GROUPS), await ask.rows(queries.TROUBLES))
+    figures |= _figures_of_groups(await ask.rows(queries.groups_of(by)), await ask.rows(queries.troubles_of(by)))
     figures |= _figures_of_hours(await ask.rows(queries.HOURS))
     (known,) = await ask.rows(queries.PERIOD)
     covered = from_date or known["from_date"], to_date or known["to_date"]
@@ -85,6 +85,8 @@ async def build_report(
         time_zone=time_zone,
         by=by,
         read_at=known["read_at"],
+        vehicles=(await ask.rows(queries.count_of("vehicle_id")))[0]["number"],
+        customers=(await ask.rows(queries.count_of("user_id")))[0]["number"],
         outcomes={row["outcome"]: row["sessions"] for row in await ask.rows(queries.OUTCOMES)},
         coverage=await _coverage(ask, *covered, now().astimezone(UTC).date()),
         **figures,
@@ -103,15 +105,13 @@ class _Queries:
     """The queries over a store, with the values that stand for `$from`, `$to` and `$zone` in them."""
 
     _store: SessionStore
-    _by: By
     _values: dict[str, Any]
 
     async def rows(self, sql: str, **values: Any) -> list[_Row]:
-        key, name = queries.keys_of(self._by)
         known = self._values | values
         names = list(dict.fromkeys(_PARAMETER.findall(sql)))
         numbered = _PARAMETER.sub(lambda found: f"${names.index(found[1]) + 1}", sql)
-        return await self._store.query(numbered.format(key=key, name=name), [known[each] for each in names])
+        return await self._store.query(numbered, [known[each] for each in names])
 
     async def check_zone(self) -> None:
         try:
@@ -153,12 +153,9 @@ def _figures_of_hours(rows: Sequence[_Row]) -> _Row:
 
 
 def _figures_of_groups(groups: Sequence[_Row], troubles: Sequence[_Row]) -> _Row:
-    """Return the fields of a report that come from the queries `GROUPS` and `TROUBLES`."""
-    with_savings = [row for row in groups if row["actual_savings_eur"] is not None]
+    """Return the fields of a report that come from the queries of groups and of troubles."""
     return {
-        "vehicles": groups[0]["vehicles"],
-        "customers": groups[0]["customers"],
-        "savings": tuple(GroupSavings(**_name(row), totals=_totals(row)) for row in with_savings),
+        "savings": tuple(GroupSavings(**_name(row), totals=_totals(row)) for row in groups),
         "troubles": tuple(
             GroupTrouble(**_name(row), failed=row["failed"], unproven=row["unproven"], rejected=row["rejected"])
             for row in troubles
@@ -168,7 +165,7 @@ def _figures_of_groups(groups: Sequence[_Row], troubles: Sequence[_Row]) -> _Row
 
 
 def _name(row: _Row) -> _Row:
-    return {"key": row["key"], "name": row["name"] or None}
+    return {"key": row["key"], "name": row["name"]}
 
 
 def _totals(row: _Row) -> SessionTotals:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ["COVERAGE", "GROUPS", "HOURS", "OUTCOMES", "PERIOD", "TIMES", "TROUBLES", "ZONE", "keys_of"]
+__all__ = ["COVERAGE", "HOURS", "OUTCOMES", "PERIOD", "TIMES", "ZONE", "count_of", "groups_of", "troubles_of"]
 
 _SUMMED = ("energy_charged_kwh", "actual_cost_eur", "expected_savings_eur", "actual_savings_eur")
 _WITHOUT = (
@@ -27,7 +27,7 @@ ZONE = "SELECT now() AT TIME ZONE $zone AS local"
 # few quarters is computed instead of that of each session, which would take most of the report's time.
 _QUARTER_US = 900_000_000
 _LIVE = f"""
-live AS (
+live AS NOT MATERIALIZED (
     SELECT *, epoch_us(plug_in_time) // {_QUARTER_US} AS quarter FROM sessions
     WHERE withdrawn_at IS NULL
         AND ($from IS NULL OR plug_in_time >= $from::DATE::TIMESTAMP AT TIME ZONE $zone)
@@ -74,84 +74,98 @@ WITH {_LIVE} SELECT session_outcome AS outcome, count(*) AS sessions FROM live
 GROUP BY outcome ORDER BY sessions DESC, outcome
 """
 
-_KEYS = {
+_PRICE_ZONE = "LEFT JOIN (SELECT user_id, vehicle_id, price_zone FROM vehicles) USING (user_id, vehicle_id)"
+_MODEL = "nullif(concat_ws(' ', manufacturer, model), '')"
+_GROUPS = {
+    "customer": ("user_id", "", "(SELECT any_value(external_user_id) FROM users WHERE user_id = key)"),
+    "vehicle": ("vehicle_id", "", f"(SELECT any_value({_MODEL}) FROM vehicles WHERE vehicle_id = key)"),
+    "price-zone": ("price_zone", _PRICE_ZONE, "NULL"),
+}
+"""The key of a group, the table that has it, and the name of a group."""
+
+
+def groups_of(by: str) -> str:
+    """Return the query of the groups with the most savings. Only their sums are in memory, besides the savings of all."""
+    key, table, name = _GROUPS[by]
+    return f"""
+    WITH {_LIVE}, keyed AS NOT MATERIALIZED (
+        SELECT {key} AS key, live.* FROM live {table}
+    ), top AS MATERIALIZED (
+        SELECT key, fsum(actual_savings_eur) AS savings FROM keyed GROUP BY key HAVING count(actual_savings_eur) > 0
+        ORDER BY savings DESC, key LIMIT 10
+    ), sums AS (
+        SELECT keyed.key, {_SUMS} FROM keyed JOIN top ON keyed.key IS NOT DISTINCT FROM top.key GROUP BY keyed.key
+    )
+    SELECT *, {name} AS name FROM sums ORDER BY actual_savings_eur DESC, key
+    """
+
+
+def count_of(column: str) -> str:
+    """Return the query of the number of vehicles or users with sessions."""
+    return f"WITH {_LIVE} SELECT count(DISTINCT {column}) AS number FROM live"
+
+
+_OWN_LIST = "concat_ws(' ', 'Vehicles of', external_user_id)"
+_TROUBLED = {
     "customer": ("user_id", "external_user_id"),
-    "vehicle": (
-        "coalesce(vehicle_id, user_id)",
-        "if(vehicle_id IS NULL, concat_ws(' ', 'Vehicles of', external_user_id), concat_ws(' ', manufacturer, model))",
-    ),
+    "vehicle": ("coalesce(vehicle_id, user_id)", f"if(vehicle_id IS NULL, {_OWN_LIST}, {_MODEL})"),
     "price-zone": ("price_zone", "NULL"),
 }
-_NAMED = """
-SELECT p.*, u.external_user_id, v.manufacturer, v.model, v.price_zone FROM {pairs} p
-LEFT JOIN users u ON u.user_id = p.user_id LEFT JOIN vehicles v ON v.user_id = p.user_id AND v.vehicle_id = p.vehicle_id
-"""
+"""The key of a group, and its name."""
 
 
-def keys_of(by: str) -> tuple[str, str]:
-    """Return the SQL of the key of a group, and of its name."""
-    return _KEYS[by]
+def troubles_of(by: str) -> str:
+    """Return the query of the groups with the most failed, unproven and unreadable reads."""
+    key, name = _TROUBLED[by]
+    is_within = "coalesce(to_date >= $from::DATE, true) AND coalesce(from_date <= $to::DATE, true)"
+    return f"""
+    WITH pairs AS (
+        SELECT user_id, vehicle_id, count(*) FILTER (kind <> 'CompletenessError') AS failed,
+            count(*) FILTER (kind = 'CompletenessError') AS unproven, 0 AS rejected
+        FROM failures WHERE {is_within} GROUP BY user_id, vehicle_id
+        UNION ALL
+        SELECT user_id, vehicle_id, 0, 0, count(*) FROM rejected_items WHERE {is_within} GROUP BY user_id, vehicle_id
+    ), named AS (
+        SELECT p.*, u.external_user_id, v.manufacturer, v.model, v.price_zone FROM pairs p
+        LEFT JOIN users u ON u.user_id = p.user_id
+        LEFT JOIN vehicles v ON v.user_id = p.user_id AND v.vehicle_id = p.vehicle_id
+    ), groups AS (
+        SELECT {key} AS key, any_value({name}) AS name, sum(failed)::BIGINT AS failed,
+            sum(unproven)::BIGINT AS unproven, sum(rejected)::BIGINT AS rejected
+        FROM named GROUP BY key
+    )
+    SELECT *, count(*) OVER () AS troubled FROM groups ORDER BY failed + unproven DESC, rejected DESC, key LIMIT 10
+    """
 
-
-GROUPS = f"""
-WITH {_LIVE}, pairs AS MATERIALIZED (
-    SELECT user_id, vehicle_id, {_SUMS} FROM live GROUP BY user_id, vehicle_id
-), named AS ({_NAMED.format(pairs="pairs")}), groups AS (
-    SELECT {{key}} AS key, any_value({{name}}) AS name, {_SUMS_OF_SUMS} FROM named GROUP BY key
-), counts AS (SELECT count(DISTINCT vehicle_id) AS vehicles, count(DISTINCT user_id) AS customers FROM pairs)
-SELECT * FROM counts LEFT JOIN groups ON true ORDER BY actual_savings_eur DESC NULLS LAST, key LIMIT 10
-"""
-
-TROUBLES = f"""
-WITH pairs AS (
-    SELECT user_id, vehicle_id, count(*) FILTER (kind <> 'CompletenessError') AS failed,
-        count(*) FILTER (kind = 'CompletenessError') AS unproven, 0 AS rejected
-    FROM failures WHERE coalesce(to_date >= $from::DATE, true) AND coalesce(from_date <= $to::DATE, true)
-    GROUP BY user_id, vehicle_id
-    UNION ALL
-    SELECT user_id, vehicle_id, 0, 0, count(*) FROM rejected_items
-    WHERE coalesce(to_date >= $from::DATE, true) AND coalesce(from_date <= $to::DATE, true) GROUP BY user_id, vehicle_id
-), named AS ({_NAMED.format(pairs="pairs")}), groups AS (
-    SELECT {{key}} AS key, any_value({{name}}) AS name, sum(failed)::BIGINT AS failed, sum(unproven)::BIGINT AS unproven,
-        sum(rejected)::BIGINT AS rejected
-    FROM named GROUP BY key
-)
-SELECT *, count(*) OVER () AS troubled FROM groups ORDER BY failed + unproven DESC, rejected DESC, key LIMIT 10
-"""
 
 PERIOD = "SELECT min(from_date) AS from_date, max(to_date) AS to_date, max(read_at) AS read_at FROM coverage"
 
-# Spans with hidden sessions may overlap those without them, so the spans of each vehicle are joined first. The counts of a
-# day are the sums of what begins and ends up to it.
+# The spans of a vehicle are disjoint, except that those of reads with hidden sessions may overlap those without. So a day's
+# count is that of all spans minus that of their overlaps, and changes only where a span or an overlap begins or ends.
 COVERAGE = """
-WITH present AS MATERIALIZED (
-    (SELECT user_id, vehicle_id FROM coverage UNION SELECT user_id, vehicle_id FROM vehicles)
-    EXCEPT SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NOT NULL
-), spans AS (
-    SELECT user_id, vehicle_id, is_settled, greatest(from_date, $from::DATE) AS first, least(to_date, $to::DATE) + 1 AS after
-    FROM coverage SEMI JOIN present USING (user_id, vehicle_id) WHERE from_date <= $to::DATE AND to_date >= $from::DATE
-), states AS (
-    SELECT user_id, vehicle_id, 'read' AS state, first, after FROM spans
-    UNION ALL SELECT user_id, vehicle_id, 'settled', first, after FROM spans WHERE is_settled
-), starts AS (
-    SELECT *, coalesce(first > max(after) OVER (
-        PARTITION BY user_id, vehicle_id, state ORDER BY first ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-    ), true) AS is_start FROM states
-), numbered AS (
-    SELECT *, count(*) FILTER (is_start) OVER (PARTITION BY user_id, vehicle_id, state ORDER BY first, after) AS number
-    FROM starts
-), joined AS (
-    SELECT state, min(first) AS first, max(after) AS after FROM numbered GROUP BY user_id, vehicle_id, state, number
+WITH gone AS (
+    SELECT user_id, vehicle_id FROM vehicles WHERE gone_since IS NOT NULL
+), spans AS NOT MATERIALIZED (
+    SELECT user_id, vehicle_id, include_hidden, is_settled, greatest(from_date, $from::DATE) AS first,
+        least(to_date, $to::DATE) + 1 AS after
+    FROM coverage ANTI JOIN gone USING (user_id, vehicle_id) WHERE from_date <= $to::DATE AND to_date >= $from::DATE
+), signed AS (
+    SELECT first, after, 1 AS "read", is_settled::INTEGER AS settled FROM spans
+    UNION ALL
+    SELECT greatest(a.first, b.first), least(a.after, b.after), -1, -(a.is_settled AND b.is_settled)::INTEGER
+    FROM spans a JOIN spans b ON a.include_hidden AND NOT b.include_hidden AND a.user_id = b.user_id
+        AND a.vehicle_id = b.vehicle_id AND a.first < b.after AND b.first < a.after
 ), steps AS (
-    SELECT first AS "day", state, 1 AS step FROM joined UNION ALL SELECT after, state, -1 FROM joined
-    UNION ALL SELECT $from::DATE, 'read', 0
+    SELECT first AS "day", sum("read") AS "read", sum(settled) AS settled FROM signed GROUP BY first
+    UNION ALL SELECT after, -sum("read"), -sum(settled) FROM signed GROUP BY after
+    UNION ALL SELECT $from::DATE, 0, 0
 ), days AS (
-    SELECT "day", coalesce(sum(step) FILTER (state = 'read'), 0) AS "read",
-        coalesce(sum(step) FILTER (state = 'settled'), 0) AS settled
-    FROM steps WHERE "day" <= $to::DATE GROUP BY "day"
+    SELECT "day", sum("read") AS "read", sum(settled) AS settled FROM steps WHERE "day" <= $to::DATE GROUP BY "day"
 )
 SELECT "day" AS from_date, lead("day" - 1, 1, $to::DATE) OVER (ORDER BY "day") AS to_date,
     sum("read") OVER (ORDER BY "day")::BIGINT AS "read", sum(settled) OVER (ORDER BY "day")::BIGINT AS settled,
-    (SELECT count(*) FROM present) AS vehicles
+    (SELECT count(*) FROM (
+        SELECT user_id, vehicle_id FROM coverage UNION SELECT user_id, vehicle_id FROM vehicles
+    ) ANTI JOIN gone USING (user_id, vehicle_id)) AS vehicles
 FROM days ORDER BY "day"
 """
