@@ -161,7 +161,11 @@ def _weeks(section: Section) -> _Plot:
     # Weeks without sessions are left out if there are very many, so the axis is that of the weeks drawn.
     is_even = bool(weeks) and (weeks[-1] - weeks[0]).days == 7 * (len(weeks) - 1)
     labels = _labels_of_days(weeks[0], weeks[-1] + timedelta(days=6)) if is_even else _labels_of_months(weeks)
-    return _plot(scale, "count", "sessions", labels, [_layer("bar", section, section.values, scale)])
+    if not charts.are_bars(section.values) or section.others.count(None) == len(weeks):
+        return _plot(scale, "count", "sessions", labels, [_layer("bar", section, section.values, scale)])
+    whole = [value if other is None else None for value, other in zip(section.values, section.others, strict=True)]
+    layers = [_layer("bar", section, whole, scale), _layer("rest", section, section.others, scale)]
+    return _plot(scale, "count", "sessions", labels, layers, "Whole weeks", "Part of a week")
 
 
 def _hours(section: Section) -> _Plot:

@@ -124,14 +124,17 @@ def _weeks(report: Report) -> Section:
     known = {each.week: each.sessions for each in report.weeks}
     weeks = filled(list(known), _next_week)
     counts = [known.get(week, 0) for week in weeks]
-    mean = sum(counts) / len(counts) if counts else 0
+    first, last = report.from_date or date.min, report.to_date or date.max
+    is_whole = [first <= week and week + timedelta(days=6) <= last for week in weeks]
+    whole = [count for count, is_one in zip(counts, is_whole, strict=True) if is_one]
     return Section(
         id="sessions-by-week",
         title="Sessions a week",
-        finding=f"{mean:,.0f} sessions a week on average." if len(counts) > 1 else "",
+        finding=f"{sum(whole) / len(whole):,.0f} sessions a week on average." if len(whole) > 1 else "",
         headings=("Week from", "Sessions"),
         rows=tuple((words.day(week), words.number(count)) for week, count in zip(weeks, counts, strict=True)),
         values=tuple(counts),
+        others=tuple(None if is_one else count for count, is_one in zip(counts, is_whole, strict=True)),
         dates=tuple(weeks),
     )
 
@@ -244,7 +247,7 @@ def _troubles(report: Report) -> Section:
             else "Every list of sessions was read and proven complete."
         )
         + (f" The first {len(report.troubles)} are shown." if left else ""),
-        headings=(noun, "In all", "Failed", "Unproven", "Unreadable"),
+        headings=(noun, "In all", "Failed", "Unproven", "Rejected"),
         rows=tuple((_name(report, each), *map(words.number, (sum(counts), *counts))) for each, counts in counted),
         values=tuple(sum(counts) for _, counts in counted),
         ids=tuple(_id(report, each) for each in report.troubles),

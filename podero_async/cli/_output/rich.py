@@ -19,8 +19,6 @@ from podero_async.cli._output.progress import figures_text, is_discovering, vehi
 
 __all__ = ["BackfillBar", "bars", "print_section", "print_table", "progress_bar", "shades"]
 
-_BAR_CELLS = 16
-
 
 def _console(stream: TextIO | None = None) -> Console:
     # Texts of the server must not be taken as markup.
@@ -94,11 +92,11 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, nu
     _console().print(table)
 
 
-def bars(values: Sequence[float | None]) -> list[str]:
-    """Return a small bar for each value; the longest one is that of the highest value."""
+def bars(values: Sequence[float | None], cells: int) -> list[str]:
+    """Return a small bar for each value; that of the highest one has the given length."""
     block = "█" if _has_blocks() else "#"
     peak = max((value or 0 for value in values), default=0)
-    return [block * round(_BAR_CELLS * max(0, value or 0) / peak) if peak > 0 else "" for value in values]
+    return [block * round(cells * max(0, value or 0) / peak) if peak > 0 else "" for value in values]
 
 
 def shades(rows: Sequence[Sequence[int]]) -> list[str]:

@@ -33,6 +33,7 @@ failed, and which days are settled, provisional or missing. Sends no request and
 needs no credentials. The page loads nothing, and has the names of customers.
 """
 _MEMORY_MB = 256
+_BAR, _SHORT_BAR = 16, 5
 _MAX_ROWS = 26
 """Of a table of months, weeks or days, the last rows are printed."""
 
@@ -125,13 +126,17 @@ def _print(report: Report) -> None:
             headings: tuple[str, ...] = ("", "".join(f"{hour:<6}" for hour in range(0, 24, 3)))
             print_section(section.title, section.finding, headings, rows if report.totals.sessions else [])
             continue
-        names = [in_one_line(f"{row[0]} {each}") for row, each in zip_longest(section.rows, section.ids, fillvalue="")]
-        table = [
-            (name, *row[1:], bar) for name, row, bar in zip(names, section.rows, bars(section.values), strict=True)
-        ]
+        # A line of 80 characters has space for an id and short bars.
+        drawn = bars(section.values, _SHORT_BAR if any(section.ids) else _BAR)
+        names = [_name(row[0], each) for row, each in zip_longest(section.rows, section.ids, fillvalue="")]
+        table = [(name, *row[1:], bar) for name, row, bar in zip(names, section.rows, drawn, strict=True)]
         shown, left = (table[-_MAX_ROWS:], len(table) - _MAX_ROWS) if section.dates else (table, 0)
         finding = section.finding + (f" The last {_MAX_ROWS} of {len(table):,} rows:" if left > 0 else "")
         print_section(section.title, finding, (*section.headings, ""), shown)
+
+
+def _name(name: str, row_id: str) -> str:
+    return f"{in_one_line(name)}\n{row_id}" if row_id else in_one_line(name)
 
 
 def _print_tiles(report: Report) -> None:
