@@ -69,8 +69,7 @@ async def build_report(
     if by not in get_args(By):
         raise ValueError(f"cannot list by {by!r}; use one of {', '.join(get_args(By))}")
     arguments.instance("time_zone", time_zone, str, "an IANA name")
-    if from_date is not None and to_date is not None and from_date > to_date:
-        raise ValueError(f"from_date {from_date} is after to_date {to_date}")
+    arguments.days(date.min if from_date is None else from_date, date.max if to_date is None else to_date)
     ask = _Queries(store, {"from": from_date, "to": to_date, "zone": time_zone})
     await ask.check_zone()
     figures = _figures_of_times(times := await ask.rows(queries.TIMES))

@@ -34,7 +34,10 @@ live AS NOT MATERIALIZED (
         AND ($to IS NULL OR plug_in_time < ($to::DATE + 1)::TIMESTAMP AT TIME ZONE $zone)
 )
 """
-_LOCAL = f"make_timestamptz(quarter * {_QUARTER_US}) AT TIME ZONE $zone"
+# A null time of some servers is in the year 1, which is the year 0 in the time zones of America. The year 10,000 is as near.
+_LOCAL = f"""
+greatest(TIMESTAMP '0001-01-01', least(TIMESTAMP '9999-12-20', make_timestamptz(quarter * {_QUARTER_US}) AT TIME ZONE $zone))
+"""
 TIMES = f"""
 WITH {_LIVE}, quarters AS MATERIALIZED (
     SELECT quarter, count(*) FILTER (is_at_home) AS at_home, count(*) FILTER (is_hidden) AS hidden,

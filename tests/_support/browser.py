@@ -48,7 +48,7 @@ _MEASURE = """
 
 @attrs.define
 class Shown:
-    """A page in the browser, and what it did."""
+    """A page in the browser, with its lines on the console and its requests."""
 
     _thread: Executor
     _page: Page

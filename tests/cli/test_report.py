@@ -44,7 +44,7 @@ async def test_json_has_the_figures_of_the_python_call(call: Call, filled: Path)
 
 
 async def test_a_page_replaces_an_older_one(call: Call, filled: Path, tmp_path: Path) -> None:
-    """`--html` writes the page, says where it is, and leaves no other file."""
+    """`--html` writes the page, names the file, and leaves no other one."""
     target = tmp_path / "pages" / "report.html"
     target.parent.mkdir()
     target.write_text("older")
@@ -66,7 +66,7 @@ async def test_a_page_can_go_to_a_pipe(filled: Path) -> None:
     ("arguments", "code", "complaint"),
     [
         (["--time-zone=Mars/Base"], 2, "unknown time zone 'Mars/Base'"),
-        (["--from=2026-02-01", "--to=2026-01-01"], 2, "from_date 2026-02-01 is after to_date 2026-01-01"),
+        (["--from=2026-02-01", "--to=2026-01-01"], 2, "from_date must not be after to_date"),
         (["--html=/nonexistent/report.html"], 2, "No such file or directory: /nonexistent/report.html"),
     ],
 )

@@ -115,7 +115,7 @@ def test_each_axis_of_days_has_labels(days: tuple[date, date], width_px: float) 
     ],
 )
 def test_labels_of_days_are_as_fine_as_the_width_allows(first: date, last: date, texts: list[str]) -> None:
-    """One day, days, weeks, months, quarters and years are labelled, and the year is named where it begins."""
+    """One day, days, weeks, months, quarters and years are labelled, and each year is named at its beginning."""
     assert texts_of(labels_of(first, last)) == texts
 
 

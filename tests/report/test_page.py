@@ -1,4 +1,4 @@
-"""The page: what a browser shows of it on a phone, a tablet and a desktop, light and dark, and what it must not do."""
+"""The page as a browser shows it on a phone, a tablet and a desktop, light and dark; names in it are only texts."""
 
 from __future__ import annotations
 
