@@ -32,6 +32,10 @@ NARROW_PX, WIDE_PX = 240, 490
 _LETTER_PX = 7.0
 """The width of a digit in the page's labels; most letters are narrower."""
 _SPACE_PX = 12.0
+_MIN_VALUE = 1e-9
+"""Smaller amounts are drawn as 0."""
+_MAX_BAR_WIDTH = 15.0
+"""Few bars have larger gaps between them."""
 _MAX_BARS = 60
 """More values are drawn as steps without gaps."""
 _DAYS_OF_WEEKS, _DAYS_OF_MONTHS = 500, 40 * 366
@@ -90,7 +94,7 @@ class Scale:
 
 
 def _finite(value: float | None) -> float:
-    return value if value is not None and math.isfinite(value) else 0.0
+    return value if value is not None and math.isfinite(value) and abs(value) > _MIN_VALUE else 0.0
 
 
 def _step(least: float) -> float:
@@ -102,6 +106,7 @@ def _step(least: float) -> float:
 def bars_of(values: Sequence[float | None], scale: Scale, *, gap: float = 0.25) -> list[Bar]:
     """Return bars of equal width from 0 to the values, with `gap` of the width between them; None has no height."""
     step, zero = 100 / max(1, len(values)), scale.y(0)
+    gap = max(gap, 1 - _MAX_BAR_WIDTH / step)
     tops = [scale.y(value) for value in values]
     return [
         Bar(round(step * (number + gap / 2), 3), min(top, zero), round(step * (1 - gap), 3), round(abs(zero - top), 2))

@@ -158,9 +158,16 @@ def _labels_of_days(first: date, last: date) -> Callable[[float], list[Label]]:
 def _weeks(section: Section) -> _Plot:
     scale = Scale.of(section.values, _HEIGHT, whole=True)
     weeks = section.dates
-    # Weeks without sessions are left out if there are very many, so the axis is that of the weeks drawn.
-    is_even = bool(weeks) and (weeks[-1] - weeks[0]).days == 7 * (len(weeks) - 1)
-    labels = _labels_of_days(weeks[0], weeks[-1] + timedelta(days=6)) if is_even else _labels_of_months(weeks)
+    # The label of a day is below the bar of its week. Weeks that have none, as there are very many, have no labels either.
+    number_of = {week: number for number, week in enumerate(weeks)}
+
+    def x_of(day: date) -> float | None:
+        number = number_of.get(day - timedelta(days=day.weekday()))
+        return None if number is None else 100 * (number + 0.5) / len(weeks)
+
+    def labels(width: float) -> list[Label]:
+        return charts.day_labels(weeks[0], weeks[-1] + timedelta(days=6), x_of, width) if weeks else []
+
     if not charts.are_bars(section.values) or section.others.count(None) == len(weeks):
         return _plot(scale, "count", "sessions", labels, [_layer("bar", section, section.values, scale)])
     whole = [value if other is None else None for value, other in zip(section.values, section.others, strict=True)]

@@ -15,7 +15,9 @@ from podero_async.report._figures import GroupSavings, GroupTrouble, Report
 __all__ = ["WEEKDAYS", "Section", "sections_of"]
 
 WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_GROUPS = {"customer": "Customers", "vehicle": "Vehicles", "price-zone": "Price zones"}
+_NOUNS = {"customer": "customer", "vehicle": "vehicle", "price-zone": "price zone"}
+_NOTHING_READ = "No day was read yet."
+_NO_SESSIONS = "No sessions in this period."
 _DAY_HOURS = 24
 _STAY_HOURS, _STAY_STEP, _ARRIVAL_HOURS = 6, 3, 2
 """Widths of the spans of hours that findings name."""
@@ -54,15 +56,14 @@ def sections_of(report: Report) -> dict[str, Section]:
         _troubles(report),
         _coverage(report),
     ]
+    if not report.totals.sessions:
+        of_sessions = {"energy-by-month", "sessions-by-week", "arrivals", "hours-plugged-in", "outcomes"}
+        made = [attrs.evolve(each, finding=_NO_SESSIONS) if each.id in of_sessions else each for each in made]
     return {section.id: section for section in made}
 
 
 def _next_month(month: date) -> date:
     return (month + timedelta(days=31)).replace(day=1)
-
-
-def _next_week(week: date) -> date:
-    return week + timedelta(days=7)
 
 
 def _months(report: Report) -> Iterator[Section]:
@@ -94,7 +95,7 @@ def _months(report: Report) -> Iterator[Section]:
     yield Section(
         id="energy-by-month",
         title="Energy a month",
-        finding=_most("charged", names, energies, words.energy),
+        finding=_most("charged", names, energies, words.energy) if any(energies) else "No energy is known yet.",
         headings=("Month", "Energy (kWh)", "Cost (EUR)"),
         rows=tuple(
             (name, _amount(of.energy_charged_kwh), _amount(of.actual_cost_eur))
@@ -122,7 +123,7 @@ def _most(
 
 def _weeks(report: Report) -> Section:
     known = {each.week: each.sessions for each in report.weeks}
-    weeks = filled(list(known), _next_week)
+    weeks = filled(list(known), lambda week: week + timedelta(days=7))
     counts = [known.get(week, 0) for week in weeks]
     first, last = report.from_date or date.min, report.to_date or date.max
     is_whole = [first <= week and week + timedelta(days=6) <= last for week in weeks]
@@ -193,7 +194,7 @@ def _stay(report: Report, of_night: Sequence[int], known: int) -> str:
         share = words.share(sums[number], sum(of_night))
         texts[-1] += f", most often for {start} to {start + _STAY_HOURS} hours ({share} of these)"
     if report.without_end:
-        texts.append(f"{words.number(report.without_end)} have no end and are left out")
+        texts.append(f"Without an end, and left out: {words.counted(report.without_end, 'session')}")
     return "".join(f"{text}. " for text in texts).strip()
 
 
@@ -214,12 +215,12 @@ def _outcomes(report: Report) -> Section:
 
 
 def _savings(report: Report) -> Section:
-    noun = _GROUPS[report.by]
+    noun = _NOUNS[report.by]
     return Section(
         id="most-savings",
-        title=f"{noun} with the most savings",
+        title=f"{noun.capitalize()}s with the most savings",
         finding="" if report.savings else "No savings are known yet.",
-        headings=(noun, "Sessions", "Energy (kWh)", "Saved (EUR)"),
+        headings=(noun.capitalize(), "Sessions", "Energy (kWh)", "Saved (EUR)"),
         rows=tuple(
             (
                 _name(report, each),
@@ -235,24 +236,25 @@ def _savings(report: Report) -> Section:
 
 
 def _troubles(report: Report) -> Section:
-    noun = _GROUPS[report.by]
-    left = report.troubled - len(report.troubles)
+    noun = _NOUNS[report.by]
     counted = [(each, (each.failed, each.unproven, each.rejected)) for each in report.troubles]
     return Section(
         id="most-trouble",
-        title=f"{noun} with the most trouble",
-        finding=(
-            f"The sessions of {words.number(report.troubled)} could not all be read."
-            if report.troubled
-            else "Every list of sessions was read and proven complete."
-        )
-        + (f" The first {len(report.troubles)} are shown." if left else ""),
-        headings=(noun, "In all", "Failed", "Unproven", "Rejected"),
+        title=f"{noun.capitalize()}s with the most trouble",
+        finding=_troubled(report, noun),
+        headings=(noun.capitalize(), "In all", "Failed", "Unproven", "Rejected"),
         rows=tuple((_name(report, each), *map(words.number, (sum(counts), *counts))) for each, counts in counted),
         values=tuple(sum(counts) for _, counts in counted),
         ids=tuple(_id(report, each) for each in report.troubles),
         notes=tuple(_kinds(*counts) for _, counts in counted),
     )
+
+
+def _troubled(report: Report, noun: str) -> str:
+    if not report.troubled:
+        return "No read failed or is unproven, and no session was rejected." if report.coverage else _NOTHING_READ
+    more = f" The first {len(report.troubles)} are shown." if report.troubled > len(report.troubles) else ""
+    return f"{words.counted(report.troubled, noun)} could not be read in full.{more}"
 
 
 def _kinds(failed: int, unproven: int, rejected: int) -> str:
@@ -291,7 +293,7 @@ def _coverage(report: Report) -> Section:
 def _covered(report: Report) -> str:
     missing = report.days.missing
     if not report.coverage:
-        return "No day was read yet."
+        return _NOTHING_READ
     if missing:
-        return f"{words.number(missing)} days of vehicles are missing: their sessions may be unknown."
+        return f"Days of vehicles that are missing, so that their sessions may be unknown: {words.number(missing)}."
     return "No day is missing."

@@ -27,10 +27,11 @@ class Tile:
 
 
 def tiles_of(report: Report) -> list[Tile]:
-    """Return the tiles: the savings first, or the energy if no savings are known."""
-    saved, energy = _saved(report), _energy(report)
-    first = [energy, saved] if saved.value is None else [saved, energy]
-    return [*first, _planned(report), _cost(report), _sessions(report), _at_home(report), _days(report)]
+    """Return the tiles: the savings first, or the energy, or the sessions, if no savings or no energy are known."""
+    saved, energy, sessions = _saved(report), _energy(report), _sessions(report)
+    tiles = [saved, energy, _planned(report), _cost(report), sessions, _at_home(report), _days(report)]
+    first = next(tile for tile in (saved, energy, sessions) if tile.value is not None)
+    return [first, *(tile for tile in tiles if tile is not first)]
 
 
 def _saved(report: Report) -> Tile:
@@ -71,14 +72,16 @@ def _cost(report: Report) -> Tile:
 
 def _sessions(report: Report) -> Tile:
     hidden = f"{words.number(report.hidden)} hidden by the server" if report.hidden else ""
-    notes = _notes(f"{words.number(report.vehicles)} vehicles, {words.number(report.customers)} customers", hidden)
+    notes = _notes(
+        ", ".join((words.counted(report.vehicles, "vehicle"), words.counted(report.customers, "customer"))), hidden
+    )
     text, unit = words.count(report.totals.sessions)
     return Tile(label="Sessions", text=text, unit=unit, value=report.totals.sessions, notes=notes)
 
 
 def _at_home(report: Report) -> Tile:
     share = words.share(report.at_home, report.totals.sessions)
-    notes = (f"{words.number(report.at_home)} sessions",)
+    notes = (words.counted(report.at_home, "session"),)
     return Tile(label="At home", text=share, value=report.at_home, notes=notes)
 
 
@@ -89,7 +92,7 @@ def _days(report: Report) -> Tile:
         label="Days settled",
         text=settled,
         value=report.days.settled,
-        notes=(f"{provisional} provisional, {missing} missing",),
+        notes=(f"{provisional} provisional", f"{missing} missing"),
         parts=tuple(100 * each / max(1, sum(counts)) for each in counts),
     )
 
@@ -99,4 +102,4 @@ def _notes(*texts: str) -> tuple[str, ...]:
 
 
 def _known(sessions: int, unknown: int) -> str:
-    return f"known for {words.number(sessions - unknown)} of {words.number(sessions)} sessions" if unknown else ""
+    return f"known for {words.number(sessions - unknown)} of {words.counted(sessions, 'session')}" if unknown else ""

@@ -13,6 +13,7 @@ __all__ = [
     "axis_unit",
     "busiest_hours",
     "count",
+    "counted",
     "day",
     "energy",
     "money",
@@ -67,6 +68,11 @@ def outcome_words(outcome: str | None) -> str:
 def number(value: float) -> str:
     """Return a number with separators (`12,345`)."""
     return f"{value:,.0f}".replace("-", MINUS)
+
+
+def counted(value: int, noun: str) -> str:
+    """Return a number with a noun (`1 session`, `2 sessions`)."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
 
 
 def count(value: int) -> tuple[str, str]:

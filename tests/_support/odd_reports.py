@@ -79,6 +79,7 @@ def one_day() -> Report:
         customers=1,
         months=(MonthTotals(month=date(2026, 3, 1), totals=totals),),
         weeks=(WeekCount(week=date(2026, 3, 23), sessions=1),),
+        arrivals=((0,) * 24,) * 6 + ((0, 1, *(0,) * 22),),
         without_end=1,
         outcomes={"a_reason_of_next_year": 1},
         coverage=(CoveredDays(from_date=day, to_date=day, settled=0, provisional=1, missing=0),),
