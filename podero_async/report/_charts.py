@@ -1,7 +1,7 @@
 """Charts as numbers: scales with round ticks, labels that do not overlap, and the shapes of bars and steps.
 
 Positions along a chart are percentages of its width, heights are pixels. So a chart has any width, and its texts
-keep their size. Labels are chosen for a least width; a page has a set of them for narrow charts and one for wide charts.
+keep their size. Labels are chosen for a least width; a page has a set of them for each of `WIDTHS`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from types import MappingProxyType
 from typing import Literal
 
 import attrs
 
 __all__ = [
+    "WIDTHS",
     "Bar",
     "Label",
     "Scale",
@@ -27,8 +29,8 @@ __all__ = [
     "step_path",
 ]
 
-NARROW_PX, WIDE_PX = 240, 490
-"""The least widths of the two sets of labels. The page's style shows the second set from this width on."""
+WIDTHS = MappingProxyType({"narrow": 240, "wide": 490, "large": 950})
+"""The least widths of the sets of labels, in pixels. The page's style shows the one for the width of the chart."""
 _LETTER_PX = 7.0
 """The width of a digit in the page's labels; most letters are narrower."""
 _SPACE_PX = 12.0

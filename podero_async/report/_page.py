@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from podero_async.report import _charts as charts
 from podero_async.report import _words as words
-from podero_async.report._charts import NARROW_PX, WIDE_PX, Bar, Label, Scale
+from podero_async.report._charts import WIDTHS, Bar, Label, Scale
 from podero_async.report._figures import CoveredDays, Report
 from podero_async.report._sections import WEEKDAYS, Section, sections_of
 from podero_async.report._tiles import tiles_of
@@ -36,8 +36,7 @@ class _Plot:
     height: float
     unit: str
     ticks: list[tuple[float, str]]
-    narrow: list[Label]
-    wide: list[Label]
+    labels: dict[str, list[Label]]
     layers: list[_Layer]
     keys: tuple[str, ...] = ()
     """The legend: a text for each layer."""
@@ -96,6 +95,10 @@ def _percents(values: Sequence[float | None]) -> list[float]:
     return [round(100 * max(0, value or 0) / peak, 2) if peak > 0 else 0 for value in values]
 
 
+def _for_widths(labels: Callable[[float], list[Label]]) -> dict[str, list[Label]]:
+    return {name: labels(width) for name, width in WIDTHS.items()}
+
+
 def _plot(
     scale: Scale, kind: str, noun: str, labels: Callable[[float], list[Label]], layers: list[_Layer], *keys: str
 ) -> _Plot:
@@ -105,8 +108,7 @@ def _plot(
         height=scale.height,
         unit=" ".join(filter(None, (unit, noun))),
         ticks=[(scale.y(value), words.tick(value / size, step / size)) for value in scale.ticks],
-        narrow=labels(NARROW_PX),
-        wide=labels(WIDE_PX),
+        labels=_for_widths(labels),
         layers=layers,
         keys=keys,
     )
@@ -248,6 +250,5 @@ def _strip(report: Report) -> dict[str, Any] | None:
         "paths": {
             state: "".join(charts.step_path([span[:3]], span[3]) for span in spans) for state, spans in paths.items()
         },
-        "narrow": labels(NARROW_PX),
-        "wide": labels(WIDE_PX),
+        "labels": _for_widths(labels),
     }

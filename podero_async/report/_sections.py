@@ -258,7 +258,7 @@ def _troubled(report: Report, noun: str) -> str:
 
 
 def _kinds(failed: int, unproven: int, rejected: int) -> str:
-    texts = {"failed": failed, "not proven complete": unproven, "unreadable": rejected}
+    texts = {"failed": failed, "not proven complete": unproven, "rejected": rejected}
     return ", ".join(f"{words.number(number)} {text}" for text, number in texts.items() if number)
 
 

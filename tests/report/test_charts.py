@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podero_async.report._charts import (
-    NARROW_PX,
-    WIDE_PX,
+    WIDTHS,
     Bar,
     Label,
     Scale,
@@ -39,7 +38,7 @@ def extents(labels: list[Label], width_px: float) -> list[tuple[float, float]]:
     return found
 
 
-def labels_of(first: date, last: date, width_px: float = WIDE_PX) -> list[Label]:
+def labels_of(first: date, last: date, width_px: float = WIDTHS["wide"]) -> list[Label]:
     """Return the labels of an axis on which all days have the same width."""
     length = (last - first).days + 1
     return day_labels(first, last, lambda day: 100 * (day - first).days / length, width_px)
@@ -81,7 +80,7 @@ def test_ticks_are_round_numbers(values: list[float | None], ticks: tuple[float,
 
 @given(
     spans=st.lists(st.tuples(st.text(min_size=1, max_size=12), st.floats(0, 100)), max_size=12),
-    width_px=st.sampled_from([NARROW_PX, WIDE_PX]),
+    width_px=st.sampled_from([*WIDTHS.values()]),
 )
 def test_labels_neither_touch_nor_leave_the_chart(spans: list[tuple[str, float]], width_px: float) -> None:
     """Labels that are given space lie within the width, and apart from each other."""
@@ -93,7 +92,7 @@ def test_labels_neither_touch_nor_leave_the_chart(spans: list[tuple[str, float]]
         assert all(end < start for (_, end), (start, _) in pairwise(found))
 
 
-@given(days=st.tuples(DAYS, DAYS), width_px=st.sampled_from([NARROW_PX, WIDE_PX]))
+@given(days=st.tuples(DAYS, DAYS), width_px=st.sampled_from([*WIDTHS.values()]))
 def test_each_axis_of_days_has_labels(days: tuple[date, date], width_px: float) -> None:
     """From one day to ten thousand years, an axis has at least one label, and they have space."""
     labels = labels_of(min(days), max(days), width_px)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
@@ -29,13 +31,25 @@ VIENNA = ZoneInfo("Europe/Vienna")
 Outcomes = list[VehicleSessions]
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcomes]:
+    """Fill a store, and return it with the outcomes of the same fleet."""
+    path = tmp_path_factory.mktemp("filled") / "fleet.duckdb"
+
+    async def fill() -> Outcomes:
+        async with small_fleet() as sim, client_of(sim) as client, SessionStore(path) as store:
+            await backfill(client, store, sim.first_day, sim.last_day)
+            async with client.fetch_fleet(sim.first_day, sim.last_day) as fetch:
+                return [outcome async for outcome in fetch if isinstance(outcome, VehicleSessions)]
+
+    return path, asyncio.run(fill())
+
+
 @pytest.fixture
-async def fleet(new_path: Path) -> AsyncIterator[tuple[SessionStore, Outcomes]]:
-    """Fill a store, and return the outcomes of the same fleet."""
-    async with small_fleet() as sim, client_of(sim) as client, SessionStore(new_path) as store:
-        await backfill(client, store, sim.first_day, sim.last_day)
-        async with client.fetch_fleet(sim.first_day, sim.last_day) as fetch:
-            outcomes = [outcome async for outcome in fetch if isinstance(outcome, VehicleSessions)]
+async def fleet(filled: tuple[Path, Outcomes], tmp_path: Path) -> AsyncIterator[tuple[SessionStore, Outcomes]]:
+    """Open a copy of the filled store."""
+    path, outcomes = filled
+    async with SessionStore(shutil.copy(path, tmp_path)) as store:
         yield store, outcomes
 
 
