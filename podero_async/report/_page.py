@@ -86,7 +86,7 @@ def _template() -> jinja2.Template:
 
 
 def _text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files("podero_async.report").joinpath(name).read_text(encoding="utf-8")
 
 
 def _percents(values: Sequence[float | None]) -> list[float]:
