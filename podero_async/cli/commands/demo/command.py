@@ -131,6 +131,7 @@ async def _write_page(store: SessionStore, target: Path, simulator: PoderoSimula
 
 
 def _two_days_after(simulator: PoderoSimulator) -> datetime:
+    """Return a time after the generated days, which may be later than this machine's clock."""
     return datetime.combine(simulator.last_day, time(), UTC) + timedelta(days=2)
 
 
@@ -176,9 +177,7 @@ async def _backfill(
                     include_hidden=True,
                     stop=stop,
                     progress=progress,
-                    now=partial(
-                        _two_days_after, simulator
-                    ),  # the generated days may be later than this machine's clock
+                    now=partial(_two_days_after, simulator),
                 )
             reports.append(report)
             if report.finished:
