@@ -23,6 +23,7 @@ import podero_async.guide
 import podero_async.observer
 import podero_async.otel
 import podero_async.publish
+import podero_async.report
 import podero_async.testing.pytest
 
 PACKAGES = (
@@ -34,6 +35,7 @@ PACKAGES = (
     "podero_async.observer",
     "podero_async.otel",
     "podero_async.publish",
+    "podero_async.report",
     "podero_async.testing",
     "podero_async.testing.pytest",
 )

@@ -23,7 +23,7 @@ asyncio.run(main())
 `podero_async.guide` answers the questions of users; begin with `podero_async.guide.getting_started`. The other pages are
 `podero_async.guide.completeness`, `podero_async.guide.tuning`, `podero_async.guide.errors`, `podero_async.guide.testing`,
 `podero_async.guide.stores` and `podero_async.guide.operations`. `podero_async.backfill` keeps a fleet's sessions in a database,
-and `podero_async.publish` copies them to PostgreSQL.
+`podero_async.publish` copies them to PostgreSQL, and `podero_async.report` makes a page of their figures.
 
 # Analysis
 

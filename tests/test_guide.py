@@ -42,6 +42,10 @@ QUESTIONS = {
     "time zone of the days": ("getting_started: Which time zone do the days have?", "UTC days"),
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
     "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
+    "something a fleet manager can read": (
+        "stores: How do I make a report that a fleet manager can read?",
+        "podero-async report",
+    ),
     "store is in use": ("stores: The store is in use, or the database is locked: what now?", "--wait"),
     "memory": ("tuning: How much memory does it need?", "memory_limit_mb"),
     "how do I get a data frame": ("frames: How do I get a data frame?", "to_pandas"),

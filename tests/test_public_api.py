@@ -20,6 +20,7 @@ import podero_async.frames
 import podero_async.observer
 import podero_async.otel
 import podero_async.publish
+import podero_async.report
 import podero_async.testing
 from podero_async import PoderoClient, errors, models
 from podero_async.testing import PoderoSimulator
@@ -32,6 +33,7 @@ PACKAGES = [
     podero_async.observer,
     podero_async.otel,
     podero_async.publish,
+    podero_async.report,
     podero_async.testing,
 ]
 PUBLIC = [(package, name) for package in PACKAGES for name in package.__all__ if callable(getattr(package, name))]
@@ -73,6 +75,7 @@ def test_all_has_every_name_of_the_namespace() -> None:
         "dask",
         "otel",
         "publish",
+        "report",
         "guide",
     }
     public = {name for name in vars(podero_async) if not name.startswith("_")} - modules

@@ -43,7 +43,7 @@ class Limiter:
         self.in_flight = self.pauses = 0  # slots taken now, and pauses begun
         self.bulk_in_flight = 0  # slots taken by bulk calls
         self.is_adaptive = policy.adaptive  # otherwise circuit breakers are not used
-        self._rate = RateLimit(policy.requests_per_second, rate or RateEstimator())
+        self.rate_limit = RateLimit(policy.requests_per_second, rate or RateEstimator())
         self._concurrency = ConcurrencyLimit(self.ceiling, is_adaptive=self.is_adaptive)
         self.breakers = CircuitBreakers(observer)  # of each endpoint that was used
         self.queue = SlotQueue()

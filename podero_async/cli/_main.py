@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "current": "Print the active charging session of a vehicle.",
         "backfill": "Fetch the charging sessions of a fleet into a DuckDB file.",
         "status": "Print the contents of a store, its age and its failures.",
+        "report": "Print the figures of a store, or write them as a page in one HTML file.",
         "sql": "Run an SQL query over a store.",
         "runs": "Print the history of a store's backfills, the newest first.",
         "verify": "Re-read the settled days of a store, and compare the sessions with the API.",

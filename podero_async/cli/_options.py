@@ -148,10 +148,10 @@ def store(text: str) -> str:
     return text
 
 
-def add_days(add: AddArgument, *, required: bool = True) -> None:
+def add_days(add: AddArgument, *, required: bool = True, kind: str = "UTC day") -> None:
     """Add `--from` and `--to`."""
-    add("--from", type=_day, required=required, dest="from_date", metavar="DAY", help="first UTC day, YYYY-MM-DD")
-    add("--to", type=_day, required=required, dest="to_date", metavar="DAY", help="last UTC day, YYYY-MM-DD or today")
+    add("--from", type=_day, required=required, dest="from_date", metavar="DAY", help=f"first {kind}, YYYY-MM-DD")
+    add("--to", type=_day, required=required, dest="to_date", metavar="DAY", help=f"last {kind}, YYYY-MM-DD or today")
 
 
 def add_include_hidden(add: AddArgument) -> None:

@@ -7,10 +7,11 @@
 | `podero_async.guide.tuning` | Why does the client wait? Too many requests, or a rate limit? It is slow: how do I make it faster? How much memory does it need? How long does a call wait? |
 | `podero_async.guide.errors` | What can go wrong, and what do I get? Which errors are worth another attempt? What does my service respond? |
 | `podero_async.guide.testing` | How do I test without the API? How do I test failures? |
-| `podero_async.guide.stores` | How do I ask a store with SQL? Which sessions changed since yesterday? The store is in use, or locked: what now? How do I get a data frame of it? |
+| `podero_async.guide.stores` | How do I ask a store with SQL? How do I make a report? Which sessions changed since yesterday? The store is in use, or locked: what now? How do I get a data frame of it? |
 | `podero_async.guide.operations` | Which schedule? How do I resume after a crash? Why is my nightly exit code 1? Where are the logs? How do I erase a user? One process, shards, or Dask? How do I check a store? |
 
 The reference is in the documentation of the packages: `podero_async` (the client, its models and errors),
-`podero_async.backfill` (runs, stores and their tables), `podero_async.frames` (data frames), `podero_async.dask`
-(Dask), `podero_async.publish` (PostgreSQL), `podero_async.testing` (the simulator) and `podero_async.testing.pytest` (fixtures).
+`podero_async.backfill` (runs, stores and their tables), `podero_async.frames` (data frames), `podero_async.dask` (Dask),
+`podero_async.publish` (PostgreSQL), `podero_async.report` (the page and its figures), `podero_async.testing` (the
+simulator) and `podero_async.testing.pytest` (fixtures).
 """

@@ -25,6 +25,19 @@ FROM monthly_savings_in('Europe/Vienna') ORDER BY month, external_user_id;
 
 `sessions_without_savings` counts those whose savings the API has not computed yet.
 
+# How do I make a report that a fleet manager can read?
+
+```sh
+podero-async report --store fleet.duckdb --time-zone Europe/Vienna --html report.html
+podero-async report --store fleet.duckdb --from 2026-05-01 --to 2026-05-31 --by vehicle
+```
+
+The first line writes a page, the second one prints the same figures: energy, cost and savings by month, sessions by week,
+when cars are plugged in and for how long, the outcomes in words, the customers, vehicles or price zones with the most
+savings and the most trouble, and the days that are settled, provisional or missing. Days and hours are those of the time
+zone. The page is one file, which loads nothing and runs no script: send it by mail, or put it on any web server. It has the
+ids of customers. The extra `report` makes it; in Python, `podero_async.report.build_report` returns the figures.
+
 # Which sessions changed since yesterday?
 
 Those with a newer `changed_at`: new sessions, changed ones, and withdrawn ones with their `withdrawn_at`.

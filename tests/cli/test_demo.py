@@ -76,10 +76,14 @@ async def test_lists_that_change_at_each_page(call: Call) -> None:
 
 
 async def test_the_store_may_be_kept(call: Call, tmp_path: Path) -> None:
-    """With `--keep`, the store stays in the directory, and each of the printed commands runs; it is never replaced."""
+    """With `--keep`, the store and a page stay in the directory, and each of the printed commands runs; no store is
+    replaced.
+    """
     folder = tmp_path / "a b" / "kept"
     ended = await call("demo", "--vehicles=3", f"--keep={folder}", **_demo_with())
     assert (ended.code, ended.err) == (0, "")
+    assert f"page      {folder / 'report.html'}, " in ended.out
+    assert ">3 vehicles, 3 customers<" in (folder / "report.html").read_text(encoding="utf-8")
     commands = [shlex.split(line) for line in ended.out.splitlines() if line.startswith("  podero-async")]
     assert [command[1] for command in commands] == ["status", "sql", "sql", "export"]
     for _, *argv in commands[:-1]:

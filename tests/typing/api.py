@@ -56,6 +56,7 @@ from podero_async.backfill import (
 from podero_async.dask import read_outcomes, read_sessions
 from podero_async.otel import OpenTelemetryObserver
 from podero_async.publish import Published, publish
+from podero_async.report import Report, build_report
 from podero_async.testing import Fault, PoderoSimulator
 
 FIRST, LAST = date(2026, 1, 1), date(2026, 6, 30)
@@ -180,6 +181,9 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
     assert_type(await store.snapshot("readers.duckdb"), int)
     assert_type(await merge_stores("fleet.duckdb", ["1.duckdb", "2.duckdb"]), Merged)
     assert_type(await publish(store, "postgresql://", full=True, drop_others=True), Published)
+    figures = await build_report(store, date(2026, 1, 1), time_zone="Europe/Vienna", by="price-zone")
+    assert_type(figures, Report)
+    assert_type(figures.to_html(), str)
     async for names, rows in store.stream("FROM live_sessions"):
         assert_type(names, list[str])
         assert_type(rows, list[tuple[Any, ...]])

@@ -17,7 +17,7 @@ from rich.text import Text
 from podero_async.backfill import Progress
 from podero_async.cli._output.progress import figures_text, is_discovering, vehicles_done
 
-__all__ = ["BackfillBar", "print_table", "progress_bar"]
+__all__ = ["BackfillBar", "bars", "print_section", "print_table", "progress_bar", "shades"]
 
 
 def _console(stream: TextIO | None = None) -> Console:
@@ -90,3 +90,40 @@ def print_table(columns: Mapping[str, str], rows: Iterable[Sequence[str]], *, nu
     for row in rows:
         table.add_row(*row)
     _console().print(table)
+
+
+def bars(values: Sequence[float | None], cells: int) -> list[str]:
+    """Return a small bar for each value; that of the highest one has the given length."""
+    block = "█" if _has_blocks() else "#"
+    peak = max((value or 0 for value in values), default=0)
+    return [block * round(cells * max(0, value or 0) / peak) if peak > 0 else "" for value in values]
+
+
+def shades(rows: Sequence[Sequence[int]]) -> list[str]:
+    """Return a line for each row, with two characters for each value, which are the darker the higher it is."""
+    levels = " ░▒▓█" if _has_blocks() else " .:+#"
+    peak = max(map(max, rows))
+    return ["".join(2 * levels[-(-value * 4 // peak) if peak else 0] for value in row) for row in rows]
+
+
+def _has_blocks() -> bool:
+    return _console().encoding.startswith("utf")
+
+
+def print_section(title: str, finding: str, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a title, a sentence, and a table whose first and last columns are aligned left."""
+    console = _console()
+    console.print(f"\n{title}", style="bold")
+    if finding:
+        console.print(finding)
+    if not rows:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for number, heading in enumerate(headings):
+        is_text = number in {0, len(headings) - 1}
+        table.add_column(
+            heading, justify="left" if is_text else "right", overflow="fold", no_wrap=is_text and number > 0
+        )
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

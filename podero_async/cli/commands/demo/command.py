@@ -29,6 +29,9 @@ from podero_async.cli._runtime import Exit, UsageError, say
 from podero_async.cli._signals import Signals
 from podero_async.cli.commands.demo.fleet import ListChanges, StopHalfway, TruthCheck, demo_simulator
 from podero_async.cli.commands.demo.summary import summary_of
+from podero_async.cli.commands.report import write_page
+from podero_async.errors import ConfigurationError
+from podero_async.report import build_report
 from podero_async.testing import Fault, PoderoSimulator
 
 __all__ = ["CHANGE_RATE", "COMMAND", "FAULTS", "run"]
@@ -73,7 +76,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     seed = "seed of the fleet, the faults and the changes (default: %(default)s)"
     add("--seed", type=int, default=0, metavar="N", help=seed)
     add = parser.add_argument_group("output").add_argument
-    keep = "leave the store in this directory, and print commands to try on it"
+    keep = "leave the store and a page with its figures in this directory"
     shared.completes_files(add("--keep", type=Path, metavar="DIR", help=keep))
     add("--plain", action="store_true", help="print lines instead of a live bar, also on a terminal")
 
@@ -94,6 +97,8 @@ async def run(
             changes = ListChanges(simulator, Random(f"{options.seed}/drift"), change_rate)
             demonstrating = asyncio.create_task(_demonstrate(simulator, changes, store, show))
             is_through = await run_until(stop.event, demonstrating)
+            if options.keep and is_through:
+                await _write_page(store, path.with_name("report.html"), simulator)
         if options.keep:
             print("\n".join(_suggestions(path)))
     if is_through:
@@ -115,6 +120,19 @@ def _path_of(folder: Path | None, stop: Signals) -> Iterator[Path]:
     if path.exists():
         raise UsageError(f"a store is in the way of the demo's: {path}")
     yield path
+
+
+async def _write_page(store: SessionStore, target: Path, simulator: PoderoSimulator) -> None:
+    try:
+        report = await build_report(store, now=partial(_two_days_after, simulator))
+        print_pairs([await write_page(report, target)])
+    except ConfigurationError as error:
+        say(error)
+
+
+def _two_days_after(simulator: PoderoSimulator) -> datetime:
+    """Return a time after the generated days, which may be later than this machine's clock."""
+    return datetime.combine(simulator.last_day, time(), UTC) + timedelta(days=2)
 
 
 def _suggestions(path: Path) -> Iterator[str]:
@@ -145,7 +163,6 @@ async def _backfill(
     """Start a backfill, stop it half-way, and call it again."""
     first, second = Progress(), Progress()
     halfway = StopHalfway(len(simulator.vehicles), first, changes)
-    after = datetime.combine(simulator.last_day, time(), UTC) + timedelta(days=2)
     credentials = ClientCredentials(simulator.client_id, simulator.client_secret)
     reports: list[BackfillReport] = []
     async with simulator, PoderoClient(simulator.org_id, credentials, base_url=simulator.base_url) as client:
@@ -160,7 +177,7 @@ async def _backfill(
                     include_hidden=True,
                     stop=stop,
                     progress=progress,
-                    now=lambda: after,  # the generated days may be later than this machine's clock
+                    now=partial(_two_days_after, simulator),
                 )
             reports.append(report)
             if report.finished:
