@@ -67,7 +67,9 @@ class VerifyReport:
     repaired: int
     """Vehicles that differed, and were equal when they were read again after the repair."""
     left: int
-    """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences."""
+    """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences.
+
+    A vehicle that is not found, though its user lists it, or though it is unknown whether the user does, has failed."""
     left_sessions: int
     """Stored sessions under users that no longer list the vehicle, on days that the reads of no other user cover."""
     uncovered: int

@@ -210,6 +210,27 @@ async def test_a_vehicle_that_left_is_no_difference(
         assert report.requests < requests
 
 
+async def test_a_vehicle_that_is_listed_but_not_found_has_failed(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A vehicle whose sessions answer 404 has left only if its user no longer lists it, or the user has left;
+    if that is unknown, it has failed.
+    """
+    listed, removed = sim.vehicles[0], sim.vehicles[2]
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        sim.remove_vehicle(removed)
+        sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=listed))
+        report = await verify(client, store)
+        assert (report.matching, report.left, report.failed, report.is_clean) == (10, 1, 1, False)
+        assert [each.vehicle_id for each in report.failures] == [str(listed.vehicle_id)]
+        for endpoint in ("users", "vehicles"):
+            sim.clear_faults()
+            sim.add_fault(Fault(kind="status", status=403, endpoint=endpoint))
+            report = await verify(client, store)
+            assert (report.matching, report.left, report.failed, report.is_clean) == (11, 0, 1, False)
+
+
 async def test_failures_and_unproven_reads_are_counted(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
