@@ -50,6 +50,10 @@ class Compared:
     """Live rows of the days that were compared."""
     surplus: int
     """Of these, the rows that the API does not have."""
+    unreadable: int
+    """Vehicles without a difference that have unreadable rows on these days."""
+    rejected: int
+    """Unreadable rows of these days."""
     differences: list[Difference]
 
 
@@ -60,7 +64,7 @@ class VerifyReport:
     finished: bool
     """Whether all vehicles were read; if not, the call was stopped."""
     checked: int
-    """Vehicles that were read: `matching + differing + unproven + failed`."""
+    """Vehicles that were read: `matching + differing + unreadable + unproven + failed`."""
     matching: int
     """The API and the store have the same sessions with the same fields."""
     differing: int
@@ -79,6 +83,10 @@ class VerifyReport:
 
     A repair counts this number, `left_sessions` and `uncovered` anew.
     """
+    unreadable: int
+    """Vehicles without a difference, of which some sessions could not be read, so that these were not compared."""
+    rejected: int
+    """Sessions of the compared days that could not be read, also those of vehicles that differ."""
     unproven: int
     """The new read could not be proven complete, so it was not compared."""
     failed: int
@@ -94,9 +102,9 @@ class VerifyReport:
     def is_clean(self) -> bool:
         """Whether at least one vehicle was compared, all others were, too, and none differs any more.
 
-        If no day is settled yet, nothing was compared, so nothing is known. A store with uncovered or doubled rows is not
-        clean. Sessions of vehicles that have left do not count, since the API does not list them.
+        If no day is settled yet, nothing was compared, so nothing is known. With unreadable, uncovered or doubled rows, the
+        result is not clean. Sessions of vehicles that have left do not count, since the API does not list them.
         """
         is_compared = self.matching + self.differing > 0
-        unknown = self.unproven or self.failed or self.uncovered or self.doubled
+        unknown = self.rejected or self.unproven or self.failed or self.uncovered or self.doubled
         return is_compared and self.finished and self.differing == self.repaired and not unknown

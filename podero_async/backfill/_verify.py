@@ -115,6 +115,8 @@ class _Comparison:
     unproven: int = 0
     failed: int = 0
     differing: int = 0
+    unreadable: int = 0
+    rejected: int = 0
     stored: int = 0
     surplus: int = 0
     differences: list[Difference] = attrs.field(factory=list)
@@ -190,20 +192,29 @@ class _Comparison:
     def _take(self, found: Compared) -> None:
         self.stored += found.stored
         self.surplus += found.surplus
+        self.unreadable += found.unreadable
+        self.rejected += found.rejected
         self.differing += len(found.differences)
         self.differences += found.differences[: _MAX_LISTED - len(self.differences)]
+
+    @property
+    def equal(self) -> int:
+        """Vehicles of which all sessions were compared, and none differs."""
+        return self.compared - self.differing - self.unreadable
 
     def report(self, drawn: Drawn, *, finished: bool) -> VerifyReport:
         return VerifyReport(
             finished=finished,
             checked=self.compared + self.unproven + self.failed,
-            matching=self.compared - self.differing,
+            matching=self.equal,
             differing=self.differing,
             repaired=0,
             left=drawn.left + self.left,
             left_sessions=drawn.left_sessions,
             uncovered=drawn.uncovered,
             doubled=drawn.doubled,
+            unreadable=self.unreadable,
+            rejected=self.rejected,
             unproven=self.unproven,
             failed=self.failed,
             requests=self.progress.requests,
@@ -251,7 +262,7 @@ class _Repair:
         return attrs.evolve(
             report,
             finished=is_finished,
-            repaired=again.compared - again.differing,
+            repaired=again.equal,
             left_sessions=drawn.left_sessions,
             uncovered=drawn.uncovered,
             doubled=drawn.doubled,

@@ -231,6 +231,24 @@ async def test_a_vehicle_that_is_listed_but_not_found_has_failed(
             assert (report.matching, report.left, report.failed, report.is_clean) == (11, 0, 1, False)
 
 
+async def test_sessions_that_cannot_be_read_were_not_compared(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A vehicle with unreadable sessions counts neither as equal nor as different, and the report is not clean."""
+    one, other = sim.vehicles[:2]
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        for vehicle in (one, other):
+            for row in sim.truth(vehicle, FIRST, LAST):
+                sim.update(vehicle, row["id"], energy_charged_kwh="10.5")
+        added = sim.insert(other, plug_in_time=utc(2026, 6, 3, 12))["id"]
+        report = await verify(client, store, include_provisional=True, repair=True, now=clock)
+        unreadable = len(sim.truth(one, FIRST, LAST)) + len(sim.truth(other, FIRST, LAST)) - 1
+        assert (report.checked, report.matching, report.unreadable, report.rejected) == (12, 10, 1, unreadable)
+        assert (report.differing, report.repaired, report.is_clean) == (1, 0, False)
+        assert report.differences[0].missing == (added,)
+
+
 async def test_failures_and_unproven_reads_are_counted(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -15,7 +15,7 @@ from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, end_of, start, whole_fleet
 
 _REPORT_KEYS = (
-    "finished checked matching differing repaired left left_sessions uncovered doubled unproven failed requests"
+    "finished checked matching differing repaired left left_sessions uncovered doubled unreadable rejected unproven failed requests"
     " differences failures alarms is_clean"
 )
 
