@@ -75,7 +75,7 @@ class VerifyReport:
 
     A vehicle that is not found, though its user lists it, or though it is unknown whether the user does, has failed."""
     left_sessions: int
-    """Stored sessions under users that no longer list the vehicle, on days that the reads of no other user cover."""
+    """Stored sessions under users that no longer list the vehicle, and that no read has returned under another user."""
     uncovered: int
     """Stored sessions of days that no proven read of the vehicle covers, so that nothing is known of them."""
     doubled: int

@@ -191,6 +191,35 @@ async def test_a_repair_withdraws_nothing_if_too_much_is_missing(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+async def test_sessions_of_the_time_before_a_move_stay(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If a vehicle moves to a user who is shown only the own part of its history, the sessions of the old user stay,
+    and are counted as ones that cannot be compared; sessions that the new user is shown move there.
+    """
+    vehicle, other = sim.vehicles[0], sim.vehicles[-1].user_id
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        before, (*old, moved) = await held_by(store), sim.truth(vehicle, FIRST, LAST)
+        now_at = sim.move_vehicle(vehicle, other)
+        for row in old:
+            sim.remove(now_at, row["id"])
+        for _ in range(2):
+            clock.forward(days=1)
+            report = await backfill(client, store, FIRST, LAST, now=clock)
+            assert (report.is_clean, report.withdrawn) == (True, 0)
+        assert len(await held_by(store)) == len(before)
+        users = await store.query(
+            "SELECT user_id, count(*) AS n FROM sessions WHERE vehicle_id = ? GROUP BY 1 ORDER BY 2",
+            [vehicle.vehicle_id],
+        )
+        assert [(row["user_id"], row["n"]) for row in users] == [(str(other), 1), (str(vehicle.user_id), len(old))]
+        assert await store.query("SELECT 1 FROM sessions WHERE absent_at IS NOT NULL OR withdrawn_at IS NOT NULL") == []
+        found = await verify(client, store, include_provisional=True)
+        assert (found.left_sessions, found.uncovered, found.is_clean) == (len(old), 0, True)
+        assert moved["id"] in {row["id"] for row in sim.truth(now_at, FIRST, LAST)}
+
+
 async def test_a_vehicle_that_left_is_no_difference(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -47,11 +47,11 @@ SELECT (row_number() OVER (ORDER BY vehicle_id, user_id))::INTEGER AS number, {_
     min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden
 FROM compared_days GROUP BY {_PAIR}
 """
-# A row can be compared if a user that has the vehicle now has a read that covers the row's day. All other rows are counted.
+# A row can be compared if its user has the vehicle now, and a read of this user covers the row's day. All others are counted.
 _UNCOMPARABLE = f"""
 SELECT count(*) FILTER (({_PAIR}) IN (SELECT ({_PAIR}) FROM {_GONE})) AS of_gone, count(*) - of_gone FROM sessions s
 ANTI JOIN (FROM coverage SEMI JOIN ({_PRESENT}) USING ({_PAIR})) d
-  ON d.vehicle_id = s.vehicle_id AND (d.include_hidden OR NOT s.is_hidden)
+  ON d.vehicle_id = s.vehicle_id AND d.user_id = s.user_id AND (d.include_hidden OR NOT s.is_hidden)
   AND s.plug_in_time >= d.from_date::TIMESTAMPTZ AND s.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
 WHERE s.withdrawn_at IS NULL
 """
