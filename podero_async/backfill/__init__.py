@@ -89,8 +89,8 @@ SQL (`SessionStore.query`, or DuckDB itself while no process has the store open)
   NULL), with the error's class (`kind`) and `message`, `run_id`, `user_id`, `from_date`, `to_date`, `include_hidden`,
   `first_failed_at` and `failed_at`.
 - `rejected_items`: rows that could not be read: `session_id` (if it is readable), `index` in the list, `path` and
-  `reason` of the error, and the `raw` JSON; with `user_id`, `vehicle_id`, `from_date`, `to_date`, `include_hidden` and
-  `fetched_at`.
+  `reason` of the error, and the `raw` JSON; with `user_id`, `vehicle_id`, `from_date`, `to_date`, `include_hidden`,
+  `fetched_at` and `first_rejected_at`.
 - `runs`: the records of runs, for 400 days: `run_id`, `from_date`, `to_date`, `include_hidden`, `scope` (the fleet or a
   list, and the shard), `vehicles`, `started_at`, `finished_at` (NULL if the run was interrupted), `done`, `failed`,
   `unproven`, `sessions_new`, `sessions_changed`, `sessions_unchanged`, `sessions_withdrawn`, `rejected`, `requests`,

@@ -15,6 +15,7 @@ __all__ = [
     "Vanished",
     "clock_alarm",
     "failed_alarms",
+    "rejected_alarm",
     "too_many_absent",
     "too_many_vanished",
     "unread_alarm",
@@ -23,8 +24,9 @@ __all__ = [
 ]
 
 LONG_FAILED_DAYS = 3
-"""A vehicle that has failed for this long causes no alarm, as long as such vehicles are few."""
+"""A vehicle that has failed, or a row that was unreadable, for this long causes no alarm, as long as they are few."""
 _MAX_LONG_FAILED = 0.05
+_MAX_LONG_REJECTED = 0.05
 _MIN_ABSENT = 10
 _MAX_AHEAD = timedelta(days=1)
 
@@ -48,6 +50,10 @@ class FailureCounts:
     unproven: int
     long_failed: int
     """Of the failed and unproven vehicles, those that have failed for at least `LONG_FAILED_DAYS`."""
+    rejected: int = 0
+    """Stored rows of these vehicles that could not be read, also by earlier runs."""
+    lately_rejected: int = 0
+    """Of these, the rows that could not be read for the first time less than `LONG_FAILED_DAYS` ago."""
 
 
 @attrs.frozen
@@ -97,6 +103,14 @@ def failed_alarms(counts: FailureCounts, bounds: Bounds) -> list[str]:
     parts = [(counts.failed, f"{of} failed"), (counts.unproven, f"{of} were not proven complete")]
     remedy = "run again later, or pass a larger --max-failed"
     return [f"{count:,} {text} ({_limit(bounds.max_failed)}): {remedy}" for count, text in parts if count]
+
+
+def rejected_alarm(counts: FailureCounts, received: int, rejected: int) -> list[str]:
+    """Return the alarm about unreadable rows, if there are new ones, or if they are too many of the rows of the run."""
+    if not counts.lately_rejected and rejected <= max(1, _MAX_LONG_REJECTED * (received + rejected)):
+        return []
+    count = f"{counts.rejected:,} sessions could not be read, {counts.lately_rejected:,} of them for the first time"
+    return [f"{count} in {LONG_FAILED_DAYS} days: the table rejected_items has them, and the reasons"]
 
 
 def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:

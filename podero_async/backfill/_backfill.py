@@ -13,7 +13,7 @@ from podero_async._concurrency import run_until
 from podero_async._failures import is_outage_sign
 from podero_async._fleet.worker_pool import Fetched
 from podero_async._paging.window import Window
-from podero_async.backfill._alarms import clock_alarm, failed_alarms, unread_alarm, withdrawn_alarm
+from podero_async.backfill._alarms import clock_alarm, failed_alarms, rejected_alarm, unread_alarm, withdrawn_alarm
 from podero_async.backfill._client_access import ItemReader, is_down, limiter_of, owner_of, server_time
 from podero_async.backfill._coverage import DayCounts
 from podero_async.backfill._planner import DEFAULT_BOUNDS, DEFAULT_FRESH_FOR, Planner, Vehicles, settings_of, utc_now
@@ -188,7 +188,7 @@ class _Backfill:
     async def _says_which_exist(self, item: WorkItem, outcome: Fetched) -> bool:
         if not isinstance(outcome, VehicleFailure):
             return outcome.completeness is not Completeness.UNPROVEN
-        # A vehicle that its user has no longer has no sessions there.
+        # The row's own user is in the roster; another one who has the vehicle no longer shows none of its sessions.
         is_gone = isinstance(outcome.error, NotFoundError)
         return is_gone and not await self.planner.store.backend.is_in_roster(item.vehicle)
 
@@ -236,6 +236,8 @@ class _Backfill:
                 await backend.record_read(run.run_id, self.now(), keep_external_ids=planner.keep_external_ids)
             failures = await backend.count_failures(run.run_id, self.now())
             progress.alarms += failed_alarms(failures, planner.bounds)
+            written = progress.committed
+            progress.alarms += rejected_alarm(failures, written.received, written.rejected)
             days, unread = await backend.count_days(planner.settings)
             by_clock = clock_alarm(self.now(), server_time(planner.client))
             progress.alarms += by_clock or (unread_alarm(unread) if finished else [])

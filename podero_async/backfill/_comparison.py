@@ -50,6 +50,10 @@ class Compared:
     """Live rows of the days that were compared."""
     surplus: int
     """Of these, the rows that the API does not have."""
+    unreadable: int
+    """Vehicles without a difference that have unreadable rows on these days."""
+    rejected: int
+    """Unreadable rows of these days."""
     differences: list[Difference]
 
 
@@ -60,16 +64,18 @@ class VerifyReport:
     finished: bool
     """Whether all vehicles were read; if not, the call was stopped."""
     checked: int
-    """Vehicles that were read: `matching + differing + unproven + failed`."""
+    """Vehicles that were read: `matching + differing + unreadable + unproven + failed`."""
     matching: int
     """The API and the store have the same sessions with the same fields."""
     differing: int
     repaired: int
     """Vehicles that differed, and were equal when they were read again after the repair."""
     left: int
-    """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences."""
+    """Vehicles that have left the fleet, so that the API does not list their sessions. They do not count as differences.
+
+    A vehicle that is not found, though its user lists it, or though it is unknown whether the user does, has failed."""
     left_sessions: int
-    """Stored sessions under users that no longer list the vehicle, on days that the reads of no other user cover."""
+    """Stored sessions under users that no longer list the vehicle, and that no read has returned under another user."""
     uncovered: int
     """Stored sessions of days that no proven read of the vehicle covers, so that nothing is known of them."""
     doubled: int
@@ -77,6 +83,10 @@ class VerifyReport:
 
     A repair counts this number, `left_sessions` and `uncovered` anew.
     """
+    unreadable: int
+    """Vehicles without a difference, of which some sessions could not be read, so that these were not compared."""
+    rejected: int
+    """Sessions of the compared days that could not be read, also those of vehicles that differ."""
     unproven: int
     """The new read could not be proven complete, so it was not compared."""
     failed: int
@@ -92,9 +102,9 @@ class VerifyReport:
     def is_clean(self) -> bool:
         """Whether at least one vehicle was compared, all others were, too, and none differs any more.
 
-        If no day is settled yet, nothing was compared, so nothing is known. A store with uncovered or doubled rows is not
-        clean. Sessions of vehicles that have left do not count, since the API does not list them.
+        If no day is settled yet, nothing was compared, so nothing is known. With unreadable, uncovered or doubled rows, the
+        result is not clean. Sessions of vehicles that have left do not count, since the API does not list them.
         """
         is_compared = self.matching + self.differing > 0
-        unknown = self.unproven or self.failed or self.uncovered or self.doubled
+        unknown = self.rejected or self.unproven or self.failed or self.uncovered or self.doubled
         return is_compared and self.finished and self.differing == self.repaired and not unknown

@@ -50,6 +50,11 @@ class Written:
     withdrawn: int = 0
     rejected: int = 0
 
+    @property
+    def received(self) -> int:
+        """The number of sessions that reads returned in readable form."""
+        return self.new + self.changed + self.unchanged
+
     def __add__(self, other: "Written") -> "Written":
         pairs = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
         return Written(*(one + another for one, another in pairs))
@@ -114,7 +119,10 @@ class BackfillReport:
     withdrawn: int
     """Stored rows that two proven reads of their days no longer returned."""
     rejected: int
-    """Unreadable rows; the table `rejected_items` holds them."""
+    """Unreadable rows; the table `rejected_items` holds them.
+
+    They are an alarm if some are new, also those of an earlier run that was killed, or if they are over 5 % of the rows.
+    """
     settled: int
     """Days of vehicles in the window, up to today, that were read long enough after their end."""
     provisional: int
@@ -227,7 +235,7 @@ class Progress(RequestStats):
             failures=tuple(self.failures),
             vanished=self.vanished,
             unproven_vehicles=tuple(self.unproven_vehicles),
-            sessions=written.new + written.changed + written.unchanged,
+            sessions=written.received,
             requests=self.requests,
             retries=self.retries,
             verified=self.verdicts[Completeness.VERIFIED],

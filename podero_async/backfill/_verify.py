@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import aclosing
 from datetime import datetime
+from uuid import UUID
 
 import attrs
 
 from podero_async._client import PoderoClient
 from podero_async._concurrency import run_until
-from podero_async._failures import is_outage_sign
+from podero_async._failures import is_fatal, is_outage_sign
 from podero_async._fleet.worker_pool import Fetched
+from podero_async._flow.retry import RequestStats
 from podero_async.backfill._alarms import withdrawn_alarm
 from podero_async.backfill._backfill import backfill
-from podero_async.backfill._client_access import limiter_of, owner_of, read_windows
+from podero_async.backfill._client_access import discover_fleet, limiter_of, owner_of, read_windows
 from podero_async.backfill._comparison import Compared, Difference, Drawn, VerifyReport
 from podero_async.backfill._planner import check_owner, utc_now
 from podero_async.backfill._report import FailedVehicle, Progress
 from podero_async.backfill._values import Bounds, Limits, WorkItem
 from podero_async.backfill._writer import BatchWriter
 from podero_async.backfill.store import SessionStore
-from podero_async.errors import NotFoundError
-from podero_async.models import Completeness, VehicleFailure
+from podero_async.errors import NotFoundError, PoderoError
+from podero_async.models import Completeness, VehicleFailure, VehicleRef
 
 __all__ = ["verify"]
 
 _MAX_LISTED = 100
+_MAX_NOT_FOUND = 10_000  # which bounds the memory; more vehicles do not leave between a run and a comparison
 _DEFAULT_BOUNDS, _DEFAULT_LIMITS = Bounds(), Limits()
 
 
@@ -46,9 +50,11 @@ async def verify(
 ) -> VerifyReport:
     """Read the settled days of each vehicle again, and compare the sessions with the rows of the store.
 
-    Each vehicle is one work item: usually one request. Ids and all fields are compared. Rows of the whole table that
-    cannot be compared are counted: those of vehicles that have left, those that no read covers, and doubled ids. Without
-    `repair`, the store is unchanged and may be open for reading only. Memory use does not grow with the fleet.
+    Each vehicle is one work item: usually one request. If some are not found, the users, and the vehicles of their users,
+    are listed, since only a vehicle that its user no longer lists has left. Ids and all fields are compared. Rows of the
+    whole table that cannot be compared are counted: those of vehicles that have left, those that no read covers, and
+    doubled ids. Without `repair`, the store is unchanged and may be open for reading only. Memory use does not grow with
+    the fleet.
 
     A repair removes doubled rows, makes the days of the vehicles that differ provisional, and runs a backfill of these
     vehicles: so their sessions are written, and withdrawn, by the rules of every backfill. Then these vehicles are
@@ -109,10 +115,14 @@ class _Comparison:
     unproven: int = 0
     failed: int = 0
     differing: int = 0
+    unreadable: int = 0
+    rejected: int = 0
     stored: int = 0
     surplus: int = 0
     differences: list[Difference] = attrs.field(factory=list)
     failures: list[FailedVehicle] = attrs.field(factory=list)
+    not_found: dict[VehicleRef, FailedVehicle] = attrs.field(factory=dict)
+    """Vehicles that the API did not find: they have left, or their reads have failed."""
 
     async def run_until_done(self, stop: asyncio.Event) -> bool:
         """Compare all drawn vehicles; return False if the event was set before."""
@@ -120,6 +130,7 @@ class _Comparison:
         writer = BatchWriter(builder, self.progress, max_wait_s=self.limits.max_wait_s, now=self.now)
         try:
             is_through = await run_until(stop, asyncio.create_task(self._read(writer), name="podero_async verify"))
+            self._fail(self.not_found.values())
             await writer.drain()
         finally:
             await writer.aclose()
@@ -133,6 +144,30 @@ class _Comparison:
                 if not isinstance(outcome, VehicleFailure) and outcome.completeness is not Completeness.UNPROVEN:
                     self.compared += 1
                     await writer.put(item, outcome, self.now(), None)
+        if self.not_found:
+            await self._find_left()
+
+    async def _find_left(self) -> None:
+        """Count the vehicles that were not found as left if their users no longer list them."""
+        users, stats = {vehicle.user_id for vehicle in self.not_found}, RequestStats()
+        listed, unlisted = set[VehicleRef](), set[UUID]()
+        try:
+            async with aclosing(discover_fleet(self.client, stats, lambda user: user.id in users)) as fleet:
+                async for each in fleet:
+                    if isinstance(each, VehicleFailure):
+                        unlisted.add(each.user_id)
+                    elif each in self.not_found:
+                        listed.add(each)
+        except PoderoError as error:
+            if is_fatal(error):
+                raise
+            unlisted = users
+        finally:
+            self.progress.requests += stats.requests
+            self.progress.retries += stats.retries
+        failed = {each: text for each, text in self.not_found.items() if each in listed or each.user_id in unlisted}
+        self.left += len(self.not_found) - len(failed)
+        self.not_found = failed
 
     def _count(self, item: WorkItem, outcome: Fetched) -> None:
         progress = self.progress
@@ -142,11 +177,14 @@ class _Comparison:
         if not isinstance(outcome, VehicleFailure):
             progress.count_read(item.vehicle, outcome.completeness, outcome.count)
             self.unproven += outcome.completeness is Completeness.UNPROVEN
-        elif isinstance(outcome.error, NotFoundError):
-            self.left += 1
+        elif isinstance(outcome.error, NotFoundError) and len(self.not_found) < _MAX_NOT_FOUND:
+            self.not_found[item.vehicle] = FailedVehicle.of(outcome)
         else:
-            failed = FailedVehicle.of(outcome)
-            progress.count_failure(failed, is_outage=is_outage_sign(outcome.error))
+            self._fail([FailedVehicle.of(outcome)], is_outage=is_outage_sign(outcome.error))
+
+    def _fail(self, failures: Iterable[FailedVehicle], *, is_outage: bool = False) -> None:
+        for failed in failures:
+            self.progress.count_failure(failed, is_outage=is_outage)
             self.failed += 1
             if len(self.failures) < _MAX_LISTED:
                 self.failures.append(failed)
@@ -154,20 +192,29 @@ class _Comparison:
     def _take(self, found: Compared) -> None:
         self.stored += found.stored
         self.surplus += found.surplus
+        self.unreadable += found.unreadable
+        self.rejected += found.rejected
         self.differing += len(found.differences)
         self.differences += found.differences[: _MAX_LISTED - len(self.differences)]
+
+    @property
+    def equal(self) -> int:
+        """Vehicles of which all sessions were compared, and none differs."""
+        return self.compared - self.differing - self.unreadable
 
     def report(self, drawn: Drawn, *, finished: bool) -> VerifyReport:
         return VerifyReport(
             finished=finished,
             checked=self.compared + self.unproven + self.failed,
-            matching=self.compared - self.differing,
+            matching=self.equal,
             differing=self.differing,
             repaired=0,
             left=drawn.left + self.left,
             left_sessions=drawn.left_sessions,
             uncovered=drawn.uncovered,
             doubled=drawn.doubled,
+            unreadable=self.unreadable,
+            rejected=self.rejected,
             unproven=self.unproven,
             failed=self.failed,
             requests=self.progress.requests,
@@ -215,7 +262,7 @@ class _Repair:
         return attrs.evolve(
             report,
             finished=is_finished,
-            repaired=again.compared - again.differing,
+            repaired=again.equal,
             left_sessions=drawn.left_sessions,
             uncovered=drawn.uncovered,
             doubled=drawn.doubled,

@@ -57,7 +57,7 @@ The run is finished and its sessions are stored, but the result is not clean. Th
 | were not proven complete | these lists are UNPROVEN: see `podero_async.guide.completeness` | the next run reads them again |
 | known vehicles not listed | more than 10 % of the fleet vanished, probably by a fault of the API, so none was marked as gone | if they have left, run once with `--max-vanished 1` |
 | stored sessions not listed | more than 5 % of the sessions vanished, probably by a fault of the API, so none was withdrawn | if they were removed, run once with `--max-withdrawn 1` |
-| sessions could not be read | rows do not follow the contract | the table `rejected_items` has them, with the reason |
+| sessions could not be read | rows do not follow the contract, and that began less than 3 days ago, or concerns over 5 % of the rows | the table `rejected_items` has them, with the reason; if the API has changed, a newer release may read them |
 | the clock is ahead, or was set back | this machine's time is wrong | correct the clock, and run again |
 
 Every command lists all exit codes in `--help`. For a scheduler: 1 needs a look but no hurry, 4 (the API was down) is

@@ -173,10 +173,9 @@ class StoreModel:
         absent: set[UUID] = set()
         for read in reads:
             for id_, stored in self.sessions.items():
-                is_due = stored.user_id == read.item.vehicle.user_id or stored.pair not in self.present
                 if (
                     read.is_proven
-                    and is_due
+                    and stored.user_id == read.item.vehicle.user_id
                     and stored.row.is_in(read.item, for_any_user=True)
                     and not stored.withdrawn_at
                     and id_ not in returned
@@ -189,12 +188,11 @@ class StoreModel:
                 stored.absent_at = stored.absent_at or at
 
     def suspects(self, *, include_hidden: bool) -> dict[UUID, datetime]:
-        """Return the absent rows of the roster's vehicles, with the time since when."""
-        vehicles = {pair.vehicle_id for pair in self.roster}
+        """Return the absent rows of the roster's pairs of user and vehicle, with the time since when."""
         return {
             id_: stored.absent_at
             for id_, stored in self.sessions.items()
-            if stored.absent_at and stored.row.vehicle_id in vehicles and (include_hidden or not stored.row.is_hidden)
+            if stored.absent_at and stored.pair in self.roster and (include_hidden or not stored.row.is_hidden)
         }
 
     def conclude(self, suspects: dict[UUID, datetime], unread: Collection[UUID], now: datetime) -> int:

@@ -9,6 +9,7 @@ from podero_async.backfill._alarms import (
     FailureCounts,
     Vanished,
     failed_alarms,
+    rejected_alarm,
     too_many_absent,
     too_many_vanished,
     vanished_alarm,
@@ -57,6 +58,27 @@ def test_many_vehicles_that_failed_are_too_many(counts: FailureCounts, alarms: i
     """Failed and unproven vehicles count together; a few that have failed for days do not count."""
     assert len(failed_alarms(counts, BOUNDS)) == alarms
     assert failed_alarms(counts, Bounds(max_failed=1)) == [] or not counts.vehicles
+
+
+@pytest.mark.parametrize(
+    ("stored", "lately", "received", "rejected", "is_alarm"),
+    [
+        (0, 0, 0, 0, False),
+        (1, 1, 1_000, 1, True),
+        (1, 1, 0, 0, True),
+        (9, 0, 0, 0, False),
+        (1, 0, 9, 1, False),
+        (2, 0, 9, 2, True),
+        (5, 0, 95, 5, False),
+        (6, 0, 94, 6, True),
+    ],
+)
+def test_unreadable_rows_that_are_new_or_many_are_an_alarm(
+    stored: int, lately: int, received: int, rejected: int, is_alarm: bool
+) -> None:
+    """An unreadable row is an alarm for three days, also if an earlier run has read it; many of them always are."""
+    counts = FailureCounts(vehicles=1, failed=0, unproven=0, long_failed=0, rejected=stored, lately_rejected=lately)
+    assert bool(rejected_alarm(counts, received, rejected)) == is_alarm
 
 
 def test_an_alarm_says_what_to_do() -> None:

@@ -118,6 +118,26 @@ async def test_a_dead_vehicle_is_no_alarm_after_three_days(
         assert "1 of 12 vehicles failed" in runs[-1].alarms[0]
 
 
+async def test_unreadable_rows_are_an_alarm_for_three_days(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A row that cannot be read is an alarm of each run until it has been so for three days, whatever the runs read."""
+    vehicle = sim.vehicles[0]
+    sim.update(vehicle, sim.truth(vehicle, FIRST, LAST)[0]["id"], energy_charged_kwh="10.5")
+    clean = []
+    async with SessionStore(path) as store:
+        for hours in (0, 1, 23, 24, 23, 2, 24):  # after one hour, no vehicle is read
+            clock.forward(hours=hours)
+            report = await backfill(client, store, FIRST, clock.at.date(), now=clock)
+            assert report.rejected == (hours > 2 or not hours)
+            clean.append(report.is_clean)
+        assert clean == [False, False, False, False, False, True, True]
+        sim.update(vehicle, sim.truth(vehicle, FIRST, LAST)[1]["id"], energy_charged_kwh="10.5")
+        clock.forward(days=1)
+        (alarm,) = (await backfill(client, store, FIRST, clock.at.date(), now=clock)).alarms
+        assert alarm.startswith("2 sessions could not be read, 1 of them for the first time in 3 days")
+
+
 async def test_a_clock_that_goes_back_during_the_run_is_an_alarm(
     client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -191,6 +191,35 @@ async def test_a_repair_withdraws_nothing_if_too_much_is_missing(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+async def test_sessions_of_the_time_before_a_move_stay(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """If a vehicle moves to a user who is shown only the own part of its history, the sessions of the old user stay,
+    and are counted as ones that cannot be compared; sessions that the new user is shown move there.
+    """
+    vehicle, other = sim.vehicles[0], sim.vehicles[-1].user_id
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        before, (*old, moved) = await held_by(store), sim.truth(vehicle, FIRST, LAST)
+        now_at = sim.move_vehicle(vehicle, other)
+        for row in old:
+            sim.remove(now_at, row["id"])
+        for _ in range(2):
+            clock.forward(days=1)
+            report = await backfill(client, store, FIRST, LAST, now=clock)
+            assert (report.is_clean, report.withdrawn) == (True, 0)
+        assert len(await held_by(store)) == len(before)
+        users = await store.query(
+            "SELECT user_id, count(*) AS n FROM sessions WHERE vehicle_id = ? GROUP BY 1 ORDER BY 2",
+            [vehicle.vehicle_id],
+        )
+        assert [(row["user_id"], row["n"]) for row in users] == [(str(other), 1), (str(vehicle.user_id), len(old))]
+        assert await store.query("SELECT 1 FROM sessions WHERE absent_at IS NOT NULL OR withdrawn_at IS NOT NULL") == []
+        found = await verify(client, store, include_provisional=True)
+        assert (found.left_sessions, found.uncovered, found.is_clean) == (len(old), 0, True)
+        assert moved["id"] in {row["id"] for row in sim.truth(now_at, FIRST, LAST)}
+
+
 async def test_a_vehicle_that_left_is_no_difference(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -208,6 +237,45 @@ async def test_a_vehicle_that_left_is_no_difference(
         report = await verify(client, store)
         assert (report.checked, report.left, report.is_clean) == (12 - len(left), len(left), True)
         assert report.requests < requests
+
+
+async def test_a_vehicle_that_is_listed_but_not_found_has_failed(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A vehicle whose sessions answer 404 has left only if its user no longer lists it, or the user has left;
+    if that is unknown, it has failed.
+    """
+    listed, removed = sim.vehicles[0], sim.vehicles[2]
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        sim.remove_vehicle(removed)
+        sim.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=listed))
+        report = await verify(client, store)
+        assert (report.matching, report.left, report.failed, report.is_clean) == (10, 1, 1, False)
+        assert [each.vehicle_id for each in report.failures] == [str(listed.vehicle_id)]
+        for endpoint in ("users", "vehicles"):
+            sim.clear_faults()
+            sim.add_fault(Fault(kind="status", status=403, endpoint=endpoint))
+            report = await verify(client, store)
+            assert (report.matching, report.left, report.failed, report.is_clean) == (11, 0, 1, False)
+
+
+async def test_sessions_that_cannot_be_read_were_not_compared(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+) -> None:
+    """A vehicle with unreadable sessions counts neither as equal nor as different, and the report is not clean."""
+    one, other = sim.vehicles[:2]
+    async with SessionStore(path) as store:
+        await _filled(client, store, clock)
+        for vehicle in (one, other):
+            for row in sim.truth(vehicle, FIRST, LAST):
+                sim.update(vehicle, row["id"], energy_charged_kwh="10.5")
+        added = sim.insert(other, plug_in_time=utc(2026, 6, 3, 12))["id"]
+        report = await verify(client, store, include_provisional=True, repair=True, now=clock)
+        unreadable = len(sim.truth(one, FIRST, LAST)) + len(sim.truth(other, FIRST, LAST)) - 1
+        assert (report.checked, report.matching, report.unreadable, report.rejected) == (12, 10, 1, unreadable)
+        assert (report.differing, report.repaired, report.is_clean) == (1, 0, False)
+        assert report.differences[0].missing == (added,)
 
 
 async def test_failures_and_unproven_reads_are_counted(

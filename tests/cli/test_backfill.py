@@ -210,7 +210,7 @@ async def test_unproven_vehicles_are_listed(call: Call, path: Path, monkeypatch:
 
 
 async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """If sessions could not be read, they are counted on stderr, and the exit code is 1."""
+    """If sessions could not be read for the first time, they are counted on stderr, and the exit code is 1."""
     served.add_fault(Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1

@@ -15,7 +15,7 @@ from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, end_of, start, whole_fleet
 
 _REPORT_KEYS = (
-    "finished checked matching differing repaired left left_sessions uncovered doubled unproven failed requests"
+    "finished checked matching differing repaired left left_sessions uncovered doubled unreadable rejected unproven failed requests"
     " differences failures alarms is_clean"
 )
 
@@ -87,11 +87,16 @@ async def test_a_repair_is_exit_code_0(call: Call, served: PoderoSimulator, fill
 
 
 async def test_a_vehicle_that_left_is_exit_code_0(call: Call, served: PoderoSimulator, filled: Path) -> None:
-    """A vehicle that the API no longer has is counted apart."""
-    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
+    """A vehicle that the API no longer lists is counted apart; one that is listed, but not found, has failed."""
+    gone = served.vehicles[0]
+    served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=gone))
+    ended = await call("verify", f"--store={filled}")
+    assert (ended.code, f"vehicle {gone.vehicle_id} of user {gone.user_id} failed" in ended.err) == (1, True)
+    assert "10 checked, with 12 requests; 0 left the fleet" in ended.out
+    served.remove_vehicle(gone)
     ended = await call("verify", f"--store={filled}")
     assert (ended.code, ended.err) == (0, "")
-    assert "9 checked, with 10 requests; 1 left the fleet" in ended.out
+    assert "9 checked, with 12 requests; 1 left the fleet" in ended.out
 
 
 async def test_rows_that_are_wrong_by_themselves_are_exit_code_1(

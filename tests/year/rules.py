@@ -96,7 +96,7 @@ def _needs(call: Call, before: Snapshot, pair: VehicleRef, known: list[Days], st
         days |= {day for day in each if day <= call.last}
     needed = {day for day in days if state(day) in {"stale", "missing"}}
     for row in before.rows.values():
-        if row.absent_at is not None and row.vehicle_id == pair.vehicle_id:
+        if row.absent_at is not None and row.pair == pair:
             needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}
     spans: list[tuple[date, date]] = []
     for day in sorted(needed):

@@ -156,7 +156,7 @@ class StoreBackend(Protocol):
         """Mark the absent sessions as withdrawn whose confirming work items are done; return their number."""
 
     async def count_failures(self, run_id: int, now: datetime) -> FailureCounts:
-        """Count the vehicles that failed or were not proven complete in a run."""
+        """Count the vehicles that failed or were not proven complete in a run, and the unreadable rows of its vehicles."""
 
     async def count_days(self, settings: RunSettings) -> tuple[DayCounts, Unread]:
         """Count the roster's vehicle-days in the run's window: by state, and those that are missing without a failure."""

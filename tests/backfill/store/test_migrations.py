@@ -221,3 +221,15 @@ async def test_a_newer_store_is_refused(path: Path, version: str, error: type[St
         con.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", [version])
     with pytest.raises(error):
         await SessionStore(path).__aenter__()
+
+
+async def test_a_store_without_a_newer_column_gets_it_when_it_is_written(path: Path) -> None:
+    """The first stores of this version lack a column: a writer adds it, and a reader leaves it out."""
+    async with SessionStore(path):
+        pass
+    with duckdb.connect(str(path)) as con:
+        con.execute("ALTER TABLE rejected_items DROP COLUMN first_rejected_at")
+    for read_only in (True, False):
+        async with SessionStore(path, read_only=read_only) as store:
+            columns = {row["column_name"] for row in await store.query("DESCRIBE rejected_items")}
+            assert ("first_rejected_at" not in columns) == read_only

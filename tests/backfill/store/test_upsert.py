@@ -259,6 +259,20 @@ def test_a_rejected_row_stays_until_a_proven_read_replaces_it(
     assert store.query("SELECT session_id FROM rejected_items") == [(_uuid(5),)] * stays
 
 
+def test_a_rejected_row_knows_since_when_it_is_unreadable(store: WrittenStore) -> None:
+    """A row that is rejected again, in another read, keeps the time of its first rejection; without an id, the raw row
+    is compared; a row that was readable in between starts anew.
+    """
+    rows = [wire_row(5, is_at_home=5), wire_row(6, id=None)]
+    times = []
+    for shown in (rows, rows, [wire_row(5, is_at_home=5), wire_row(7, id=None)], [wire_row(5)], rows):
+        store.write(Read(1, shown))
+        times.append(store.query("SELECT first_rejected_at FROM rejected_items ORDER BY session_id NULLS LAST"))
+    first, again, other, none, anew = times
+    assert first == again
+    assert (other[0], other[1] > first[1], none, anew[0] > first[0]) == (first[0], True, [], True)
+
+
 def test_a_rejected_row_without_a_day_stays_until_all_days_are_read(store: WrittenStore) -> None:
     """A rejected row whose plug-in time cannot be read is deleted by a proven read of the whole window."""
     store.write(Read(1, [wire_row(5, plug_in_time="soon")]))

@@ -4,6 +4,10 @@
 2. At the end of a run, `absent_share` counts the rows that should have been returned, and the absent ones among them.
 3. `confirming_items` are reads of all covered days of these vehicles, under each of their users.
 4. `conclude` withdraws the rows that are still absent.
+
+Only reads under the row's own user show that it is absent. If the user has the vehicle no longer, the row stays, as all rows
+of vehicles that have left do: another user may be shown the sessions of the own time only. A row that the API does show
+under another user moves there.
 """
 
 # ruff: noqa: S608 - the SQL is composed of constants of this module; values are bound
@@ -37,16 +41,11 @@ CREATE OR REPLACE TEMP TABLE confirming (number INTEGER, user_id UUID, vehicle_i
 
 _FIND = """
 CREATE OR REPLACE TEMP TABLE absent AS
-SELECT r.work_item, s.plug_in_time::DATE AS day, s.rowid AS pos, s.user_id, s.vehicle_id,
-    s.user_id = r.user_id AS is_own, s.absent_at IS NULL AS is_new
-FROM sessions s JOIN arrow_reads r ON s.vehicle_id = r.vehicle_id
+SELECT r.work_item, s.plug_in_time::DATE AS day, s.rowid AS pos, s.absent_at IS NULL AS is_new
+FROM sessions s JOIN arrow_reads r ON s.vehicle_id = r.vehicle_id AND s.user_id = r.user_id
   AND s.plug_in_time >= r.from_date::TIMESTAMPTZ AND s.plug_in_time < (r.to_date + 1)::TIMESTAMPTZ
 WHERE s.withdrawn_at IS NULL AND (r.include_hidden OR NOT s.is_hidden) AND r.completeness <> 'unproven'
   AND s.rowid NOT IN (SELECT pos FROM found)
-"""
-# While the row's own user has the vehicle, only a read under this user must return the row.
-_KEEP_OTHERS = f"""
-DELETE FROM absent a USING {PRESENT} p WHERE NOT is_own AND a.user_id = p.user_id AND a.vehicle_id = p.vehicle_id
 """
 # The server still has a row that could not be read; without an id, it may be any row of the read.
 _MAYBE_REJECTED = """
@@ -65,8 +64,6 @@ _MARK = "UPDATE sessions SET absent_at = $at WHERE rowid IN (SELECT pos FROM abs
 def find_absent(con: duckdb.DuckDBPyConnection, at: datetime, *, has_rejected: bool) -> None:
     """Fill the table `absent` (work_item, day) with the rows that the reads of a batch had to return, and mark them."""
     ((found,),) = con.execute(_FIND).fetchall()
-    if found:
-        con.execute(_KEEP_OTHERS)
     if has_rejected:
         con.execute(_MAYBE_REJECTED)
         con.execute(_KEEP_REJECTED)
@@ -80,20 +77,19 @@ def find_absent(con: duckdb.DuckDBPyConnection, at: datetime, *, has_rejected: b
 _SHARE = """
 SELECT count(*) FILTER (absent_at IS NOT NULL), count(*) FROM sessions s
 SEMI JOIN (FROM receipts WHERE run_id = $run AND completeness <> 'unproven') w
-  ON s.vehicle_id = w.vehicle_id AND (w.include_hidden OR NOT s.is_hidden)
+  ON s.vehicle_id = w.vehicle_id AND s.user_id = w.user_id AND (w.include_hidden OR NOT s.is_hidden)
   AND s.plug_in_time >= w.from_date::TIMESTAMPTZ AND s.plug_in_time < (w.to_date + 1)::TIMESTAMPTZ
 WHERE s.withdrawn_at IS NULL
 """
 _SUSPECTS = """
 INSERT INTO suspects
 SELECT id, user_id, vehicle_id, plug_in_time::DATE, absent_at FROM sessions
-WHERE absent_at IS NOT NULL AND ($include_hidden OR NOT is_hidden) AND vehicle_id IN (SELECT vehicle_id FROM roster)
+SEMI JOIN roster USING (user_id, vehicle_id) WHERE absent_at IS NOT NULL AND ($include_hidden OR NOT is_hidden)
 """
 _CONFIRMING = f"""
 INSERT INTO confirming
 SELECT $first - 1 + row_number() OVER (ORDER BY vehicle_id, user_id), user_id, vehicle_id, from_date, to_date FROM (
-    SELECT user_id, vehicle_id FROM {PRESENT} SEMI JOIN suspects USING (vehicle_id)
-    UNION SELECT user_id, vehicle_id FROM suspects
+    SELECT DISTINCT user_id, vehicle_id FROM {PRESENT} SEMI JOIN suspects USING (vehicle_id)
 ) JOIN (
     SELECT vehicle_id, min(from_date) AS from_date, max(to_date) AS to_date FROM (
         SELECT vehicle_id, day - 1 AS from_date, day + 1 AS to_date FROM suspects
@@ -125,7 +121,7 @@ def absent_share(con: duckdb.DuckDBPyConnection, run_id: int) -> tuple[int, int]
 def confirming_items(con: duckdb.DuckDBPyConnection, include_hidden: bool, first_number: int) -> list[WorkItem]:
     """Return the reads that confirm the absence of the absent rows: all covered days of a vehicle, under each of its users.
 
-    Only vehicles of the roster are read. Rows that become absent later are not withdrawn by this run.
+    Only rows whose own user is in the roster with the vehicle are confirmed. Rows that become absent later are not withdrawn by this run.
     """
     with transaction(con):
         con.execute(_START)

@@ -158,6 +158,7 @@ _COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "reason": "The problem",
             "raw": "The row as the server sent it",
             "fetched_at": "When the row was read",
+            "first_rejected_at": "When the row could not be read for the first time",
         },
     ),
     "runs": (

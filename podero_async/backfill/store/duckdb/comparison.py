@@ -47,11 +47,11 @@ SELECT (row_number() OVER (ORDER BY vehicle_id, user_id))::INTEGER AS number, {_
     min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden
 FROM compared_days GROUP BY {_PAIR}
 """
-# A row can be compared if a user that has the vehicle now has a read that covers the row's day. All other rows are counted.
+# A row can be compared if its user has the vehicle now, and a read of this user covers the row's day. All others are counted.
 _UNCOMPARABLE = f"""
 SELECT count(*) FILTER (({_PAIR}) IN (SELECT ({_PAIR}) FROM {_GONE})) AS of_gone, count(*) - of_gone FROM sessions s
 ANTI JOIN (FROM coverage SEMI JOIN ({_PRESENT}) USING ({_PAIR})) d
-  ON d.vehicle_id = s.vehicle_id AND (d.include_hidden OR NOT s.is_hidden)
+  ON d.vehicle_id = s.vehicle_id AND d.user_id = s.user_id AND (d.include_hidden OR NOT s.is_hidden)
   AND s.plug_in_time >= d.from_date::TIMESTAMPTZ AND s.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
 WHERE s.withdrawn_at IS NULL
 """
@@ -141,6 +141,18 @@ SELECT count(*), (SELECT count(*) FROM differences WHERE kind = 'surplus') FROM 
 SEMI JOIN (FROM compared_days SEMI JOIN arrow_reads USING ({_PAIR})) d ON {_IS_COMPARED.format(row="s")}
 WHERE s.withdrawn_at IS NULL
 """
+# An unreadable row without a day may be of any day of the read.
+_UNREADABLE = f"""
+CREATE OR REPLACE TEMP TABLE unreadable AS
+SELECT work_item, count(*) AS "rows" FROM (
+    SELECT work_item, day, {_PAIR} FROM arrow_rejected JOIN arrow_reads USING (work_item)
+) j SEMI JOIN compared_days d ON d.vehicle_id = j.vehicle_id AND d.user_id = j.user_id
+  AND (j.day IS NULL OR j.day BETWEEN d.from_date AND d.to_date)
+GROUP BY work_item
+"""
+_COUNT_UNREADABLE = """
+SELECT count(*) FILTER (work_item NOT IN (SELECT work_item FROM differences)), coalesce(sum("rows"), 0) FROM unreadable
+"""
 _IDS = ", ".join(
     f"list(id::VARCHAR ORDER BY id) FILTER (kind = '{kind}' AND place <= {_MAX_IDS}) AS {kind}"
     for kind in ("missing", "surplus", "changed", "doubled")
@@ -161,9 +173,11 @@ def compare(con: duckdb.DuckDBPyConnection, batch: Batch) -> Compared:
     con.execute(FIND_STORED)
     con.execute(_COMPARE)
     con.execute(_NOTE)
+    con.execute(_UNREADABLE)
+    ((unreadable, rejected),) = con.execute(_COUNT_UNREADABLE).fetchall()
     ((stored, surplus),) = con.execute(_COUNT).fetchall()
     found = con.execute(_DIFFERENCES).fetchall()
-    return Compared(stored, surplus, [_difference(*row) for row in found])
+    return Compared(stored, surplus, unreadable, int(rejected), [_difference(*row) for row in found])
 
 
 def _difference(

@@ -13,6 +13,9 @@ __all__ = ["migrate"]
 _SAME_TABLES_SINCE = 3
 """The oldest schema version with today's tables and columns. A store that is read only need not be migrated from it."""
 
+_COMPLETE = "ALTER TABLE rejected_items ADD COLUMN IF NOT EXISTS first_rejected_at TIMESTAMPTZ"
+"""The first stores of the current version do not have this column."""
+
 
 def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
     """Bring an older store to the current schema version in one transaction.
@@ -20,11 +23,13 @@ def migrate(con: duckdb.DuckDBPyConnection, path: str, version: int) -> None:
     Raises:
         StoreError: The store is open for reading only, and its tables differ from the current ones.
     """
-    if version == SCHEMA_VERSION:
-        return
     (is_read_only,) = con.execute(
         "SELECT readonly FROM duckdb_databases() WHERE database_name = current_database()"
     ).fetchall()[0]
+    if version == SCHEMA_VERSION and not is_read_only:
+        con.execute(_COMPLETE)
+    if version == SCHEMA_VERSION:
+        return
     if is_read_only and version >= _SAME_TABLES_SINCE:
         return
     if is_read_only:

@@ -44,6 +44,10 @@ FROM (
     WHERE run_id = $run GROUP BY user_id, vehicle_id
 )
 """
+_REJECTED = """
+SELECT count(*), count(*) FILTER (coalesce(first_rejected_at, fetched_at) > $long_ago)
+FROM rejected_items SEMI JOIN roster USING (user_id, vehicle_id)
+"""
 _UNPROVEN = "CompletenessError"
 
 
@@ -71,15 +75,13 @@ def start_run(con: duckdb.DuckDBPyConnection, settings: RunSettings, scope: str,
 
 
 def count_failures(con: duckdb.DuckDBPyConnection, run_id: int, now: datetime) -> FailureCounts:
-    """Count the vehicles that failed or were not proven complete in a run."""
-    values: dict[str, Any] = {
-        "run": run_id,
-        "unproven": _UNPROVEN,
-        "long_ago": now - timedelta(days=LONG_FAILED_DAYS),
-    }
+    """Count the vehicles that failed or were not proven complete in a run, and the unreadable rows of its vehicles."""
+    long_ago = {"long_ago": now - timedelta(days=LONG_FAILED_DAYS)}
+    values: dict[str, Any] = long_ago | {"run": run_id, "unproven": _UNPROVEN}
     failed, unproven, long_failed = con.execute(_FAILED, values).fetchall()[0]
+    rejected, lately = con.execute(_REJECTED, long_ago).fetchall()[0]
     ((vehicles,),) = con.execute("SELECT count(*) FROM roster").fetchall()
-    return FailureCounts(vehicles, failed, unproven, long_failed)
+    return FailureCounts(vehicles, failed, unproven, long_failed, rejected, lately)
 
 
 def end_run(con: duckdb.DuckDBPyConnection, run_id: int, report: BackfillReport, finished_at: datetime | None) -> None:

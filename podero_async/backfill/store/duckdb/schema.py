@@ -147,7 +147,8 @@ CREATE TABLE rejected_items (
     path VARCHAR NOT NULL,
     reason VARCHAR NOT NULL,
     raw VARCHAR NOT NULL,
-    fetched_at TIMESTAMPTZ NOT NULL
+    fetched_at TIMESTAMPTZ NOT NULL,
+    first_rejected_at TIMESTAMPTZ
 );
 CREATE TABLE runs (
     run_id INTEGER NOT NULL,

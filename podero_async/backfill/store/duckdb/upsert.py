@@ -89,12 +89,16 @@ WHERE j.vehicle_id = r.vehicle_id AND j.user_id = r.user_id AND r.completeness <
        OR j.session_id IN (SELECT id FROM arrow_sessions))
 """
 # The window of a row is its day, if that is known: a window that has moved on replaces the row if it has this day.
-_REJECTED = """
-INSERT INTO rejected_items BY NAME
+_NEW_REJECTED = """
+CREATE OR REPLACE TEMP TABLE new_rejected AS
 SELECT r.user_id, r.vehicle_id, coalesce(j.day, r.from_date) AS from_date, coalesce(j.day, r.to_date) AS to_date,
-    r.include_hidden, j.* EXCLUDE (work_item, day), r.fetched_at
-FROM arrow_rejected j JOIN arrow_reads r USING (work_item)
+    r.include_hidden, j.* EXCLUDE (work_item, day), r.fetched_at, least(r.fetched_at, o.since) AS first_rejected_at
+FROM arrow_rejected j JOIN arrow_reads r USING (work_item) LEFT JOIN (
+    SELECT vehicle_id, coalesce(session_id::VARCHAR, raw) AS name, min(coalesce(first_rejected_at, fetched_at)) AS since
+    FROM rejected_items GROUP BY ALL
+) o ON o.vehicle_id = r.vehicle_id AND o.name = coalesce(j.session_id::VARCHAR, j.raw)
 """
+_REJECTED = "INSERT INTO rejected_items BY NAME FROM new_rejected"
 _SAME_VEHICLE = "f.vehicle_id = a.vehicle_id AND f.user_id = a.user_id AND (a.include_hidden OR NOT f.include_hidden)"
 _DROP_FAILURES = f"""
 DELETE FROM failures f USING arrow_reads a
@@ -150,6 +154,8 @@ def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime) -> W
         rows = _write_sessions(con, batch, at, has_stored=has_stored)
         written = Written(*rows, rejected=rejected)
         con.execute(_RECEIPTS, {"run": batch.run_id})
+        if rejected:
+            con.execute(_NEW_REJECTED)
         if _any(con, "rejected_items"):
             con.execute(_DROP_REJECTED)
         if rejected:

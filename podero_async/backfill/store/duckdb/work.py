@@ -45,7 +45,7 @@ WITH spans AS (
     FROM failures SEMI JOIN roster USING ({_PAIR}) WHERE $include_hidden OR NOT include_hidden
     UNION ALL
     SELECT r.user_id, r.vehicle_id, s.plug_in_time::DATE, s.plug_in_time::DATE, 'a'
-    FROM sessions s JOIN roster r USING (vehicle_id) WHERE s.absent_at IS NOT NULL AND s.plug_in_time IS NOT NULL
+    FROM sessions s JOIN roster r USING ({_PAIR}) WHERE s.absent_at IS NOT NULL AND s.plug_in_time IS NOT NULL
 ), texts AS (
     SELECT {_PAIR}, string_agg(state || from_date || '/' || to_date, ' ' ORDER BY from_date, to_date, state) AS days
     FROM spans GROUP BY {_PAIR}
