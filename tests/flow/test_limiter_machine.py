@@ -178,13 +178,15 @@ class LimiterMachine(LoopMachine):
     def throttle(self, which: int, count: int, at_once: bool, seconds: float | None) -> None:
         def report(slot: Slot) -> None:
             before, was_closed = self.limiter.limit, slot.breaker.is_closed
+            are_few = self.limiter.is_adaptive and min(before, slot.breaker.max_in_flight) <= 2
+            pause_s = 1.0 if seconds is None and are_few else seconds
             self.limiter.throttled(slot, seconds)
             self.throttlings[slot.breaker.endpoint] += 1
             assert self.limiter.limit <= before or (was_closed and not slot.breaker.is_closed)
             if was_closed and self.throttlings[slot.breaker.endpoint] < _MIN_BURSTS:
                 assert self.limiter.limit >= before // 2, "cut too deep"
-            if seconds:
-                self.paused_until = max(self.paused_until, self.loop.time() + seconds)
+            if pause_s:
+                self.paused_until = max(self.paused_until, self.loop.time() + pause_s)
 
         self._end(which, count, report, at_once=at_once)
 
