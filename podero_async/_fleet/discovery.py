@@ -39,7 +39,7 @@ async def discover(
 
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once. A vehicle that two
     users list is yielded for each. If a user lists fewer vehicles than its `num_electric_vehicles`, one may have changed its
-    user meanwhile. So the users are listed once more, and a user that now counts more vehicles than it listed is asked again.
+    user since. So the users are listed once more, and a user that now counts more vehicles than it listed is asked again.
     A warning names the users that still list fewer, since this number may count deleted vehicles.
 
     Args:
