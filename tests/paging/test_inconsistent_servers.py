@@ -425,6 +425,15 @@ async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Ser
     assert "does not list a later page" in reader.reason
 
 
+async def test_the_reason_names_rows_that_a_server_leaves_out() -> None:
+    """If a list never changes, and its pages lack rows, the reason does not say that only a change can explain it."""
+    tried = DroppedRowsAreCounted(made(900))
+    reader = SessionListReader(tried.fetch, WINDOW, await tried.fetch(WINDOW, 0), ahead=1)
+    await ids_of(reader)
+    assert reader.completeness is UNPROVEN
+    assert "the server leaves rows out of its pages" in reader.reason
+
+
 @pytest.mark.parametrize("status", [404, 500, 503])
 async def test_an_outage_during_a_read_is_an_error(status: int) -> None:
     """If the server fails on every page from the fourth on, or a gateway responds in its place, the read raises the error."""
