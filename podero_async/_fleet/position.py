@@ -187,9 +187,9 @@ class Position:
 
         1. The list has as many rows as expected.
         2. It is the first array, and empty, or, if no number is expected, too short or too long for a page.
-        3. It is empty, and was requested where the last page ended.
-        4. It is shorter than a page, has no new row, and was requested where the last page ended, or is no longer than the
-           overlap and has the last row of the page before.
+        3. It is empty, and was requested at the end of the last page.
+        4. It is shorter than a page, has no new row, and was requested at the end of the last page, or has the last row of
+           the page before and at most as many rows as the overlap.
         5. The page that was requested there has no new row, since it repeats the whole list, or the page before and with
            it the first row of the list: the server knows no pages.
         """

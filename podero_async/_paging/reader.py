@@ -160,7 +160,7 @@ class SessionListReader:
     async def _split(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
         """Read the parts of a window, of which the first page is given."""
         page_size = max(1, first.count)
-        total = max(0, min(first.total, window.days * page_size))  # an absurd total is no float
+        total = max(0, min(first.total, window.days * page_size))  # an absurd total overflows a float
         count = ceil(total / (_TARGET_FILL * page_size))
         for part in window.split(min(window.days, max(2, count))):
             try:

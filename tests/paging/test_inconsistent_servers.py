@@ -427,7 +427,7 @@ async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Ser
 
 async def test_the_reason_names_rows_that_a_server_leaves_out() -> None:
     """If a list never changes, and its pages lack rows, the reason does not say that only a change can explain it."""
-    tried = DroppedRowsAreCounted(made(900))
+    tried = DroppedRowsAreCounted(made(400))
     reader = SessionListReader(tried.fetch, WINDOW, await tried.fetch(WINDOW, 0), ahead=1)
     await ids_of(reader)
     assert reader.completeness is UNPROVEN
