@@ -14,8 +14,9 @@ from podero_async import _settings as settings
 from podero_async import _validation as arguments
 from podero_async._auth.credentials import Credentials
 from podero_async._auth.store import TokenStore
-from podero_async._fleet.discovery import all_users, all_vehicles
+from podero_async._fleet.discovery import all_vehicles
 from podero_async._fleet.fetch import FleetFetch
+from podero_async._fleet.listing import all_users
 from podero_async._fleet.user import UserCalls
 from podero_async._fleet.vehicle import fetch_page, read_vehicle, stream_vehicle
 from podero_async._flow.policies import RetryPolicy, ThrottlePolicy

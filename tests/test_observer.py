@@ -244,7 +244,7 @@ async def test_the_faults_of_a_gateway_are_told() -> None:
 
 
 async def test_a_call_of_several_requests_is_one_call() -> None:
-    """A user's list of vehicles that has two pages is one call, and an unreadable row is the error of its call."""
+    """A user's list of vehicles that takes several requests is one call, and an unreadable row is the error of its call."""
 
     async def respond(request: web.Request) -> web.Response:
         if "sessions" in request.path:
@@ -257,7 +257,7 @@ async def test_a_call_of_several_requests_is_one_call() -> None:
         assert len(await client.electric_vehicles(USER)) == 11
         with pytest.raises(DecodeError):
             await client.list_sessions(USER, VEHICLE, FIRST, LAST)
-    assert seen.end_of("electric_vehicles").requests == len(seen.attempts_of("electric_vehicles")) == 2
+    assert seen.end_of("electric_vehicles").requests == len(seen.attempts_of("electric_vehicles")) == 3
     assert seen.end_of("list_sessions").error is DecodeError
 
 

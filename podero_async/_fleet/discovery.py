@@ -7,73 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from uuid import UUID
 
+import attrs
+
 from podero_async._concurrency import map_as_completed
-from podero_async._failures import is_fatal, is_retryable
-from podero_async._fleet.position import Position, is_round
+from podero_async._failures import is_fatal
+from podero_async._fleet.listing import all_users, listed_vehicles
 from podero_async._fleet.vehicle import failure_of
 from podero_async._flow.retry import RequestStats
 from podero_async._http.endpoints import Endpoints
-from podero_async._paging.overlap import REFUSED_PAGE_STATUSES
-from podero_async.errors import ApiError, CompletenessError, DecodeError, PoderoError
+from podero_async.errors import DecodeError, PoderoError
 from podero_async.models import DeviceModel, ElectricVehicle, User, VehicleFailure, VehicleOwner, VehicleRef
 
-__all__ = ["all_users", "all_vehicles", "discover", "electric_vehicles_of", "ref_of", "vehicles_of"]
+__all__ = ["all_vehicles", "discover", "electric_vehicles_of", "ref_of", "vehicles_of"]
 
-_MAX_USERS_PER_LOOP_TURN = 500  # a consumer that skips users without awaiting would hold the event loop for over 20 ms
-_OVERLAP = 5  # vehicles; fewer than a page has
+_MAX_HASHES_PER_LOOP_TURN = 50_000  # take about 3 ms
+_MAX_USERS_NAMED = 10  # in a warning
 _NO_MODEL, _NO_OWNER = DeviceModel(), VehicleOwner()
 
 _logger = logging.getLogger("podero_async")
-
-
-async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: RequestStats) -> AsyncGenerator[User, None]:
-    """Yield the organization's users, each once, from a server that pages the list or returns it whole.
-
-    Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
-    that the list is ordered. Two pages in a row without new users end the read. If the list has fewer or more users than
-    its totals, a warning with both numbers is logged. An array of ten users or more may be a page, so the next page is requested,
-    and arrays are read on until one shows the end of the list, or the server refuses to list a second page.
-
-    Raises:
-        CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no
-            readable id, no array showed the end of the list, or the list changed too often; raised after the last user.
-    """
-    unreadable: DecodeError | None = None
-    seen: set[int] = set()  # a UUID takes twice the memory of its int
-    position = Position()
-    while not position.is_at_end:
-        begin = position.begin
-        try:
-            total, users = await endpoints.users(
-                offset=begin, limit=position.limit, include_deleted=include_deleted, stats=stats
-            )
-        except PoderoError as error:
-            if position.outlives(error):
-                continue
-            if not position.is_array or is_fatal(error):
-                raise
-            reason = f"the list of users may go on, but its page at offset {begin} failed: {error}"
-            raise CompletenessError(reason, len(seen), None, endpoints.users_path) from None
-        ids = [user.id.int for user in users if isinstance(user, User)]
-        count, seen_before = len(users), len(seen)
-        if position.goes_back(ids, count, total, seen):
-            continue
-        users.reverse()
-        while users:
-            if len(users) % _MAX_USERS_PER_LOOP_TURN == 0:
-                await asyncio.sleep(0)
-            user = users.pop()  # so that each user is freed when the consumer drops it
-            if isinstance(user, DecodeError):
-                unreadable = user
-            elif user.id.int not in seen:
-                seen.add(user.id.int)
-                yield user
-        position.advance(ids, count, total, listed=len(seen), has_new=len(seen) > seen_before)
-    position.balance(len(seen), unreadable, endpoints.users_path)
 
 
 async def discover(
@@ -82,40 +38,101 @@ async def discover(
     """Yield the vehicles of all users, in no particular order, and a failure for each user whose list failed.
 
     Users without vehicles cost no request. The vehicles of at most `ahead` users are requested at once. A vehicle that two
-    users list is yielded for each. A warning has the number of users who list fewer vehicles than their
-    `num_electric_vehicles`, which may count others, such as deleted ones.
+    users list is yielded for each. If a user lists fewer vehicles than its `num_electric_vehicles`, one may have changed its
+    user since. So the users are listed once more, and a user that now counts more vehicles than it listed is asked again.
+    A warning names the users that still list fewer, since this number may count deleted vehicles.
 
     Args:
         endpoints: Send the requests.
         stats: Counts them.
         ahead: How many users' vehicles are requested at once.
-        takes: Is called with each user, and returns whether to list the user's vehicles.
+        takes: Is called with each user, and returns whether to list the user's vehicles. It may be called twice.
 
     Raises:
         PoderoError: The list of users is incomplete, or a later page of it failed; raised after the vehicles of all
             listed users, unless every other call would fail the same way now.
     """
     incomplete: list[PoderoError] = []
-    short_lists = 0
+    counted = _Counted()
 
     async def vehicles_of_user(user: User) -> list[VehicleRef | VehicleFailure]:
-        nonlocal short_lists
         found = await vehicles_of(endpoints, stats, user)
-        is_failed = bool(found) and isinstance(found[-1], VehicleFailure)
-        short_lists += not is_failed and len(found) < (user.num_electric_vehicles or 0)
+        counted.add(user, found)
         return found
 
-    async with (
-        aclosing(_owners(endpoints, stats, takes, incomplete)) as users,
-        aclosing(map_as_completed(vehicles_of_user, users, ahead=ahead)) as lists,
-    ):
-        async for vehicles in lists:
-            for vehicle in vehicles:
-                yield vehicle
-    if short_lists:
-        _logger.warning("%d users list fewer vehicles than their num_electric_vehicles", short_lists)
+    def takes_again(user: User) -> bool:
+        return counted.lists_fewer(user) and (user.id.int in counted.vehicles_of or takes(user))
+
+    async def found(takes: Callable[[User], bool]) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
+        async with (
+            aclosing(_owners(endpoints, stats, takes, incomplete)) as users,
+            aclosing(map_as_completed(vehicles_of_user, users, ahead=ahead)) as lists,
+        ):
+            async for vehicles in lists:
+                for vehicle in vehicles:
+                    yield vehicle
+
+    async with aclosing(found(takes)) as first_pass:
+        async for vehicle in first_pass:
+            yield vehicle
+    if counted.short and not incomplete:
+        counted.begin_second_pass()
+        async with aclosing(found(takes_again)) as second_pass:
+            again = [vehicle async for vehicle in second_pass]
+        for vehicle in await counted.new(again):
+            yield vehicle
+    counted.warn()
     if incomplete:
         raise incomplete[0]
+
+
+@attrs.define
+class _Counted:
+    """How many vehicles each user listed, and which users list fewer than they count."""
+
+    vehicles_of: dict[int, int] = attrs.field(factory=dict)
+    """The number of vehicles that a user listed, by the number of the user's id."""
+    short: list[UUID] = attrs.field(factory=list)
+    """The users that listed fewer vehicles than they count, in this pass."""
+    _listed: array[int] = attrs.field(factory=lambda: array("q"))  # 8 bytes per vehicle of the first pass
+    _is_second_pass: bool = False
+
+    def add(self, user: User, found: list[VehicleRef | VehicleFailure]) -> None:
+        is_failed = bool(found) and isinstance(found[-1], VehicleFailure)
+        self.vehicles_of[user.id.int] = (user.num_electric_vehicles or 0) if is_failed else len(found)
+        if self.lists_fewer(user):
+            self.short.append(user.id)
+        if not self._is_second_pass:
+            self._listed.extend(map(_hash_of, found))
+
+    def lists_fewer(self, user: User) -> bool:
+        return self.vehicles_of.get(user.id.int, 0) < (user.num_electric_vehicles or 0)
+
+    def begin_second_pass(self) -> None:
+        self._is_second_pass = True
+        self.short.clear()
+
+    async def new(self, again: list[VehicleRef | VehicleFailure]) -> list[VehicleRef | VehicleFailure]:
+        """Return those of the vehicles and failures that the first pass did not yield."""
+        new = {_hash_of(each): each for each in again}
+        for begin in range(0, len(self._listed), _MAX_HASHES_PER_LOOP_TURN) if new else ():
+            for known in self._listed[begin : begin + _MAX_HASHES_PER_LOOP_TURN]:
+                new.pop(known, None)
+            await asyncio.sleep(0)
+        return list(new.values())
+
+    def warn(self) -> None:
+        if not self.short:
+            return
+        names = ", ".join(map(str, sorted(self.short)[:_MAX_USERS_NAMED]))
+        more = ", ..." if len(self.short) > _MAX_USERS_NAMED else ""
+        _logger.warning(
+            "%d users list fewer vehicles than their num_electric_vehicles: %s%s", len(self.short), names, more
+        )
+
+
+def _hash_of(found: VehicleRef | VehicleFailure) -> int:
+    return hash((found.user_id, found.vehicle_id if isinstance(found, VehicleRef) else None))
 
 
 async def _owners(
@@ -134,13 +151,13 @@ async def _owners(
 
 
 async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> list[VehicleRef | VehicleFailure]:
-    """Return a user's vehicles, each once, and a failure if their list failed or a vehicle has no readable id.
+    """Return a user's vehicles, each once, and a failure if their list failed, may go on, or a vehicle has no readable id.
 
     A failure that every call would share is raised.
     """
     own = stats.of_part()
     try:
-        vehicles = await _listed_vehicles(endpoints, user, own)
+        vehicles, incomplete = await listed_vehicles(endpoints, user, own)
     except PoderoError as error:
         if is_fatal(error):
             raise
@@ -148,65 +165,36 @@ async def vehicles_of(endpoints: Endpoints, stats: RequestStats, user: User) -> 
     finally:
         stats.requests += own.requests
         stats.retries += own.retries
-    found: dict[UUID, VehicleRef] = {}
+    found: list[VehicleRef | VehicleFailure] = []
     unreadable: DecodeError | None = None
     for vehicle in vehicles:
         if isinstance(vehicle, DecodeError):
             unreadable = unreadable or vehicle
         else:
-            found[vehicle.id] = ref_of(user, vehicle)
-    if unreadable is None:
-        return list(found.values())
-    unreadable.path = endpoints.vehicles_path(user.id)
-    return [*found.values(), failure_of(user, unreadable, own)]
+            found.append(ref_of(user, vehicle))
+    if unreadable is not None:
+        unreadable.path = endpoints.vehicles_path(user.id)
+    failed = unreadable or incomplete
+    return found if failed is None else [*found, failure_of(user, failed, own)]
 
 
 async def electric_vehicles_of(endpoints: Endpoints, user_id: UUID, stats: RequestStats) -> list[ElectricVehicle]:
-    """Return a user's vehicles.
+    """Return a user's vehicles, each once.
 
     Raises:
         DecodeError: A vehicle has no readable id.
+        CompletenessError: Vehicles may be missing.
     """
     vehicles = []
-    for vehicle in await _listed_vehicles(endpoints, User(id=user_id), stats):
+    rows, incomplete = await listed_vehicles(endpoints, User(id=user_id), stats)
+    for vehicle in rows:
         if isinstance(vehicle, DecodeError):
             vehicle.path = endpoints.vehicles_path(user_id)
             raise vehicle
         vehicles.append(vehicle)
+    if incomplete is not None:
+        raise incomplete
     return vehicles
-
-
-async def _listed_vehicles(
-    endpoints: Endpoints, user: User, stats: RequestStats
-) -> list[ElectricVehicle | DecodeError]:
-    """Return the rows of a user's list of vehicles.
-
-    A list of a round number of vehicles may be a page, unless the user has no more of them. It is read on until a page has
-    no new ones, or the server refuses to list a second page. Each page repeats the last vehicles of the one before.
-
-    Raises:
-        CompletenessError: A page repeats none, so vehicles between them may be missing.
-    """
-    rows = page = await endpoints.listed_vehicles(user.id, stats)
-    known: set[UUID] = set()
-    while (
-        page and is_round(len(page)) and (user.num_electric_vehicles is None or len(rows) < user.num_electric_vehicles)
-    ):
-        known.update(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle))
-        try:
-            page = await endpoints.listed_vehicles(user.id, stats, offset=len(rows) - _OVERLAP)
-        except ApiError as error:
-            if error.status not in REFUSED_PAGE_STATUSES or is_retryable(error) or len(rows) > len(page):
-                raise
-            break
-        if page and known.isdisjoint(vehicle.id for vehicle in page if isinstance(vehicle, ElectricVehicle)):
-            path = endpoints.vehicles_path(user.id)
-            raise CompletenessError("the list of vehicles has changed while it was read", len(known), None, path)
-        new = [vehicle for vehicle in page if isinstance(vehicle, DecodeError) or vehicle.id not in known]
-        rows = rows + new
-        if all(isinstance(vehicle, DecodeError) for vehicle in new):
-            break
-    return rows
 
 
 def ref_of(user: User, vehicle: ElectricVehicle) -> VehicleRef:

@@ -74,10 +74,9 @@ class Endpoints:
 
         The first page is requested without parameters of pages. Without a limit, the server chooses the size of each page.
         """
-        query = f"?include_deleted={'true' if include_deleted else 'false'}"
+        path = f"{self.users_path}?include_deleted={'true' if include_deleted else 'false'}"
         if offset:
-            query += f"&offset={offset}" if limit is None else f"&limit={limit}&offset={offset}"
-        path = self.users_path + query
+            path += f"&{_place(offset, limit)}"
         return self._get(path, decode_users, stats, endpoint="users", max_bytes=MAX_USERS_BYTES)
 
     def user_by_external_id(
@@ -97,10 +96,10 @@ class Endpoints:
         return self.observation.call("user_by_external_id", stats, calling)
 
     def listed_vehicles(
-        self, user_id: UUID, stats: RequestStats, *, offset: int = 0
+        self, user_id: UUID, stats: RequestStats, *, offset: int = 0, limit: int | None = None
     ) -> Coroutine[Any, Any, list[ElectricVehicle | DecodeError]]:
         """GET .../users/{user_id}/electric-vehicles; an unreadable vehicle among readable ones is replaced by its error."""
-        path = self.vehicles_path(user_id) + (f"?offset={offset}" if offset else "")
+        path = self.vehicles_path(user_id) + (f"?{_place(offset, limit)}" if offset else "")
         return self._get(path, decode_listed_vehicles, stats, endpoint="vehicles")
 
     def _get(
@@ -127,3 +126,7 @@ class Endpoints:
 @lru_cache(maxsize=16)  # all vehicles of a fleet are read for the same days
 def _days(from_date: date, to_date: date, *, include_hidden: bool) -> str:
     return f"from={from_date}&to={to_date}" + ("&include_hidden=true" if include_hidden else "")
+
+
+def _place(offset: int, limit: int | None) -> str:
+    return f"offset={offset}" if limit is None else f"limit={limit}&offset={offset}"

@@ -68,14 +68,13 @@ class Balance:
         return is_monotone and len(self._rows) >= self.largest_total
 
     def holds_for_a_busy_list(self) -> bool:
-        """Return whether the rows are as many as the totals of one of several passes say, although the list changed.
+        """Return whether the rows are as many as each total of this pass says, although the list changed.
 
-        This proves nothing alone, since rows that were added and removed may make up for lost ones. It is accepted for a
-        list that is sorted by plug-in time: one of its rows is lost only if, in each pass, it moves from the pages not
-        yet read to those already read.
+        This proves nothing alone, since rows that were added and removed may make up for lost ones. It is accepted from
+        the second pass on, for a list that is sorted by plug-in time: one of its rows is lost only if, in each pass, it
+        moves from the pages not yet read to those already read.
         """
-        passes = self._totals[: self._pass_start], self._totals[self._pass_start :]
-        return len(self._rows) >= min(max(totals) for totals in passes)
+        return len(self._rows) >= max(self._totals[self._pass_start :], default=0)
 
 
 def _never_falls(totals: list[int]) -> bool:

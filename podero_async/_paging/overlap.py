@@ -19,6 +19,7 @@ _MIN_ROWS_TO_SHOW_ORDER = 50  # fewer rows may be sorted by chance
 _MIN_OVERLAP_ROWS = 2  # the time of a single shared row may be the time of other rows, too
 _MAX_REREADS_PER_GAP = 8  # a gap that survives them shows that the list changes faster than it can be read
 _MAX_PAGES_WITHOUT_PROGRESS = 50  # in a row; more come from a server that repeats itself
+_GAPS_REMAIN = "the list changes faster than it can be read, or the server leaves rows out of its pages"
 REFUSED_PAGE_STATUSES = frozenset({400, 404, 416, 422})
 _UNAVAILABLE = 503  # says nothing about the page
 _MAX_REPEATS_OF_FIRST_PAGE = 3  # in a row; as many show that the server ignores the offset
@@ -130,7 +131,7 @@ class OverlapReader:
         while not overlaps(self.last, page, order):
             rereads += 1
             if rereads > _MAX_REREADS_PER_GAP:
-                raise _UnprovableError("the list changes faster than it can be read")
+                raise _UnprovableError(_GAPS_REMAIN)
             if page.count and not self._extends(page, order):
                 return joined
             # The re-read page has the same three cases.
@@ -155,13 +156,13 @@ class OverlapReader:
         joined = await self._join(await self._request(before.end - self._overlap), order)
         if self.last is before and not self.is_proven:
             self._check(await self._request(before.end), order)  # `total` may count sessions that no page shows
-            raise _UnprovableError("the list changes faster than it can be read")
+            raise _UnprovableError(_GAPS_REMAIN)
         return joined
 
     async def _reread(self, offset: int, order: Order) -> Page:
         self._rereads_left -= 1
         if self._rereads_left < 0:
-            raise _UnprovableError("the list changes faster than it can be read")
+            raise _UnprovableError(_GAPS_REMAIN)
         self.was_repaired = True
         page = await self._request(offset)
         self._check(page, order)

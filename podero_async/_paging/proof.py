@@ -35,7 +35,9 @@ from the pages not yet read to those already read. Then the totals are right alt
 needs a list that is not sorted by an unchangeable plug-in time. Two such events are always noticed
 (`tests/paging/test_model_check.py` enumerates them). If a list changes in both ways during two passes, a session is lost
 only if it moves during both. Nothing shows a session that no response lists or counts: a replica that lags behind
-throughout the read, or a server that always counts its own page, on a page shorter than requested.
+throughout the read, or a server that always counts its own page, on a page shorter than requested. If only the last pass
+meets such a replica, the session is taken for a removed one. As long as the last pass, or the last response after a split
+by days, counts more sessions than were read, the list is read again.
 """
 
 from __future__ import annotations

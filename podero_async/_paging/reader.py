@@ -22,7 +22,7 @@ __all__ = ["SessionListReader"]
 Fetch = Callable[[Window, int], Coroutine[Any, Any, Page]]
 """Fetches the page of a window that starts at an offset."""
 
-_MAX_PASSES = 2  # over the whole list by overlap, and over its days; a list may change during the first one
+_MAX_PASSES = 4  # over the whole list by overlap, and over its days; a list may change during each of them
 _MAX_REPEATS = 10  # requests that are repeated because a page's total contradicts its rows
 _MAX_SAME_PAGES = 3  # in a row; as many show a property of the server
 _CAPPED_TOTAL = 10_000  # search engines count no further by default, so that the list may be longer
@@ -110,7 +110,8 @@ class SessionListReader:
             self._set_reason(f"the server may count no further than {_CAPPED_TOTAL}")
             yield _one(first)
             return
-        for _ in range(_MAX_PASSES):
+        for number in range(_MAX_PASSES):
+            before = len(self._seen), self.total
             self._balance.begin_pass(first)
             reader = self._overlap_reader(partial(self._request, self._window), first)
             yield self._balanced(reader.pages())
@@ -123,19 +124,20 @@ class SessionListReader:
             self._mark_repaired()
             newest = await self._request(self._window, reader.newest_offset)
             yield self._balanced(_one(newest))
-            if self._balance.holds(is_aligned=reader.is_aligned):
+            if self._balance.holds(is_aligned=reader.is_aligned) or (number and self._balance.holds_for_a_busy_list()):
                 return
+            if (len(self._seen), self.total) == before:  # another pass would find nothing either
+                break
             first = await self._request(self._window, 0) if newest.offset else newest
-        if not self._balance.holds_for_a_busy_list():
-            self._set_reason(f"the pages list {len(self._seen)} sessions of {self._balance.largest_total}")
+        self._set_reason(f"the pages list {len(self._seen)} sessions of {self.total}")
 
     async def _read_by_days(self, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
         """Read the window by days until the rows are as many as the whole window's totals say. Else set `reason`."""
         self.reason = ""
-        least, largest = first.total, max(first.total, self._balance.largest_total)
+        largest = max(first.total, self._balance.largest_total)
         known = self._seen.union(first.ids)
         for _ in range(_MAX_PASSES):
-            self._day_totals = 0
+            self._day_totals, before = 0, (len(self._day_rows), largest)
             yield _flatten(self._split(self._window, first))
             if self.reason:
                 return
@@ -150,13 +152,16 @@ class SessionListReader:
             are_inclusive = not known.intersection(again.ids) - self._day_rows
             if are_inclusive and len(self._day_rows) >= max(largest, again.total):
                 return
-            least, largest = min(largest, again.total), again.total
-        if not are_inclusive or len(self._day_rows) < least:
-            self._set_reason(f"the days list {len(self._day_rows)} sessions of {largest}")
+            largest = again.total
+            if (len(self._day_rows), largest) == before:
+                break
+        self._set_reason(f"the days list {len(self._day_rows)} sessions of {largest}")
 
     async def _split(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
         """Read the parts of a window, of which the first page is given."""
-        count = ceil(first.total / (_TARGET_FILL * max(1, first.count)))
+        page_size = max(1, first.count)
+        total = max(0, min(first.total, window.days * page_size))  # an absurd total overflows a float
+        count = ceil(total / (_TARGET_FILL * page_size))
         for part in window.split(min(window.days, max(2, count))):
             try:
                 page = await self._request(part, 0)

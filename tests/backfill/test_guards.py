@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import duckdb
 import pytest
+from aiohttp import web
 
 from podero_async import PoderoClient, VehicleRef
 from podero_async.backfill import Bounds, SessionStore, Shard, backfill
@@ -15,7 +16,7 @@ from podero_async.backfill._alarms import Vanished
 from podero_async.backfill.store.duckdb import vehicles
 from podero_async.backfill.store.duckdb.schema import create_tables
 from podero_async.testing import Fault, PoderoSimulator
-from tests._support.clients import client_of
+from tests._support.clients import client_of, page_body, serving, static_client, wire_row
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
 from tests.backfill.conftest import AGAIN, Clock
 
@@ -170,6 +171,27 @@ async def test_a_day_that_has_just_begun_may_be_missing(path: Path) -> None:
     ):
         report = await backfill(slow_client, store, FIRST, local.at.date(), now=local)
         assert (report.is_clean, report.missing) == (True, 2)
+
+
+@pytest.mark.parametrize("total", [-(10**400), 10**400], ids=["-1e400", "1e400"])
+async def test_a_total_that_cannot_be_true_ends_no_run(total: int, path: Path, clock: Clock) -> None:
+    """A vehicle whose list states such a total is unproven, its sessions are stored, and the other vehicle is read."""
+    odd, other = UUID(int=3), UUID(int=4)
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path.endswith("/users"):
+            return web.json_response([{"id": str(UUID(int=1))}])
+        if request.path.endswith("/electric-vehicles"):
+            return web.json_response([{"id": str(odd)}, {"id": str(other)}])
+        if request.path.endswith("/current"):
+            return web.json_response({"session": None})
+        is_odd = str(odd) in request.path
+        rows = [wire_row(1 if is_odd else 2)][int(request.query["offset"]) :]
+        return web.Response(body=page_body(*rows, total=total if is_odd else 1))
+
+    async with serving(handler) as origin, static_client(origin) as client, SessionStore(path) as store:
+        report = await backfill(client, store, date(2026, 1, 1), date(2026, 1, 31), now=clock)
+        assert (report.new, report.unproven, report.failed) == (2, 1, 0)
 
 
 async def test_old_records_are_deleted(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:

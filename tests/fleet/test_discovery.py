@@ -20,7 +20,6 @@ from aiohttp import web
 from podero_async import (
     CompletenessError,
     DecodeError,
-    NotFoundError,
     PermissionDeniedError,
     VehicleFailure,
     VehicleSessions,
@@ -61,7 +60,7 @@ async def test_every_listed_user_arrives_whatever_the_total(
 
 @pytest.mark.parametrize(
     ("number_of_users", "serves_pages", "requests"),
-    [(120, True, 3), (50, True, 2), (9, False, 1), (10, False, 3), (51, False, 3), (1999, False, 1)],
+    [(120, True, 4), (50, True, 2), (9, False, 1), (10, False, 3), (51, False, 3), (1999, False, 1)],
 )
 async def test_an_array_without_a_total_may_be_a_page(number_of_users: int, serves_pages: bool, requests: int) -> None:
     """An array as long as a page is followed by a request for more, which a server without pages may refuse, also without limit."""
@@ -91,6 +90,139 @@ async def test_an_array_that_is_a_page_is_read_on(page_size: int) -> None:
 
     async with serving(handler) as origin, static_client(origin) as client:
         assert [user.id.int async for user in client.users()] == list(range(1500))
+
+
+def pages(size: int, begins_at: str, number: int, offset: int, limit: int | None) -> list[dict[str, str]]:
+    """Cut a page of a server that takes an offset, or computes a page's number from it; its pages may have one size only."""
+    count = size if limit is None or begins_at == "a page of one size" else min(limit, size)
+    begin = offset if begins_at == "the offset" else offset // count * count
+    return [{"id": str(UUID(int=each))} for each in range(1, number + 1)[begin : begin + count]]
+
+
+@pytest.mark.parametrize("begins_at", ["the offset", "a page", "a page of one size"])
+@pytest.mark.parametrize("size", [15, 24, 100])
+@pytest.mark.parametrize("is_array", [True, False])
+async def test_a_page_begins_where_the_server_begins_it(size: int, begins_at: str, is_array: bool) -> None:
+    """Users and vehicles beyond the first page arrive if the server computes the page from `offset // limit`, too."""
+    number = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        query = {name: int(value) for name, value in request.query.items() if name in ("offset", "limit")}
+        page = pages(size, begins_at, number, query.get("offset", 0), query.get("limit"))
+        is_of_users = request.path.endswith("/users")
+        return web.json_response(page if is_array or not is_of_users else {"total": number, "items": page})
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        for number in (10, size - 1, size, size + 1, 2 * size, 2 * size + 1, 345):
+            every = set(range(1, number + 1))
+            assert {user.id.int for user in [user async for user in client.users()]} == every
+            assert {vehicle.id.int for vehicle in await client.electric_vehicles(UUID(int=1))} == every
+
+
+@pytest.mark.parametrize("size", [5, 15, 24, 45])
+async def test_vehicles_that_a_user_counts_are_looked_for_on_a_next_page(size: int) -> None:
+    """If a user lists fewer vehicles than it counts, more are requested, however long the list is."""
+    requests = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal requests
+        if request.path.endswith("/users"):
+            return web.json_response([{"id": str(UUID(int=1)), "num_electric_vehicles": 45}])
+        requests += 1
+        return web.json_response(pages(size, "the offset", 45, int(request.query.get("offset", 0)), None))
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert {vehicle.vehicle_id.int async for vehicle in client.discover_vehicles()} == set(range(1, 46))
+    assert requests == 1 or size < 45
+
+
+async def test_users_that_join_in_front_of_the_first_page_end_no_array() -> None:
+    """If users join until the second page lists the users of the first one, all others still arrive."""
+    users = list(range(40))
+
+    async def handler(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if offset and len(users) == 40:
+            users[:0] = range(100, 100 + offset)
+        return web.json_response([{"id": str(UUID(int=number))} for number in users[offset : offset + 10]])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert {user.id.int for user in [user async for user in client.users()]} >= set(range(40))
+
+
+@pytest.mark.parametrize("number", [57, 60, 100, 1200])
+async def test_a_server_that_ignores_only_the_offset_has_pages(number: int) -> None:
+    """A list that it cuts at the limit is whole, unless it has as many users as a server allows on a page."""
+
+    async def handler(request: web.Request) -> web.Response:
+        rows = range(number)[: min(100, int(request.query.get("limit", 30)))]
+        return web.json_response([{"id": str(UUID(int=each))} for each in rows])
+
+    users, is_whole = [], True
+    async with serving(handler) as origin, static_client(origin) as client:
+        try:
+            async for user in client.users():
+                users.append(user)  # noqa: PERF401
+        except CompletenessError:
+            is_whole = False
+    assert (len(users), is_whole) == (min(100, number), number < 100)
+
+
+class MovingVehicle:
+    """A server of two users. The second user's only vehicle moves to the first user, whose vehicles were just listed."""
+
+    def __init__(self, *, first: int = 1, second: int = 1) -> None:
+        self.counts = {1: first, 2: second}
+        self.vehicles = {1: [10], 2: [20]}
+        self.requests: Counter[str] = Counter()
+
+    async def respond(self, request: web.Request) -> web.Response:
+        kind = request.path.split("/")[-1]
+        self.requests[kind] += 1
+        if kind == "users":
+            rows = [{"id": str(UUID(int=user)), "num_electric_vehicles": count} for user, count in self.counts.items()]
+            return web.json_response(rows)
+        user = UUID(request.path.split("/")[-2]).int
+        if user == 2:
+            while not self.requests["first user"]:
+                await asyncio.sleep(0)
+        listed = list(self.vehicles[user])
+        if user == 1 and not self.requests["first user"]:
+            self.requests["first user"] += 1
+            self.vehicles, self.counts = {1: [10, 20], 2: []}, {1: self.counts[1] + 1, 2: self.counts[2] - 1}
+        return web.json_response([{"id": str(UUID(int=number))} for number in listed])
+
+
+async def test_a_vehicle_that_changes_its_user_during_discovery_is_found(caplog: pytest.LogCaptureFixture) -> None:
+    """The users are listed once more if one lists too few vehicles, and each vehicle is found once."""
+    server = MovingVehicle()
+    async with serving(server.respond) as origin, static_client(origin) as client:
+        found = [(ref.user_id.int, ref.vehicle_id.int) async for ref in client.discover_vehicles()]
+    assert sorted(found) == [(1, 10), (1, 20)]
+    assert (server.requests["users"], server.requests["electric-vehicles"]) == (2, 3)
+    assert warnings_of(caplog) == []
+
+
+async def test_a_user_without_vehicles_that_gets_one_during_discovery_is_listed() -> None:
+    """A vehicle is found although its new user counted none when the users were listed."""
+    vehicles, is_moved = {1: [], 2: [20]}, False
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal is_moved
+        if request.path.endswith("/users"):
+            rows = [
+                {"id": str(UUID(int=user)), "num_electric_vehicles": len(listed)} for user, listed in vehicles.items()
+            ]
+            return web.json_response(rows)
+        if not is_moved:
+            is_moved = True
+            vehicles.update({1: [20], 2: []})
+        user = UUID(request.path.split("/")[-2]).int
+        return web.json_response([{"id": str(UUID(int=number))} for number in vehicles[user]])
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        found = [(ref.user_id.int, ref.vehicle_id.int) async for ref in client.discover_vehicles()]
+    assert found == [(1, 20)]
 
 
 def second_array(status: int, text: str = "unknown parameter") -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -323,15 +455,15 @@ async def test_a_page_that_may_exist_and_fails_makes_the_list_incomplete(fails_a
 @pytest.mark.parametrize("page_size", [50, 60, 200])
 async def test_a_correct_list_costs_one_request_per_page(page_size: int) -> None:
     """Each page repeats five users, and only a full last page is followed by another, since the total may be too small."""
-    for number_of_users, extra in ((page_size + 7, 0), (2 * page_size - 6, 0), (2 * page_size - 5, 1)):
+    for number_of_users, extra in ((page_size + 7, 0), (2 * page_size - 11, 0), (2 * page_size - 10, 1)):
         directory = Directory(list(range(number_of_users)), default_page_size=page_size, max_page_size=page_size)
         async with directory.client() as client:
             assert len([user async for user in client.users()]) == number_of_users
         assert len(directory.offsets) == 2 + extra
 
 
-async def test_an_empty_page_before_the_end_is_requested_once_more(caplog: pytest.LogCaptureFixture) -> None:
-    """If a page is empty once, such as from a replica that lags, no user is lost and nothing is logged."""
+async def test_a_page_without_new_users_before_the_end_does_not_end_the_list(caplog: pytest.LogCaptureFixture) -> None:
+    """If a page has no new user once, such as from a replica that lags, no user is lost and nothing is logged."""
     directory = Directory(list(range(450)))
     held_back: list[int] = []
 
@@ -347,7 +479,7 @@ async def test_an_empty_page_before_the_end_is_requested_once_more(caplog: pytes
     directory.before_users = lag_once
     async with directory.client() as client:
         assert len([user async for user in client.users()]) == 450
-    assert directory.offsets == [0, 45, 45, 240, 435]
+    assert directory.offsets == [0, 45, 50, 200, 394]
     assert warnings_of(caplog) == []
 
 
@@ -554,7 +686,7 @@ async def test_a_users_vehicles_that_are_cut_at_a_round_number_are_read_on(count
 
 
 async def test_a_list_that_is_repeated_with_an_odd_vehicle_ends() -> None:
-    """If a server ignores the offset, and one of ten vehicles has no readable id, the others are found with two requests."""
+    """If a server ignores the offset, and one of ten vehicles has no readable id, the others are found with three requests."""
     requests = 0
 
     async def handler(request: web.Request) -> web.Response:
@@ -566,7 +698,7 @@ async def test_a_list_that_is_repeated_with_an_odd_vehicle_ends() -> None:
     async with serving(handler) as origin, static_client(origin) as client:
         with pytest.raises(DecodeError):
             await client.electric_vehicles(UUID(int=1))
-    assert requests == 2
+    assert requests == 3
 
 
 @pytest.mark.parametrize("removed", [0, 1, 4])
@@ -586,7 +718,7 @@ async def test_a_list_of_vehicles_that_changes_is_read_on(removed: int) -> None:
 
 
 async def test_a_list_of_vehicles_with_a_gap_is_not_called_whole() -> None:
-    """If vehicles are removed until the second page repeats none of the first, the call fails."""
+    """If vehicles are removed until each page repeats none of the one before, the call fails."""
     vehicles = list(range(1, 251))
 
     async def handler(request: web.Request) -> web.Response:
@@ -596,7 +728,9 @@ async def test_a_list_of_vehicles_with_a_gap_is_not_called_whole() -> None:
         return web.json_response([{"id": str(UUID(int=number))} for number in vehicles[offset : offset + 100]])
 
     async with serving(handler) as origin, static_client(origin) as client:
-        with pytest.raises(CompletenessError, match=r"has changed .*: 100 rows delivered \(GET .*/electric-vehicles\)"):
+        with pytest.raises(
+            CompletenessError, match=r"vehicles may go on: .* rows delivered \(GET .*/electric-vehicles\)"
+        ):
             await client.electric_vehicles(UUID(int=1))
 
 
@@ -609,15 +743,15 @@ async def test_the_page_of_a_gateway_does_not_end_a_list_of_vehicles() -> None:
         return web.json_response([{"id": str(UUID(int=number))} for number in range(100)])
 
     async with serving(handler) as origin, static_client(origin) as client:
-        with pytest.raises(NotFoundError):
+        with pytest.raises(CompletenessError, match="may go on, but its page at offset 95 failed: HTTP 404"):
             await client.electric_vehicles(UUID(int=1))
 
 
 @pytest.mark.parametrize("status", [200, 404, 422, 403])
 async def test_a_server_without_pages_of_vehicles_has_listed_all(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    """If a second page is refused or repeats the first, the list was whole, and a warning counts the users who have more.
+    """If a second page is refused or repeats the first, the list was whole, and a warning names the users who have more.
 
-    After another failure, the user is a failure.
+    After another failure, the listed vehicles are found, and the user is a failure.
     """
 
     async def handler(request: web.Request) -> web.Response:
@@ -637,6 +771,7 @@ async def test_a_server_without_pages_of_vehicles_has_listed_all(status: int, ca
     failed = {
         outcome.user_id.int for outcome in outcomes if isinstance(outcome, VehicleFailure) and not outcome.vehicle
     }
-    assert (len(vehicles), failed) == ((10, {2, 3}) if status == 403 else (30, set()))
-    expected = ["2 users list fewer vehicles than their num_electric_vehicles"] * (status != 403)
+    assert (len(vehicles), failed) == (30, {2, 3} if status == 403 else set())
+    names = f"{UUID(int=2)}, {UUID(int=3)}"
+    expected = [f"2 users list fewer vehicles than their num_electric_vehicles: {names}"] * (status != 403)
     assert warnings_of(caplog) == expected

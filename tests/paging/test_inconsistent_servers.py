@@ -370,6 +370,48 @@ async def test_no_inconsistency_leads_to_a_false_verdict_or_to_lost_rows(
     assert tried.requests <= max_requests
 
 
+class OneReplicaLags(Server):
+    """Each response comes from one of two replicas of a still list, and one of them lacks a few sessions."""
+
+    rng = random.Random(0)
+    lacking: frozenset[Row] = frozenset()
+    last_total = 0
+
+    def includes(self, row: Row, window: Window) -> bool:
+        return Server.includes(self, row, window) and row not in self.lacking
+
+    def change(self) -> None:
+        self.lacking = self.late if self.rng.random() < 0.5 else frozenset()
+
+    @property
+    def late(self) -> frozenset[Row]:
+        return frozenset(self.rows[7 :: len(self.rows) // 2])
+
+    async def fetch(self, window: Window, offset: int) -> Page:
+        page = await Server.fetch(self, window, offset)
+        if window == WINDOW:
+            self.last_total = page.total
+        return page
+
+
+@pytest.mark.parametrize("seeds", [range(58, 71, 12), pytest.param(range(80), marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("arrange", [list, by_id], ids=["newest first", "by id"])
+async def test_a_read_is_proven_only_if_it_has_as_many_rows_as_the_last_response_counts(
+    arrange: Callable[[list[Row]], list[Row]], seeds: range
+) -> None:
+    """If requests go to two replicas, of which one lags, a proven read has all sessions that the last response counts."""
+    verdicts: Counter[str] = Counter()
+    for seed in seeds:
+        server = OneReplicaLags(arrange(made(600, seed)))
+        server.rng.seed(seed)
+        reader = SessionListReader(server.fetch, WINDOW, await server.fetch(WINDOW, 0), ahead=1)
+        ids = await ids_of(reader)
+        verdicts[reader.completeness.name] += 1
+        if reader.completeness is not UNPROVEN:
+            assert len(ids) >= server.last_total
+    assert verdicts["UNPROVEN"] <= 1 + len(seeds) / 20
+
+
 @pytest.mark.parametrize("server", [RefusesLargeOffsets, FailsOnLargeOffsets, IsTooSlowForLargeOffsets])
 async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Server]) -> None:
     """If the list of one day has pages that the server does not list,
@@ -381,6 +423,15 @@ async def test_a_day_with_pages_that_are_not_listed_is_unproven(server: type[Ser
     assert set(await ids_of(reader)) >= await read_plainly(server(rows))
     assert reader.completeness is UNPROVEN
     assert "does not list a later page" in reader.reason
+
+
+async def test_the_reason_names_rows_that_a_server_leaves_out() -> None:
+    """If a list never changes, and its pages lack rows, the reason does not say that only a change can explain it."""
+    tried = DroppedRowsAreCounted(made(400))
+    reader = SessionListReader(tried.fetch, WINDOW, await tried.fetch(WINDOW, 0), ahead=1)
+    await ids_of(reader)
+    assert reader.completeness is UNPROVEN
+    assert "the server leaves rows out of its pages" in reader.reason
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])

@@ -224,7 +224,7 @@ def _key(item: WorkItem) -> tuple[Any, ...]:
 
 
 def _read_row(item: WorkItem, outcome: FetchedSessions, at: datetime, settle_to: date | None) -> tuple[Any, ...]:
-    total = min(outcome.total, 2**63 - 1)
+    total = max(-(2**63), min(outcome.total, 2**63 - 1))
     counts = (outcome.completeness.value, total, outcome.count, outcome.requests)
     return (item.number, *_key(item), *counts, at, settle_to, item.is_confirming)
 
