@@ -29,6 +29,7 @@ _logger = logging.getLogger("podero_async")
 
 _RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt adds 1
 _FIRST_RETRY_COST = 1
+_MAX_FAILED = 1000
 
 
 @attrs.define
@@ -37,6 +38,8 @@ class Call:
 
     stats: RequestStats
     started: float
+    subject: int | None = None
+    """Stands for what the call is about, such as a vehicle."""
     attempts: int = 1
     waited_s: float = 0.0
     """Seconds in the limiter's queue that do not count against `max_elapsed`."""
@@ -70,6 +73,7 @@ class Retrier:
         import_ahead("tenacity")  # 10 ms, which only a call that fails needs
         self.budget = policy.budget
         """The rest of the budget."""
+        self._failed: dict[int | None, None] = {}  # subjects whose last call failed in spite of its retries
 
     @property
     def is_spent(self) -> bool:
@@ -85,6 +89,7 @@ class Retrier:
         attempt: Callable[[Call], Awaitable[T]],
         stats: RequestStats,
         *,
+        subject: int | None = None,
         is_breaker_closed: Callable[[], bool] = lambda: True,
     ) -> T:
         """Await `attempt`, and repeat it as long as its error is retryable and the policy allows.
@@ -92,13 +97,14 @@ class Retrier:
         Args:
             attempt: Sends one request.
             stats: Counts the retries.
+            subject: Stands for what the call is about. If its last call failed, a first retry costs as much as a later one.
             is_breaker_closed: Whether the circuit breaker is closed. If not, only probes are sent, and retries cost
                 nothing.
 
         Raises:
             PoderoError: The last attempt's error, with the number of attempts on it.
         """
-        call = Call(stats, asyncio.get_running_loop().time())
+        call = Call(stats, asyncio.get_running_loop().time(), subject)
         try:
             try:
                 value = await attempt(call)  # without tenacity, which saves 25 us
@@ -109,6 +115,8 @@ class Retrier:
             else:
                 if self.budget < self._policy.budget:
                     self.budget += 1
+                if self._failed:
+                    self._failed.pop(subject, None)
                 return value
             return await self._retry(attempt, call, first_error, is_breaker_closed)
         except NotRetriedError as wrapped:
@@ -149,6 +157,7 @@ class Retrier:
                 raise
             # If half of the servers behind a load balancer fail, a call may need several retries, and they serve it well.
             self.budget = min(self._policy.budget, self.budget + call.paid)
+            self._failed.pop(call.subject, None)
             return value
 
         call.last_error = first_error
@@ -161,6 +170,12 @@ class Retrier:
         )
         try:
             return await retrying(next_attempt)
+        except PoderoError:
+            if call.subject is not None:
+                self._failed[call.subject] = None
+                if len(self._failed) > _MAX_FAILED:
+                    del self._failed[next(iter(self._failed))]
+            raise
         finally:
             call.last_error = None  # ends the reference cycle of the call, its error and the error's traceback
 
@@ -172,9 +187,10 @@ class Retrier:
     def _pay(self, call: Call) -> bool:
         """Take the cost of a call's next retry from the budget, if the budget covers it.
 
-        Later retries leave a rest for the first ones of other calls, because some vehicles fail in all their attempts.
+        Later retries leave a rest for the first ones of other calls, because some vehicles fail in all their attempts, and
+        may be asked for again and again.
         """
-        is_first = call.attempts == 1
+        is_first = call.attempts == 1 and call.subject not in self._failed
         cost, rest = (_FIRST_RETRY_COST, 0) if is_first else (_RETRY_COST, _RETRY_COST)
         if self.budget < cost + rest:
             return False

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import aiohttp
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 
-__all__ = ["MAX_HEADER_BYTES", "explain", "explain_connecting", "explain_tls", "is_final"]
+__all__ = ["MAX_HEADERS", "MAX_HEADER_BYTES", "explain", "explain_connecting", "explain_tls", "is_final"]
 
 MAX_HEADER_BYTES = 64 << 10
 """The longest header that is read. aiohttp's default, 8,190 bytes, is less than some firewalls and CDNs send."""
+MAX_HEADERS = 512
+"""The most headers that are read. aiohttp's default is 128."""
 
 _FINAL_ERRORS = (  # another attempt would fail the same way; a broken handshake is not among them
     aiohttp.TooManyRedirects,
@@ -44,7 +46,7 @@ def is_final(error: Exception, *, has_worked: bool = False) -> bool:
     """
     if isinstance(error, _WRONG_CERTIFICATES):
         return not has_worked
-    return isinstance(error, _FINAL_ERRORS) or _has_too_long_header(error)
+    return isinstance(error, _FINAL_ERRORS) or _beyond_limit(error) is not None
 
 
 def explain(error: Exception) -> str:
@@ -53,8 +55,8 @@ def explain(error: Exception) -> str:
         return explain_tls(getattr(error, "certificate_error", None))
     if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
         return explain_tls(getattr(error, "os_error", error))
-    if _has_too_long_header(error):
-        return f"a header of the response is larger than {MAX_HEADER_BYTES:,} bytes"
+    if beyond := _beyond_limit(error):
+        return beyond
     for kind, words in _WORDS.items():
         if isinstance(error, kind):
             return words
@@ -88,8 +90,13 @@ def explain_connecting(error: object) -> str:
     return f"the server cannot be reached ({name})" if name else "the server cannot be reached"
 
 
-def _has_too_long_header(error: Exception) -> bool:
+def _beyond_limit(error: Exception) -> str | None:
+    """Describe headers that are longer or more than a response may have; None if that is not the cause."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LineTooLong):
+    while cause is not None:
+        if isinstance(cause, LineTooLong):
+            return f"a header of the response is larger than {MAX_HEADER_BYTES:,} bytes"
+        if isinstance(cause, BadHttpMessage) and "Too many headers" in cause.message:
+            return f"the response has more than {MAX_HEADERS} headers"
         cause = cause.__cause__  # aiohttp wraps the error of its parser twice
-    return cause is not None
+    return None

@@ -47,6 +47,7 @@ MAX_BODY_BYTES = 8 << 20
 MAX_USERS_BYTES = 64 << 20
 """The same for a list of users, which is one response: 100,000 users fit."""
 
+_NOT_MODIFIED = 304
 _MAX_ERROR_BYTES = 64 << 10
 _MIN_LARGE_BYTES = 1 << 20
 _MAX_LARGE_BODIES = 4
@@ -276,7 +277,9 @@ def api_error(response: Response, *, has_worked: bool = False) -> ApiError:
     detail = (
         (oauth_error_code(body) or no_explanation(body)) if method == "POST" else describe_error(body, response.secrets)
     )
-    if 300 <= status < 400:  # noqa: PLR2004
+    if status == _NOT_MODIFIED:
+        detail = "not modified, although nothing was asked for again: a cache on the way has responded"
+    elif 300 <= status < 400:  # noqa: PLR2004
         detail = "unexpected redirect: redirects are never followed"
     error = kind(status, detail, method, path, response.request_id, retry_after(response.headers))
     error.is_from_gateway = has_worked and not is_server_fault(status) and not is_json_object(body)

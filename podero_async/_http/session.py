@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp import ClientRequest, ClientTimeout
 from yarl import URL
 
-from podero_async._http.faults import MAX_HEADER_BYTES, explain, is_final
+from podero_async._http.faults import MAX_HEADER_BYTES, MAX_HEADERS, explain, is_final
 from podero_async._http.gzip import OversizedBodyError
 from podero_async._http.response import (
     MAX_BODY_BYTES,
@@ -42,7 +42,7 @@ _OPTIONS: dict[str, Any] = {
     "auto_decompress": False,
     "max_line_size": MAX_HEADER_BYTES,
     "max_field_size": MAX_HEADER_BYTES,
-    "max_headers": 512,  # aiohttp's default is 128
+    "max_headers": MAX_HEADERS,
 }
 _MAX_UNUSABLE_CONNECTIONS = 10  # of a pool, for one attempt
 

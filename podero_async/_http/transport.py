@@ -103,7 +103,8 @@ class Transport:
         pauses = LongPauses(retry.retry_after_max, observer)
         self._pauses = pauses  # a derived transport keeps it, since pauses hold for all
         self._set_retry(retry)
-        self._token_requests = TokenRequestSender(self.session, self._retrier, pauses, self._url, self.observation)
+        # Their budget is their own, so that the faults of some vehicles leave them theirs.
+        self._token_requests = TokenRequestSender(self.session, Retrier(retry), pauses, self._url, self.observation)
         self.tokens = TokenCache(
             credentials,
             self._token_requests.send,
@@ -216,7 +217,9 @@ class Transport:
         attempt: Callable[[Call], Coroutine[Any, Any, T]] = partial(self._requests.send, request)
         retrier = self._bulk_retrier if is_bulk else self._retrier
         with strip_traceback(), self._calls:  # a `try` here would add this frame to the traceback again
-            return await retrier.run(attempt, stats, is_breaker_closed=lambda: breaker.is_closed)
+            return await retrier.run(
+                attempt, stats, subject=hash(url_path), is_breaker_closed=lambda: breaker.is_closed
+            )
 
     def _check_loop(self) -> None:
         """Raise if the client was used in another event loop: its connections and timers belong to that one."""

@@ -85,8 +85,8 @@ exit codes:
   130  interrupted (SIGINT)
   143  terminated (SIGTERM)
 """
-_PASSWORD = re.compile(r"://\S*@")
-"""The part of a URL that may have a password."""
+_PASSWORD = re.compile(r"(?<=://).*(?=@)|(?:(?<=password=)|(?<=secret=)|(?<=token=)).*", re.IGNORECASE | re.DOTALL)
+"""The part of a URL, or of other parameters of a connection, that may have a password."""
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
 _FAILURE_MODULE = "podero_async._decode.converter"
@@ -155,7 +155,9 @@ def _end_of(invocation: Invocation) -> Exit:
 
 def _run(invocation: Invocation) -> Exit:
     try:
-        parsed = invocation.parser.parse_args(invocation.argv)
+        parsed, unknown = invocation.parser.parse_known_args(invocation.argv)
+        if unknown:
+            invocation.parser.error(f"unrecognized arguments: {' '.join(map(_name_of, unknown))}")
         command: Command[Any] = parsed.command
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
@@ -213,10 +215,15 @@ def _is_of_store(error: PoderoError) -> bool:
     return errors is not None and isinstance(error, errors.StoreError)
 
 
+def _name_of(argument: str) -> str:
+    """Return the name of an unknown option; its value, and any other argument, may be a secret."""
+    return argument.partition("=")[0] if argument.startswith("--") else "***"
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise an error of one line if the arguments are wrong, instead of printing the usage as argparse does."""
-        raise UsageError(f"{_PASSWORD.sub('://***@', message)} (see {self.prog} --help)")
+        raise UsageError(f"{_PASSWORD.sub('***', message)} (see {self.prog} --help)")
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -171,6 +171,25 @@ def full_disk() -> Iterator[IO[str]]:
         yield disk
 
 
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["doctor", "--client-secret", "c4n4ry"], "unrecognized arguments: --client-secret ***"),
+        (["doctor", "--client-secret=c4n4ry"], "unrecognized arguments: --client-secret"),
+        (["doctor", "-pc4n4ry"], "unrecognized arguments: ***"),
+        (["runs", "--store=a", "postgresql://u@h/d?password=c4n4ry"], "unrecognized arguments: ***"),
+        (["runs", "--store=a", "--limit=x://h/d?user=u&password=a c4n4ry"], "argument --limit: "),
+        (["runs", "--store=a", "--limit=x://u:a c4n4ry@h/d"], "argument --limit: "),
+    ],
+)
+async def test_an_argument_that_may_be_a_secret_is_not_shown(call: Call, argv: list[str], said: str) -> None:
+    """The error about a wrong argument names the option, and no value that is unknown or has a password."""
+    ended = await call(*argv)
+    assert ended.code == 2
+    assert ended.complaint.startswith(said)
+    assert "c4n4ry" not in ended.complaint
+
+
 @pytest.mark.slow
 async def test_a_full_disk_is_no_traceback(served: PoderoSimulator, full_disk: IO[str]) -> None:
     """If the output cannot be written, the command ends with one line and exit code 1."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -209,6 +210,23 @@ async def test_calls_in_permanent_trouble_leave_the_others_their_first_retry() -
             await retrier.run(failing(*[unavailable() for _ in range(4)]), RequestStats())
         for failures in ([], [unavailable()]):
             assert await retrier.run(failing(*failures), RequestStats()) == "value"
+
+
+async def test_what_fails_again_and_again_leaves_the_others_their_first_retry() -> None:
+    """Calls about what has failed before do not take the last of the budget, until one of them has succeeded."""
+    retrier = Retrier(RetryPolicy(budget=20, max_attempts=3, backoff_initial=1e-6))
+
+    async def attempts_of(subject: int, failures: int) -> int:
+        stats = RequestStats()
+        with suppress(ServerError):
+            await retrier.run(failing(*[unavailable() for _ in range(failures)]), stats, subject=subject)
+        return 1 + stats.retries
+
+    polled = [await attempts_of(1, failures=9) for _ in range(30)]
+    assert polled == [3, 2, *[1] * 28]
+    assert await attempts_of(2, failures=1) == 2
+    await attempts_of(1, failures=0)
+    assert await attempts_of(1, failures=1) == 2
 
 
 async def test_retries_cost_nothing_while_the_breaker_is_not_closed() -> None:

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from podero_async import (
+    ApiError,
     ClientCredentials,
     ConfigurationError,
     PasswordCredentials,
@@ -86,6 +87,13 @@ def test_an_invalid_or_unsafe_origin_is_refused(base_url: Any) -> None:
 def test_https_and_http_to_loopback_are_accepted(base_url: str) -> None:
     """A gateway over https and a simulator on loopback can be used."""
     static_client(base_url)
+
+
+async def test_a_304_is_an_error_that_names_its_cause() -> None:
+    """A 304 is no redirect: the client asks for no changes, so a cache has responded."""
+    async with recording(lambda: web.Response(status=304)) as (origin, _), static_client(origin) as client:
+        with pytest.raises(ApiError, match=r"HTTP 304: not modified, .* a cache"):
+            await client.electric_vehicles(USER)
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -139,6 +139,21 @@ async def test_a_page_has_a_smaller_maximum_than_a_list_of_users() -> None:
             assert [user async for user in client.users()] == []
 
 
+async def test_more_headers_than_the_limit_are_an_error_that_says_so() -> None:
+    """A response of 400 headers is read. One of 600 is an error after one attempt, which names the limit."""
+    count = 400
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=b"[]", headers={f"X-{number}": "1" for number in range(count)})
+
+    async with serving(handler) as origin, static_client(origin) as client:
+        assert await vehicles(client) == 0
+        count = 600
+        with pytest.raises(TransportError, match="the response has more than 512 headers") as caught:
+            await vehicles(client)
+    assert caught.value.attempts == 1
+
+
 @pytest.mark.parametrize("is_lent", [False, True])
 async def test_long_headers_are_read(is_lent: bool) -> None:
     """A header of 60,000 bytes is read, over a lent session, too. A longer one is an error after one attempt."""

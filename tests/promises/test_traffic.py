@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from podero_async import (
+    ClientCredentials,
     ConfigurationError,
     PoderoClient,
     RateLimitError,
@@ -26,7 +27,7 @@ from podero_async import (
     VehicleRef,
 )
 from podero_async.backfill import SessionStore, backfill
-from tests._support.clients import USER, page_body, serving, static_client
+from tests._support.clients import ORG, USER, page_body, serving, static_client
 
 DAYS = (date(2026, 1, 1), date(2026, 1, 31))
 LATENCY_S = 0.1
@@ -377,6 +378,29 @@ async def test_a_fleet_does_not_spend_the_retries_of_other_calls() -> None:
             outcomes = await fetch(client, refs(40))
             assert sum(outcome.retries for outcome in outcomes) == 20
             assert await client.current_session(USER, UUID(int=1)) is None
+
+
+async def test_calls_that_fail_do_not_spend_the_retries_of_token_requests() -> None:
+    """A token request that fails once is repeated, although the calls of broken vehicles have spent their budget."""
+    token_requests = 0
+
+    async def handler(request: web.Request) -> web.Response:
+        nonlocal token_requests
+        if request.method == "POST":
+            token_requests += 1
+            if token_requests == 2:
+                return web.Response(status=500)
+            return web.json_response({"access_token": f"token-{token_requests}", "token_type": "Bearer"})
+        if request.path.endswith("/current"):
+            return web.Response(status=500)
+        return web.json_response([], status=200 if request.headers["Authorization"] == "Bearer token-3" else 401)
+
+    retry, credentials = RetryPolicy(budget=1, backoff_initial=0.001), ClientCredentials("client", "secret")
+    async with serving(handler) as origin, PoderoClient(ORG, credentials, base_url=origin, retry=retry) as client:
+        with pytest.raises(ServerError):
+            await client.current_session(USER, UUID(int=1))
+        assert await client.electric_vehicles(USER) == []
+    assert token_requests == 3
 
 
 @pytest.mark.leaping
