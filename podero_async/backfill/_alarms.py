@@ -109,8 +109,12 @@ def rejected_alarm(counts: FailureCounts, received: int, rejected: int) -> list[
     """Return the alarm about unreadable rows, if there are new ones, or if they are too many of the rows of the run."""
     if not counts.lately_rejected and rejected <= max(1, _MAX_LONG_REJECTED * (received + rejected)):
         return []
-    count = f"{counts.rejected:,} sessions could not be read, {counts.lately_rejected:,} of them for the first time"
-    return [f"{count} in {LONG_FAILED_DAYS} days: the table rejected_items has them, and the reasons"]
+    lately = (
+        f", {counts.lately_rejected:,} of them for less than {LONG_FAILED_DAYS} days" if counts.lately_rejected else ""
+    )
+    return [
+        f"{counts.rejected:,} sessions could not be read{lately}: the table rejected_items has them, and the reasons"
+    ]
 
 
 def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:

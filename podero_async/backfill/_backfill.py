@@ -188,7 +188,7 @@ class _Backfill:
     async def _says_which_exist(self, item: WorkItem, outcome: Fetched) -> bool:
         if not isinstance(outcome, VehicleFailure):
             return outcome.completeness is not Completeness.UNPROVEN
-        # The row's own user is in the roster; another one who has the vehicle no longer shows none of its sessions.
+        # The row's own user is in the roster. If another user no longer has the vehicle, this user is shown no session of it.
         is_gone = isinstance(outcome.error, NotFoundError)
         return is_gone and not await self.planner.store.backend.is_in_roster(item.vehicle)
 

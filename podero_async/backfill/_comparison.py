@@ -77,7 +77,7 @@ class VerifyReport:
     left_sessions: int
     """Stored sessions under users that no longer list the vehicle, and that no read has returned under another user."""
     uncovered: int
-    """Stored sessions of days that no proven read of the vehicle covers, so that nothing is known of them."""
+    """Stored sessions that lie wholly in days that no proven read of the vehicle covers, so that nothing is known of them."""
     doubled: int
     """Ids that the table has more than once, also for vehicles that were not drawn.
 

@@ -194,8 +194,8 @@ async def test_a_repair_withdraws_nothing_if_too_much_is_missing(
 async def test_sessions_of_the_time_before_a_move_stay(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
-    """If a vehicle moves to a user who is shown only the own part of its history, the sessions of the old user stay,
-    and are counted as ones that cannot be compared; sessions that the new user is shown move there.
+    """If a vehicle moves, and the API lists only a part of its history under the new user, the other sessions stay with the
+    old user, and are counted as ones that cannot be compared.
     """
     vehicle, other = sim.vehicles[0], sim.vehicles[-1].user_id
     async with SessionStore(path) as store:

@@ -98,15 +98,16 @@ def test_withdrawn_rows_are_not_stored_ones(store: WrittenStore) -> None:
 def test_only_compared_days_count(store: WrittenStore) -> None:
     """Sessions of other days than the drawn ones do not differ, though the read returns them."""
     days = FIRST, FIRST + 9 * ONE_DAY
-    store.write(Read(1, [_row(1)], days=days), Read(2, [_row(2)]), Read(3, [_row(4)]))
+    ended = _row(1, unplug_time="2026-01-10T20:00:00Z")
+    store.write(Read(1, [ended], days=days), Read(2, [_row(2)]), Read(3, [_row(4)]))
     store.con.execute("UPDATE coverage SET is_settled = true WHERE vehicle_id <> ?", [UUID(int=3)])
     items = _draw(store, include_provisional=False)
     assert [(item.vehicle.vehicle_id.int, item.window.from_date, item.window.to_date) for item in items] == [
         (1, *days),
         (2, FIRST, LAST),
     ]
-    assert _compare(store, Read(1, [_row(1), _row(3, 15)])).differences == []
-    (difference,) = _compare(store, Read(1, [_row(1), _row(3, 9)])).differences
+    assert _compare(store, Read(1, [ended, _row(3, 15)])).differences == []
+    (difference,) = _compare(store, Read(1, [ended, _row(3, 9)])).differences
     assert (difference.sessions, difference.missing) == (1, (str(UUID(int=3)),))
 
 
@@ -201,3 +202,25 @@ def test_a_stored_row_is_compared_where_the_store_has_it(store: WrittenStore, sh
     store.write(Read(1, [], days=(LAST, LAST), include_hidden=True))
     assert _found(store, Read(1, [_row(1, 5) | shown], include_hidden=True)) == {"changed": [1]}
     assert _found(store, Read(1, [_row(1, 5)], include_hidden=True)) == {}
+
+
+def test_a_read_has_the_whole_of_the_sessions(store: WrittenStore) -> None:
+    """The API may list a session by its end, or on all its days: the window of a read includes the ends of the sessions of
+    the compared days, unless an end lies after the newest read; only then the session is not looked for.
+    """
+    ends = {1: "2026-01-11T02:00:00Z", 2: "2026-01-25T02:00:00Z", 3: "9999-12-31T02:00:00Z"}
+    rows = [_row(1, unplug_time=ends[1]), _row(2, 20, unplug_time=ends[2])]
+    last = FIRST + 19 * ONE_DAY
+    store.write(Read(1, rows, days=(FIRST, last)), Read(2, [_row(3, unplug_time=ends[3])], days=(FIRST, last)))
+    one, other = _draw(store)
+    assert (one.window.to_date.day, other.window.to_date) == (25, last)
+    assert _found(store, Read(1, [], days=(FIRST, one.window.to_date))) == {"surplus": [1, 2]}
+    assert _found(store, Read(2, [], days=(FIRST, last))) == {}
+
+
+def test_a_session_that_lasts_into_covered_days_is_not_uncovered(store: WrittenStore) -> None:
+    """A proven read of a day may return a session that was plugged in before it; one that ended before is uncovered."""
+    days = FIRST + 10 * ONE_DAY, LAST
+    rows = [_row(1, unplug_time="2026-01-11T02:00:00Z"), _row(2, unplug_time="2026-01-10T20:00:00Z"), _row(3, 11)]
+    store.write(Read(1, rows, days=days))
+    assert comparison.draw(store.con, None, include_provisional=True) == Drawn(vehicles=1, uncovered=1)

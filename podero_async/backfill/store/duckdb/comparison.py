@@ -33,6 +33,10 @@ _MAX_IDS = 100
 
 # --- the days and the work items ---
 
+_IS_COMPARED = """
+d.vehicle_id = {row}.vehicle_id AND d.user_id = {row}.user_id AND (d.include_hidden OR NOT {row}.is_hidden)
+    AND {row}.plug_in_time >= d.from_date::TIMESTAMPTZ AND {row}.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
+"""
 _GONE = "(FROM vehicles WHERE gone_since IS NOT NULL)"
 _COMPARABLE = "(is_settled OR $include_provisional)"
 _PRESENT = f"SELECT DISTINCT {_PAIR} FROM coverage ANTI JOIN {_GONE} USING ({_PAIR})"
@@ -41,18 +45,27 @@ _DAYS = f"""
 CREATE OR REPLACE TEMP TABLE compared_days AS
 SELECT {_PAIR}, include_hidden, from_date, to_date FROM coverage SEMI JOIN drawn USING ({_PAIR}) WHERE {_COMPARABLE}
 """
+_ENDED = "greatest(s.plug_in_time, coalesce(s.unplug_time, s.inferred_session_end))"
+# The API may list a session by its plug-in, by its end, or on all its days. So the window of a read has the whole of each
+# stored session of the compared days, unless the session seems to end after the newest read.
 _WORK = f"""
 CREATE OR REPLACE TEMP TABLE compared AS
 SELECT (row_number() OVER (ORDER BY vehicle_id, user_id))::INTEGER AS number, {_PAIR},
-    min(from_date) AS from_date, max(to_date) AS to_date, bool_or(include_hidden) AS include_hidden
-FROM compared_days GROUP BY {_PAIR}
+    min(from_date) AS from_date, greatest(max(to_date), max(ended)) AS to_date,
+    bool_or(include_hidden) AS include_hidden
+FROM compared_days LEFT JOIN (
+    SELECT {_PAIR}, max({_ENDED})::DATE AS ended FROM sessions s
+    SEMI JOIN compared_days d ON {_IS_COMPARED.format(row="s")}
+    WHERE s.withdrawn_at IS NULL AND {_ENDED} < (SELECT max(read_at) FROM coverage) GROUP BY {_PAIR}
+) USING ({_PAIR}) GROUP BY {_PAIR}
 """
-# A row can be compared if its user has the vehicle now, and a read of this user covers the row's day. All others are counted.
+# A row can be compared if its user has the vehicle now, and a read of this user covers the row's day. A row that lasts into
+# days that a read covers may be returned by this read, and need not be. All others are counted.
 _UNCOMPARABLE = f"""
 SELECT count(*) FILTER (({_PAIR}) IN (SELECT ({_PAIR}) FROM {_GONE})) AS of_gone, count(*) - of_gone FROM sessions s
 ANTI JOIN (FROM coverage SEMI JOIN ({_PRESENT}) USING ({_PAIR})) d
   ON d.vehicle_id = s.vehicle_id AND d.user_id = s.user_id AND (d.include_hidden OR NOT s.is_hidden)
-  AND s.plug_in_time >= d.from_date::TIMESTAMPTZ AND s.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
+  AND {_ENDED} >= d.from_date::TIMESTAMPTZ AND s.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
 WHERE s.withdrawn_at IS NULL
 """
 _DOUBLED = "CREATE OR REPLACE TEMP TABLE doubled AS SELECT id FROM sessions GROUP BY id HAVING count(*) > 1"
@@ -100,10 +113,6 @@ def next_compared(con: duckdb.DuckDBPyConnection, after: int, limit: int) -> lis
 
 # --- the comparison ---
 
-_IS_COMPARED = """
-d.vehicle_id = {row}.vehicle_id AND d.user_id = {row}.user_id AND (d.include_hidden OR NOT {row}.is_hidden)
-    AND {row}.plug_in_time >= d.from_date::TIMESTAMPTZ AND {row}.plug_in_time < (d.to_date + 1)::TIMESTAMPTZ
-"""
 # If two users list a vehicle, its rows have one of them.
 _HAS_OTHER_OWNER = f"""
 s.vehicle_id <> i.vehicle_id
@@ -132,7 +141,8 @@ SELECT DISTINCT r.work_item, s.id, 'surplus' FROM (
     WHERE s.withdrawn_at IS NULL AND s.rowid NOT IN (SELECT pos FROM found)
 ) s JOIN arrow_reads r USING ({_PAIR})
 -- The server still has a row that could not be read; without an id, it may be any row of the read.
-WHERE r.work_item NOT IN (SELECT work_item FROM arrow_rejected WHERE session_id IS NULL)
+WHERE {_ENDED} < (r.to_date + 1)::TIMESTAMPTZ
+  AND r.work_item NOT IN (SELECT work_item FROM arrow_rejected WHERE session_id IS NULL)
   AND s.id NOT IN (SELECT session_id FROM arrow_rejected WHERE session_id IS NOT NULL)
 """
 _NOTE = f"INSERT INTO differing SELECT {_PAIR} FROM arrow_reads SEMI JOIN differences USING (work_item)"
