@@ -213,7 +213,7 @@ async def test_calls_in_permanent_trouble_leave_the_others_their_first_retry() -
 
 
 async def test_what_fails_again_and_again_leaves_the_others_their_first_retry() -> None:
-    """Calls about what has failed before do not take the last of the budget, until one of them has succeeded."""
+    """Calls about a vehicle that failed before do not take the last of the budget, until one of them succeeds."""
     retrier = Retrier(RetryPolicy(budget=20, max_attempts=3, backoff_initial=1e-6))
 
     async def attempts_of(subject: int, failures: int) -> int:

@@ -90,7 +90,7 @@ def test_https_and_http_to_loopback_are_accepted(base_url: str) -> None:
 
 
 async def test_a_304_is_an_error_that_names_its_cause() -> None:
-    """A 304 is no redirect: the client asks for no changes, so a cache has responded."""
+    """A 304 is not called a redirect: the client makes no conditional requests, so the error names a cache."""
     async with recording(lambda: web.Response(status=304)) as (origin, _), static_client(origin) as client:
         with pytest.raises(ApiError, match=r"HTTP 304: not modified, .* a cache"):
             await client.electric_vehicles(USER)
