@@ -155,6 +155,7 @@ def _end_of(invocation: Invocation) -> Exit:
 
 def _run(invocation: Invocation) -> Exit:
     try:
+        _check_order(invocation.argv)
         parsed = invocation.parser.parse_args(invocation.argv)
         command: Command[Any] = parsed.command
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
@@ -169,6 +170,14 @@ def _run(invocation: Invocation) -> Exit:
         return Exit.DONE
     except UsageError as error:
         return _explain(error, invocation)
+
+
+def _check_order(arguments: Sequence[str]) -> None:
+    """Check that no option is before the command: argparse would take the option's value for the command."""
+    first = next(iter(arguments), "")
+    if first.startswith("-") and first not in {"-h", "--help", "--version"}:
+        option = first.partition("=")[0]
+        raise UsageError(f"options come after the command: podero-async COMMAND {option} ... (see podero-async --help)")
 
 
 def _explain(error: BaseException, invocation: Invocation) -> Exit:
