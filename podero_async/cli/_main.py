@@ -22,6 +22,7 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._log import add_log, logged
 from podero_async.cli._output.json import print_error
 from podero_async.cli._runtime import (
+    MESSAGES,
     Exit,
     OutputError,
     UsageError,
@@ -163,9 +164,11 @@ def _run(invocation: Invocation) -> Exit:
                 if command.uses_api:
                     import_module(_FAILURE_MODULE)
                 running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))
-                return run_loop(invocation.signals.supervise(running))
+                code = run_loop(invocation.signals.supervise(running))
             except (PoderoError, UsageError, OSError, Interrupted, KeyboardInterrupt, ModuleNotFoundError) as error:
-                return _explain(error, invocation)
+                code = _explain(error, invocation)
+            MESSAGES.info("%s has ended with exit code %d", command.name, code)
+            return code
     except SystemExit:  # argparse has printed the help or the version
         return Exit.DONE
     except UsageError as error:

@@ -66,7 +66,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     if options.json:
         print_json(_Erased(erasing.result()))
     else:
-        print(f"{erasing.result():,} sessions erased; later runs leave the user out")
+        invocation.summarize(f"{erasing.result():,} sessions erased; later runs leave the user out")
     return Exit.DONE
 
 
