@@ -102,15 +102,27 @@ def mend_links(page: Path) -> None:
     page.write_text(re.sub(r'href="#([\w.]+)"', mended, text), encoding="utf-8")
 
 
-def ignore_common_words(script: Path) -> None:
-    """Let the search ignore the words that most questions have, since "How do I" would find all headings that begin so."""
+def tune_search(script: Path) -> None:
+    """Let the search ignore words that most questions have, and prefer sections to single names.
+
+    "How do I" would find all headings that begin so, and a word that is a field's name only the field.
+    """
     text = script.read_text(encoding="utf-8")
-    call = "(term) => searchIndex.search(term, {"
-    if call not in text:
-        raise RuntimeError(f"{script} has no call of the search: see the template search.js.jinja2 of pdoc")
-    words = f"/\\b({COMMON_WORDS})\\b/gi"
-    rare = f'(term) => searchIndex.search(term.replace({words}, " ").trim() || term, {{'
-    script.write_text(text.replace(call, rare), encoding="utf-8")
+    for old, new in (
+        (
+            "searchIndex.search(term, {",
+            f"searchIndex.search(term.replace(/\\b({COMMON_WORDS})\\b/gi, ' ').trim() || term, {{",
+        ),
+        ("expand: true\n    })", "expand: true\n    }).sort((one, other) => weight(other) - weight(one))"),
+        (
+            "return (term)",
+            "const weight = found => found.score * (found.doc.kind === 'section' ? 2 : 1);\n\n    return (term)",
+        ),
+    ):
+        if text.count(old) != 1:
+            raise RuntimeError(f"{script} has no {old!r}: see the template search.js.jinja2 of pdoc")
+        text = text.replace(old, new)
+    script.write_text(text, encoding="utf-8")
 
 
 def broken_links(directory: Path) -> list[str]:
@@ -141,7 +153,7 @@ def main(directory: str = "build/docs") -> int:
     pdoc.pdoc(*PACKAGES, *EXPLAINED, output_directory=Path(directory))
     for page in Path(directory).rglob("*.html"):
         mend_links(page)
-    ignore_common_words(Path(directory) / "search.js")
+    tune_search(Path(directory) / "search.js")
     broken = broken_links(Path(directory))
     for link in broken:
         print(f"broken link: {link}", file=sys.stderr)
