@@ -80,7 +80,7 @@ exit codes:
   2    usage, configuration (also an unknown id), or a limit of the system
   3    the credentials were refused
   4    the API, the network or the target database failed
-  5    the store cannot be used
+  5    the store, or the target of an export or a merge, cannot be used
   6    days are provisional (status --check)
   129  the terminal was closed (SIGHUP)
   130  interrupted (SIGINT)
