@@ -90,6 +90,7 @@ _PASSWORD = re.compile(r"://\S*@")
 """The part of a URL that may have a password."""
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
+_CREDENTIALS = "check PODERO_ORG_ID and PODERO_CLIENT_SECRET, PODERO_PASSWORD or PODERO_TOKEN with podero-async doctor"
 _FAILURE_MODULE = "podero_async._decode.converter"
 """A module that only failures need. If a failure is a lack of file descriptors, it could not be imported any more."""
 # If no handler is set, logging writes the library's warnings to stderr.
@@ -158,6 +159,7 @@ def _run(invocation: Invocation) -> Exit:
     try:
         _check_order(invocation.argv)
         parsed = invocation.parser.parse_args(invocation.argv)
+        _check_days(parsed)
         command: Command[Any] = parsed.command
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
@@ -183,6 +185,12 @@ def _check_order(arguments: Sequence[str]) -> None:
         raise UsageError(f"options come after the command: podero-async COMMAND {option} ... (see podero-async --help)")
 
 
+def _check_days(parsed: argparse.Namespace) -> None:
+    first, last = (getattr(parsed, name, None) for name in ("from_date", "to_date"))
+    if first is not None and last is not None and first > last:
+        raise UsageError(f"--from must not be after --to: {first} is after {last}")
+
+
 def _explain(error: BaseException, invocation: Invocation) -> Exit:
     """Write one line about an error and, with `--json`, one object; return the exit code.
 
@@ -198,7 +206,7 @@ def _explain(error: BaseException, invocation: Invocation) -> Exit:
         case PoderoError() if advice := advice_on(error):
             message, code = f"{error}; {advice}", Exit.USAGE
         case AuthenticationError() | PermissionDeniedError():
-            code = Exit.CREDENTIALS
+            message, code = f"{error}; {_CREDENTIALS}", Exit.CREDENTIALS
         case PoderoError():
             code = Exit.STORE if _is_of_store(error) else Exit.API
         case OSError():

@@ -179,6 +179,9 @@ Of this store, and of what later runs fetch:
 podero-async forget --store fleet.duckdb --external-id customer_1
 ```
 
+A job that may run twice passes `--user` with Podero's id: a repetition erases 0 sessions, and ends with 0. The store keeps a
+hash of that id alone, so a second call with `--external-id` ends with 2, as a mistyped one does.
+
 It rewrites the file, so that no byte of the user remains. Delete or write anew all copies, snapshots and exports;
 `publish` removes the user from PostgreSQL the next time. "Erasure" in `podero_async.backfill` has the rules.
 

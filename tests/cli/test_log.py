@@ -94,6 +94,9 @@ async def test_each_failure_is_one_object(
         ended = await call(*argv)
         assert json.loads(ended.out) == {"error": {"kind": kind, "message": ended.complaint, "exit_code": ended.code}}
         assert ended.code
+        if kind == "AuthenticationError":
+            assert "PODERO_CLIENT_SECRET" in ended.complaint
+            assert ended.complaint.endswith("with podero-async doctor")
 
 
 async def test_an_outage_is_one_object_with_the_report(call: Call, served: PoderoSimulator, path: Path) -> None:

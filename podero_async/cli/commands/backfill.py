@@ -143,7 +143,7 @@ def _check_options(options: Options) -> None:
             started=utc_now(),
         )
     except ValueError as error:
-        raise UsageError(f"--from and --to: {error}") from error
+        raise UsageError(str(error).replace("from_date", "--from")) from error
 
 
 async def _plan(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
