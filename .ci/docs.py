@@ -42,6 +42,11 @@ PACKAGES = (
 EXPLAINED = ("podero_async._paging",)
 """Packages with a private name whose docstrings explain how the library works."""
 
+COMMON_WORDS = (
+    "a|an|and|are|at|be|by|can|do|does|for|from|get|has|have|how|i|if|in|is|it|its|me|my|of|on|or|s|should|that|the|there|this"
+    "|to|was|we|what|when|where|which|why|will|with|you"
+)
+
 
 def show_sources() -> None:
     """Set `__module__` of public names back to the module that defines them, since pdoc reads its source text."""
@@ -97,6 +102,29 @@ def mend_links(page: Path) -> None:
     page.write_text(re.sub(r'href="#([\w.]+)"', mended, text), encoding="utf-8")
 
 
+def tune_search(script: Path) -> None:
+    """Let the search ignore words that most questions have, and prefer sections to single names.
+
+    "How do I" would find all headings that begin so, and a word that is a field's name only the field.
+    """
+    text = script.read_text(encoding="utf-8")
+    for old, new in (
+        (
+            "searchIndex.search(term, {",
+            f"searchIndex.search(term.replace(/\\b({COMMON_WORDS})\\b/gi, ' ').trim() || term, {{",
+        ),
+        ("expand: true\n    })", "expand: true\n    }).sort((one, other) => weight(other) - weight(one))"),
+        (
+            "return (term)",
+            "const weight = found => found.score * (found.doc.kind === 'section' ? 2 : 1);\n\n    return (term)",
+        ),
+    ):
+        if text.count(old) != 1:
+            raise RuntimeError(f"{script} has no {old!r}: see the template search.js.jinja2 of pdoc")
+        text = text.replace(old, new)
+    script.write_text(text, encoding="utf-8")
+
+
 def broken_links(directory: Path) -> list[str]:
     """Return the links that lead to no page or to no place in it, and the names in the guide that pdoc did not link."""
     pages = {page.resolve(): page.read_text(encoding="utf-8") for page in sorted(directory.rglob("*.html"))}
@@ -125,6 +153,7 @@ def main(directory: str = "build/docs") -> int:
     pdoc.pdoc(*PACKAGES, *EXPLAINED, output_directory=Path(directory))
     for page in Path(directory).rglob("*.html"):
         mend_links(page)
+    tune_search(Path(directory) / "search.js")
     broken = broken_links(Path(directory))
     for link in broken:
         print(f"broken link: {link}", file=sys.stderr)

@@ -22,7 +22,7 @@ import podero_async.guide
 from podero_async import PoderoClient
 from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import main
-from podero_async.testing import PoderoSimulator
+from podero_async.testing import Fault, PoderoSimulator
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -30,6 +30,9 @@ PAGES = {
     for page in pkgutil.iter_modules(podero_async.guide.__path__)
 }
 
+CRON = "How do I run it every night with cron (environment, then publish and export)?"
+FRESHNESS = "How do I monitor the freshness of a store (stale data, or a job that never ran)?"
+SEVERAL = "How do I run it on several (multiple) machines, in several processes, or on a cluster?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
     "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -47,6 +50,21 @@ QUESTIONS = {
         "podero-async report",
     ),
     "store is in use": ("stores: The store is in use, or the database is locked: what now?", "--wait"),
+    "why is yesterday's session not there": (
+        "completeness: Why is yesterday's session not there yet?",
+        "once it is completed",
+    ),
+    "how do I run it on several machines": (f"operations: {SEVERAL}", "--shard 1/2"),
+    "multiple machines": (f"operations: {SEVERAL}", "--shard 1/2"),
+    "cluster": (f"operations: {SEVERAL}", "--shard 1/2"),
+    "backup": ("operations: How do I make a backup or a copy of a store?", "--snapshot"),
+    "freshness": (f"operations: {FRESHNESS}", "--max-age"),
+    "stale": (f"operations: {FRESHNESS}", "--max-age"),
+    "provisional": ("completeness: What do missing, provisional and settled mean?", "no run reads it"),
+    "what is settled": ("completeness: What do missing, provisional and settled mean?", "no run reads it"),
+    "why is it still provisional": ("completeness: Why is a day still provisional after a month?", "in_progress"),
+    "cron environment": (f"operations: {CRON}", "/etc/podero.env"),
+    "airflow": ("operations: How do I run it in Airflow, Kubernetes or systemd?", "BashOperator"),
     "memory": ("tuning: How much memory does it need?", "memory_limit_mb"),
     "how do I get a data frame": ("frames: How do I get a data frame?", "to_pandas"),
 }
@@ -139,7 +157,7 @@ async def test_the_queries_return_rows(sql: str, filled: Path) -> None:
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```sh" in text])
 async def test_the_commands_run(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands of a page end with exit code 0, one after the other; `simulate`, which does not end, has its own tests."""
-    lines = "".join(re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)).splitlines()
+    lines = "".join(re.findall(r"```sh\n(.*?)```", PAGES[page], re.DOTALL)).replace("\\\n", "").splitlines()
     assert lines
     for line in lines:
         program, command, *arguments = shlex.split(line)
@@ -147,6 +165,34 @@ async def test_the_commands_run(page: str, capsys: pytest.CaptureFixture[str]) -
         if command != "simulate":
             code = await asyncio.to_thread(main, [command, *arguments])
             assert code == 0, f"{line}: {capsys.readouterr()}"
+
+
+@pytest.mark.parametrize(("vehicles_that_fail", "code"), [(0, 0), (1, 1)])
+async def test_the_nightly_script_runs(
+    vehicles_that_fail: int, code: int, podero_simulator: PoderoSimulator, tmp_path: Path
+) -> None:
+    """The script for cron fills a store and exports it, also after exit code 1, and a clean night prints nothing."""
+    if vehicles_that_fail:
+        podero_simulator.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth=1))
+    (script,) = re.findall(r"```bash\n(.*?)```", PAGES["operations"], re.DOTALL)
+    script = re.sub(
+        r"/data|/etc|/opt/podero", str(tmp_path), script.replace("podero-async publish", "echo publish >&2 #")
+    )
+    settings = [f"export {name}={value}\n" for name, value in podero_simulator.environment.items()]
+    (tmp_path / "podero.env").write_text("".join(settings))
+    (tmp_path / "bin").mkdir()
+    command = tmp_path / "bin" / "podero-async"
+    command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m podero_async "$@"\n')
+    command.chmod(0o755)
+    process = await asyncio.create_subprocess_exec(
+        "sh", "-c", script, env={}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (code, b""), err
+    assert err.endswith(b"publish\n")
+    assert (err == b"publish\n") is (code == 0)
+    assert list((tmp_path / "sessions").rglob("*.parquet"))
+    assert f"ended with exit code {code}" in (tmp_path / "nightly.log").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,8 @@ sessions. So each day of a vehicle has one of three states:
 
 A day settles when it is read `settle_days` (30) after its end, if the API was asked first for the vehicle's current session
 and that one was plugged in later, or does not exist. This question costs a seventh of a request for each vehicle and
-night. The day of a session that shows no end, or that could not be read, stays provisional.
+night. A day stays provisional while one of its
+sessions shows no end (no `unplug_time` and no `inferred_session_end`, or the outcome `in_progress`) or could not be read.
 
 # Runs
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import attrs
 
 from podero_async.cli._output.progress import can_draw, show_progress
-from podero_async.cli._runtime import Exit
+from podero_async.cli._runtime import MESSAGES, Exit
 from podero_async.cli._signals import Signals
 
 if TYPE_CHECKING:
@@ -35,7 +35,14 @@ class Invocation:
     line_every_s: float
     """Seconds between two lines of progress, when stderr is not a terminal."""
     is_quiet: bool = False
-    """Whether no progress is shown."""
+    """Whether neither progress nor a summary is shown."""
+
+    def summarize(self, *lines: str, is_printed: bool = True) -> None:
+        """Print the summary of a command that has done its work, except with `--quiet`; a log file gets it in any case."""
+        for line in lines:
+            MESSAGES.info("%s", line)
+            if is_printed and not self.is_quiet:
+                print(line)
 
     def shown(self, progress: Progress) -> AbstractAsyncContextManager[None]:
         """Show a progress on stderr while the block runs."""

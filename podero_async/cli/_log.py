@@ -22,8 +22,8 @@ def add_log(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("log").add_argument
     verbose = "write the log to stderr: token requests, retries, pauses and outages"
     add("-v", "--verbose", action="store_true", help=verbose)
-    add("-q", "--quiet", action="store_true", help="show no progress")
-    file = "append the log, and all messages of this command, to a file"
+    add("-q", "--quiet", action="store_true", help="show no progress and no summary, only errors and alarms")
+    file = "append the log, the summary, all messages and the exit code of this command to a file"
     completes_files(add("--log-file", metavar="FILE", help=file))
 
 

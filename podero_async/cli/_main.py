@@ -22,6 +22,7 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._log import add_log, logged
 from podero_async.cli._output.json import print_error
 from podero_async.cli._runtime import (
+    MESSAGES,
     Exit,
     OutputError,
     UsageError,
@@ -79,7 +80,7 @@ exit codes:
   2    usage, configuration (also an unknown id), or a limit of the system
   3    the credentials were refused
   4    the API, the network or the target database failed
-  5    the store cannot be used
+  5    the store, or the target of an export or a merge, cannot be used
   6    days are provisional (status --check)
   129  the terminal was closed (SIGHUP)
   130  interrupted (SIGINT)
@@ -89,6 +90,7 @@ _PASSWORD = re.compile(r"(?<=://).*(?=@)|(?:(?<=password=)|(?<=secret=)|(?<=toke
 """The part of a URL, or of other parameters of a connection, that may have a password."""
 _NEEDS = {"rich": "tables and bars on a terminal need rich", "shtab": "shell completion needs shtab"}
 """Modules of the extra `cli`."""
+_CREDENTIALS = "check PODERO_ORG_ID and PODERO_CLIENT_SECRET, PODERO_PASSWORD or PODERO_TOKEN with podero-async doctor"
 _FAILURE_MODULE = "podero_async._decode.converter"
 """A module that only failures need. If a failure is a lack of file descriptors, it could not be imported any more."""
 # If no handler is set, logging writes the library's warnings to stderr.
@@ -155,22 +157,40 @@ def _end_of(invocation: Invocation) -> Exit:
 
 def _run(invocation: Invocation) -> Exit:
     try:
+        _check_order(invocation.argv)
         parsed, unknown = invocation.parser.parse_known_args(invocation.argv)
         if unknown:
             invocation.parser.error(f"unrecognized arguments: {' '.join(map(_name_of, unknown))}")
+        _check_days(parsed)
         command: Command[Any] = parsed.command
         with logged(verbose=parsed.verbose, log_file=parsed.log_file):
             try:
                 if command.uses_api:
                     import_module(_FAILURE_MODULE)
                 running = command.start(parsed, attrs.evolve(invocation, is_quiet=parsed.quiet))
-                return run_loop(invocation.signals.supervise(running))
+                code = run_loop(invocation.signals.supervise(running))
             except (PoderoError, UsageError, OSError, Interrupted, KeyboardInterrupt, ModuleNotFoundError) as error:
-                return _explain(error, invocation)
+                code = _explain(error, invocation)
+            MESSAGES.info("%s has ended with exit code %d", command.name, code)
+            return code
     except SystemExit:  # argparse has printed the help or the version
         return Exit.DONE
     except UsageError as error:
         return _explain(error, invocation)
+
+
+def _check_order(arguments: Sequence[str]) -> None:
+    """Check that no option is before the command: argparse would take the option's value for the command."""
+    first = next(iter(arguments), "")
+    if first.startswith("-") and first not in {"-h", "--help", "--version"}:
+        option = first.partition("=")[0]
+        raise UsageError(f"options come after the command: podero-async COMMAND {option} ... (see podero-async --help)")
+
+
+def _check_days(parsed: argparse.Namespace) -> None:
+    first, last = (getattr(parsed, name, None) for name in ("from_date", "to_date"))
+    if first is not None and last is not None and first > last:
+        raise UsageError(f"--from must not be after --to: {first} is after {last}")
 
 
 def _explain(error: BaseException, invocation: Invocation) -> Exit:
@@ -188,7 +208,7 @@ def _explain(error: BaseException, invocation: Invocation) -> Exit:
         case PoderoError() if advice := advice_on(error):
             message, code = f"{error}; {advice}", Exit.USAGE
         case AuthenticationError() | PermissionDeniedError():
-            code = Exit.CREDENTIALS
+            message, code = f"{error}; {_CREDENTIALS}", Exit.CREDENTIALS
         case PoderoError():
             code = Exit.STORE if _is_of_store(error) else Exit.API
         case OSError():

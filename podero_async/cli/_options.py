@@ -43,6 +43,7 @@ __all__ = [
     "whole_number",
 ]
 
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 _MIN_PAUSE_S = 0.05
 _MAX_PAUSE_S = 1.0
 
@@ -59,13 +60,13 @@ def uuid(text: str) -> UUID:
 
 
 def _day(text: str) -> date:
-    """Parse a UTC day, `YYYY-MM-DD` or `today`."""
-    if text == "today":
-        return datetime.now(UTC).date()
+    """Parse a UTC day: `YYYY-MM-DD`, `today` or `yesterday`."""
+    if text in _DAYS_AGO:
+        return datetime.now(UTC).date() - timedelta(days=_DAYS_AGO[text])
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007 - a day; "2026-W05" would be one in ISO 8601
     except ValueError:
-        raise ArgumentTypeError(f"not a day: {text!r}; write YYYY-MM-DD, or today") from None
+        raise ArgumentTypeError(f"not a day: {text!r}; write YYYY-MM-DD, today or yesterday") from None
 
 
 def moment(text: str) -> datetime:
@@ -150,8 +151,9 @@ def store(text: str) -> str:
 
 def add_days(add: AddArgument, *, required: bool = True, kind: str = "UTC day") -> None:
     """Add `--from` and `--to`."""
-    add("--from", type=_day, required=required, dest="from_date", metavar="DAY", help=f"first {kind}, YYYY-MM-DD")
-    add("--to", type=_day, required=required, dest="to_date", metavar="DAY", help=f"last {kind}, YYYY-MM-DD or today")
+    first, last = (f"{which} {kind}: YYYY-MM-DD, today or yesterday" for which in ("first", "last"))
+    add("--from", type=_day, required=required, dest="from_date", metavar="DAY", help=first)
+    add("--to", type=_day, required=required, dest="to_date", metavar="DAY", help=last)
 
 
 def add_include_hidden(add: AddArgument) -> None:

@@ -24,7 +24,8 @@ __all__ = [
 ]
 
 MESSAGES = logging.getLogger("podero_async_cli")
-"""Gets the lines of `say`, for a log file. Not below the library's logger, since they may quote arguments."""
+"""Gets the lines of `say`, summaries and ends of commands, for a log file. Not below the library's logger, since they may quote arguments."""
+MESSAGES.setLevel(logging.INFO)
 MESSAGES.propagate = False
 MESSAGES.addHandler(logging.NullHandler())  # without any, logging would write the lines to stderr
 

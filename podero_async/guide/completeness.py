@@ -57,6 +57,40 @@ The API hides plug-ins of under five minutes, and a list without them is complet
 # Is a complete list final?
 
 No. The API lists a session once it is completed, sometimes weeks after the plug-in, and corrects sessions later. A
-verdict is about the moment of the read. A store knows which days may still change: see "Days" in
+verdict is about the moment of the read. A store knows which days may still change.
+
+# What do missing, provisional and settled mean?
+
+They are the states of a vehicle's day in a store:
+
+| state | meaning |
+|---|---|
+| missing | no read of the day has been proven complete: the next run reads it |
+| provisional | it was read, and sessions may still come or change: the next run reads it again |
+| settled | it was read 30 days after its end or later (`--settle-days`), and nothing more can come: no run reads it |
+
+`podero-async status` counts them, and `podero-async status --check` tells a script. The rules are in "Days" in
 `podero_async.backfill`.
+
+# Why is yesterday's session not there yet?
+
+- The car is still plugged in: the API lists a session once it is completed, under the UTC day of its plug-in.
+  `podero-async current` shows one that is going on.
+- No run has read the day since: see `fetched` and `failed` of `podero-async status`. A run leaves out days that it read
+  less than 12 hours ago; `--fresh-for 0` reads them again.
+- It was shorter than five minutes: the API hides it, unless you pass `--include-hidden`.
+- Its day is another one: days are UTC days.
+
+# Why is a day still provisional after a month?
+
+Either no run has read it since it was 30 days old; or the vehicle's current session was plugged in on this day or before;
+or a row of the day cannot be read; or a session of the day shows no end: it has neither `unplug_time` nor
+`inferred_session_end`, or its outcome is `in_progress`. The last ones are:
+
+```sh
+podero-async sql --store fleet.duckdb "SELECT external_user_id, vehicle_id, plug_in_time, session_outcome FROM live_sessions \
+    WHERE session_outcome = 'in_progress' OR coalesce(unplug_time, inferred_session_end) IS NULL ORDER BY plug_in_time"
+```
+
+Such a day is read about once a week: one request more for its vehicle, if the day is before the other days to read.
 """

@@ -4,6 +4,7 @@
 
     pip install 'podero_async[backfill,cli]'
 
+This works once 0.1.0 is released. Until then, install from a checkout of the repository: `pip install '.[backfill,cli]'`.
 The library alone is `podero_async`. The extra `cli` adds the command `podero-async`, `backfill` the store, `frames`
 data frames, `token-store` a token file that survives restarts, `postgres` the target PostgreSQL, and `speed` faster
 gzip and event loop. Python 3.11 or newer is needed.

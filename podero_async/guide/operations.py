@@ -1,6 +1,6 @@
 """Operations: schedules, resuming, exit codes, logs, copies, shards and erasure of a nightly backfill.
 
-# Which command do I schedule (cron, Kubernetes, Airflow), and how often?
+# Which command do I schedule, and how often?
 
 One command, every night, with a fixed first day. It is safe on any schedule, and at any time again:
 
@@ -8,11 +8,8 @@ One command, every night, with a fixed first day. It is safe on any schedule, an
 podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --log-file backfill.log
 ```
 
-The same for cron, at 3 o'clock; `--wait` lets it wait for a run by hand:
-
-    0 3 * * *  podero-async backfill --store /data/fleet.duckdb --from 2026-01-01 --to today --wait 3600 --quiet
-
-The first run reads all days; later ones read those that are missing or may still change, in about one request for each
+For the whole history, take a first day before your first session, such as 2020-01-01: days without sessions cost no
+request. The first run reads all days; later ones read those that are missing or may still change, in about one request for each
 vehicle, as "Runs" in `podero_async.backfill` explains. In Python, the same is `podero_async.backfill.backfill`:
 
 ```python
@@ -46,6 +43,55 @@ podero-async status --store fleet.duckdb
 
 To try only the vehicles that failed, add `--only-failed`.
 
+# How do I run it every night with cron (environment, then publish and export)?
+
+Cron has neither your `PATH` nor the variables `PODERO_*`. So put these into a file of mode 0600, here `/etc/podero.env`,
+as lines such as `export PODERO_ORG_ID=...`, and let cron call a script, here `/opt/podero/nightly.sh`:
+
+    0 3 * * *  sh /opt/podero/nightly.sh
+
+Exit code 1 means that sessions are stored, but need a look: the script publishes them, and then ends with 1.
+
+```bash
+. /etc/podero.env
+PATH="/opt/podero/bin:$PATH"
+set -eu
+code=0
+podero-async backfill --store /data/fleet.duckdb --from 2026-01-01 --to today \
+    --wait 3600 --quiet --log-file /data/nightly.log || code=$?
+[ "$code" -le 1 ] || exit "$code"
+podero-async export --store /data/fleet.duckdb --output /data/sessions --partition-by month --overwrite --quiet
+podero-async publish --store /data/fleet.duckdb --to postgresql://etl@db.example.com/analytics --quiet
+exit "$code"
+```
+
+With `--quiet`, a clean night prints nothing, so cron sends no mail; errors and alarms are printed. The log file has the
+summary of each run. `--wait` waits for a run by hand.
+
+# How do I run it in Airflow, Kubernetes or systemd?
+
+`tests/examples/schedulers` has complete files for these, Dagster and Prefect. In Airflow, a `BashOperator` suffices:
+
+    BashOperator(
+        task_id="podero",
+        bash_command="podero-async backfill --store /data/fleet.duckdb --from 2026-01-01 --to {{ ds }} --quiet",
+        retries=3,
+        retry_delay=timedelta(minutes=30),
+    )
+
+A retry reads the rest, and nothing twice. It helps after the exit codes 4, 129, 130 and 143. After 1, 2, 3 and 5 it costs
+little and ends alike: the files for Kubernetes and systemd, and the tasks in Python, do not retry these.
+
+# How do I monitor the freshness of a store (stale data, or a job that never ran)?
+
+```sh
+podero-async status --store fleet.duckdb --max-age 26
+```
+
+It ends with exit code 1 if the newest read is older than 26 hours. `--json` has the time as `fetched_at`. While a backfill
+has the store open, `status` ends with 5: let the monitor read the copy of `--snapshot`. To monitor from SQL:
+`SELECT max(read_at) FROM coverage`.
+
 # Why is my nightly exit code 1?
 
 The run is finished and its sessions are stored, but the result is not clean. The last lines on stderr say why.
@@ -68,15 +114,15 @@ or has gaps (1).
 
 # Where are the logs?
 
-Nowhere until you ask: `--verbose` writes them to stderr, `--log-file FILE` appends them, and all messages of the
-command, to a file. In a program they are those of the logger `podero_async`. INFO has token requests, retries, pauses
+Nowhere until you ask: `--verbose` writes them to stderr, `--log-file FILE` appends them, and the summary,
+messages and exit code of the command, to a file. In a program they are those of the logger `podero_async`. INFO has token requests, retries, pauses
 and outages; no line has a secret or a body. The history of the runs is in the store:
 
 ```sh
 podero-async runs --store fleet.duckdb
 ```
 
-# How do I copy or back up a store?
+# How do I make a backup or a copy of a store?
 
 `--snapshot FILE` at the end of a backfill, or `podero_async.backfill.SessionStore.snapshot`. A plain copy of the file
 is right only while no process has the store open, and with the file `.wal` beside it, if there is one.
@@ -112,9 +158,9 @@ async def energy_by_vehicle(client: PoderoClient) -> object:
     return await asyncio.to_thread(dask.compute, energy, outcomes)  # together, so that each vehicle is fetched once
 ```
 
-# How do I split a large fleet over processes?
+# How do I run it on several (multiple) machines, in several processes, or on a cluster?
 
-Each process reads a shard of the users into its own store, and one command makes one store of them:
+Each machine or process reads a shard of the users into its own store, and one command makes one store of them:
 
 ```sh
 podero-async backfill --store shard1.duckdb --shard 1/2 --from 2026-01-01 --to 2026-06-30
@@ -122,7 +168,8 @@ podero-async backfill --store shard2.duckdb --shard 2/2 --from 2026-01-01 --to 2
 podero-async merge --into whole.duckdb shard1.duckdb shard2.duckdb
 ```
 
-Each night, run the shards again, and merge with `--overwrite`. Divide a rate that Podero has given you between them.
+Each night, run the shards again, and merge with `--overwrite`. From other machines, copy the files of `--snapshot`. Divide
+a rate that Podero has given you between them. Two machines cannot write one store.
 
 # How do I erase a user, or delete a customer (GDPR)?
 
@@ -131,6 +178,9 @@ Of this store, and of what later runs fetch:
 ```sh
 podero-async forget --store fleet.duckdb --external-id customer_1
 ```
+
+A job that may run twice passes `--user` with Podero's id: a repetition erases 0 sessions, and ends with 0. The store keeps a
+hash of that id alone, so a second call with `--external-id` ends with 2, as a mistyped one does.
 
 It rewrites the file, so that no byte of the user remains. Delete or write anew all copies, snapshots and exports;
 `publish` removes the user from PostgreSQL the next time. "Erasure" in `podero_async.backfill` has the rules.

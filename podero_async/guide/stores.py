@@ -23,7 +23,9 @@ SELECT external_user_id, month, sessions, actual_savings_eur, sessions_without_s
 FROM monthly_savings_in('Europe/Vienna') ORDER BY month, external_user_id;
 ```
 
-`sessions_without_savings` counts those whose savings the API has not computed yet.
+`sessions_without_savings` counts those whose savings the API has not computed yet. A month without a row has no session,
+or no user has this external id: `podero-async users` lists the ids. The directories of `podero-async export --partition-by
+month` are UTC months, so their sums are those of `monthly_savings`.
 
 # How do I make a report that a fleet manager can read?
 

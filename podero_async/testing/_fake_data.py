@@ -33,7 +33,8 @@ _COMMON = {
     SessionOutcome.USER_UNPLUGGED_EARLY: 8,
     SessionOutcome.IMMEDIATE_START: 8,
 }
-_OUTCOMES = list(SessionOutcome)
+_OUTCOMES = [outcome for outcome in SessionOutcome if outcome is not SessionOutcome.IN_PROGRESS]
+"""The outcomes of completed sessions."""
 _CUMULATED_WEIGHTS = list(accumulate(_COMMON.get(outcome, 2) for outcome in _OUTCOMES))
 
 _MODELS = [

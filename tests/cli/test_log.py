@@ -30,16 +30,22 @@ async def test_verbose_shows_retries_on_stderr(call: Call, served: PoderoSimulat
 
 
 async def test_a_log_file_is_appended_to(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """A log file gets the library's lines and the messages of each command, without secrets; stderr stays as it was."""
+    """A log file gets the library's lines, and the summary, messages and exit code of each command, without secrets."""
     log = path.with_name("fleet.log")
-    assert (await call(*whole_fleet(served, path), f"--log-file={log}")).err == ""
+    ended = await call(*whole_fleet(served, path), f"--log-file={log}")
+    assert (ended.code, ended.err) == (0, "")
     first = log.read_text()
+    *_, last, end = first.splitlines()
+    assert end.endswith("INFO backfill has ended with exit code 0")
+    assert " ".join(ended.out.splitlines()[-1].split()) in last
     failed = await call("status", "--store=/nowhere/x", f"--log-file={log}")
     text = log.read_text()
     assert text.startswith(first)
     assert [line for line in text.splitlines() if not _LINE.fullmatch(line)] == []
     assert "INFO token received" in first
-    assert text.splitlines()[-1].endswith(f"WARNING {failed.complaint}")
+    *_, message, end = text.splitlines()
+    assert message.endswith(f"WARNING {failed.complaint}")
+    assert end.endswith("INFO status has ended with exit code 5")
     assert served.client_secret not in text
     assert logging.getLogger("podero_async").level == logging.DEBUG  # as before: the level of the tests
 
@@ -88,6 +94,9 @@ async def test_each_failure_is_one_object(
         ended = await call(*argv)
         assert json.loads(ended.out) == {"error": {"kind": kind, "message": ended.complaint, "exit_code": ended.code}}
         assert ended.code
+        if kind == "AuthenticationError":
+            assert "PODERO_CLIENT_SECRET" in ended.complaint
+            assert ended.complaint.endswith("with podero-async doctor")
 
 
 async def test_an_outage_is_one_object_with_the_report(call: Call, served: PoderoSimulator, path: Path) -> None:
@@ -110,9 +119,14 @@ async def test_helps_fit_a_narrow_terminal(call: Call, monkeypatch: pytest.Monke
 
 
 async def test_quiet_shows_no_progress(call: Call, served: PoderoSimulator, path: Path) -> None:
-    """With `--quiet`, stderr has no lines of progress; without it, there are some."""
+    """With `--quiet`, a backfill and an export that succeed print nothing; an alarm is printed in any case."""
     served.latency_s = 0.01
     loud = await call(*whole_fleet(served, path), line_every_s=0.001)
     assert "vehicles" in loud.err
     quiet = await call(*whole_fleet(served, path), "--fresh-for=0", "--quiet", line_every_s=0.001)
-    assert (quiet.code, quiet.err) == (0, "")
+    exported = await call("export", f"--store={path}", f"--output={path}.parquet", "--quiet")
+    assert [(ended.code, ended.out, ended.err) for ended in (quiet, exported)] == [(0, "", "")] * 2
+    served.add_fault(Fault(kind="malformed_row"))
+    alarmed = await call(*whole_fleet(served, path), "--fresh-for=0", "--quiet")
+    assert (alarmed.code, alarmed.out) == (1, "")
+    assert "could not be read" in alarmed.complaint

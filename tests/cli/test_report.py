@@ -66,7 +66,7 @@ async def test_a_page_can_go_to_a_pipe(filled: Path) -> None:
     ("arguments", "code", "complaint"),
     [
         (["--time-zone=Mars/Base"], 2, "unknown time zone 'Mars/Base'"),
-        (["--from=2026-02-01", "--to=2026-01-01"], 2, "from_date must not be after to_date"),
+        (["--from=2026-02-01", "--to=2026-01-01"], 2, "--from must not be after --to: 2026-02-01 is after 2026-01-01"),
         (["--html=/nonexistent/report.html"], 2, "No such file or directory: /nonexistent/report.html"),
     ],
 )

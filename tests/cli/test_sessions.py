@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import re
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -40,7 +40,7 @@ async def test_hidden_sessions_on_request(call: Call, served: PoderoSimulator) -
 
 
 async def test_days(call: Call, served: PoderoSimulator) -> None:
-    """`--from` and `--to` are inclusive, and `--to` may be `today`."""
+    """`--from` and `--to` are inclusive, and may be `today` or `yesterday`."""
     vehicle, last = served.vehicles[0], served.last_day
     names = [f"--user={vehicle.user_id}", f"--vehicle={vehicle.vehicle_id}"]
     week = await call("sessions", *names, f"--from={last - timedelta(6)}", f"--to={last}", "--json")
@@ -49,6 +49,10 @@ async def test_days(call: Call, served: PoderoSimulator) -> None:
     until_now = await call("sessions", *names, "--from=2026-01-01", "--to=today")
     assert until_now.code == 0
     assert str(date(2026, 1, 1)) in _rows(until_now.out)[-1]["plug_in_time"]
+    today = datetime.now(UTC).replace(hour=0)
+    late = [served.insert(vehicle, plug_in_time=today - timedelta(days))["id"] for days in range(3)]
+    yesterday = await call("sessions", *names, "--from=yesterday", "--to=yesterday", "--json")
+    assert [row["id"] for row in _rows(yesterday.out)] == [late[1]]
 
 
 async def test_table_on_a_terminal(on_terminal: Call, served: PoderoSimulator) -> None:

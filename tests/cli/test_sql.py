@@ -72,6 +72,8 @@ async def test_a_table_on_a_terminal(on_terminal: Call, filled: Path) -> None:
     [
         ("SELEC 1", "SELEC"),
         ("FROM nowhere", "nowhere"),
+        ("FROM live_session", 'live_session does not exist! Did you mean "live_sessions"?'),
+        ("SELECT external_id FROM live_sessions", 'Candidate bindings: "external_user_id"'),
         ("", "no query"),
         ("SELECT 'x'::INTEGER", "Could not convert"),
         ("DELETE FROM sessions", "read-only"),
@@ -84,6 +86,8 @@ async def test_a_wrong_query_is_one_line(call: Call, filled: Path, query: str, s
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.complaint
     assert filled.name not in ended.complaint
+    assert "LINE 1" not in ended.complaint
+    assert len(ended.complaint) < 600
 
 
 @pytest.mark.slow

@@ -48,6 +48,18 @@ async def test_a_filled_store(
     assert len(served.requests) == asked
 
 
+async def test_age(call: Call, filled: Path, tmp_path: Path) -> None:
+    """With `--max-age`, the exit code is 1 if the newest read is older than that, or if nothing was read."""
+    assert (await call("status", f"--store={filled}", "--max-age=26")).code == 0
+    old = await call("status", f"--store={filled}", "--max-age=0")
+    assert old.code == 1
+    assert old.complaint.endswith(" minutes ago; --max-age is 0 hours")
+    async with SessionStore(tmp_path / "empty.duckdb"):
+        pass
+    never = await call("status", f"--store={tmp_path / 'empty.duckdb'}", "--max-age=26")
+    assert (never.code, never.complaint) == (1, "the newest read: never; --max-age is 26 hours")
+
+
 async def test_failures(call: Call, served: PoderoSimulator, path: Path) -> None:
     """A failed vehicle is counted, also as one that was never read, and is one line on stderr."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth=1))
@@ -56,6 +68,7 @@ async def test_failures(call: Call, served: PoderoSimulator, path: Path) -> None
     assert ended.code == 0
     assert "failed    1 vehicles" in ended.out
     assert "vehicles  10, 1 never read" in ended.out
+    assert " missing (days of vehicles), and all days of the 1 vehicles that were never read" in ended.out
     assert "settled, with hidden sessions: " in ended.out
     assert ended.complaint.startswith("vehicle ")
     assert "HTTP 404" in ended.complaint

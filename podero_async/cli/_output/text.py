@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-__all__ = ["Pair", "in_utc", "pairs_of", "print_pairs"]
+__all__ = ["Pair", "in_utc", "lines_of", "pairs_of", "print_pairs"]
 
 Pair = tuple[str, str]
 """A label and its text."""
@@ -23,8 +23,13 @@ def in_utc(moment: datetime) -> datetime:
 
 def print_pairs(pairs: Iterable[Pair]) -> None:
     """Print each label and text on one line."""
-    for label, text in pairs:
-        print(f"{label:<10}{text}")
+    for line in lines_of(pairs):
+        print(line)
+
+
+def lines_of(pairs: Iterable[Pair]) -> Iterator[str]:
+    """Yield each label and text as one line."""
+    return (f"{label:<10}{text}" for label, text in pairs)
 
 
 def pairs_of(label: str, texts: Sequence[str], maximum: int = 10) -> Iterator[Pair]:

@@ -27,7 +27,7 @@ from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
 from podero_async.cli._output.report import list_failures, list_unproven, plan_pairs, report_pairs
-from podero_async.cli._output.text import print_pairs
+from podero_async.cli._output.text import lines_of, print_pairs
 from podero_async.cli._runtime import Exit, UsageError, say
 from podero_async.cli._snapshot import write_snapshot
 from podero_async.cli._vehicle_file import vehicles_from
@@ -143,7 +143,7 @@ def _check_options(options: Options) -> None:
             started=utc_now(),
         )
     except ValueError as error:
-        raise UsageError(f"--from and --to: {error}") from error
+        raise UsageError(str(error).replace("from_date", "--from")) from error
 
 
 async def _plan(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
@@ -207,12 +207,13 @@ async def _backfill(options: Options, invocation: Invocation, client: PoderoClie
                     )
             except ApiDownError as error:
                 await write_snapshot(store, options.snapshot, stop)
-                if not options.json:  # otherwise the report is part of the error's object
-                    _print(options, error.report)
-                    _list_failures(options, error.report)
+                invocation.summarize(*lines_of(report_pairs(error.report)), is_printed=not options.json)
+                _list_failures(options, error.report)  # with --json, the report is part of the error's object
                 raise
             failed = await write_snapshot(store, options.snapshot, stop)
-        _print(options, report)
+        invocation.summarize(*lines_of(report_pairs(report)), is_printed=not options.json)
+        if options.json:
+            print_json(report, is_clean=report.is_clean)
         if report.finished:
             code = _exit_of(options, report)
             return code if failed is None else failed
@@ -230,13 +231,6 @@ def _exit_of(options: Options, report: BackfillReport) -> Exit:
         for alarm in report.alarms:
             say(alarm)
     return Exit.DONE if report.is_clean else Exit.INCOMPLETE
-
-
-def _print(options: Options, report: BackfillReport) -> None:
-    if options.json:
-        print_json(report, is_clean=report.is_clean)
-    else:
-        print_pairs(report_pairs(report))
 
 
 def _list_failures(options: Options, report: BackfillReport) -> None:

@@ -81,7 +81,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     if options.json:
         print_json(exported)
     else:
-        print(_summary(options, exported))
+        invocation.summarize(_summary(options, exported))
     return Exit.DONE
 
 

@@ -24,7 +24,8 @@ Erase a user from a store, and keep later runs from fetching the user again.
 
 Writes the file anew without the user's rows, so that no byte of them remains;
 the store keeps a hash of the id. A signal ends it and leaves the store as it
-was. Exports and snapshots that were made before still have the user.
+was. Exports and snapshots that were made before still have the user. --user may
+be repeated; an erased user's external id is unknown, so it gives exit code 2.
 """
 
 _USER_OF = """
@@ -66,7 +67,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
     if options.json:
         print_json(_Erased(erasing.result()))
     else:
-        print(f"{erasing.result():,} sessions erased; later runs leave the user out")
+        invocation.summarize(f"{erasing.result():,} sessions erased; later runs leave the user out")
     return Exit.DONE
 
 
@@ -74,7 +75,10 @@ async def _find_user(store: SessionStore, external_id: str | None) -> str:
     """Return the id of the user with an external id, or of the last one that had it."""
     found = await store.query(_USER_OF, [external_id])
     if not found:
-        raise UsageError("no user of the store has this external id; pass --user")
+        raise UsageError(
+            "no user of the store has this external id: it is mistyped, or the user was erased before, of whom the store"
+            " keeps no external id; --user may be repeated"
+        )
     return str(found[0]["user_id"])
 
 

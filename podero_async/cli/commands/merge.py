@@ -60,7 +60,9 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         print_json(merged)
     else:
         doubled = f", {merged.doubled:,} of them in several stores" if merged.doubled else ""
-        print(f"{merged.sessions:,} sessions of {merged.vehicles:,} vehicles written to {options.into}{doubled}")
+        invocation.summarize(
+            f"{merged.sessions:,} sessions of {merged.vehicles:,} vehicles written to {options.into}{doubled}"
+        )
     return Exit.DONE
 
 

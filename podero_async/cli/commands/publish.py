@@ -62,7 +62,7 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         print_json(published)
     else:
         removed = f"; {published.removed:,} rows removed" if published.removed else ""
-        print(
+        invocation.summarize(
             f"{published.sessions:,} sessions, {published.users:,} users, {published.vehicles:,} vehicles and"
             f" {published.coverage:,} spans of coverage added or changed{removed}"
         )

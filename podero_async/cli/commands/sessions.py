@@ -18,7 +18,7 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import session_row
 from podero_async.cli._output.rows import is_table
 from podero_async.cli._output.text import in_utc
-from podero_async.cli._runtime import Exit, UsageError, in_one_line, say
+from podero_async.cli._runtime import Exit, in_one_line, say
 from podero_async.cli._selection import UserOptions, add_user, add_vehicle, vehicle_of
 
 __all__ = ["COMMAND"]
@@ -56,8 +56,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 async def run(options: Options, invocation: Invocation) -> Exit:
     """Print the sessions that arrive, then each reason why some may be missing."""
-    if options.from_date > options.to_date:
-        raise UsageError("--from must not be after --to")
     reasons: list[str] = []
 
     def note_rejected(item: RejectedItem) -> None:

@@ -14,7 +14,7 @@ from podero_async.cli._command import Command, Invocation
 from podero_async.cli._output.json import print_json
 from podero_async.cli._output.report import days_text, list_failures
 from podero_async.cli._output.text import Pair, pairs_of, print_pairs
-from podero_async.cli._runtime import Exit, UsageError
+from podero_async.cli._runtime import Exit, UsageError, say
 
 __all__ = ["COMMAND", "age_text", "run_text"]
 
@@ -27,6 +27,7 @@ code is 0 if all days of all vehicles are settled, 6 if some are provisional,
 and 1 if some are missing or the vehicles of a user could not be listed. Sends
 no request, needs no credentials, changes nothing.
 """
+_HOUR = timedelta(hours=1)
 _MAX_MINUTES = 120
 """If an age is longer, it is given in hours."""
 
@@ -37,6 +38,7 @@ class Options(shared.StoreOptions):
     to_date: date | None
     include_hidden: bool
     check: bool
+    max_age: timedelta | None
     json: bool
 
 
@@ -46,6 +48,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     shared.add_days(add, required=False)
     shared.add_include_hidden(add)
     add("--check", action="store_true", help="tell by the exit code whether the days are settled")
+    age = "end with exit code 1 if the newest read is older, also if there is none: for monitoring"
+    parser.add_argument_group("age").add_argument("--max-age", type=shared.hours, metavar="HOURS", help=age)
     shared.add_json(parser.add_argument_group("output").add_argument)
 
 
@@ -63,13 +67,17 @@ async def run(options: Options, invocation: Invocation) -> Exit:
                 days = await store.days(first, last, include_hidden=options.include_hidden)
             except ValueError as error:
                 raise UsageError(f"--from and --to: {error}") from error
+    now = datetime.now(UTC)
     if options.json:
         print_json(status, **({} if days is None else {"days": attrs.asdict(days)}))
     else:
-        print_pairs(_pairs(status, datetime.now(UTC)))
+        print_pairs(_pairs(status, now))
         if days is not None:
             print_pairs([("window", f"{first} to {last}: {days_text(days)}")])
         list_failures(status.failed_vehicles, status.failures)
+    if options.max_age is not None and (status.fetched_at is None or now - status.fetched_at > options.max_age):
+        say(f"the newest read: {age_text(status.fetched_at, now)}; --max-age is {options.max_age / _HOUR:g} hours")
+        return Exit.INCOMPLETE
     return _exit_of(status, days) if options.check and days is not None else Exit.DONE
 
 
@@ -95,7 +103,8 @@ def _pairs(status: StoreStatus, now: datetime) -> Iterator[Pair]:
     if status.first_plug_in and status.last_plug_in:
         yield "plug-ins", f"{status.first_plug_in:%Y-%m-%d} to {status.last_plug_in:%Y-%m-%d}"
     yield "fetched", age_text(status.fetched_at, now)
-    yield "days", days_text(status)
+    more = f", and all days of the {status.unread:,} vehicles that were never read" if status.unread else ""
+    yield "days", days_text(status) + more
     yield "failed", f"{status.failures:,} vehicles, {status.rejected:,} unreadable sessions"
     yield from pairs_of("coverage", [_coverage_text(part) for part in status.coverage])
     yield from pairs_of("runs", [run_text(each) for each in status.runs])

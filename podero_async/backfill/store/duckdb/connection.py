@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, TypeAlias
 
 import duckdb
@@ -214,13 +215,15 @@ def translated(path: str) -> Iterator[None]:
 
 @contextmanager
 def checked_query(path: str) -> Iterator[None]:
-    """Raise the errors of a query itself as `QueryError`, with the first line of the message."""
+    """Raise the errors of a query itself as `QueryError`, with the hints of the database, such as names that exist."""
     try:
         yield
     except (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError) as error:
-        raise QueryError(str(error).partition("\n")[0], path) from error
+        message, _, _ = str(error).partition("\n\nLINE ")  # the query's own line follows
+        raise QueryError(shorten(message, _MAX_REASON, placeholder=" ..."), path) from error
 
 
+_MAX_REASON = 500
 _MERGE_MB = 3  # a merge adds up to 2 MB more to the file than the log has
 _UNMERGED = (
     "the newest rows are in {log}, since they could not be merged into {store}, probably because the disk is full:"
