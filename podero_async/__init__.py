@@ -17,13 +17,14 @@ async def main() -> None:
 asyncio.run(main())
 ```
 
-`PoderoClient` has all calls, and its documentation lists the errors that they raise. All errors derive from
-`PoderoError`.
+`PoderoClient` has all calls, and its documentation lists the errors that they raise: in Python, `help(PoderoClient)`. All
+errors derive from `PoderoError`.
 
 `podero_async.guide` answers the questions of users; begin with `podero_async.guide.getting_started`. The other pages are
-`podero_async.guide.completeness`, `podero_async.guide.tuning`, `podero_async.guide.errors`, `podero_async.guide.testing`,
-`podero_async.guide.stores` and `podero_async.guide.operations`. `podero_async.backfill` keeps a fleet's sessions in a database,
-`podero_async.publish` copies them to PostgreSQL, and `podero_async.report` makes a page of their figures.
+`podero_async.guide.completeness`, `podero_async.guide.tuning`, `podero_async.guide.errors`, `podero_async.guide.services`,
+`podero_async.guide.testing`, `podero_async.guide.stores` and `podero_async.guide.operations`. `podero_async.backfill`
+keeps a fleet's sessions in a database, `podero_async.publish` copies them to PostgreSQL, and `podero_async.report` makes a
+page of their figures.
 
 # Analysis
 
@@ -38,7 +39,8 @@ of OpenTelemetry.
 
 # Services
 
-`http_status_of` returns the HTTP status with which a service responds to its own caller if a call fails.
+`http_status_of` returns the HTTP status with which a service responds to its own caller if a call fails;
+`podero_async.guide.services` has health checks and outages.
 
 # Import
 

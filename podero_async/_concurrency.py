@@ -45,6 +45,11 @@ class SharedFuture(asyncio.Future[T]):
         self._waiting: dict[asyncio.Future[None], None] = {}
         self.add_done_callback(SharedFuture._wake_all)
 
+    @property
+    def waiting(self) -> int:
+        """The number of tasks that wait."""
+        return len(self._waiting)
+
     async def wait(self) -> T:
         """Wait for the result and return it; its exception is the same object for all tasks."""
         if not self.done():

@@ -210,6 +210,9 @@ class DecodeError(_RequestError):
         self.method = method
         self.path = path
 
+    def __repr__(self) -> str:  # that of `Exception` has the arguments, and the request is known later
+        return f"{type(self).__name__}({self.reason!r}, {self.json_path!r}, {self.method!r}, {self.path!r})"
+
     def __str__(self) -> str:
         request = f" {self._request()}" if self.path else ""
         return f"{self.reason} - at {self.json_path}{request}"

@@ -60,9 +60,7 @@ class ChargingSession(JsonModel):
     final_soc_pct: float | None
     """State of charge at the end of the session, in percent."""
     energy_charged_kwh: float | None
-    """Energy charged, in kWh."""
     avg_charge_power_kw: float | None
-    """Average charging power, in kW."""
     peak_charge_power_kw: float | None
     """Highest charging power, in kW."""
     actual_cost_eur: float | None
@@ -286,7 +284,11 @@ class ClientStatistics(JsonModel):
     paused_for_s: float
     """Seconds until the next request may be sent, if the server asked for a pause; otherwise 0."""
     is_breaker_open: bool
-    """Whether all recent requests to an endpoint have failed, so that only single probes are sent to it."""
+    """Whether all recent requests to an endpoint have failed, until one of your next calls to it succeeds."""
+    waiting_for_token: int
+    """Calls that wait for a token. They are not queued yet."""
+    is_token_failing: bool
+    """Whether the last token request failed, or the last attempt of the one under way; false before the first one."""
     requests: int
     """HTTP requests so far, retries included and token requests excluded."""
     retries: int

@@ -121,6 +121,8 @@ async def test_statistics_count_requests_and_retries() -> None:
         limit=0,
         paused_for_s=0.0,
         is_breaker_open=False,
+        waiting_for_token=0,
+        is_token_failing=False,
         requests=3,
         retries=2,
         pauses=0,

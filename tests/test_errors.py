@@ -111,6 +111,14 @@ async def test_an_unproven_list_names_its_vehicle() -> None:
             assert caught.value.path.endswith(SESSIONS_PATH)
 
 
+def test_the_repr_of_a_decode_error_has_its_request() -> None:
+    """The repr of a `DecodeError` has the method and path that it got after its creation."""
+    error = DecodeError("expected JSON")
+    error.method, error.path = "POST", "/token"
+    assert repr(error) == "DecodeError('expected JSON', '$', 'POST', '/token')"
+    assert repr(pickle.loads(pickle.dumps(error))) == repr(error)
+
+
 def test_the_repr_of_a_timeout_has_its_path() -> None:
     """The repr of a `RequestTimeoutError` has its reason, method and path, which that of `TimeoutError` cuts off."""
     assert repr(RequestTimeoutError("late", "GET", "/users")) == "RequestTimeoutError('late', 'GET', '/users')"

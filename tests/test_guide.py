@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 import podero_async.guide
-from podero_async import PoderoClient
+from podero_async import PoderoClient, RateLimitError, RetryPolicy
 from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import main
 from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import client_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -41,7 +42,37 @@ QUESTIONS = {
     "how do I see what it is waiting for": ("tuning: How do I see what it is waiting for?", "statistics()"),
     "too many requests": ("tuning: Too many requests, a rate limit (429): what do I do?", "all requests"),
     "rate limit": ("tuning: Too many requests, a rate limit (429): what do I do?", "all requests"),
-    "how do I test without the API": ("testing: How do I test without the API?", "pytest_plugins"),
+    "how do I test without the API": ("testing: How do I test my code without the API?", "pytest_plugins"),
+    "how do I test my code": ("testing: How do I test my code without the API?", "pytest_plugins"),
+    "client disconnects": ("services: The client disconnects: is the handler cancelled?", "CancelOnDisconnect"),
+    "handler cancelled": ("services: The client disconnects: is the handler cancelled?", "CancelOnDisconnect"),
+    "health check": ("services: How do I write a health check? Is the API down?", "is_api_up"),
+    "is the API down": ("services: How do I write a health check? Is the API down?", "is_api_up"),
+    "API down 503": (
+        "services: What does my service respond if a call fails, or in an outage (API down: 503)?",
+        "Retry-After",
+    ),
+    "outage": (
+        "services: What does my service respond if a call fails, or in an outage (API down: 503)?",
+        "Retry-After",
+    ),
+    "NDJSON": ("services: How do I stream sessions as NDJSON (JSON lines)?", "to_json"),
+    "TaskGroup": (
+        "services: In asyncio.TaskGroup, why is my except NotFoundError not reached (ExceptionGroup)?",
+        "except*",
+    ),
+    "month in Vienna time": (
+        "getting_started: How do I get the savings of one customer in a month, in Vienna's time?",
+        "one day more at both ends",
+    ),
+    "savings of one customer": (
+        "getting_started: How do I get the savings of one customer in a month, in Vienna's time?",
+        "one day more at both ends",
+    ),
+    "unknown customer": ("errors: Unknown customer, or a mistyped id: what do I get?", "NotFoundError"),
+    "mistyped id": ("errors: Unknown customer, or a mistyped id: what do I get?", "ValueError"),
+    "token expires": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
+    "expired token": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "time zone of the days": ("getting_started: Which time zone do the days have?", "UTC days"),
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
     "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
@@ -111,7 +142,7 @@ async def test_the_code_runs(
     podero_simulator_factory: Callable[..., PoderoSimulator],
     podero_client_factory: Callable[..., PoderoClient],
 ) -> None:
-    """Each function of a block runs, with arguments by their names, and its tests pass."""
+    """Each function of a block runs, with arguments by their names, and its tests pass with the fixtures as they mark them."""
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "fleet.duckdb"
     if "path: str" in code:
@@ -123,7 +154,8 @@ async def test_the_code_runs(
     assert functions
     for function in functions:
         marks = [mark.kwargs for mark in getattr(function, "pytestmark", ())]
-        simulator = podero_simulator_factory(**marks[0]) if marks else podero_simulator
+        is_own = function.__name__.startswith("test_")
+        simulator = podero_simulator_factory(**marks[0] if marks else {}) if is_own else podero_simulator
         for name, value in simulator.environment.items():
             monkeypatch.setenv(name, value)
         values = {
@@ -134,7 +166,8 @@ async def test_the_code_runs(
             "vehicle_id": str(vehicle.vehicle_id),
             "path": str(path),
             "podero_simulator": simulator,
-            "podero_client": podero_client_factory(simulator) if marks else podero_client,
+            "podero_client": podero_client_factory(simulator) if is_own else podero_client,
+            "error": RateLimitError(429, "slow down", "GET", "/", None, 7.0),
         }
         arguments = {name: values[name] for name in inspect.signature(function).parameters}
         if inspect.iscoroutinefunction(function):
@@ -143,6 +176,24 @@ async def test_the_code_runs(
             result = await asyncio.to_thread(function, **arguments)
         if isinstance(result, PoderoClient):
             await result.aclose()
+
+
+@pytest.mark.leaping
+async def test_the_health_check_ends_with_the_outage() -> None:
+    """The guide's health check is false in an outage and, although no other call is made, true after it."""
+    (code,) = (block.values[0] for block in blocks("python") if "def is_api_up" in block.values[0])
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "guide", "exec"), names)
+    async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
+        assert await names["is_api_up"](client)
+        simulator.add_fault("user/reset")
+        checks = [await names["is_api_up"](client) for _ in range(20)]
+        assert client.statistics().is_breaker_open
+        simulator.clear_faults()
+        async with asyncio.timeout(20):
+            while not await names["is_api_up"](client):
+                await asyncio.sleep(0.5)
+    assert not any(checks)
 
 
 @pytest.mark.parametrize("sql", blocks("sql"))

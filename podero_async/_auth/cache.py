@@ -1,7 +1,6 @@
 """The token cache: one token for all calls of a client, requested once, renewed early, and shared through a store.
 
-The cache decides when to request a token, and whether to replace one that the server refused. Its owner passes the function
-`send`, which makes the HTTP request.
+The cache decides when to request a token, and whether to replace one that the server refused.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from podero_async.observer import Observer
 
 __all__ = ["TokenCache"]
 
+_Check = Callable[[str], Awaitable[bool | None]]
 _logger = logging.getLogger("podero_async")
 
 _EARLY_RETRY_S = 5.0  # after a failed renewal, if the old token is still usable
@@ -100,6 +100,7 @@ class TokenCache:
         self._arrival: SharedFuture[str] | None = None  # gets the renewal's token before it is saved
         self._ended: SharedFuture[None] | None = None  # the renewal's end
         self._is_closed = False
+        self.is_failing = False  # whether the last renewal failed
         self._next_early_renewal = 0.0
 
     def __repr__(self) -> str:
@@ -107,13 +108,17 @@ class TokenCache:
         times = (
             f"renews_in_s={token.renew_at - now:.0f}, expires_in_s={token.usable_until - now:.0f}, " if token else ""
         )
-        is_renewing = self._renewal is not None
-        return f"TokenCache(has_token={token is not None}, {times}{is_renewing=}, {endpoint=})"
+        return f"TokenCache(has_token={token is not None}, {times}is_renewing={self._renewal is not None}, {endpoint=})"
 
     @property
     def endpoint(self) -> TokenEndpoint | None:
         """The token endpoint that gave the last token; None if none has given one yet."""
         return self._requester.endpoint
+
+    @property
+    def waiting(self) -> int:
+        """The number of calls that wait for a token."""
+        return sum(each.waiting for each in (self._arrival, self._ended) if each is not None)
 
     def current(self) -> str | None:
         """Return the token if it is usable now; start its renewal in the background if that is due."""
@@ -168,9 +173,7 @@ class TokenCache:
         if held is not None and held.token.value == value:
             held.has_served = True
 
-    async def refused(
-        self, value: str, refusals: Refusals, is_accepted: Callable[[str], Awaitable[bool | None]]
-    ) -> bool:
+    async def refused(self, value: str, refusals: Refusals, is_accepted: _Check) -> bool:
         """Return whether to send a call again after the server refused its token (401); wait first if that may help.
 
         Args:
@@ -224,9 +227,7 @@ class TokenCache:
         refusals.waited_s += wait_s
         return True
 
-    async def _check(
-        self, held: _HeldToken, is_accepted: Callable[[str], Awaitable[bool | None]], checks: int
-    ) -> bool | None:
+    async def _check(self, held: _HeldToken, is_accepted: _Check, checks: int) -> bool | None:
         """Check a token, or return the result of a later check than the first `checks`, which other refusals share."""
         async with self._checking:
             if self._held is held and held.checks == checks:
@@ -259,14 +260,14 @@ class TokenCache:
             ended.set_result(None)
         error = None if renewal.cancelled() else renewal.exception()
         if error is not None:
+            self.is_failing = True
             self._next_early_renewal = self._now() + _EARLY_RETRY_S
             if getattr(error, "attempts", 1):  # 0 for a remembered refusal, which was logged before
                 _logger.warning("token request failed: %s", error)
-        if arrival is None or arrival.done():
-            return
-        if error is None:
-            arrival.cancel()
-        else:
+        if arrival is not None and not arrival.done():
+            if error is None:
+                arrival.cancel()
+                return
             arrival.set_exception(error)
             arrival.exception()  # if no call waits for it, asyncio must not log it
 
@@ -290,7 +291,7 @@ class TokenCache:
     def _take(self, token: Token, arrival: asyncio.Future[str], *, is_requested: bool) -> None:
         """Hold a token, and hand it to the waiting calls."""
         settled_at = _loop_time() + self._settling_s if is_requested else -math.inf
-        self._fallback, self._successor = self._held, None
+        self._fallback, self._successor, self.is_failing = self._held, None, False
         self._held = _HeldToken(token, settled_at, is_requested)
         arrival.set_result(token.value)
 

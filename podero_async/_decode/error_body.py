@@ -16,6 +16,7 @@ __all__ = ["NO_EXPLANATION", "describe_error", "is_json_object", "no_explanation
 NO_EXPLANATION = "no explanation"
 
 _MAX_DETAIL_CHARS = 300
+_MIN_LONG_CHARS = 4
 _OAUTH_ERROR_CODE = re.compile(r"[a-z_]{1,40}")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")  # of JSON, and of Python's logs
 _WORD = re.compile(r"[^\s\"'<>]+")
@@ -73,11 +74,11 @@ def _describe_fault(fault: Any) -> str:
 
 
 def _mask(detail: str, secrets: Iterable[str]) -> str:
-    secrets = tuple(secrets)
+    secrets = tuple(secret for secret in secrets if secret.strip())
     forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), html.escape(secret))}
     if forms:
         longest_first = sorted(forms, key=len, reverse=True)
-        detail = re.sub("|".join(map(re.escape, longest_first)), "***", detail, flags=re.IGNORECASE)
+        detail = re.sub("|".join(map(_pattern, longest_first)), "***", detail, flags=re.IGNORECASE)
     if _repeats(detail, secrets):
         return f"{NO_EXPLANATION}, since the server's message repeats the request"
     detail = _WORD.sub(_mask_address, detail)[:_MAX_DETAIL_CHARS]  # cut last, so that no address is cut before its @
@@ -88,7 +89,14 @@ def _repeats(detail: str, secrets: Iterable[str]) -> bool:
     """Return whether a text holds a secret as URLs, JSON, HTML or Python escape it, such as `Jane+Doe` or `O&#39;Brien`."""
     plain = _ESCAPE.sub(lambda found: chr(int(found[1] or found[2], 16)), html.unescape(detail)).casefold()
     decoded = (unquote(plain), unquote_plus(plain))
-    return any(secret.casefold() in text for secret in secrets if secret for text in decoded)
+    patterns = [_pattern(secret.casefold()) for secret in secrets]
+    return any(re.search(pattern, text) for pattern in patterns for text in decoded)
+
+
+def _pattern(secret: str) -> str:
+    """Return the pattern of a secret: a short one only as a word of its own, since its letters are in other words, too."""
+    pattern = re.escape(secret)
+    return pattern if len(secret) >= _MIN_LONG_CHARS else rf"(?<!\w){pattern}(?!\w)"
 
 
 def _mask_address(word: re.Match[str]) -> str:

@@ -22,15 +22,9 @@ from podero_async._http.observed import observed
 from podero_async._http.pauses import LongPauses, not_sent
 from podero_async._http.response import Response, api_error
 from podero_async._http.session import USER_AGENT, HttpSession
+from podero_async._http.token_request import TokenRequestSender
 from podero_async._redaction import Secret
-from podero_async.errors import (
-    ApiError,
-    AuthenticationError,
-    DecodeError,
-    PoderoError,
-    RequestTimeoutError,
-    TransportError,
-)
+from podero_async.errors import ApiError, AuthenticationError, DecodeError, PoderoError, TransportError
 
 __all__ = ["RequestSender"]
 
@@ -46,12 +40,19 @@ class RequestSender:
     """
 
     def __init__(
-        self, session: HttpSession, retrier: Retrier, limiter: Limiter, tokens: TokenCache, pauses: LongPauses
+        self,
+        session: HttpSession,
+        retrier: Retrier,
+        limiter: Limiter,
+        tokens: TokenCache,
+        token_requests: TokenRequestSender,
+        pauses: LongPauses,
     ) -> None:
         self._session = session
         self._retrier = retrier
         self._limiter = limiter
         self._tokens = tokens
+        self._token_requests = token_requests
         self._pauses = pauses
         self._decoder = BodyDecoder()
         self.counts = RequestStats()
@@ -263,10 +264,10 @@ class RequestSender:
                     raise
             raise NotRetriedError(error) from None
         except TimeoutError:  # the token request goes on for other calls
-            reason = "no access token in time: the token request or the token store took longer than max_elapsed"
+            failure = self._token_requests.late_error(request.path)
             if slot.is_bulk:  # the bound of a single call may be so short that it says nothing about the server
-                self._limiter.failed(slot, reason)
-            raise NotRetriedError(RequestTimeoutError(reason, "GET", request.path)) from None
+                self._limiter.failed(slot, str(failure))
+            raise NotRetriedError(failure) from None
 
     def _error_of(self, response: Response, request: Request) -> ApiError:
         return api_error(response, has_worked=request.endpoint in self._known_good)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 
 from yarl import URL
@@ -16,7 +17,7 @@ from podero_async._http.pauses import LongPauses
 from podero_async._http.response import api_error
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._observation import Observation
-from podero_async.errors import ApiError
+from podero_async.errors import ApiError, DecodeError, PoderoError, RequestTimeoutError, TransportError
 
 __all__ = ["TokenRequestSender"]
 
@@ -29,6 +30,8 @@ class TokenRequestSender:
 
     Attributes:
         counts: The token requests so far.
+        is_sending: Whether a token request is under way, its retries and the waits between them included.
+        failure: The error of its last attempt; None if none has failed yet.
     """
 
     def __init__(
@@ -45,7 +48,15 @@ class TokenRequestSender:
         self._pauses = pauses
         self._url_of = url_of
         self.counts = RequestStats()
+        self.is_sending = False
+        self.failure: PoderoError | None = None
         self._paths_that_worked: set[str] = set()
+
+    def late_error(self, path: str) -> PoderoError:
+        """Return the error of a call to `path` that gets no token in time: the last failure of the token request, if any."""
+        late = "endpoint has not responded" if self.is_sending else "store took too long"
+        reason = f"no access token in time: the token {late}"
+        return copy.copy(self.failure) or RequestTimeoutError(reason, "GET", path)
 
     async def send(self, request: TokenRequest) -> TokenResponse:
         """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
@@ -58,6 +69,14 @@ class TokenRequestSender:
         headers = {**request.headers, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
 
         async def attempt(call: Call) -> TokenResponse:
+            try:
+                return await send_once(call)
+            except (ApiError, TransportError, DecodeError) as error:
+                error.attempts = call.attempts
+                self.failure = copy.copy(error)  # without its traceback
+                raise
+
+        async def send_once(call: Call) -> TokenResponse:
             if self._pauses.left_s("POST") < min(self._pauses.max_pause_s, self._retrier.left_s(call)):
                 await asyncio.sleep(self._pauses.left_s("POST"))
             self._pauses.check("POST", path)
@@ -79,6 +98,7 @@ class TokenRequestSender:
 
         stats = RequestStats()
         running = self._retrier.run(attempt, stats)
+        self.is_sending = True
         try:
             return await self._observation.call("token_request", stats, running, is_shared=True)
         except ApiError as error:
@@ -86,3 +106,5 @@ class TokenRequestSender:
             if error.attempts and is_throttling(error.status, has_retry_after=True):
                 self._pauses.record(error)
             raise
+        finally:
+            self.is_sending, self.failure = False, None

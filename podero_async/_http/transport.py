@@ -113,7 +113,9 @@ class Transport:
             observer=observer,
             store_timeout_s=min(_MAX_STORE_S, retry.max_elapsed / 4),  # a call may wait for its lock and for a load
         )
-        self._requests = RequestSender(self.session, self._retrier, self.limiter, self.tokens, self._pauses)
+        self._requests = RequestSender(
+            self.session, self._retrier, self.limiter, self.tokens, self._token_requests, pauses
+        )
         preload_converter()
         self._calls = _OpenCalls()
         self._loops: list[asyncio.AbstractEventLoop] = []  # the one that is used; derived transports share the list
@@ -146,6 +148,8 @@ class Transport:
             queued=self.limiter.queued,
             limit=self.limiter.limit,
             paused_for_s=max(0.0, max(self.limiter.blocked_until, self._pauses.blocked_until("GET")) - now),
+            waiting_for_token=self.tokens.waiting,
+            is_token_failing=self.tokens.is_failing or self._token_requests.failure is not None,
             unknown_fields=unknown_field_count(),
             is_breaker_open=self.limiter.breakers.has_open,
             requests=self._requests.counts.requests,

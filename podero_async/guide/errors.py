@@ -1,10 +1,11 @@
 """Errors: the tree, the cause of each, and the right reaction.
 
 All errors derive from `podero_async.PoderoError`. Retries have already been made when an error is raised.
+`podero_async.guide.services` says which status a service responds with.
 
 # Which errors are there?
 
-The errors of `podero_async`:
+The errors of `podero_async` (in Python: `help(podero_async.errors)`):
 
 ```text
 .. include:: ../errors.py
@@ -12,7 +13,7 @@ The errors of `podero_async`:
    :end-before: Errors that another
 ```
 
-The errors of `podero_async.backfill`:
+The errors of `podero_async.backfill` (in Python: `help(podero_async.backfill)`):
 
 ```text
 .. include:: ../backfill/errors.py
@@ -21,6 +22,8 @@ The errors of `podero_async.backfill`:
 ```
 
 # What can go wrong, and what do I get?
+
+This table is the section "Errors" of the README:
 
 .. include:: ../../README.md
    :start-after: ## Errors
@@ -40,25 +43,17 @@ The errors of `podero_async.backfill`:
 | `podero_async.backfill.ApiDownError` | yes: the same call reads the rest |
 | `podero_async.backfill.StoreInUseError` | yes, when the other process has ended |
 
-# What does my service respond if a call fails?
+# The token expires, or an expired token is refused: what do I do?
 
-The status `http_status_of(error)`, and a text of your own, since the text of an error names ids and paths:
+Nothing. The client renews a token in the background, before it expires. If the API refuses one earlier (401), the client
+asks for another and repeats the call. `podero_async.StaticToken` alone cannot be renewed: after it has expired, calls
+raise `podero_async.AuthenticationError`. If no token can be had, a call raises the error of the token request, whose `path`
+is that of the token endpoint.
 
-```python
-from podero_async import PoderoClient, PoderoError, http_status_of
+# Unknown customer, or a mistyped id: what do I get?
 
-
-async def handler(client: PoderoClient, user_id: str, vehicle_id: str) -> tuple[int, str]:
-    try:
-        session = await client.current_session(user_id, vehicle_id)
-    except (PoderoError, ValueError) as error:
-        return http_status_of(error), "the charging session is not available"
-    return 200, session.to_json() if session else "null"
-```
-
-The `ValueError` is a mistyped id, or a first day after the last one, which the client refuses before it sends anything.
-In FastAPI, register one handler for both: `@app.exception_handler(PoderoError)` and
-`@app.exception_handler(ValueError)`.
+An unknown id, of Podero's or your own, is a `podero_async.NotFoundError`. A mistyped one, not a uuid, is a
+`ValueError` that names the argument, before anything is sent; so is a first day after the last one.
 
 # One vehicle fails: what about the others?
 

@@ -130,7 +130,7 @@ async def serve(user_id: str, vehicle_id: str) -> None:
 ```
 
 `FileTokenStore` needs the extra `token-store`; without it, each start asks for a token once.
-`podero_async.guide.errors` says which status a service responds with.
+`podero_async.guide.services` has status codes, health checks and disconnects.
 
 # How do I use it in a notebook?
 
@@ -168,8 +168,27 @@ async def through_a_proxy() -> None:
 # Which time zone do the days have?
 
 The days of all calls and commands, and those of a store, are UTC days, and both ends are inclusive: a plug-in in Vienna
-at half past midnight is of the day before. All times are aware datetimes in UTC. For the months of a local time zone,
-ask for one day more at both ends, sum with `summarize(outcomes, "month", time_zone="Europe/Vienna")`, and use the
-months that you wanted, since those of the extra days are partial. In a store, `monthly_savings_in('Europe/Vienna')` has
-all months. To show a time to a person, use `session.plug_in_time.astimezone(ZoneInfo("Europe/Vienna"))`.
+at half past midnight is of the day before. All times are aware datetimes in UTC. To show a time to a person, use
+`session.plug_in_time.astimezone(ZoneInfo("Europe/Vienna"))`.
+
+# How do I get the savings of one customer in a month, in Vienna's time?
+
+Ask for one day more at both ends, in any time zone, and take the month that you want of the sums: those of the
+extra days are partial.
+
+```python
+from datetime import date, timedelta
+
+from podero_async import PoderoClient, SessionTotals, summarize
+
+
+async def savings_in_may(client: PoderoClient, external_id: str) -> float | None:
+    user = await client.user_by_external_id(external_id)
+    first, last, extra = date(2026, 5, 1), date(2026, 5, 31), timedelta(days=1)
+    outcomes = await client.user_sessions(user.id, first - extra, last + extra)
+    months = summarize(outcomes, "month", time_zone="Europe/Vienna")
+    return months.get(first, SessionTotals()).actual_savings_eur
+```
+
+In a store, `monthly_savings_in('Europe/Vienna')` has all months: see `podero_async.guide.stores`.
 """

@@ -4,7 +4,7 @@
 tests, and nothing is mocked. It documents the simulator, its changes and its faults; `podero_async.testing.pytest`
 documents the fixtures. Both need no extra.
 
-# How do I test without the API?
+# How do I test my code without the API?
 
 With pytest, write one line into the `conftest.py` of the root folder of your tests:
 
@@ -92,12 +92,13 @@ row, and `status:503` without an end an outage.
 # How do I test a car that is plugged in, or a session that comes late?
 
 `plug_in`, `complete_current`, `insert`, `update` and `remove` change what the simulator serves, also while a client
-reads:
+reads. Some generated vehicles are plugged in from the start; `set_current(vehicle, None)` unplugs one:
 
 ```python
 async def test_a_session_is_completed(podero_simulator, podero_client):
     vehicle = podero_simulator.vehicles[0]
     ids = (vehicle.user_id, vehicle.vehicle_id)
+    podero_simulator.set_current(vehicle, None)
     podero_simulator.plug_in(vehicle)
     assert await podero_client.current_session(*ids) is not None
     podero_simulator.complete_current(vehicle)

@@ -26,6 +26,9 @@ def show_log() -> None:
 
 def why_is_it_waiting(client: PoderoClient) -> str:
     now = client.statistics()
+    if now.waiting_for_token:
+        state = "the last token request failed" if now.is_token_failing else "one is requested"
+        return f"{now.waiting_for_token} calls wait for a token: {state}"
     if now.is_breaker_open:
         return "the API is unavailable: only single probes are sent until one succeeds"
     if now.paused_for_s:

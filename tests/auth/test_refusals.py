@@ -20,19 +20,25 @@ from podero_async import (
     ClientCredentials,
     DecodeError,
     PoderoClient,
+    PoderoError,
+    RateLimitError,
     RequestTimeoutError,
     RetryPolicy,
+    ServerError,
     StaticToken,
     ThrottlePolicy,
     Token,
+    TransportError,
     VehicleFailure,
     VehicleRef,
     VehicleSessions,
+    http_status_of,
 )
 from podero_async._auth.grants import TokenResponse
 from podero_async._auth.refusals import Refusals
 from podero_async._auth.renewal import TokenRequester
-from tests._support.clients import ORG, QUICK, USER, VEHICLE, page_body, serving
+from podero_async.testing import PoderoSimulator
+from tests._support.clients import ORG, QUICK, USER, VEHICLE, client_of, page_body, serving
 from tests._support.tokens import CLIENT, PASSWORD, MemoryStore, ScriptedEndpoint, cache_of, refuse
 
 pytestmark = pytest.mark.leaping
@@ -471,6 +477,63 @@ async def test_calls_that_wait_for_a_token_take_no_slot() -> None:
             await quick.current_session(USER, VEHICLE)
         assert await fleet == {VehicleSessions: 200, VehicleFailure: 0}
     assert len(server.issued_at) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "status", "retry_after"),
+    [
+        ("token/status:503", ServerError, 503, None),
+        ("token/status:503:retry-after=7", ServerError, 503, 7.0),
+        ("token/status:429:retry-after=7", RateLimitError, 503, 7.0),
+        ("token/reset", TransportError, 502, None),
+        ("token/malformed_json", DecodeError, 502, None),
+        ("token/hang", RequestTimeoutError, 504, None),
+    ],
+)
+async def test_a_call_without_a_token_in_time_names_the_last_failure_of_the_token_request(
+    fault: str, error: type[PoderoError], status: int, retry_after: float | None
+) -> None:
+    """If the token request keeps failing, a call with short bounds raises its last failure, as the client itself would."""
+    async with PoderoSimulator(users=1, vehicles=1, faults=[fault]) as simulator:
+        async with client_of(simulator, retry=RetryPolicy()) as client:
+            quick = client.with_options(retry=RetryPolicy(max_elapsed=2.0))
+            with pytest.raises(PoderoError) as caught:
+                await quick.electric_vehicles(USER)
+    assert type(caught.value) is error
+    assert "store" not in str(caught.value)
+    assert (http_status_of(caught.value), getattr(caught.value, "retry_after", None)) == (status, retry_after)
+
+
+async def test_a_slow_token_store_is_named() -> None:
+    """If the token store keeps a call waiting for longer than its bound, the error names the store."""
+
+    class SlowStore(MemoryStore):
+        async def load(self, key: str) -> Token | None:
+            await asyncio.sleep(4)
+            return None
+
+    async with calling(Server(), token_store=SlowStore(), retry=RetryPolicy()) as client:
+        quick = client.with_options(retry=RetryPolicy(max_elapsed=1.0))
+        with pytest.raises(RequestTimeoutError, match="the token store took too long"):
+            await quick.current_session(USER, VEHICLE)
+
+
+async def test_statistics_show_that_calls_wait_for_a_token() -> None:
+    """Statistics count the calls that wait for a token, and say whether the token request fails, until one succeeds."""
+    async with PoderoSimulator(users=1, vehicles=1, faults=["token/status:503@#1,2,3,4"]) as simulator:
+        async with client_of(simulator, retry=RetryPolicy(max_attempts=3)) as client:
+            seen = []
+            assert not client.statistics().is_token_failing
+            calls = [asyncio.create_task(client.electric_vehicles(simulator.vehicles[0].user_id)) for _ in range(3)]
+            while not all(task.done() for task in calls):
+                now = client.statistics()
+                seen.append((now.waiting_for_token, now.is_token_failing))
+                await asyncio.sleep(0.01)
+            assert (3, True) in seen
+            assert (client.statistics().waiting_for_token, client.statistics().is_token_failing) == (0, True)
+            await client.electric_vehicles(simulator.vehicles[0].user_id)
+            assert (client.statistics().waiting_for_token, client.statistics().is_token_failing) == (0, False)
+            assert all(isinstance(task.exception(), ServerError) for task in calls)
 
 
 async def test_a_cold_client_uses_its_rate_from_the_start() -> None:

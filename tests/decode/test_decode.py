@@ -623,6 +623,15 @@ def test_a_message_that_repeats_a_secret_in_another_form_is_not_reported(secret:
     assert describe_error(json.dumps({"detail": detail}).encode(), ["another"]) == detail
 
 
+@pytest.mark.parametrize(
+    ("secret", "detail", "message"),
+    [("o", "Not Found", "Not Found"), (" ", "Not Found", "Not Found"), ("o", "no user 'o'", "no user '***'")],
+)
+def test_a_short_secret_is_masked_as_a_word(secret: str, detail: str, message: str) -> None:
+    """A secret of a few letters is masked if it is a word of its own, and leaves other words as they are."""
+    assert describe_error(json.dumps({"detail": detail}).encode(), [secret]) == message
+
+
 class _DriverUuid(uuid.UUID):
     """As the driver of a database returns it."""
 

@@ -13,8 +13,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import date, timedelta
 from http import HTTPStatus
 from typing import Annotated
@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from podero_async import (
     ChargingSession,
     FileTokenStore,
+    NotFoundError,
     PoderoClient,
     PoderoError,
     RetryPolicy,
@@ -47,13 +48,27 @@ async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, PoderoClient]]:
     token_file = os.environ.get("TOKEN_FILE")
     store = FileTokenStore(token_file) if token_file else None
     async with PoderoClient.from_env(retry=RetryPolicy(max_elapsed=10.0), token_store=store) as client:
-        yield {"client": client}
+        yield {"client": client, "probing": client.with_options(retry=RetryPolicy(max_attempts=1, max_elapsed=1.0))}
 
 
 def client_of(request: Request) -> PoderoClient:
     """Return the application's client."""
     client: PoderoClient = request.state.client
     return client
+
+
+@contextmanager
+def checked_arguments() -> Iterator[None]:
+    """Refuse the request if the client refuses an argument, such as a first day after the last one.
+
+    This is around calls alone, because a `ValueError` of any other code is a defect of the service.
+    """
+    try:
+        yield
+    except PoderoError:  # a ConfigurationError is a ValueError, too
+        raise
+    except ValueError as error:
+        raise RequestValidationError([]) from error
 
 
 Client = Annotated[PoderoClient, Depends(client_of)]
@@ -65,8 +80,9 @@ app = FastAPI(lifespan=lifespan)
 @app.get("/users/{user_id}/sessions")
 async def sessions(client: Client, user_id: UUID, first: FromDay, last: ToDay) -> StreamingResponse:
     """Stream the sessions of all vehicles of a user as lines of JSON. An error on the way cuts the response off."""
-    vehicles = await client.electric_vehicles(user_id)
-    lists = [client.sessions(user_id, vehicle.id, first, last) for vehicle in vehicles]
+    with checked_arguments():
+        vehicles = await client.electric_vehicles(user_id)
+        lists = [client.sessions(user_id, vehicle.id, first, last) for vehicle in vehicles]
 
     async def lines() -> AsyncIterator[str]:
         for rows in lists:
@@ -86,17 +102,26 @@ async def live(client: Client, user_id: UUID, vehicle_id: UUID) -> ChargingSessi
 @app.get("/customers/{external_id}/savings")
 async def savings(client: Client, external_id: str, month: date) -> SessionTotals:
     """Return the sums of a month in Vienna's time for a customer, known by our own id; `month` is its first day."""
-    user = await client.user_by_external_id(external_id)
-    outcomes = await client.user_sessions(user.id, month - timedelta(days=1), month + timedelta(days=31))
+    with checked_arguments():
+        user = await client.user_by_external_id(external_id)
+        outcomes = await client.user_sessions(user.id, month - timedelta(days=1), month + timedelta(days=31))
     return summarize(outcomes, "month", time_zone="Europe/Vienna").get(month, SessionTotals())
 
 
 @app.get("/health")
-async def health(client: Client, response: Response) -> dict[str, bool | int | float]:
-    """Return the client's statistics, with status 503 while the API is unavailable."""
-    statistics = client.statistics()
-    response.status_code = 503 if statistics.is_breaker_open else 200
-    return attrs.asdict(statistics)
+async def health(request: Request, response: Response) -> dict[str, bool | int | float]:
+    """Return the client's statistics, with status 503 while the API is unavailable: a customer that does not exist is a 404.
+
+    `is_breaker_open` would stay true if the service got no more traffic because of it.
+    """
+    client: PoderoClient = request.state.probing
+    try:
+        await client.user_by_external_id("health-check")
+    except NotFoundError:
+        pass
+    except PoderoError:
+        response.status_code = 503
+    return attrs.asdict(client.statistics())
 
 
 def problem(status: int, **headers: str) -> Response:
@@ -106,7 +131,6 @@ def problem(status: int, **headers: str) -> Response:
 
 
 @app.exception_handler(PoderoError)
-@app.exception_handler(ValueError)
 async def call_failed(_: Request, error: Exception) -> Response:
     """Respond to a call of the client that failed."""
     status, retry_after = http_status_of(error), getattr(error, "retry_after", None)

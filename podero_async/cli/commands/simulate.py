@@ -23,7 +23,7 @@ _DESCRIPTION = """\
 Serve a simulated fleet on loopback until Ctrl-C.
 
 The output sets the environment of a client; a shell can evaluate it. A signal
-ends the server with exit code 0.
+is the way to end the server, so it ends with exit code 0, not 129, 130 or 143.
 """
 _VEHICLES = 10
 _SESSIONS = 120
