@@ -25,7 +25,7 @@ from tests._support.clients import client_of, wire_row
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-RUN_HERE = {"is_charging", "nightly", "charged_this_week", "savings_in_may"}
+RUN_HERE = {"is_charging", "nightly", "charged_this_week", "savings_in_october"}
 """The functions that the README's blocks define; a test below runs each."""
 
 
@@ -68,20 +68,21 @@ async def test_the_block_of_the_bot_runs(simulator: PoderoSimulator) -> None:
 async def test_the_three_answers_to_a_partners_question_agree(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Shell, SQL and Python return the savings of the customer's May in Vienna, and of no other time."""
-    moments = {  # in UTC, and whether it is May in Vienna
-        "2026-04-30T21:59:00Z": False,
-        "2026-04-30T22:00:00Z": True,
-        "2026-05-31T21:59:00Z": True,
-        "2026-05-31T22:00:00Z": False,
+    """Shell, SQL and Python return the savings of the customer's October in Vienna, and of no other time."""
+    moments = {  # in UTC, and whether it is October in Vienna
+        "2026-09-30T21:59:00Z": False,
+        "2026-09-30T22:00:00Z": True,
+        "2026-10-25T01:30:00Z": True,  # summer time has just ended
+        "2026-10-31T22:59:00Z": True,
+        "2026-10-31T23:00:00Z": False,
     }
     rows = [wire_row(number, plug_in_time=at, actual_savings_eur=2.0**number) for number, at in enumerate(moments)]
-    expected = sum(2.0**number for number, is_may in enumerate(moments.values()) if is_may)
+    expected = sum(2.0**number for number, is_october in enumerate(moments.values()) if is_october)
     vehicle = VehicleRef(user_id=UUID(int=1), vehicle_id=UUID(int=2))
-    store, days = tmp_path / "fleet.duckdb", (date(2026, 4, 1), date(2026, 6, 30))
+    store, days = tmp_path / "fleet.duckdb", (date(2026, 9, 1), date(2026, 11, 30))
     async with PoderoSimulator(rows={vehicle: rows}) as simulator, client_of(simulator) as client:
         external_id = simulator.external_ids[vehicle.user_id]
-        assert await block("savings_in_may").savings_in_may(client, external_id) == expected
+        assert await block("savings_in_october").savings_in_october(client, external_id) == expected
         async with SessionStore(store) as opened:
             await backfill(client, opened, *days)
             (sql,) = re.findall(r"```sql\n(.*?);\n```", README, re.DOTALL)
