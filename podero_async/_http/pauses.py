@@ -62,12 +62,18 @@ class LongPauses:
         """
         if self._blocked_until[method] == -math.inf:
             return
+        if error := self.error(method, path):
+            raise NotRetriedError(error)
+
+    def error(self, method: str, path: str) -> RateLimitError | None:
+        """Return the error of a request that is not sent because of a recorded pause; None if the pause has passed."""
+        error = None
         if left_s := self.left_s(method):
             detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
             error = RateLimitError(_TOO_MANY_REQUESTS, detail, method, path, None, left_s)
             error.attempts = 0
             error.affects_all_calls = method == "GET" or left_s > self.max_pause_s
-            raise NotRetriedError(error)
+        return error
 
 
 def not_sent(error: NoSlotError, path: str, call: Call) -> Exception:

@@ -50,13 +50,23 @@ class TokenRequestSender:
         self.counts = RequestStats()
         self.is_sending = False
         self.failure: PoderoError | None = None
+        self._failed_at = 0.0
         self._paths_that_worked: set[str] = set()
 
     def late_error(self, path: str) -> PoderoError:
         """Return the error of a call to `path` that gets no token in time: the last failure of the token request, if any."""
         late = "endpoint has not responded" if self.is_sending else "store took too long"
-        reason = f"no access token in time: the token {late}"
-        return copy.copy(self.failure) or RequestTimeoutError(reason, "GET", path)
+        error = copy.copy(self.failure)
+        if error is None:
+            return RequestTimeoutError(f"no access token in time: the token {late}", "GET", path)
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            left_s = error.retry_after - (asyncio.get_running_loop().time() - self._failed_at)
+            error.retry_after = left_s if left_s > 0 else None
+        return error
+
+    def _failed(self, error: PoderoError) -> None:
+        self.failure = copy.copy(error)  # without its traceback
+        self._failed_at = asyncio.get_running_loop().time()
 
     async def send(self, request: TokenRequest) -> TokenResponse:
         """Send a token request. It takes no slot, since all requests that hold one may be waiting for the token.
@@ -73,11 +83,15 @@ class TokenRequestSender:
                 return await send_once(call)
             except (ApiError, TransportError, DecodeError) as error:
                 error.attempts = call.attempts
-                self.failure = copy.copy(error)  # without its traceback
+                self._failed(error)
                 raise
 
         async def send_once(call: Call) -> TokenResponse:
-            if self._pauses.left_s("POST") < min(self._pauses.max_pause_s, self._retrier.left_s(call)):
+            paused = self._pauses.error("POST", path)
+            if paused is not None and self._pauses.left_s("POST") < min(
+                self._pauses.max_pause_s, self._retrier.left_s(call)
+            ):
+                self._failed(paused)
                 await asyncio.sleep(self._pauses.left_s("POST"))
             self._pauses.check("POST", path)
             self.counts.requests += 1
