@@ -82,8 +82,8 @@ class _Tile:
     is_alarm: bool = False
 
     def html(self, kind: str) -> str:
-        space = "" if self.unit == "%" else " "
-        unit = f"{space}<small>{self.unit}</small>" if self.unit else ""
+        space = ("", "\u2009") if self.unit == "%" else (" ", "")  # a space of the figure's own size would be wide
+        unit = f"{space[0]}<small>{space[1]}{self.unit}</small>" if self.unit else ""
         alarm = " alarm" if self.is_alarm else ""
         notes = "".join(f'<dd class="note">{note}</dd>\n' for note in self.notes if note)
         figure = f'<dd class="figure{alarm}"><data value="{self.text}">{self.text}</data>{unit}</dd>\n'
@@ -135,7 +135,7 @@ def _state(watch: Watch, now: ClientStatistics) -> tuple[str, bool]:
     if now.is_breaker_open:
         return "The API fails: only single requests probe it", True
     if now.paused_for_s > 0:
-        return f"Paused by the API for {_duration(now.paused_for_s)}", True
+        return f"Paused by the API, {_duration(now.paused_for_s)} to go", True
     phases = {"starting": "Starting", "discovering": "Looking for vehicles", "fetching": "Reading sessions"}
     return phases[watch.progress.phase], False
 
@@ -160,7 +160,7 @@ def _parts(watch: Watch) -> str:
 
 
 def _shares(watch: Watch) -> Iterator[tuple[str, float, float]]:
-    """Yield the class of each part of the bar, where it begins, and its width, in percent."""
+    """Yield the class, the beginning and the width of each part of the bar, in percent."""
     counts = dict(zip(("settled", "provisional", "missing"), _counts(watch), strict=False))
     whole, left = max(1, sum(_counts(watch))), 0.0
     for kind, count in counts.items():
@@ -243,7 +243,7 @@ def _coverage(watch: Watch) -> str:
         ("Failed", "", progress.failed, "missing"),
         ("Still to read", "", left, "left"),
     )
-    return _ranks("coverage", title, "How much of the fleet is complete in the store", "State", rows)
+    return _ranks("coverage", title, "How much of the fleet is complete, for the days of this run", "State", rows)
 
 
 def _failures(watch: Watch) -> str:
