@@ -13,6 +13,7 @@ import signal
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
@@ -20,6 +21,9 @@ import pytest
 from podero_async.backfill import SessionStore
 from podero_async.testing import PoderoSimulator
 from tests._support.time_warp import LeapingLoop
+
+if TYPE_CHECKING:
+    from tests._support.browser import OpenPage
 
 pytest_plugins = ["podero_async.testing.pytest", "tests._support.postgres_server"]
 
@@ -139,3 +143,11 @@ async def simulator() -> AsyncIterator[PoderoSimulator]:
     """Serve a small fleet."""
     async with small_fleet() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def open_page() -> Iterator[OpenPage]:
+    """Start a browser, and return a function that opens a page in it."""
+    from tests._support.browser import running_browser  # noqa: PLC0415 - not every test needs it
+
+    yield from running_browser()

@@ -74,6 +74,10 @@ QUESTIONS = {
     "token expires": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "expired token": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "time zone of the days": ("getting_started: Which time zone do the days have?", "UTC days"),
+    "prometheus metrics": (
+        "operations: How do I follow a run in a browser, or with Prometheus?",
+        "podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --serve",
+    ),
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
     "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
     "something a fleet manager can read": (

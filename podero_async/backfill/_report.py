@@ -167,6 +167,9 @@ class Progress(RequestStats):
     committed: Written = Written()
     """Changes that this call has committed."""
     failures: list[FailedVehicle] = attrs.field(factory=list)
+    """At most 100 of the failures."""
+    failed_by_kind: dict[str, int] = attrs.field(factory=dict)
+    """The number of failures by the class name of the error."""
     unproven_vehicles: list[VehicleRef] = attrs.field(factory=list)
     vanished: int = 0
     """Known vehicles that the API did not list."""
@@ -203,6 +206,7 @@ class Progress(RequestStats):
     def count_failure(self, failed: FailedVehicle, *, is_outage: bool) -> None:
         """Count a failure."""
         self.failed += 1
+        self.failed_by_kind[failed.kind] = self.failed_by_kind.get(failed.kind, 0) + 1
         self.outages += is_outage
         if len(self.failures) < _MAX_LISTED:
             self.failures.append(failed)

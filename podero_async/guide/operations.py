@@ -122,6 +122,18 @@ and outages; no line has a secret or a body. The history of the runs is in the s
 podero-async runs --store fleet.duckdb
 ```
 
+# How do I follow a run in a browser, or with Prometheus?
+
+While a backfill runs, `--serve` shows it at <http://127.0.0.1:8081/>: progress, rate, limit, pauses, coverage, and failures
+by cause. `/metrics` has the same for Prometheus, as `podero_backfill_...`. Both have counts alone: no ids, no secrets.
+
+    podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --serve 127.0.0.1:8081
+
+Only this machine can reach the view, unless `--serve-publicly` lets it take another host, such as `0.0.0.0` in a
+container; it asks for no password. A request must name the server by its address, or by the host of `--serve`. Readers
+cannot slow the run. The view ends with the run, and the page waits for the next one. For an alert if a run fails, use
+the exit code.
+
 # How do I make a backup or a copy of a store?
 
 `--snapshot FILE` at the end of a backfill, or `podero_async.backfill.SessionStore.snapshot`. A plain copy of the file

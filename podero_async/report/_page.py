@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, timedelta
 from functools import cache
@@ -19,6 +17,7 @@ from podero_async.report import _words as words
 from podero_async.report._charts import WIDTHS, Bar, Label, Scale
 from podero_async.report._figures import CoveredDays, Report
 from podero_async.report._sections import WEEKDAYS, Section, sections_of
+from podero_async.report._style import csp_hash, style_text
 from podero_async.report._tiles import tiles_of
 
 __all__ = ["page_of"]
@@ -55,12 +54,12 @@ class _Layer:
 
 def page_of(report: Report) -> str:
     """Return the page of a report."""
-    style = _text("_style.css")
+    style = style_text()
     sections = sections_of(report)
     return _template().render(
         report=report,
         style=Markup(style),  # noqa: S704 - a file of this package
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        style_hash=Markup(csp_hash(style)),  # noqa: S704 - a hash
         period=words.period(report.from_date, report.to_date),
         read_at=report.read_at and f"{words.day(report.read_at)}, {report.read_at.astimezone(UTC):%H:%M} UTC",
         tiles=tiles_of(report),
@@ -82,11 +81,9 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_text("_page.html.jinja"))
-
-
-def _text(name: str) -> str:
-    return files("podero_async.report").joinpath(name).read_text(encoding="utf-8")
+    return environment.from_string(
+        files("podero_async.report").joinpath("_page.html.jinja").read_text(encoding="utf-8")
+    )
 
 
 def _percents(values: Sequence[float | None]) -> list[float]:

@@ -65,6 +65,10 @@ class Shown:
         """Run JavaScript in the page, which may have a policy against scripts of its own."""
         return self._thread.submit(self._page.evaluate, script, argument).result()
 
+    def wait_for(self, condition: str) -> None:
+        """Wait until a condition in JavaScript holds."""
+        self._thread.submit(self._page.wait_for_function, f"() => {condition}").result()
+
     def violations(self) -> list[Any]:
         """Return what axe-core finds."""
         found: list[Any] = self._thread.submit(Axe().run, self._page).result().response["violations"]
@@ -82,17 +86,18 @@ class OpenPage:
     _thread: Executor
     _browser: Browser
 
-    def __call__(self, path: Path, scheme: Literal["light", "dark"] = "light") -> Shown:
-        """Open a file in a new window."""
-        return self._thread.submit(self._open, path, scheme).result()
+    def __call__(self, page: Path | str, scheme: Literal["light", "dark"] = "light") -> Shown:
+        """Open a file or a URL in a new window."""
+        url = page if isinstance(page, str) else page.as_uri()
+        return self._thread.submit(self._open, url, scheme).result()
 
-    def _open(self, path: Path, scheme: Literal["light", "dark"]) -> Shown:
+    def _open(self, url: str, scheme: Literal["light", "dark"]) -> Shown:
         context = self._browser.new_context(color_scheme=scheme, viewport={"width": 1440, "height": 900})
         shown = Shown(self._thread, context.new_page())
         shown._page.on("console", lambda message: shown.console.append(message.text))
         shown._page.on("pageerror", lambda error: shown.console.append(str(error)))
         shown._page.on("request", lambda request: shown.requests.append(request.url))
-        shown._page.goto(path.as_uri())
+        shown._page.goto(url)
         return shown
 
 

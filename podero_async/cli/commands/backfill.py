@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import shlex
 from argparse import ArgumentParser
-from collections.abc import Iterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from podero_async.backfill import (
 from podero_async.backfill._planner import settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
+from podero_async.cli._live.address import Address, address
 from podero_async.cli._output.json import print_json
 from podero_async.cli._output.report import list_failures, list_unproven, plan_pairs, report_pairs
 from podero_async.cli._output.text import lines_of, print_pairs
@@ -64,6 +65,8 @@ class Options(shared.StoreOptions):
     max_concurrency: int
     requests_per_second: float | None
     snapshot: str | None
+    serve: Address | None
+    serve_publicly: bool
     dry_run: bool
     json: bool
 
@@ -106,6 +109,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument_group("output").add_argument
     snapshot = "at the end, replace FILE by a consistent copy, which readers may hold open while the next run writes"
     shared.completes_files(add("--snapshot", metavar="FILE", help=snapshot))
+    serve = (
+        "show the run while it lasts at http://HOST:PORT/ for a browser, and at /metrics for Prometheus,"
+        " such as 127.0.0.1:8081; both have counts only, no ids"
+    )
+    add("--serve", type=address, metavar="HOST:PORT", help=serve)
+    publicly = "let --serve take a host that other machines can reach, such as 0.0.0.0"
+    add("--serve-publicly", action="store_true", help=publicly)
     add("--dry-run", action="store_true", help="print what would be read, and change nothing")
     shared.add_json(add)
 
@@ -119,9 +129,29 @@ async def run(options: Options, invocation: Invocation) -> Exit:
         ) as client:
             if options.dry_run:
                 return await _plan(options, invocation, client, vehicles)
-            if vehicles is None and not options.only_failed and _is_new(options.store):
-                await _check_settings(client)
-            return await _backfill(options, invocation, client, vehicles)
+            progress = Progress()
+            async with _served(options, invocation, client, progress):
+                if vehicles is None and not options.only_failed and _is_new(options.store):
+                    await _check_settings(client)
+                return await _backfill(options, invocation, client, vehicles, progress)
+
+
+@asynccontextmanager
+async def _served(
+    options: Options, invocation: Invocation, client: PoderoClient, progress: Progress
+) -> AsyncIterator[None]:
+    """Serve the live view while the block runs, if `--serve` asks for it."""
+    if options.serve is None:
+        yield
+        return
+    from podero_async.cli._live.server import serving  # noqa: PLC0415 - a server is seldom needed
+    from podero_async.cli._live.watch import Watch  # noqa: PLC0415
+
+    watch = Watch(progress=progress, statistics=client.statistics, from_date=options.from_date, to_date=options.to_date)
+    async with serving(options.serve, watch) as url:
+        if not invocation.is_quiet:
+            say(f"the run can be followed at {url}")
+        yield
 
 
 async def _check_settings(client: PoderoClient) -> None:
@@ -133,6 +163,12 @@ async def _check_settings(client: PoderoClient) -> None:
 def _check_options(options: Options) -> None:
     if options.only_failed and options.vehicles is not None:
         raise UsageError("--only-failed and --vehicles exclude each other")
+    if options.serve is not None and options.dry_run:
+        raise UsageError("--serve and --dry-run exclude each other")
+    if options.serve is not None and not options.serve.is_loopback and not options.serve_publicly:
+        raise UsageError(
+            f"--serve {options.serve}: other machines may reach this host; if they shall, add --serve-publicly"
+        )
     try:
         settings_of(
             options.from_date,
@@ -175,8 +211,9 @@ def _is_new(path: str) -> bool:
     return not Path(path).exists()
 
 
-async def _backfill(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
-    progress = Progress()
+async def _backfill(
+    options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles, progress: Progress
+) -> Exit:
     with invocation.signals.gracefully() as stop:
         async with shared.opened(options, stop.event) as store:
             if options.snapshot is not None:
