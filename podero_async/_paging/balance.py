@@ -7,7 +7,10 @@ from itertools import pairwise
 from podero_async._decode import RowId
 from podero_async._paging.page import Page
 
-__all__ = ["Balance"]
+__all__ = ["MIN_PASSES_OF_A_GROWING_LIST", "Balance"]
+
+MIN_PASSES_OF_A_GROWING_LIST = 3
+"""Passes after which the rows may be fewer than the last totals, if they are as many as all earlier ones."""
 
 
 class Balance:
@@ -29,6 +32,7 @@ class Balance:
     def __init__(self, rows: set[RowId]) -> None:
         self._rows = rows
         self._totals: list[int] = []
+        self._passes = 0
         self._pass_start = 0
         self._pass_rows: set[RowId] = set()
 
@@ -39,6 +43,7 @@ class Balance:
 
     def begin_pass(self, first: Page) -> None:
         """Begin another pass over the list, of which `first` is the first page."""
+        self._passes += 1
         self._pass_start = len(self._totals)
         self._pass_rows = set()
         self.add_total(first)
@@ -68,13 +73,18 @@ class Balance:
         return is_monotone and len(self._rows) >= self.largest_total
 
     def holds_for_a_busy_list(self) -> bool:
-        """Return whether the rows are as many as each total of this pass says, although the list changed.
+        """Return whether the rows are as many as each total of this pass says, or each of at least two passes before it.
 
         This proves nothing alone, since rows that were added and removed may make up for lost ones. It is accepted from
         the second pass on, for a list that is sorted by plug-in time: one of its rows is lost only if, in each pass, it
-        moves from the pages not yet read to those already read.
+        moves from the pages not yet read to those already read. A list that grows all the time is never read to its last
+        total, but each pass reads what the list had before it.
         """
-        return len(self._rows) >= max(self._totals[self._pass_start :], default=0)
+        before, now = self._totals[: self._pass_start], self._totals[self._pass_start :]
+        counted = max(now, default=0)
+        if self._passes >= MIN_PASSES_OF_A_GROWING_LIST:
+            counted = min(counted, max(before))
+        return len(self._rows) >= counted
 
 
 def _never_falls(totals: list[int]) -> bool:

@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any
 
 from podero_async._decode import PageRows, RowId
-from podero_async._paging.balance import Balance
+from podero_async._paging.balance import MIN_PASSES_OF_A_GROWING_LIST, Balance
 from podero_async._paging.overlap import OverlapReader, refusal_of
 from podero_async._paging.page import Page
 from podero_async._paging.plain import read_plainly
@@ -134,10 +134,10 @@ class SessionListReader:
     async def _read_by_days(self, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
         """Read the window by days until the rows are as many as the whole window's totals say. Else set `reason`."""
         self.reason = ""
-        largest = max(first.total, self._balance.largest_total)
+        totals = [max(first.total, self._balance.largest_total)]
         known = self._seen.union(first.ids)
-        for _ in range(_MAX_PASSES):
-            self._day_totals, before = 0, (len(self._day_rows), largest)
+        for number in range(1, _MAX_PASSES + 1):
+            self._day_totals, before = 0, len(self._day_rows)
             yield _flatten(self._split(self._window, first))
             if self.reason:
                 return
@@ -150,12 +150,15 @@ class SessionListReader:
                 return
             # The days have to list all sessions that the whole window listed before and still lists.
             are_inclusive = not known.intersection(again.ids) - self._day_rows
-            if are_inclusive and len(self._day_rows) >= max(largest, again.total):
+            counted = max(totals[-1], again.total)
+            if number >= MIN_PASSES_OF_A_GROWING_LIST:
+                counted = min(counted, max(totals))
+            if are_inclusive and len(self._day_rows) >= counted:
                 return
-            largest = again.total
-            if (len(self._day_rows), largest) == before:
+            if (len(self._day_rows), again.total) == (before, totals[-1]):
                 break
-        self._set_reason(f"the days list {len(self._day_rows)} sessions of {largest}")
+            totals.append(again.total)
+        self._set_reason(f"the days list {len(self._day_rows)} sessions of {totals[-1]}")
 
     async def _split(self, window: Window, first: Page) -> AsyncGenerator[AsyncGenerator[Page, None], None]:
         """Read the parts of a window, of which the first page is given."""

@@ -127,6 +127,6 @@ async def test_quiet_shows_no_progress(call: Call, served: PoderoSimulator, path
     exported = await call("export", f"--store={path}", f"--output={path}.parquet", "--quiet")
     assert [(ended.code, ended.out, ended.err) for ended in (quiet, exported)] == [(0, "", "")] * 2
     served.add_fault(Fault(kind="malformed_row"))
-    alarmed = await call(*whole_fleet(served, path), "--fresh-for=0", "--quiet")
+    alarmed = await call(*whole_fleet(served, path.with_name("new.duckdb")), "--quiet")
     assert (alarmed.code, alarmed.out) == (1, "")
     assert "could not be read" in alarmed.complaint

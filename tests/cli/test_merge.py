@@ -58,4 +58,4 @@ async def test_five_shards_cost_no_more_than_one_run(
             )
             for n in range(1, 6)
         ]
-        assert listing + sum(given) == whole
+        assert listing + sum(given) <= whole
