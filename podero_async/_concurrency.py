@@ -21,6 +21,7 @@ __all__ = [
     "import_ahead",
     "map_as_completed",
     "map_in_order",
+    "outlast",
     "run_until",
     "wait_for_all",
 ]
@@ -155,11 +156,18 @@ async def cancel_all(tasks: Collection[asyncio.Task[Any]]) -> None:
                 task.exception()  # retrieved, so that asyncio does not log it as never retrieved
 
 
-async def wait_for_all(futures: Collection[asyncio.Future[Any]]) -> None:
-    """Wait until all futures have ended, then raise the last `CancelledError` of the caller, if there was one.
+async def outlast(future: asyncio.Future[T]) -> T:
+    """Wait for a future and return its result; a cancellation of the caller does not reach the future.
 
-    So cleanup is complete in a cancelled scope of anyio, which cancels every await again.
+    If the caller is cancelled while it waits, even repeatedly, it still waits for the end before it raises
+    `CancelledError`. So cleanup is complete in a cancelled scope of anyio, which cancels every await again.
     """
+    await wait_for_all([future])
+    return future.result()
+
+
+async def wait_for_all(futures: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all futures have ended, then raise the last `CancelledError` of the caller, if there was one."""
     cancelled: asyncio.CancelledError | None = None
     while pending := [future for future in futures if not future.done()]:
         try:

@@ -20,6 +20,7 @@ from podero_async._concurrency import (
     import_ahead,
     map_as_completed,
     map_in_order,
+    outlast,
     run_until,
 )
 
@@ -163,6 +164,21 @@ async def test_cancel_all_waits_for_every_task_when_it_is_cancelled_itself() -> 
     with pytest.raises(asyncio.CancelledError):
         await cancelling
     assert ended == [True] * 3
+
+
+async def test_a_cancelled_caller_waits_for_the_end_of_a_future() -> None:
+    """A caller of `outlast` that is cancelled twice still waits for the end; another caller gets the result."""
+    future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    impatient, patient = (asyncio.create_task(outlast(future)) for _ in range(2))
+    for _ in range(2):
+        await asyncio.sleep(1)
+        impatient.cancel()
+    await asyncio.sleep(1)
+    assert not impatient.done()
+    future.set_result(7)
+    assert await patient == 7
+    with pytest.raises(asyncio.CancelledError):
+        await impatient
 
 
 async def test_run_until_says_whether_the_task_ended_first() -> None:

@@ -32,9 +32,9 @@ class RetryPolicy:
         retry_after_max: The longest `Retry-After` to wait for, in seconds. A longer one, or one that exceeds the rest of
             `max_elapsed`, is raised as an error with `retry_after` set.
         budget: Tokens that the retries of a client share, so that an outage does not multiply the load. The first retry
-            of a request takes 1 and each later one 5, which are all returned once the request succeeds; a request that
-            succeeds at once adds 1. The last 10 are for first retries, so that vehicles in permanent trouble leave the others theirs. The
-            default pays for 100 retries.
+            of a request takes 1 and each later one 5 (1 if the request was throttled), which are all returned once the
+            request succeeds; a request that succeeds at once adds 1. The last 10 are for first retries, so that vehicles
+            in permanent trouble leave the others theirs. The default pays for 100 retries.
             Fleets, backfills and discoveries have a budget of their own, which single calls do not share.
     """
 

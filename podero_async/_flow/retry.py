@@ -29,6 +29,7 @@ _logger = logging.getLogger("podero_async")
 
 _RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt adds 1
 _FIRST_RETRY_COST = 1
+_TOO_MANY_REQUESTS = 429
 _MAX_FAILED = 1000
 
 
@@ -188,10 +189,12 @@ class Retrier:
         """Take the cost of a call's next retry from the budget, if the budget covers it.
 
         Later retries leave a rest for the first ones of other calls, because some vehicles fail in all their attempts, and
-        may be asked for again and again.
+        may be asked for again and again. A throttled call (429) has not failed: the limiter slows down until the server
+        accepts it, so each of its retries costs as much as a first one.
         """
         is_first = call.attempts == 1 and call.subject not in self._failed
-        cost, rest = (_FIRST_RETRY_COST, 0) if is_first else (_RETRY_COST, _RETRY_COST)
+        is_cheap = is_first or getattr(call.last_error, "status", None) == _TOO_MANY_REQUESTS
+        cost, rest = (_FIRST_RETRY_COST, 0) if is_cheap else (_RETRY_COST, _RETRY_COST)
         if self.budget < cost + rest:
             return False
         self.budget -= cost

@@ -409,7 +409,9 @@ async def test_a_read_is_proven_only_if_it_has_as_many_rows_as_the_last_response
         verdicts[reader.completeness.name] += 1
         if reader.completeness is not UNPROVEN:
             assert len(ids) >= server.last_total
-    assert verdicts["UNPROVEN"] <= 1 + len(seeds) / 8  # four passes over two sessions, of which half the responses lack each
+    assert (
+        verdicts["UNPROVEN"] <= 1 + len(seeds) / 8
+    )  # four passes over two sessions, of which half the responses lack each
 
 
 @pytest.mark.parametrize("server", [RefusesLargeOffsets, FailsOnLargeOffsets, IsTooSlowForLargeOffsets])

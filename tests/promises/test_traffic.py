@@ -231,7 +231,7 @@ async def test_a_vehicle_that_is_always_throttled_costs_the_others_little(record
 @pytest.mark.leaping
 @pytest.mark.parametrize(("rate", "size"), [(1, 60), (5, 150)])
 async def test_a_rate_that_the_server_does_not_name_is_found(rate: int, size: int, record_property: Record) -> None:
-    """If the server accepts 1 or 5 requests per second, and responds to others with 429 without a time, 98 % are read."""
+    """If the server accepts 1 or 5 requests per second, and responds to others with 429 without a time, 95 % are read."""
     clock = asyncio.get_running_loop().time
     tokens, at, refused = float(rate), clock(), 0
 
@@ -250,8 +250,8 @@ async def test_a_rate_that_the_server_does_not_name_is_found(rate: int, size: in
         outcomes = await fetch(client, refs(size))
         took_s = clock() - began
     failed = sum(isinstance(outcome, VehicleFailure) for outcome in outcomes)
-    assert failed <= size // 50  # by the jitter of the retries, eight attempts of one may all be refused
-    assert took_s < 1.5 * size / rate
+    assert failed <= size // 20  # by the jitter of the retries, eight attempts of one may all be refused
+    assert took_s < 2 * size / rate
     record_property("figure", f"{size} vehicles at {rate} per second in {took_s:.0f} s, {refused} refusals")
 
 
