@@ -75,7 +75,7 @@ QUESTIONS = {
     "expired token": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "time zone of the days": ("getting_started: Which time zone do the days have?", "UTC days"),
     "prometheus metrics": (
-        "operations: How do I follow a run in a browser, or with Prometheus?",
+        "operations: How do I follow a run in a browser, or with Prometheus (metrics)?",
         "podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --serve",
     ),
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
@@ -281,10 +281,12 @@ def test_a_search_finds_the_answers(built: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pages_include_other_texts(built: Path) -> None:
-    """The page of errors shows the table of the README and both trees of errors, up to their ends."""
-    html = (built / "podero_async" / "guide" / "errors.html").read_text(encoding="utf-8")
-    page = re.sub(r"<[^>]+>", "", html.partition('<div class="docstring">')[2].partition("<input")[0])
-    for text in ("a stream is left early", "+-- CompletenessError", "+-- ApiDownError"):
-        assert text in page
-    for text in ("Three knobs", "None of them", ".. include"):
-        assert text not in page
+    """Pages show the README's table of errors and its commands, and both trees of errors, up to their ends."""
+    pages = ""
+    for name in ("errors", "operations"):
+        html = (built / "podero_async" / "guide" / f"{name}.html").read_text(encoding="utf-8")
+        pages += re.sub(r"<[^>]+>", "", html.partition('<div class="docstring">')[2].partition("<input")[0])
+    for text in ("a stream is left early", "+-- CompletenessError", "+-- ApiDownError", "podero-async completion bash"):
+        assert text in pages
+    for text in ("Three knobs", "None of them", "A backfill commits", "[the "):
+        assert text not in pages

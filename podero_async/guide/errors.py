@@ -5,29 +5,17 @@ All errors derive from `podero_async.PoderoError`. Retries have already been mad
 
 # Which errors are there?
 
-The errors of `podero_async` (in Python: `help(podero_async.errors)`):
+Those of `podero_async`, also by `help(podero_async.errors)`:
 
-```text
-.. include:: ../errors.py
-   :start-after: in one tree.
-   :end-before: Errors that another
-```
+[the tree in podero_async/errors.py]
 
-The errors of `podero_async.backfill` (in Python: `help(podero_async.backfill)`):
+Those of `podero_async.backfill`, also by `help(podero_async.backfill.errors)`:
 
-```text
-.. include:: ../backfill/errors.py
-   :start-after: of the core package.
-   :end-before: None of them
-```
+[the tree in podero_async/backfill/errors.py]
 
 # What can go wrong, and what do I get?
 
-This table is the section "Errors" of the README:
-
-.. include:: ../../README.md
-   :start-after: ## Errors
-   :end-before: ## Three knobs
+[the table of "Errors" in README.md]
 
 # Which errors are worth another attempt?
 
