@@ -34,6 +34,8 @@ PAGES = {
 CRON = "How do I run it every night with cron (environment, then publish and export)?"
 FRESHNESS = "How do I monitor the freshness of a store (stale data, or a job that never ran)?"
 SEVERAL = "How do I run it on several (multiple) machines, in several processes, or on a cluster?"
+WITHIN_A_SECOND = "How do I reply within a second, also in an outage (fail fast), or beside a backfill?"
+OF_TODAY = "The simulator's sessions end in June: how do I make one of today, or of this week?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
     "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -56,6 +58,17 @@ QUESTIONS = {
         "services: What does my service respond if a call fails, or in an outage (API down: 503)?",
         "Retry-After",
     ),
+    "fail fast": (f"services: {WITHIN_A_SECOND}", "max_elapsed"),
+    "reply within a second": (f"services: {WITHIN_A_SECOND}", "max_elapsed"),
+    "is it charging or only plugged in": (
+        "getting_started: How do I read the last and the current session of a car? Is it charging, or only plugged in?",
+        "whether energy flows now",
+    ),
+    "how many requests does it cost": ("tuning: How many requests does a call cost?", "latest_session"),
+    "is this sum complete": ("completeness: How does my program see the verdict? Is a sum complete?", "summarize"),
+    "why are the savings null": ("getting_started: Why are the savings of a session None (null)?", "after the session"),
+    "simulator sessions of this week": (f"testing: {OF_TODAY}", "plug_in"),
+    "fault endpoints": ("testing: Faults", "vehicles"),
     "NDJSON": ("services: How do I stream sessions as NDJSON (JSON lines)?", "to_json"),
     "TaskGroup": (
         "services: In asyncio.TaskGroup, why is my except NotFoundError not reached (ExceptionGroup)?",
@@ -198,6 +211,30 @@ async def test_the_health_check_ends_with_the_outage() -> None:
             while not await names["is_api_up"](client):
                 await asyncio.sleep(0.5)
     assert not any(checks)
+
+
+@pytest.mark.leaping
+async def test_one_call_waits_in_an_outage() -> None:
+    """The guide's replies: while one call waits for the end of an outage, others fail at once; after it, calls succeed."""
+    (code,) = (block.values[0] for block in blocks("python") if "class Replies" in block.values[0])
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "guide", "exec"), names)
+    async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
+        ids = (str(simulator.vehicles[0].user_id), str(simulator.vehicles[0].vehicle_id))
+        replies, time = names["Replies"](client), asyncio.get_running_loop().time
+        simulator.add_fault("current/reset")
+        while not client.statistics().is_breaker_open:
+            assert await replies.live(*ids) == names["SORRY"]
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(replies.live(*ids))
+            await asyncio.sleep(0)
+            start = time()
+            assert await replies.live(*ids) == names["SORRY"]
+            assert (time(), waiting.done()) == (start, False)
+        simulator.clear_faults()
+        async with asyncio.timeout(20):
+            while await replies.live(*ids) == names["SORRY"]:
+                pass
 
 
 @pytest.mark.parametrize("sql", blocks("sql"))
