@@ -34,7 +34,7 @@ PAGES = {
 CRON = "How do I run it every night with cron (environment, then publish and export)?"
 FRESHNESS = "How do I monitor the freshness of a store (stale data, or a job that never ran)?"
 SEVERAL = "How do I run it on several (multiple) machines, in several processes, or on a cluster?"
-WITHIN_A_SECOND = "How do I reply within a second, also in an outage (fail fast), or beside a backfill?"
+WITHIN_A_SECOND = "How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?"
 OF_TODAY = "The simulator's sessions end in June: how do I make one of today, or of this week?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -68,7 +68,10 @@ QUESTIONS = {
     "is this sum complete": ("completeness: How does my program see the verdict? Is a sum complete?", "summarize"),
     "why are the savings null": ("getting_started: Why are the savings of a session None (null)?", "after the session"),
     "simulator sessions of this week": (f"testing: {OF_TODAY}", "plug_in"),
-    "fault endpoints": ("testing: Faults", "vehicles"),
+    "endpoint names for faults": ("testing: Faults", "vehicles"),
+    "circuit breaker": (f"services: {WITHIN_A_SECOND}", "is_breaker_open"),
+    "asyncio.timeout": ("tuning: How long does a call wait (timeout)?", "max_elapsed"),
+    "unreadable rows": ("errors: A row cannot be read, or rows are unreadable: what happens?", "rejected_items"),
     "NDJSON": ("services: How do I stream sessions as NDJSON (JSON lines)?", "to_json"),
     "TaskGroup": (
         "services: In asyncio.TaskGroup, why is my except NotFoundError not reached (ExceptionGroup)?",

@@ -43,6 +43,12 @@ is that of the token endpoint.
 An unknown id, of Podero's or your own, is a `podero_async.NotFoundError`. A mistyped one, not a uuid, is a
 `ValueError` that names the argument, before anything is sent; so is a first day after the last one.
 
+# A row cannot be read, or rows are unreadable: what happens?
+
+Outcomes have such rows in `rejected`, with the path of the value and the reason, beside the sessions that could be read;
+other calls raise `podero_async.DecodeError`, unless you pass `keep_rejected` or `on_rejected`. A backfill keeps them in the
+table `rejected_items`, and if they are new or many, it ends with exit code 1.
+
 # One vehicle fails: what about the others?
 
 They go on. In a fleet, the failure is a value, `podero_async.VehicleFailure`, with the error that the call alone would

@@ -105,7 +105,7 @@ time. A client belongs to one event loop. If a person waits for the response, de
 by `client.with_options(retry=RetryPolicy(max_elapsed=2.0))`: it shares the token, the connections and the limits.
 
 ```python
-from podero_async import ChargingSession, FileTokenStore, PoderoClient, PoderoError, RetryPolicy
+from podero_async import FileTokenStore, PoderoClient, RetryPolicy
 
 
 class Application:
@@ -116,24 +116,18 @@ class Application:
     async def stop(self) -> None:
         await self.client.aclose()
 
-    async def live(self, user_id: str, vehicle_id: str) -> ChargingSession | None | str:
-        try:
-            return await self.quick.current_session(user_id, vehicle_id)
-        except PoderoError:
-            return "The charging data is not available at the moment."
-
 
 async def serve(user_id: str, vehicle_id: str) -> None:
     application = Application()
     await application.start()
     try:
-        print(await application.live(user_id, vehicle_id))
+        print(await application.quick.current_session(user_id, vehicle_id))
     finally:
         await application.stop()
 ```
 
 `FileTokenStore` needs the extra `token-store`; without it, each start asks for a token once.
-`podero_async.guide.services` has status codes, health checks and disconnects.
+`podero_async.guide.services` has replies within a second, status codes, health checks and disconnects.
 
 # How do I use it in a notebook?
 

@@ -33,7 +33,7 @@ Catch it around the calls, as here. A handler of the application for each `Value
 of your own code, too. A handler for `podero_async.PoderoError` is right: it also gets `podero_async.ConfigurationError`,
 although that is a `ValueError`, and responds with 500.
 
-# How do I reply within a second, also in an outage (fail fast), or beside a backfill?
+# How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?
 
 Set `max_elapsed` below your own timeout, so that a call raises its cause and not a bare `TimeoutError`, and a small
 `backoff_initial`, so that a second attempt fits in. Each request has `max_elapsed` for itself; the timeout bounds all

@@ -59,7 +59,7 @@ Install the extra `speed`. If `statistics().limit` stays at `max_concurrency`, r
 server is the bound. Use `fetch_fleet` for many vehicles in place of a loop of your own. Several processes with a shard
 each use several cores: see "Shards" in `podero_async.backfill`.
 
-# How long does a call wait?
+# How long does a call wait (timeout)?
 
 At most `max_elapsed` (120 s) for each request of a single call, with all queues, pauses and retries, also if the server
 hangs. A fleet or a backfill waits through pauses and outages for longer. To bound a call as a whole, put it into
