@@ -10,21 +10,26 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from types import FunctionType
 from typing import Any
 
-import pdoc
+try:
+    import pdoc
 
-import podero_async.backfill
-import podero_async.dask
-import podero_async.frames
-import podero_async.guide
-import podero_async.observer
-import podero_async.otel
-import podero_async.publish
-import podero_async.report
-import podero_async.testing.pytest
+    import podero_async.backfill
+    import podero_async.dask
+    import podero_async.frames
+    import podero_async.guide
+    import podero_async.observer
+    import podero_async.otel
+    import podero_async.publish
+    import podero_async.report
+    import podero_async.testing.pytest
+except ModuleNotFoundError as error:
+    sys.exit(f"{error}: install pdoc and all extras, as the second command of README.md does")
 
 PACKAGES = (
     "podero_async",
@@ -42,6 +47,10 @@ PACKAGES = (
 EXPLAINED = ("podero_async._paging",)
 """Packages with a private name whose docstrings explain how the library works."""
 
+INCLUDED = re.compile(r'^\[the (tree|table|commands)(?: of "(\w+)")? in (\S+)\]$', re.MULTILINE)
+"""A line of the guide in whose place the pages show a text of another file. `help()` shows the line."""
+TEXTS = {"tree": r"^PoderoError\n(?: .*\n)+", "table": r"(?:^\|.*\n)+", "commands": r"^```sh\n.*?^```\n"}
+
 COMMON_WORDS = (
     "a|an|and|are|at|be|by|can|do|does|for|from|get|has|have|how|i|if|in|is|it|its|me|my|of|on|or|s|should|that|the|there|this"
     "|to|was|we|what|when|where|which|why|will|with|you"
@@ -55,6 +64,20 @@ def show_sources() -> None:
             for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                     getattr(module, node.name).__module__ = name
+
+
+def include(line: re.Match[str]) -> str:
+    """Return the text that a line of the guide stands for."""
+    kind, section, path = line.groups()
+    text = (
+        (Path(__file__).parents[1] / path)
+        .read_text(encoding="utf-8")
+        .partition(f"## {section}\n" if section else '"""')[2]
+    )
+    found = re.search(TEXTS[kind], text, re.MULTILINE | re.DOTALL if kind == "commands" else re.MULTILINE)
+    if found is None:
+        raise ValueError(f"nothing to include: {line[0]}")
+    return f"```text\n{found[0]}```" if kind == "tree" else found[0]
 
 
 def sections(entry: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -147,12 +170,15 @@ def main(directory: str = "build/docs") -> int:
     warnings.simplefilter("error")
     show_sources()
     adopt_members()
+    for page in iter_modules(podero_async.guide.__path__, "podero_async.guide."):
+        module = import_module(page.name)
+        module.__doc__ = INCLUDED.sub(include, module.__doc__ or "")
     make_index = pdoc.render.make_index
     pdoc.render.make_index = lambda *given: [part for entry in make_index(*given) for part in sections(entry)]
     pdoc.render.configure(docformat="google", footer_text=f"podero_async {podero_async.__version__}")
     pdoc.pdoc(*PACKAGES, *EXPLAINED, output_directory=Path(directory))
-    for page in Path(directory).rglob("*.html"):
-        mend_links(page)
+    for written in Path(directory).rglob("*.html"):
+        mend_links(written)
     tune_search(Path(directory) / "search.js")
     broken = broken_links(Path(directory))
     for link in broken:

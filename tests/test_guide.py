@@ -34,6 +34,8 @@ PAGES = {
 CRON = "How do I run it every night with cron (environment, then publish and export)?"
 FRESHNESS = "How do I monitor the freshness of a store (stale data, or a job that never ran)?"
 SEVERAL = "How do I run it on several (multiple) machines, in several processes, or on a cluster?"
+WITHIN_A_SECOND = "How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?"
+OF_TODAY = "The simulator's sessions end in June: how do I make one of today, or of this week?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
     "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -56,6 +58,20 @@ QUESTIONS = {
         "services: What does my service respond if a call fails, or in an outage (API down: 503)?",
         "Retry-After",
     ),
+    "fail fast": (f"services: {WITHIN_A_SECOND}", "max_elapsed"),
+    "reply within a second": (f"services: {WITHIN_A_SECOND}", "max_elapsed"),
+    "is it charging or only plugged in": (
+        "getting_started: How do I read the last and the current session of a car? Is it charging, or only plugged in?",
+        "whether energy flows now",
+    ),
+    "how many requests does it cost": ("tuning: How many requests does a call cost?", "latest_session"),
+    "is this sum complete": ("completeness: How does my program see the verdict? Is a sum complete?", "summarize"),
+    "why are the savings null": ("getting_started: Why are the savings of a session None (null)?", "after the session"),
+    "simulator sessions of this week": (f"testing: {OF_TODAY}", "plug_in"),
+    "endpoint names for faults": ("testing: Faults", "vehicles"),
+    "circuit breaker": (f"services: {WITHIN_A_SECOND}", "is_breaker_open"),
+    "asyncio.timeout": ("tuning: How long does a call wait (timeout)?", "max_elapsed"),
+    "unreadable rows": ("errors: A row cannot be read, or rows are unreadable: what happens?", "rejected_items"),
     "NDJSON": ("services: How do I stream sessions as NDJSON (JSON lines)?", "to_json"),
     "TaskGroup": (
         "services: In asyncio.TaskGroup, why is my except NotFoundError not reached (ExceptionGroup)?",
@@ -75,7 +91,7 @@ QUESTIONS = {
     "expired token": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "time zone of the days": ("getting_started: Which time zone do the days have?", "UTC days"),
     "prometheus metrics": (
-        "operations: How do I follow a run in a browser, or with Prometheus?",
+        "operations: How do I follow a run in a browser, or with Prometheus (metrics)?",
         "podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --serve",
     ),
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
@@ -200,6 +216,30 @@ async def test_the_health_check_ends_with_the_outage() -> None:
     assert not any(checks)
 
 
+@pytest.mark.leaping
+async def test_one_call_waits_in_an_outage() -> None:
+    """The guide's replies: while one call waits for the end of an outage, others fail at once; after it, calls succeed."""
+    (code,) = (block.values[0] for block in blocks("python") if "class Replies" in block.values[0])
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "guide", "exec"), names)
+    async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
+        ids = (str(simulator.vehicles[0].user_id), str(simulator.vehicles[0].vehicle_id))
+        replies, time = names["Replies"](client), asyncio.get_running_loop().time
+        simulator.add_fault("current/reset")
+        while not client.statistics().is_breaker_open:
+            assert await replies.live(*ids) == names["SORRY"]
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(replies.live(*ids))
+            await asyncio.sleep(0)
+            start = time()
+            assert await replies.live(*ids) == names["SORRY"]
+            assert (time(), waiting.done()) == (start, False)
+        simulator.clear_faults()
+        async with asyncio.timeout(20):
+            while await replies.live(*ids) == names["SORRY"]:
+                pass
+
+
 @pytest.mark.parametrize("sql", blocks("sql"))
 async def test_the_queries_return_rows(sql: str, filled: Path) -> None:
     """Each query returns rows of a store that was filled just now."""
@@ -281,10 +321,12 @@ def test_a_search_finds_the_answers(built: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pages_include_other_texts(built: Path) -> None:
-    """The page of errors shows the table of the README and both trees of errors, up to their ends."""
-    html = (built / "podero_async" / "guide" / "errors.html").read_text(encoding="utf-8")
-    page = re.sub(r"<[^>]+>", "", html.partition('<div class="docstring">')[2].partition("<input")[0])
-    for text in ("a stream is left early", "+-- CompletenessError", "+-- ApiDownError"):
-        assert text in page
-    for text in ("Three knobs", "None of them", ".. include"):
-        assert text not in page
+    """Pages show the README's table of errors and its commands, and both trees of errors, up to their ends."""
+    pages = ""
+    for name in ("errors", "operations"):
+        html = (built / "podero_async" / "guide" / f"{name}.html").read_text(encoding="utf-8")
+        pages += re.sub(r"<[^>]+>", "", html.partition('<div class="docstring">')[2].partition("<input")[0])
+    for text in ("a stream is left early", "+-- CompletenessError", "+-- ApiDownError", "podero-async completion bash"):
+        assert text in pages
+    for text in ("Three knobs", "None of them", "A backfill commits", "[the "):
+        assert text not in pages

@@ -25,7 +25,7 @@ from tests._support.clients import client_of, wire_row
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-RUN_HERE = {"is_charging", "nightly", "charged_this_week", "savings_in_october"}
+RUN_HERE = {"is_plugged_in", "nightly", "charged_this_week", "savings_in_october"}
 """The functions that the README's blocks define; a test below runs each."""
 
 
@@ -38,12 +38,12 @@ def block(name: str) -> SimpleNamespace:
 
 
 async def test_the_block_of_the_backend_runs(simulator: PoderoSimulator) -> None:
-    """`is_charging` runs for a vehicle of the fleet, and returns False for an unknown one."""
-    is_charging = block("is_charging").is_charging
+    """`is_plugged_in` runs for a vehicle of the fleet, and returns False for an unknown one."""
+    is_plugged_in = block("is_plugged_in").is_plugged_in
     ref = simulator.vehicles[0]
     async with client_of(simulator) as client:
-        assert isinstance(await is_charging(client, str(ref.user_id), str(ref.vehicle_id)), bool)
-        assert await is_charging(client, str(ref.user_id), str(ref.user_id)) is False
+        assert isinstance(await is_plugged_in(client, str(ref.user_id), str(ref.vehicle_id)), bool)
+        assert await is_plugged_in(client, str(ref.user_id), str(ref.user_id)) is False
 
 
 async def test_the_block_of_the_backfill_runs(

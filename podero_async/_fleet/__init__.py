@@ -1,1 +1,4 @@
-"""Reads the sessions of many vehicles at once; imports `_paging`, `_http` and `_flow`, never the client."""
+"""Finds the vehicles of a fleet (`discovery`; `position` decides when a list has ended) and reads many at once (`fetch`).
+
+Imports `_paging`, `_http` and `_flow`, never the client.
+"""

@@ -1,4 +1,4 @@
-"""Backfills write the charging sessions of a fleet into a DuckDB file every night; `_coverage` decides which days are read.
+"""Backfills write the charging sessions of a fleet into a DuckDB file every night; its coverage decides which days are read.
 
 The extra `backfill` installs DuckDB and Arrow. They are imported when a store is opened.
 

@@ -76,7 +76,8 @@ environment:
 _EXIT_CODES = """\
 exit codes:
   0    done
-  1    finished, but some data is missing or could not be verified as complete
+  1    finished, but some data is missing, unreadable or not proven complete, or
+       seems to have vanished
   2    usage, configuration (also an unknown id), or a limit of the system
   3    the credentials were refused
   4    the API, the network or the target database failed

@@ -2,12 +2,12 @@
 
 | page | questions |
 |---|---|
-| `podero_async.guide.getting_started` | How do I install it? Which credentials does it need? How do I try it without credentials? How do I use it in a notebook? Which time zone do the days have? What did one customer save in a month? |
-| `podero_async.guide.completeness` | What do VERIFIED, REPAIRED and UNPROVEN mean? What do I do with an unproven list? |
-| `podero_async.guide.tuning` | Why does the client wait? Too many requests, or a rate limit? It is slow: how do I make it faster? How much memory does it need? How long does a call wait? |
+| `podero_async.guide.getting_started` | How do I install it? Which credentials does it need? How do I try it without credentials? How do I use it in a notebook? Which time zone do the days have? What did one customer save in a month? Is a car charging, or only plugged in? |
+| `podero_async.guide.completeness` | What do VERIFIED, REPAIRED and UNPROVEN mean? What do I do with an unproven list? Is a sum complete? Why is a session not there yet? |
+| `podero_async.guide.tuning` | Why does the client wait? Too many requests, or a rate limit? It is slow: how do I make it faster? How much memory does it need? How long does a call wait? How many requests does it cost? |
 | `podero_async.guide.errors` | What can go wrong, and what do I get? Which errors are worth another attempt? The token expires? |
-| `podero_async.guide.services` | What does my service respond, and in an outage? A health check? The client disconnects? NDJSON? Task groups? |
-| `podero_async.guide.testing` | How do I test my code without the API? How do I test failures? |
+| `podero_async.guide.services` | What does my service respond, and in an outage? How do I reply within a second? A health check? The client disconnects? NDJSON? Task groups? |
+| `podero_async.guide.testing` | How do I test my code without the API? How do I test failures? Sessions of today? |
 | `podero_async.guide.stores` | How do I ask a store with SQL? How do I make a report? Which sessions changed since yesterday? The store is in use, or locked: what now? How do I get a data frame of it? |
 | `podero_async.guide.operations` | Which schedule? How do I resume after a crash? Why is my nightly exit code 1? Where are the logs? How do I follow a run? How do I erase a user? One process, shards, or Dask? How do I check a store? |
 

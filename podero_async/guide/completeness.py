@@ -18,27 +18,26 @@ The list was read to its end, but the server's responses do not prove that nothi
 `podero_async.VehicleSessions` has the `reason` in words. Read the list again later, or in shorter windows. A backfill
 does that by itself: the days stay missing, and the next run reads them again.
 
-# How does my program see the verdict?
+# How does my program see the verdict? Is a sum complete?
 
-It is on each outcome. `rejected` has the rows that arrived but could not be read; they are not among the sessions:
+It is on each outcome, of a user as of a fleet. `rejected` has the rows that arrived but could not be read; they are not
+among the sessions. `summarize` looks at neither, so look yourself if a sum must be complete:
 
 ```python
 from datetime import date
 
-from podero_async import Completeness, PoderoClient, VehicleSessions
+from podero_async import Completeness, PoderoClient, VehicleFailure, summarize
 
 
-async def complete_energy(client: PoderoClient) -> float | None:
-    total = 0.0
-    async with client.fetch_fleet(date(2026, 1, 1), date(2026, 6, 30)) as fleet:
-        async for outcome in fleet:
-            if not isinstance(outcome, VehicleSessions):
-                return None
-            if outcome.completeness is Completeness.UNPROVEN or outcome.rejected:
-                print(outcome.vehicle, outcome.completeness, outcome.reason, outcome.rejected)
-                return None
-            total += sum(session.energy_charged_kwh or 0.0 for session in outcome.sessions)
-    return total
+async def complete_energy(client: PoderoClient, user_id: str) -> float | None:
+    outcomes = await client.user_sessions(user_id, date(2026, 1, 1), date(2026, 6, 30))
+    for outcome in outcomes:
+        if isinstance(outcome, VehicleFailure):
+            return None
+        if outcome.completeness is Completeness.UNPROVEN or outcome.rejected:
+            print(outcome.vehicle, outcome.reason, outcome.rejected)
+            return None
+    return summarize(outcomes)[()].energy_charged_kwh
 ```
 
 | you use | a list that is not proven complete |
@@ -69,7 +68,7 @@ They are the states of a vehicle's day in a store:
 | provisional | it was read, and sessions may still come or change: the next run reads it again |
 | settled | it was read 30 days after its end or later (`--settle-days`), and nothing more can come: no run reads it |
 
-`podero-async status` counts them, and `podero-async status --check` tells a script. The rules are in "Days" in
+`podero-async status` counts them; with `--check`, `--from` and `--to`, its exit code tells a script. The rules are in "Days" in
 `podero_async.backfill`.
 
 # Why is yesterday's session not there yet?

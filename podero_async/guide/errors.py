@@ -5,29 +5,17 @@ All errors derive from `podero_async.PoderoError`. Retries have already been mad
 
 # Which errors are there?
 
-The errors of `podero_async` (in Python: `help(podero_async.errors)`):
+Those of `podero_async`, also by `help(podero_async.errors)`:
 
-```text
-.. include:: ../errors.py
-   :start-after: in one tree.
-   :end-before: Errors that another
-```
+[the tree in podero_async/errors.py]
 
-The errors of `podero_async.backfill` (in Python: `help(podero_async.backfill)`):
+Those of `podero_async.backfill`, also by `help(podero_async.backfill.errors)`:
 
-```text
-.. include:: ../backfill/errors.py
-   :start-after: of the core package.
-   :end-before: None of them
-```
+[the tree in podero_async/backfill/errors.py]
 
 # What can go wrong, and what do I get?
 
-This table is the section "Errors" of the README:
-
-.. include:: ../../README.md
-   :start-after: ## Errors
-   :end-before: ## Three knobs
+[the table of "Errors" in README.md]
 
 # Which errors are worth another attempt?
 
@@ -54,6 +42,12 @@ is that of the token endpoint.
 
 An unknown id, of Podero's or your own, is a `podero_async.NotFoundError`. A mistyped one, not a uuid, is a
 `ValueError` that names the argument, before anything is sent; so is a first day after the last one.
+
+# A row cannot be read, or rows are unreadable: what happens?
+
+Outcomes have such rows in `rejected`, with the path of the value and the reason, beside the sessions that could be read;
+other calls raise `podero_async.DecodeError`, unless you pass `keep_rejected` or `on_rejected`. A backfill keeps them in the
+table `rejected_items`, and if they are new or many, it ends with exit code 1.
 
 # One vehicle fails: what about the others?
 

@@ -36,7 +36,7 @@ podero-async simulate --vehicles 20
 
 It prints the settings of a client. Paste the lines that begin with `export` into another terminal; every command and
 program there uses the simulated fleet. Its users have the external ids `customer_1` to `customer_20`. Its sessions are
-of the first half of 2026, however late it is now: a program that asks for the last week finds none.
+of the first half of 2026, however late it is now: `podero_async.guide.testing` shows how to make some of this week.
 
 ```sh
 podero-async users
@@ -76,7 +76,7 @@ if __name__ == "__main__":
 An outcome is a `podero_async.VehicleSessions` or a `podero_async.VehicleFailure`. The fields of a session are those of
 `podero_async.ChargingSession`. All sessions of a whole fleet are a stream: see `podero_async.PoderoClient.fetch_fleet`.
 
-# How do I read the last and the current session of a car?
+# How do I read the last and the current session of a car? Is it charging, or only plugged in?
 
 `podero_async.PoderoClient.latest_session` returns the newest completed session, and
 `podero_async.PoderoClient.current_session` the one that is going on, or None:
@@ -95,6 +95,9 @@ async def last_charge(client: PoderoClient, external_id: str) -> str:
     return "no session in the last year"
 ```
 
+A current session lasts from plug-in to unplug. No field of the API's contract says whether energy flows now: the car may
+charge, wait for cheaper hours, or be full.
+
 # How do I share one client in a service (FastAPI) or a bot?
 
 Create one client when the application starts and close it when the application stops; all handlers use it at the same
@@ -102,7 +105,7 @@ time. A client belongs to one event loop. If a person waits for the response, de
 by `client.with_options(retry=RetryPolicy(max_elapsed=2.0))`: it shares the token, the connections and the limits.
 
 ```python
-from podero_async import ChargingSession, FileTokenStore, PoderoClient, PoderoError, RetryPolicy
+from podero_async import FileTokenStore, PoderoClient, RetryPolicy
 
 
 class Application:
@@ -113,24 +116,18 @@ class Application:
     async def stop(self) -> None:
         await self.client.aclose()
 
-    async def live(self, user_id: str, vehicle_id: str) -> ChargingSession | None | str:
-        try:
-            return await self.quick.current_session(user_id, vehicle_id)
-        except PoderoError:
-            return "The charging data is not available at the moment."
-
 
 async def serve(user_id: str, vehicle_id: str) -> None:
     application = Application()
     await application.start()
     try:
-        print(await application.live(user_id, vehicle_id))
+        print(await application.quick.current_session(user_id, vehicle_id))
     finally:
         await application.stop()
 ```
 
 `FileTokenStore` needs the extra `token-store`; without it, each start asks for a token once.
-`podero_async.guide.services` has status codes, health checks and disconnects.
+`podero_async.guide.services` has replies within a second, status codes, health checks and disconnects.
 
 # How do I use it in a notebook?
 
@@ -191,4 +188,9 @@ async def savings_in_may(client: PoderoClient, external_id: str) -> float | None
 ```
 
 In a store, `monthly_savings_in('Europe/Vienna')` has all months: see `podero_async.guide.stores`.
+
+# Why are the savings of a session None (null)?
+
+The API computes `actual_savings_eur` after the session, and does not say when. Sums skip such sessions, and
+`sessions_without_savings` counts them; a sum is None if it has no other sessions.
 """

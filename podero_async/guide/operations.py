@@ -122,7 +122,7 @@ and outages; no line has a secret or a body. The history of the runs is in the s
 podero-async runs --store fleet.duckdb
 ```
 
-# How do I follow a run in a browser, or with Prometheus?
+# How do I follow a run in a browser, or with Prometheus (metrics)?
 
 While a backfill runs, `--serve` shows it at <http://127.0.0.1:8081/>: progress, rate, limit, pauses, coverage, and failures
 by cause. `/metrics` has the same for Prometheus, as `podero_backfill_...`. Both have counts alone: no ids, no secrets.
@@ -207,9 +207,7 @@ podero-async verify --store fleet.duckdb --sample 5
 
 # Which commands are there?
 
-.. include:: ../../README.md
-   :start-after: ## Commands
-   :end-before: A backfill commits
+`podero-async --help` lists them, and `podero-async COMMAND --help` explains all options of one:
 
-`podero-async COMMAND --help` explains all options of a command.
+[the commands of "Commands" in README.md]
 """

@@ -33,6 +33,48 @@ Catch it around the calls, as here. A handler of the application for each `Value
 of your own code, too. A handler for `podero_async.PoderoError` is right: it also gets `podero_async.ConfigurationError`,
 although that is a `ValueError`, and responds with 500.
 
+# How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?
+
+Set `max_elapsed` below your own timeout, so that a call raises its cause and not a bare `TimeoutError`, and a small
+`backoff_initial`, so that a second attempt fits in. Each request has `max_elapsed` for itself; the timeout bounds all
+requests of a reply. In an outage, the circuit breaker opens (`is_breaker_open`), and each call waits for the next probe
+until `max_elapsed`. Let one call wait, and the others fail at once:
+
+```python
+import asyncio
+
+from podero_async import PoderoClient, PoderoError, RetryPolicy
+
+SORRY = "The charging data is not available at the moment."
+
+
+class Replies:
+    def __init__(self, client: PoderoClient) -> None:
+        self.client = client.with_options(retry=RetryPolicy(max_elapsed=0.9, backoff_initial=0.1))
+        self.under_way = 0
+
+    async def live(self, user_id: str, vehicle_id: str) -> str:
+        if self.under_way and self.client.statistics().is_breaker_open:
+            return SORRY
+        self.under_way += 1
+        try:
+            async with asyncio.timeout(1.0):
+                session = await self.client.current_session(user_id, vehicle_id)
+        except (PoderoError, TimeoutError):
+            return SORRY
+        finally:
+            self.under_way -= 1
+        return f"plugged in since {session.plug_in_time:%H:%M} UTC" if session else "not plugged in"
+
+
+async def print_live(client: PoderoClient, user_id: str, vehicle_id: str) -> None:
+    print(await Replies(client).live(user_id, vehicle_id))
+```
+
+Single calls go before those of fleets and backfills of the same client. If replies are slow beside a backfill, the
+server is: lower `max_concurrency` of the `podero_async.ThrottlePolicy`, but not below 20, since then no slot is kept for single
+calls.
+
 # How do I write a health check? Is the API down?
 
 Ask the API; a small call that fails fast is enough. A customer that does not exist costs one request, and the 404 shows

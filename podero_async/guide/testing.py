@@ -41,9 +41,6 @@ async def with_a_simulator() -> None:
             assert len(read.sessions) == len(simulator.truth(vehicle))
 ```
 
-The generated sessions lie between `simulator.first_day` and `simulator.last_day`, in the first half of 2026, however
-late it is now. `PoderoSimulator(rows=...)` serves rows of your own, of any day.
-
 # How do I test code that creates its own client from the environment?
 
 The fixture `podero_environment` sets the `PODERO_*` variables to the simulator; the test itself may be synchronous:
@@ -87,7 +84,9 @@ async def test_a_failure_loses_nothing(podero_simulator, podero_client):
 ```
 
 `status:429:retry-after=1` is a server that throttles, `hang` one that never responds, `malformed_row:id` an unreadable
-row, and `status:503` without an end an outage.
+row, and `status:503` without an end an outage. The prefix `sessions/` chooses an endpoint (`current`, `sessions`, `token`,
+`user`, `users` or `vehicles`), `@5%` a share of the requests, and `@100%x20` the first 20: see "Faults" in
+`podero_async.testing`.
 
 # How do I test a car that is plugged in, or a session that comes late?
 
@@ -104,4 +103,23 @@ async def test_a_session_is_completed(podero_simulator, podero_client):
     podero_simulator.complete_current(vehicle)
     assert await podero_client.current_session(*ids) is None
 ```
+
+# The simulator's sessions end in June: how do I make one of today, or of this week?
+
+The generated sessions lie between `first_day` and `last_day`, in the first half of 2026, however late it is now. Give
+`plug_in` a time:
+
+```python
+from datetime import UTC, datetime, timedelta
+
+
+async def test_a_session_of_this_week(podero_simulator, podero_client):
+    vehicle = podero_simulator.vehicles[0]
+    podero_simulator.set_current(vehicle, None)
+    podero_simulator.plug_in(vehicle, datetime.now(UTC) - timedelta(hours=9))
+    podero_simulator.complete_current(vehicle)
+    assert await podero_client.latest_session(vehicle.user_id, vehicle.vehicle_id, days=7) is not None
+```
+
+`PoderoSimulator(rows=...)` and `podero-async simulate --rows FILE` serve sessions of your own, of any day.
 """

@@ -59,21 +59,27 @@ Install the extra `speed`. If `statistics().limit` stays at `max_concurrency`, r
 server is the bound. Use `fetch_fleet` for many vehicles in place of a loop of your own. Several processes with a shard
 each use several cores: see "Shards" in `podero_async.backfill`.
 
-# How long does a call wait?
+# How long does a call wait (timeout)?
 
 At most `max_elapsed` (120 s) for each request of a single call, with all queues, pauses and retries, also if the server
 hangs. A fleet or a backfill waits through pauses and outages for longer. To bound a call as a whole, put it into
-`asyncio.timeout(5)`: a call that is cancelled ends at once and leaves nothing behind.
+`asyncio.timeout(5)`: a call that is cancelled ends at once and leaves nothing behind. If a person waits, also in an outage,
+see `podero_async.guide.services`.
 
-```python
-from podero_async import PoderoClient, RetryPolicy
+# How many requests does a call cost?
 
+Retries apart:
 
-def for_people_who_wait(client: PoderoClient) -> PoderoClient:
-    return client.with_options(retry=RetryPolicy(max_elapsed=1.0))
-```
+| call | requests |
+|---|---|
+| `user_by_external_id`, `electric_vehicles`, `current_session`, `list_sessions` | 1 |
+| `latest_session` | 1, or 2 if the last 31 days have no session |
+| `vehicle_sessions`, `sessions` | 1 for up to 199 sessions, 26 for 5,000 |
+| `user_sessions` | 1, and as `vehicle_sessions` for each vehicle |
+| `discover_vehicles` | 1 for each page of users, and 1 for each user with a vehicle |
+| `fetch_fleet` | as `discover_vehicles`, unless you give it the vehicles, and as `vehicle_sessions` for each of them |
 
-Derive such a client once and keep it. Single calls go before those of fleets and backfills that use the same client.
+A backfill needs one for nearly every vehicle: see "Runs" in `podero_async.backfill`.
 
 # How much memory does it need?
 

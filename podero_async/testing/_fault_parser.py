@@ -38,7 +38,7 @@ def parse_fault(text: str) -> Fault:
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"not a fault: {text!r}; write it as [endpoint/]kind[:option][@5% or @#3], as in status:503@5%"
+            f"not a fault: {text!r}; write it as [endpoint/]kind[:option][@5% or @#3][x2], as in status:503@5%x2"
         )
     try:
         return Fault(
@@ -78,4 +78,6 @@ def _value(kind: str, name: str, text: str) -> Any:
     try:
         return _NUMBERS.get(name, str)(text)
     except ValueError:
-        raise ValueError(f"{name} is a number, not {text!r}") from None
+        number, _, times = text.partition("x")
+        hint = f"; write {kind}:{number}@100%x{times} to affect {times} requests" if number and times.isdigit() else ""
+        raise ValueError(f"{name} is a number, not {text!r}{hint}") from None

@@ -19,10 +19,10 @@ from podero_async.testing._endpoints import Endpoints
 from podero_async.testing._fake_data import new_uuid, seeded
 from podero_async.testing._fault_parser import parse_fault
 from podero_async.testing._faults import Fault, FaultScript
-from podero_async.testing._listener import Listener
 from podero_async.testing._oauth import GRANTS, TOKEN_STYLES, Grant, TokenIssuer, TokenStyle, UnsupportedStatus
 from podero_async.testing._parameters import PageRequest
 from podero_async.testing._server import Server
+from podero_async.testing._server_thread import Listener
 from podero_async.testing._state import Fleet, Rows
 from podero_async.testing._stats import Counts, RequestRecord
 

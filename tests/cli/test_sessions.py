@@ -157,3 +157,6 @@ async def test_an_unknown_vehicle(call: Call, served: PoderoSimulator) -> None:
     assert (ended.code, ended.out) == (2, "")
     assert "404" in ended.complaint
     assert ended.complaint.endswith("; check PODERO_ORG_ID, and the ids of user and vehicle")
+    ended = await call("vehicles", "--external-id=nobody")
+    assert ended.code == 2
+    assert ended.complaint.endswith("; check PODERO_ORG_ID, and the external id")

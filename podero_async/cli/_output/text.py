@@ -29,7 +29,7 @@ def print_pairs(pairs: Iterable[Pair]) -> None:
 
 def lines_of(pairs: Iterable[Pair]) -> Iterator[str]:
     """Yield each label and text as one line."""
-    return (f"{label:<10}{text}" for label, text in pairs)
+    return (f"{label:<9} {text}" for label, text in pairs)
 
 
 def pairs_of(label: str, texts: Sequence[str], maximum: int = 10) -> Iterator[Pair]:

@@ -151,7 +151,8 @@ class Export(Interruptible[Exported]):
         """Check that all files of a directory are those of an earlier export, which may be replaced."""
         if names and not self.overwrite and not manifest.is_unfinished:
             raise StoreError(
-                "the directory of the export is not empty; overwrite replaces an earlier export", self.target
+                "the directory of the export is not empty; --overwrite (overwrite=True) replaces an earlier export",
+                self.target,
             )
         if names - manifest.files.keys() - {MANIFEST}:
             raise StoreError("the directory has other files than those of an earlier export", self.target)

@@ -172,7 +172,8 @@ class Merge(Interruptible[Merged]):
             return
         if not self.overwrite:
             raise StoreError(
-                "a file is in the way of the merged store; overwrite replaces an earlier merge", self.target
+                "a file is in the way of the merged store; --overwrite (overwrite=True) replaces an earlier merge",
+                self.target,
             )
         if not has_mark(path, "merged_at", self.target):
             raise StoreError(
