@@ -59,7 +59,13 @@ from typing import TYPE_CHECKING
 from podero_async._version import __version__
 
 if TYPE_CHECKING:
-    from podero_async._auth.credentials import ClientCredentials, PasswordCredentials, StaticToken, TokenEndpoint
+    from podero_async._auth.credentials import (
+        ClientCredentials,
+        Credentials,
+        PasswordCredentials,
+        StaticToken,
+        TokenEndpoint,
+    )
     from podero_async._auth.store import FileTokenStore, Token, TokenStore
     from podero_async._client import PoderoClient
     from podero_async._failures import http_status_of
@@ -113,6 +119,7 @@ __all__ = [
     "Completeness",
     "CompletenessError",
     "ConfigurationError",
+    "Credentials",
     "DecodeError",
     "DeviceModel",
     "ElectricVehicle",

@@ -115,6 +115,7 @@ class StaticToken:
 
 
 Credentials = ClientCredentials | PasswordCredentials | StaticToken
+"""Any kind of credentials, for annotations and `isinstance`."""
 
 
 def store_key(origin: str, credentials: Credentials) -> str:

@@ -16,6 +16,7 @@ from podero_async import (
     ClientCredentials,
     ClientStatistics,
     Completeness,
+    Credentials,
     ElectricVehicle,
     FileTokenStore,
     FleetFetch,
@@ -148,11 +149,12 @@ def simulators(session: ChargingSession, vehicle: ElectricVehicle, user: User) -
 
 def clients(org_id: UUID) -> None:
     """Every kind of credentials and every policy is accepted."""
-    for credentials in (
+    kinds: list[Credentials] = [
         ClientCredentials("id", "secret"),
         PasswordCredentials("name", "password"),
         StaticToken("token"),
-    ):
+    ]
+    for credentials in kinds:
         client = PoderoClient(
             org_id,
             credentials,
