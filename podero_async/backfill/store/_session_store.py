@@ -152,11 +152,11 @@ class SessionStore:
         If the caller is cancelled, the query still runs to its end.
 
         Args:
-            sql: The query; `?` stands for a value.
+            sql: The query; `?` stands for a value. Settings (`SET ...;`) may come before it.
             values: The values, in order.
 
         Raises:
-            QueryError: The query is wrong.
+            QueryError: The query is wrong, or a statement before the last one returns or changes rows; then none is run.
         """
         backend = self.backend
         if not isinstance(backend, SupportsQuery):

@@ -25,6 +25,7 @@ from podero_async.backfill import (
     DayCounts,
     NotAStoreError,
     Progress,
+    QueryError,
     SessionStore,
     StoreError,
     StoreFullError,
@@ -106,6 +107,16 @@ async def test_a_store_can_be_opened_again_after_the_directory_changed(
     monkeypatch.chdir(tmp_path)
     async with SessionStore("fleet.duckdb") as store:
         assert (await store.status()).sessions == 0
+
+
+@pytest.mark.parametrize("name", ["fleet:2026.duckdb", "md:fleet", "s3:fleet.duckdb", "fleet*[1]?x=1.duckdb"])
+async def test_a_relative_name_is_always_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A name that DuckDB would take for an extension, a service or a pattern is a file of the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for read_only in (False, True):
+        async with SessionStore(name, read_only=read_only) as store:
+            assert await store.query("SELECT count(*) AS n FROM sessions") == [{"n": 0}]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 async def test_a_store_that_is_not_open_raises_an_error(path: Path) -> None:
@@ -281,6 +292,18 @@ async def test_a_wrong_query_is_a_store_error(path: Path) -> None:
             with pytest.raises(StoreError, match="no query"):
                 await store.query(no_query)
         assert await store.query("SELECT ? AS one", [1]) == [{"one": 1}]
+
+
+@pytest.mark.parametrize("lost", ["SELECT 1 AS one", "DELETE FROM sessions", "FROM sessions"])
+async def test_no_rows_of_a_query_are_dropped(path: Path, lost: str) -> None:
+    """If a statement before the last one returns or changes rows, none is run; a setting may come first."""
+    async with SessionStore(path) as store:
+        for both in (f"{lost}; SELECT 2 AS two", f"SET TimeZone = 'Asia/Tokyo'; {lost}; SELECT 2 AS two"):
+            with pytest.raises(QueryError, match=f"only the last statement .*: {re.escape(lost)};"):
+                await store.query(both)
+        assert await store.query("SELECT current_setting('TimeZone') AS zone") == [{"zone": "UTC"}]
+        found = await store.query("SET TimeZone = 'Asia/Tokyo'; SELECT hour(TIMESTAMPTZ '2026-01-01 00:00Z') AS hour;")
+        assert found == [{"hour": 9}]
 
 
 async def test_a_backend_need_not_support_queries_and_exports(monkeypatch: pytest.MonkeyPatch) -> None:

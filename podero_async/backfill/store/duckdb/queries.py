@@ -34,7 +34,15 @@ def read_rows(con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | 
 def relation_of(
     con: duckdb.DuckDBPyConnection, sql: str, values: Sequence[Any] | None = None
 ) -> duckdb.DuckDBPyRelation:
-    """Return the result of a query, which is not computed yet."""
+    """Return the result of a query, which is not computed yet.
+
+    Statements before the query, such as a SET, may return no rows, since nobody would see them.
+    """
+    for statement in con.extract_statements(sql)[:-1]:
+        if duckdb.ExpectedResultType.NOTHING not in statement.expected_result_type:
+            raise duckdb.InvalidInputException(
+                f"only the last statement may return rows or change them, so run this one alone: {statement.query.strip()}"
+            )
     found: duckdb.DuckDBPyRelation | None = con.sql(sql, params=list(values or ()))
     if found is None:
         raise duckdb.InvalidInputException("no query: the statement returns no rows")
