@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from datetime import date, datetime, timedelta
 
@@ -27,6 +28,8 @@ from podero_async.errors import NotFoundError, PoderoError
 from podero_async.models import Completeness, VehicleFailure
 
 __all__ = ["backfill"]
+
+_logger = logging.getLogger("podero_async")
 
 _DOWN_AFTER = 10  # failures in a row, if the retry budget is spent as well
 _DEFAULT_LIMITS = Limits()
@@ -64,7 +67,7 @@ async def backfill(
     Each batch of vehicles (thousands of sessions, or all that arrived within a second) is one transaction, so the store
     stays consistent if the process is killed. If a vehicle fails, the failure is stored and counted, the other vehicles
     go on, and the next run tries the vehicle again. Memory use does not grow with the fleet. If the caller is cancelled,
-    committed batches stay.
+    committed batches stay. The log has a line with the progress each minute, at INFO.
 
     Args:
         client: Reads the sessions.
@@ -126,10 +129,12 @@ class _Backfill:
     writer: BatchWriter | None = None
     is_down: bool = False
     failures_in_a_row: int = 0
+    log_timer: asyncio.TimerHandle | None = None
 
     async def run_until_done(self, vehicles: Vehicles, stop: asyncio.Event) -> BackfillReport:
         clock, progress = asyncio.get_running_loop().time, self.planner.progress
         began = clock()
+        self._log_later()
         try:
             try:
                 reading = asyncio.create_task(self._read_all(vehicles), name="podero_async backfill")
@@ -140,6 +145,8 @@ class _Backfill:
                 raise
             await self._drain()
         finally:
+            if self.log_timer is not None:
+                self.log_timer.cancel()
             if self.writer is not None:
                 await self.writer.aclose()
             progress.phase = "ended"
@@ -149,6 +156,17 @@ class _Backfill:
         if report.finished and progress.met_only_outages:
             raise ApiDownError("the API is down: every request failed", report)
         return report
+
+    def _log_later(self) -> None:
+        self.log_timer = asyncio.get_running_loop().call_later(self.planner.limits.log_every_s, self._log)
+
+    def _log(self) -> None:
+        now = self.planner.progress
+        _logger.info(
+            "backfill (%s): %d vehicles, %d of %d windows read, %d sessions, %d failed, %d requests",
+            *(now.phase, now.vehicles, now.received, now.work_items, now.received_sessions, now.failed, now.requests),
+        )
+        self._log_later()
 
     async def _read_all(self, vehicles: Vehicles) -> None:
         planner, progress = self.planner, self.planner.progress

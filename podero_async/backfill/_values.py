@@ -20,6 +20,8 @@ class Limits:
     max_batch_outcomes: int = 2_048
     max_wait_s: float = 1.0
     """How long an outcome waits at most until its batch is written."""
+    log_every_s: float = 60.0
+    """How often the progress is logged."""
     roster_slice: int = 1_024
     """Vehicles that are added to the roster at a time."""
     work_slice: int = 512

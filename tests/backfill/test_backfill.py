@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -761,6 +762,24 @@ async def test_progress_can_be_watched(sim: PoderoSimulator, client: PoderoClien
     assert seen[0] == ("fetching", 12, True, 32)
     assert (progress.phase, progress.received, progress.committed.new) == ("ended", 12, progress.received_sessions)
     assert progress.pauses == 0
+
+
+async def test_the_progress_is_logged(
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At each interval a line of the log says how far the run is, and none comes after its end."""
+    caplog.set_level("INFO", "podero_async")
+    sim.latency_s = 0.01
+    async with SessionStore(path) as store:
+        report = await backfill(client, store, FIRST, LAST, now=clock, limits=Limits(log_every_s=0.002))
+        lines = [line for line in caplog.messages if line.startswith("backfill (")]
+        await asyncio.sleep(0.02)
+    assert any(line.startswith("backfill (discovering): ") for line in lines)
+    assert any(
+        re.match(r"backfill \(fetching\): 12 vehicles, \d+ of 12 windows read, \d+ sessions, 0", x) for x in lines
+    )
+    assert report.vehicles == 12
+    assert [line for line in caplog.messages if line.startswith("backfill (")] == lines
 
 
 async def test_a_batch_that_is_not_full_is_committed_after_the_maximum_wait(
