@@ -1,4 +1,4 @@
-"""Summaries: the sums of sessions by month, outcome, vehicle or customer."""
+"""Summaries: the sums of sessions by month, day, outcome, vehicle or customer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from podero_async.models import ChargingSession, VehicleRef
 __all__ = ["SessionTotals", "summarize"]
 
 Grouping: TypeAlias = Literal[
-    "month", "session_outcome", "vehicle_id", "user_id", "external_user_id", "manufacturer", "model"
+    "month", "day", "session_outcome", "vehicle_id", "user_id", "external_user_id", "manufacturer", "model"
 ]
 _Key: TypeAlias = Callable[[VehicleRef | None, ChargingSession], Hashable]
 
@@ -64,10 +64,10 @@ def summarize(
     Args:
         items: Sessions, or outcomes of a fleet fetch. Each session counts as often as it is given. Rejected rows and the
             verdicts of lists are left out: look at `rejected` and `completeness` where a sum must be complete.
-        by: The names to group by: the `month` of the plug-in, the `session_outcome`, or a field of the vehicle. The key of
-            a month is its first day. Several names make tuples of keys; without a name, all sessions are the group `()`.
-            A field of the vehicle is None for a session that is given without an outcome.
-        time_zone: The time zone of the months: a `tzinfo` or an IANA name (`Europe/Vienna`).
+        by: The names to group by: the `month` or `day` of the plug-in, the `session_outcome`, or a field of the vehicle.
+            The key of a month is its first day. Several names make tuples of keys; without a name, all sessions are the
+            group `()`. A field of the vehicle is None for a session that is given without an outcome.
+        time_zone: The time zone of the months and days: a `tzinfo` or an IANA name (`Europe/Vienna`).
         on_failure: Called with each `VehicleFailure`. If none is given, its error is raised.
 
     Raises:
@@ -145,7 +145,9 @@ class _Group:
 
 def _key(name: str, zone: tzinfo) -> _Key:
     if name == "month":
-        return lambda _, session: _month(session.plug_in_time, zone)
+        return lambda _, session: _day(session.plug_in_time, zone).replace(day=1)
+    if name == "day":
+        return lambda _, session: _day(session.plug_in_time, zone)
     if name == "session_outcome":
         return lambda _, session: session.session_outcome
     if name in {"vehicle_id", "user_id", "external_user_id", "manufacturer", "model"}:
@@ -153,18 +155,18 @@ def _key(name: str, zone: tzinfo) -> _Key:
     raise ValueError(f"cannot summarize by {name!r}; use one of {', '.join(get_args(Grouping))}")
 
 
-def _month(moment: datetime, zone: tzinfo) -> date:
+def _day(moment: datetime, zone: tzinfo) -> date:
     try:
-        return moment.astimezone(zone).date().replace(day=1)
+        return moment.astimezone(zone).date()
     except OverflowError:  # in this zone, the year is 0 or 10,000
-        return moment.date().replace(day=1)
+        return moment.date()
 
 
 def _zone(time_zone: tzinfo | str) -> tzinfo:
     if isinstance(time_zone, tzinfo):
         return time_zone
     arguments.instance("time_zone", time_zone, str, "a tzinfo or an IANA name")
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - only months of a named zone need it
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # noqa: PLC0415 - only a named zone needs it
 
     try:
         return ZoneInfo(time_zone)

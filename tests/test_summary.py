@@ -1,4 +1,4 @@
-"""Summaries: sums by group, months of a time zone, nulls, and the partner's question of the README."""
+"""Summaries: sums by group, months and days of a time zone, nulls, and the partner's question of the README."""
 
 from __future__ import annotations
 
@@ -77,20 +77,21 @@ def test_the_order_of_sessions_does_not_change_a_sum() -> None:
 
 
 @pytest.mark.parametrize(
-    ("moment", "zone", "month"),
+    ("moment", "zone", "day"),
     [
         (datetime(2026, 9, 30, 22, tzinfo=UTC), "Europe/Vienna", date(2026, 10, 1)),  # two hours ahead in summer
-        (datetime(2026, 9, 30, 21, 59, 59, tzinfo=UTC), "Europe/Vienna", date(2026, 9, 1)),
+        (datetime(2026, 9, 30, 21, 59, 59, tzinfo=UTC), "Europe/Vienna", date(2026, 9, 30)),
         (datetime(2026, 10, 31, 23, tzinfo=UTC), VIENNA, date(2026, 11, 1)),  # one hour ahead in winter
-        (datetime(2026, 10, 31, 22, 59, 59, tzinfo=UTC), VIENNA, date(2026, 10, 1)),
-        (datetime(2026, 10, 1, 1, tzinfo=timezone(timedelta(hours=2))), UTC, date(2026, 9, 1)),
-        (datetime(9999, 12, 31, 23, 59, tzinfo=UTC), VIENNA, date(9999, 12, 1)),
+        (datetime(2026, 10, 31, 22, 59, 59, tzinfo=UTC), VIENNA, date(2026, 10, 31)),
+        (datetime(2026, 10, 1, 1, tzinfo=timezone(timedelta(hours=2))), UTC, date(2026, 9, 30)),
+        (datetime(9999, 12, 31, 23, 59, tzinfo=UTC), VIENNA, date(9999, 12, 31)),
         (datetime(1, 1, 1, tzinfo=UTC), "America/New_York", date(1, 1, 1)),
     ],
 )
-def test_the_month_is_that_of_the_time_zone(moment: datetime, zone: tzinfo | str, month: date) -> None:
-    """A session belongs to the month in which it was plugged in by the clock of the time zone, summer time included."""
-    assert list(summarize([session_of(1, plug_in_time=moment)], "month", time_zone=zone)) == [month]
+def test_days_and_months_are_those_of_the_time_zone(moment: datetime, zone: tzinfo | str, day: date) -> None:
+    """A session belongs to the day and month of its plug-in by the clock of the time zone, summer time included."""
+    found = summarize([session_of(1, plug_in_time=moment)], ("month", "day"), time_zone=zone)
+    assert list(found) == [(day.replace(day=1), day)]
 
 
 def test_groups_have_the_keys_that_were_asked_for() -> None:
@@ -110,11 +111,11 @@ def test_groups_have_the_keys_that_were_asked_for() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"by": "outcome"}, {"by": ("month", "day")}, {"by": "month", "time_zone": "Europe/Wien"}, {"time_zone": "../x"}],
+    [{"by": "outcome"}, {"by": ("month", "week")}, {"by": "month", "time_zone": "Europe/Wien"}, {"time_zone": "../x"}],
 )
 def test_unknown_names_are_refused(arguments: dict[str, Any]) -> None:
     """An unknown name of a group or of a time zone raises a `ValueError` that shows it."""
-    with pytest.raises(ValueError, match=r"'(outcome|day|Europe/Wien|\.\./x)'"):
+    with pytest.raises(ValueError, match=r"'(outcome|week|Europe/Wien|\.\./x)'"):
         summarize([], **arguments)
 
 
