@@ -36,7 +36,7 @@ def relation_of(
 ) -> duckdb.DuckDBPyRelation:
     """Return the result of a query, which is not computed yet.
 
-    Statements before the query, such as a SET, may return no rows, since nobody would see them.
+    A statement before it, such as a SET, must not return rows, since they would be lost.
     """
     for statement in con.extract_statements(sql)[:-1]:
         if duckdb.ExpectedResultType.NOTHING not in statement.expected_result_type:
