@@ -73,7 +73,7 @@ def advice_on(error: PoderoError) -> str | None:
     match error:
         case AuthenticationError(status=status) if status < _FIRST_ERROR or status in {_NOT_FOUND, _NOT_ALLOWED}:
             return "check PODERO_BASE_URL: it has no token endpoint"
-        case NotFoundError(is_from_gateway=False) | InvalidRequestError(is_from_gateway=False):
+        case NotFoundError() | InvalidRequestError():
             is_external = "/users/by-ext-id/" in error.path
             ids = "the external id" if is_external else "the ids of user and vehicle"
             return "check PODERO_ORG_ID" + (f", and {ids}" if "/users/" in error.path else "")

@@ -113,9 +113,10 @@ class ApiError(_RequestError):
     retry_after: float | None
     """Seconds to wait before the next request, if they are known, for example from a `Retry-After`."""
     is_from_gateway: bool = False
-    """True if a gateway responded in place of the API: not in JSON, although the endpoint has worked before.
+    """True if a gateway responded in place of the API: not in JSON, although the endpoint has responded in JSON before.
 
-    Such a response is a sign of an outage, so the call was repeated before the error was raised.
+    Such a response is a sign of an outage, so the call was repeated before the error was raised. It says nothing about the
+    request: a 404 is an `ApiError` then, not a `NotFoundError`, and only a 429 keeps its class.
     """
     affects_all_calls: bool = False
     """True if every other call would fail the same way now: the credentials were refused, or the API asks for a longer

@@ -16,13 +16,13 @@ import pytest
 from aiohttp import web
 
 from podero_async import (
+    ApiError,
     AuthenticationError,
     ClientCredentials,
     Completeness,
     ConfigurationError,
     DecodeError,
     NotFoundError,
-    PermissionDeniedError,
     PoderoClient,
     PoderoError,
     RateLimitError,
@@ -228,7 +228,7 @@ async def test_the_faults_of_a_gateway_are_told() -> None:
         await client.list_sessions(USER, VEHICLE, FIRST, LAST)
         (first, end), (second, _) = seen.attempts_of("list_sessions")[:2]
         assert (end.status, end.error) == (403, None)
-        assert (first.cause, second.cause, second.resend_count) == (None, PermissionDeniedError, 1)
+        assert (first.cause, second.cause, second.resend_count) == (None, ApiError, 1)
         seen.events.clear()
         token, down["POST"] = "new", now() + 60.0
         async with client.fetch_fleet(FIRST, LAST, vehicles) as fleet:
@@ -237,7 +237,7 @@ async def test_the_faults_of_a_gateway_are_told() -> None:
     calls = [end.error for call, end in seen.calls if call.name == "token_request"][-len(renewals) :]
     assert [renewal.error for renewal in renewals] == calls
     assert len(calls) >= 2
-    assert (set(calls[:-1]), calls[-1]) == ({PermissionDeniedError}, None)
+    assert (set(calls[:-1]), calls[-1]) == ({ApiError}, None)
     assert seen.end_of("fetch_fleet").failures == 0
     assert sorted(received) == sorted(attempt.method for attempt, _ in seen.attempts)
     assert not seen.open

@@ -191,9 +191,9 @@ class TokenCache:
         # 1. The token was replaced, or is new and the one before is usable: use that one.
         if held is None or held.token.value != value or (not held.has_served and self._fall_back(held)):
             return True
-        # 2. The token is seconds old: wait until the server knows it everywhere, unless it was revoked.
+        # 2. The token may be seconds old: wait until the server knows it everywhere, unless it was revoked.
         is_settling = _loop_time() < held.settled_at and refusals.waited_s < self._settling_s
-        if is_settling and (not held.has_served or refusals.waited_s):
+        if is_settling and ((held.is_requested and not held.has_served) or refusals.waited_s):
             return await self._wait(refusals)
         is_good = await self._check(held, is_accepted, held.checks)
         # A check may reach a replica that does not know the token yet, so the second token in a minute is not replaced.
@@ -290,7 +290,7 @@ class TokenCache:
 
     def _take(self, token: Token, arrival: asyncio.Future[str], *, is_requested: bool) -> None:
         """Hold a token, and hand it to the waiting calls."""
-        settled_at = _loop_time() + self._settling_s if is_requested else -math.inf
+        settled_at = _loop_time() + self._settling_s  # another process may have requested a stored one just now
         self._fallback, self._successor, self.is_failing = self._held, None, False
         self._held = _HeldToken(token, settled_at, is_requested)
         arrival.set_result(token.value)

@@ -1,4 +1,4 @@
-"""The last request that succeeded, for each endpoint. Probes and checks of a token repeat it."""
+"""The last request that succeeded, for each endpoint. Probes and checks of a token repeat it, and a gateway is told by it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 import attrs
 from yarl import URL
 
+from podero_async._decode import is_json_object
+from podero_async._failures import is_server_fault
 from podero_async._flow.limiter import Limiter
+from podero_async._http.response import Response, api_error
+from podero_async.errors import ApiError
 
 __all__ = ["KnownGood", "Request"]
 
@@ -40,6 +44,7 @@ class KnownGood(dict[str, Request]):
     def __init__(self, limiter: Limiter) -> None:
         super().__init__()
         self._limiter = limiter
+        self._refusing: set[str] = set()  # endpoints that have refused a request as the API does
 
     def probe(self, endpoint: str) -> Request | None:
         """Return the request of an endpoint with another parameter, which the API ignores, and which no cache knows.
@@ -58,3 +63,14 @@ class KnownGood(dict[str, Request]):
             if good is not None or not self._limiter.in_flight or loop.time() >= until:
                 return good
             await asyncio.sleep(_POLL_S)
+
+    def error_of(self, response: Response, request: Request) -> ApiError:
+        """Return the error of a response if its status is not a success.
+
+        A page in place of JSON is a gateway's if the endpoint has responded as the API does before, if only with a refusal.
+        """
+        endpoint = request.endpoint
+        error = api_error(response, has_worked=endpoint in self or endpoint in self._refusing)
+        if not is_server_fault(response.status) and is_json_object(response.error_body()):
+            self._refusing.add(endpoint)
+        return error

@@ -20,7 +20,7 @@ from podero_async._http.body_decoder import BodyDecoder
 from podero_async._http.known_good import KnownGood, Request
 from podero_async._http.observed import observed
 from podero_async._http.pauses import LongPauses, not_sent
-from podero_async._http.response import Response, api_error
+from podero_async._http.response import Response
 from podero_async._http.session import USER_AGENT, HttpSession
 from podero_async._http.token_request import TokenRequestSender
 from podero_async._redaction import Secret
@@ -96,7 +96,7 @@ class RequestSender:
                 if await self._is_replayed(token, refusals, request, call) and self._retrier.left_s(call) > 0:
                     token = ""
                     continue
-            if isinstance(error, AuthenticationError) and not error.is_from_gateway:
+            if isinstance(error, AuthenticationError):
                 error.affects_all_calls = refusals is not None and refusals.affects_all_calls
             raise error
 
@@ -116,7 +116,7 @@ class RequestSender:
                 (response := await observed(sending, call, good.url, good.endpoint)).release()
                 if response.status == _OK:
                     return True
-                if not is_server_fault(response.status) and not is_retryable(self._error_of(response, good)):
+                if not is_server_fault(response.status) and not is_retryable(self._known_good.error_of(response, good)):
                     return response.status != _UNAUTHORIZED
             return None
 
@@ -170,7 +170,7 @@ class RequestSender:
             response = await self._send_with(token, request, call, slot)
             is_decided = response.status != _OK
             if is_decided:
-                response.error = self._error_of(response, request)
+                response.error = self._known_good.error_of(response, request)
                 self._report(response.error, slot, call)
             return response, token
         finally:
@@ -268,9 +268,6 @@ class RequestSender:
             if slot.is_bulk:  # the bound of a single call may be so short that it says nothing about the server
                 self._limiter.failed(slot, str(failure))
             raise NotRetriedError(failure) from None
-
-    def _error_of(self, response: Response, request: Request) -> ApiError:
-        return api_error(response, has_worked=request.endpoint in self._known_good)
 
     def _report(self, error: ApiError, slot: Slot, call: Call) -> None:
         wait_s, cause = error.retry_after, f"HTTP {error.status}: {error.detail}"

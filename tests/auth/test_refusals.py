@@ -374,6 +374,29 @@ async def test_replicas_that_learn_a_token_late_cost_two_tokens() -> None:
     assert len(server.issued_at) <= 3
 
 
+async def test_a_new_token_from_the_store_fails_no_call() -> None:
+    """If two processes share a token store, and the server's replicas learn a new token late, no vehicle of either fails."""
+    server, turns, store = Server(), count(), MemoryStore()
+
+    def lags(request: web.Request) -> bool:
+        issued_at = server.issued_at[request.headers["Authorization"].removeprefix("Bearer ")]
+        return asyncio.get_running_loop().time() < issued_at + 2.0 and next(turns) % 2 == 0
+
+    credentials = ClientCredentials("a", "b")
+    async with (
+        serving(server.respond) as origin,
+        PoderoClient(ORG, credentials, base_url=origin, retry=QUICK, token_store=store) as one,
+        PoderoClient(ORG, credentials, base_url=origin, retry=QUICK, token_store=store) as other,
+    ):
+        assert [await call(one), await call(other)] == ["", ""]
+        await asyncio.sleep(5)
+        server.revoked.add("t1")
+        server.refuses = lags
+        fleets = await asyncio.gather(fleet_of(one, 100), fleet_of(other, 100))
+    assert fleets == [{VehicleSessions: 100, VehicleFailure: 0}] * 2
+    assert len(server.issued_at) <= 4
+
+
 async def test_the_wait_for_a_new_token_is_bounded_by_the_call() -> None:
     """If `max_elapsed` ends before the server knows the token, the call fails, and the error is not fatal."""
     server = Server(lag_s=3.0)

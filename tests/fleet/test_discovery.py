@@ -636,7 +636,7 @@ async def test_an_error_of_the_list_of_users_comes_after_the_outcomes_of_the_use
 
     async def refuse(offset: int) -> None:
         if offset:
-            raise web.HTTPForbidden
+            raise web.HTTPForbidden(text='{"detail": "not yours"}')
 
     async def wait() -> None:
         await asyncio.sleep(0.02)  # the second page is refused before any vehicle is listed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from datetime import date
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from aiohttp import web
 from podero_async import (
     ApiError,
     ClientCredentials,
+    NotFoundError,
     PoderoClient,
     PoderoError,
     RetryPolicy,
@@ -21,6 +23,7 @@ from podero_async import (
     VehicleFailure,
     VehicleRef,
     VehicleSessions,
+    http_status_of,
 )
 from tests._support.clients import ORG, USER, VEHICLE, page_body, serving
 
@@ -87,6 +90,27 @@ async def test_a_page_before_any_success_is_an_error_at_once(status: int) -> Non
         with pytest.raises(ApiError) as caught:
             await client.current_session(USER, VEHICLE)
     assert (caught.value.status, caught.value.attempts, caught.value.is_from_gateway) == (status, 1, False)
+
+
+@pytest.mark.parametrize("worked", [True, False], ids=["after a success", "after a refusal in JSON"])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+async def test_the_page_of_a_gateway_does_not_refuse_a_call(status: int, worked: bool) -> None:
+    """If a gateway's page has the status of a refusal, the call fails as in any outage: no customer is unknown or denied."""
+    usual = web.json_response({"session": None}) if worked else web.json_response({"detail": "unknown"}, status=404)
+    responses = iter([usual])
+
+    async def respond(_: web.Request) -> web.Response:
+        return next(responses, None) or _page(status)
+
+    retry = RetryPolicy(max_attempts=2, backoff_initial=0.01)
+    async with serving(respond) as origin, PoderoClient(ORG, StaticToken("t"), base_url=origin, retry=retry) as client:
+        with nullcontext() if worked else pytest.raises(NotFoundError):
+            await client.current_session(USER, VEHICLE)
+        with pytest.raises(ApiError) as caught:
+            await client.current_session(USER, VEHICLE)
+    assert type(caught.value) is ApiError
+    assert (caught.value.status, caught.value.attempts, caught.value.is_from_gateway) == (status, 2, True)
+    assert http_status_of(caught.value) == 502
 
 
 async def test_an_error_of_the_api_is_never_a_gateway_s() -> None:

@@ -59,6 +59,7 @@ _PAGE = """\
 </html>
 """
 _CAUSES = {
+    "ApiError": "Unexpected response, perhaps of a gateway",
     "CompletenessError": "List cannot be read to its end",
     "DecodeError": "Response cannot be read",
     "InvalidRequestError": "Request refused as invalid",
