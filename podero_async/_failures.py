@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar, cast
+
 from podero_async.errors import (
     ApiError,
     AuthenticationError,
@@ -18,6 +20,7 @@ from podero_async.errors import (
 
 __all__ = [
     "advice_on",
+    "copy_of",
     "http_status_of",
     "is_fatal",
     "is_outage_sign",
@@ -26,6 +29,8 @@ __all__ = [
     "is_server_fault",
     "is_throttling",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 _FIRST_ERROR, _NOT_FOUND, _NOT_ALLOWED, _UNPROCESSABLE, _TOO_MANY_REQUESTS = 400, 404, 405, 422, 429
 _SERVER_ERROR, _SERVICE_UNAVAILABLE, _GATEWAY_TIMEOUT = 500, 503, 504
@@ -44,6 +49,18 @@ _HTTP_STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (CompletenessError, 502),
 )
 """The HTTP status of each error; the first class that fits decides."""
+
+
+def copy_of(error: E) -> E:
+    """Return a copy of an error, without its traceback and causes.
+
+    `copy.copy` does not do where tblib is installed into pickle, as Dask does: its copies share their attributes with the
+    original, and keep its traceback.
+    """
+    make, arguments, *_ = cast("tuple[type[E], tuple[object, ...], object]", error.__reduce__())
+    copied = make(*arguments)
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
 def http_status_of(error: BaseException) -> int:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import pickle
 from collections.abc import AsyncIterator
 from datetime import date
 
 import pytest
 from aiohttp import web
+from tblib.pickling_support import pickle_exception
 
 from podero_async import ChargingSession, errors
+from podero_async._failures import copy_of
 from podero_async.errors import (
     ApiError,
     CompletenessError,
@@ -48,6 +51,19 @@ def test_errors_pickle_and_copy(error: PoderoError) -> None:
         assert type(twin) is type(error)
         assert str(twin) == str(error)
         assert vars(twin) == vars(error)
+
+
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
+def test_the_copies_of_an_error_are_independent(error: PoderoError, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy has attributes of its own and no traceback, also where tblib is installed into pickle, as Dask does."""
+    monkeypatch.setitem(copyreg.dispatch_table, type(error), pickle_exception)
+    with pytest.raises(PoderoError) as caught:
+        raise error
+    twin = copy_of(caught.value)
+    assert (type(twin), str(twin), vars(twin)) == (type(error), str(error), vars(error))
+    assert twin.__traceback__ is None
+    twin.attempts = 0  # type: ignore[attr-defined]
+    assert getattr(error, "attempts", None) != 0
 
 
 def test_every_error_is_a_podero_error() -> None:

@@ -6,7 +6,6 @@ The cache decides when to request a token, and whether to replace one that the s
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import math
 import time
@@ -20,6 +19,7 @@ from podero_async._auth.refusals import Refusals
 from podero_async._auth.renewal import TokenRequester
 from podero_async._auth.store import BoundedStore, Token, TokenStore
 from podero_async._concurrency import SharedFuture
+from podero_async._failures import copy_of
 from podero_async.errors import ConfigurationError, PoderoError
 from podero_async.observer import Observer
 
@@ -158,7 +158,7 @@ class TokenCache:
             try:
                 return await arrival.wait()
             except PoderoError as error:
-                raise copy.copy(error) from None  # a shared error would collect the tracebacks of all callers
+                raise copy_of(error) from None  # a shared error would collect the tracebacks of all callers
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if arrival.cancelled() and not (task and task.cancelling()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import random
 import time
@@ -27,7 +26,7 @@ from podero_async._auth.grants import (
 )
 from podero_async._auth.store import Token
 from podero_async._decode import decode_json, is_markup, oauth_error_code
-from podero_async._failures import is_retryable
+from podero_async._failures import copy_of, is_retryable
 from podero_async.errors import AuthenticationError, DecodeError, PoderoError
 from podero_async.observer import Observer, TokenRenewal
 
@@ -86,7 +85,7 @@ class TokenRequester:
         """
         clock = asyncio.get_running_loop().time
         if self._refusal is not None and clock() < self._refused_until:
-            error = copy.copy(self._refusal)
+            error = copy_of(self._refusal)
             error.attempts = 0
             raise error
         try:
@@ -94,7 +93,7 @@ class TokenRequester:
         except PoderoError as error:
             self._tell(type(error))
             if isinstance(error, AuthenticationError | DecodeError) and not is_retryable(error):
-                self._refusal, self._refused_until = copy.copy(error), clock() + self._refusal_memory_s
+                self._refusal, self._refused_until = copy_of(error), clock() + self._refusal_memory_s
             raise
         self._tell(None)
         return token

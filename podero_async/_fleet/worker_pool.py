@@ -6,7 +6,6 @@ Knows neither the source of the vehicles nor the use of their outcomes.
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, nullcontext, suppress
 from types import TracebackType
@@ -15,6 +14,7 @@ from typing import Generic, Self, TypeVar
 import attrs
 
 from podero_async._concurrency import cancel_all
+from podero_async._failures import copy_of
 from podero_async._fleet.budget import MemoryBudget
 from podero_async._fleet.vehicle import FetchedSessions
 from podero_async.models import VehicleFailure, VehicleSessions
@@ -51,7 +51,7 @@ class _Ended:
             self._was_raised = True
             return self._error
         try:
-            copied = copy.copy(self._error)
+            copied = copy_of(self._error)
         except Exception:  # noqa: BLE001  # the caller's own error, with arguments that `copy` cannot know
             return self._error
         copied.__cause__, copied.__context__ = self._error.__cause__, self._error.__context__

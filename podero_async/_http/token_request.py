@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable
 
 from yarl import URL
 
 from podero_async._auth.grants import TokenRequest, TokenResponse
 from podero_async._decode import decode_json
-from podero_async._failures import is_retryable, is_server_fault, is_throttling
+from podero_async._failures import copy_of, is_retryable, is_server_fault, is_throttling
 from podero_async._flow.retry import Call, RequestStats, Retrier
 from podero_async._http.observed import observed
 from podero_async._http.pauses import LongPauses
@@ -56,16 +55,16 @@ class TokenRequestSender:
     def late_error(self, path: str) -> PoderoError:
         """Return the error of a call to `path` that gets no token in time: the last failure of the token request, if any."""
         late = "endpoint has not responded" if self.is_sending else "store took too long"
-        error = copy.copy(self.failure)
-        if error is None:
+        if self.failure is None:
             return RequestTimeoutError(f"no access token in time: the token {late}", "GET", path)
+        error = copy_of(self.failure)
         if isinstance(error, ApiError) and error.retry_after is not None:
             left_s = error.retry_after - (asyncio.get_running_loop().time() - self._failed_at)
             error.retry_after = left_s if left_s > 0 else None
         return error
 
     def _failed(self, error: PoderoError) -> None:
-        self.failure = copy.copy(error)  # without its traceback
+        self.failure = copy_of(error)  # without its traceback
         self._failed_at = asyncio.get_running_loop().time()
 
     async def send(self, request: TokenRequest) -> TokenResponse:
