@@ -152,7 +152,8 @@ class RetryMachine(LoopMachine):
         ):
             return False
         if self.is_breaker_closed:
-            cost, least = (1, 1) if model.attempts == 1 else (_COST, 2 * _COST)
+            is_cheap = model.attempts == 1 or getattr(error, "status", None) == 429
+            cost, least = (1, 1) if is_cheap else (_COST, 2 * _COST)
             if self.budget < least:
                 return False
             self.budget -= cost

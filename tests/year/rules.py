@@ -43,7 +43,14 @@ class Call:
 
 
 def most_requests(
-    call: Call, before: Snapshot, now: Snapshot, recorder: Recorder, pairs: Iterable[VehicleRef], users: int
+    call: Call,
+    before: Snapshot,
+    now: Snapshot,
+    recorder: Recorder,
+    pairs: Iterable[VehicleRef],
+    users: int,
+    *,
+    is_torn: bool,
 ) -> Counter[str]:
     """Return how many requests of each kind a run takes at most, apart from repeated ones.
 
@@ -54,10 +61,12 @@ def most_requests(
         recorder: The reads that the run has committed.
         pairs: The vehicles of the run.
         users: Users with vehicles, if the run discovers its fleet.
+        is_torn: Whether the responses list vehicles of different moments. Then the fleet may be listed twice.
     """
     pairs = set(pairs)
     # An array of ten users may be a page of a server that pages by ten, so its reader asks beyond its end, at most twice.
-    most = Counter({"users": 3, "vehicles": users} if users else {})
+    listings = 1 + is_torn
+    most = Counter({"users": 3 * listings, "vehicles": users * listings} if users else {})
     # If a user has a vehicle no longer, all its days that were read under any user are read again under the other one.
     left = {pair.vehicle_id for pair, is_gone in now.gone.items() if is_gone and not before.gone.get(pair)}
     for pair in pairs:

@@ -15,7 +15,6 @@ from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
-from uuid import UUID
 
 import attrs
 
@@ -259,8 +258,8 @@ class _Run:
     stop: asyncio.Event = attrs.field(factory=asyncio.Event)
     task: asyncio.Task[BackfillReport] | None = None
     countdown: int = 0
-    users: set[UUID] = attrs.field(factory=set)
-    """The users who listed vehicles when the run began."""
+    listed: set[VehicleRef] = attrs.field(factory=set)
+    """The vehicles that users listed when the run began."""
     refused: int = 0
     """The requests that were answered with 401 before the run."""
     looks: int = 0
@@ -278,7 +277,7 @@ class _Run:
         year.world.on_tick = self._on_tick
         report: BackfillReport | None = None
         call, vehicles = self._call(), self._vehicles()
-        self.users = {pair.user_id for pair in year.world.listed_pairs}
+        self.listed = set(year.world.listed_pairs)
         self.refused = year.world.sim.counts.responses[401]
         async with SessionStore(shop.path) as store, client_of(year.world.sim, retry=retry) as client:
             await self._use_one_thread(store)
@@ -418,8 +417,10 @@ class _Run:
         checker.check_report(report, checker.before, roster, call.started)
         if not self.weather.changes_pages:
             world = self.year.world
-            users = len(self.users | {pair.user_id for pair in world.listed_pairs}) if vehicles is None else 0
-            most = rules.most_requests(call, before, checker.before, recorder, roster, users)
+            listed = set(world.listed_pairs)
+            users = len({pair.user_id for pair in self.listed | listed}) if vehicles is None else 0
+            is_torn = listed != self.listed or any(fault.endpoint == "vehicles" for fault in self.weather.faults)
+            most = rules.most_requests(call, before, checker.before, recorder, roster, users, is_torn=is_torn)
             # A request whose token was refused is sent again with a new one.
             asked = report.requests - report.retries - (world.sim.counts.responses[401] - self.refused)
             self.year.figures["requests"] += asked
