@@ -286,12 +286,11 @@ class PoderoClient(UserCalls):
         """Fetch all sessions of many vehicles, as a stream of outcomes in order of completion.
 
         Use it as `async with client.fetch_fleet(...) as fleet:` and `async for outcome in fleet:`. An outcome is a
-        `VehicleSessions`, or a `VehicleFailure` with its error if one vehicle fails; the others go on. An error that
-        every vehicle would share, such as refused credentials, is raised from the iteration and ends it.
-
-        Vehicles are read only as fast as you take outcomes, and memory does not grow with the fleet. Leaving the
-        context early cancels and awaits everything it started. `fleet.summary` has the counts so far.
-        `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`, once per page of each vehicle.
+        `VehicleSessions`, or a `VehicleFailure` with its error if one vehicle fails; the others go on. An error that every
+        vehicle would share, such as refused credentials, is raised from the iteration and ends it. Vehicles are read only
+        as fast as you take outcomes, and memory does not grow with the fleet. Leaving the context early cancels and awaits
+        everything it started. `fleet.summary` has the counts so far. One request for each page of sessions:
+        `GET .../users/{user_id}/electric-vehicles/{vehicle_id}/sessions`.
 
         Args:
             vehicles: Any iterable or async iterable; a generator is closed at the end. If none is given, they are discovered:

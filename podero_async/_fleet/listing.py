@@ -25,9 +25,10 @@ async def all_users(endpoints: Endpoints, *, include_deleted: bool, stats: Reque
     """Yield the organization's users, each once, from a server that pages the list or returns it whole.
 
     Every user that is in the list throughout the read is yielded, even if others come and go and pages shift, provided
-    that the list is ordered and its pages can overlap. Two pages in a row without new users end the read. If the list has fewer or more users than
-    its totals, a warning with both numbers is logged. An array of ten users or more may be a page, so the next page is
-    requested, and arrays are read on until one shows the end of the list, or the server refuses to list a second page.
+    that the list is ordered and its pages can overlap. Two pages in a row without new users end the read. If the list has
+    fewer or more users than its totals, a warning with both numbers is logged. An array of ten users or more may be a page,
+    so the next page is requested, and arrays are read on until one shows the end of the list, or the server refuses to list
+    a second page.
 
     Raises:
         CompletenessError: The server counts more users than it lists, a page that may exist failed, a user has no

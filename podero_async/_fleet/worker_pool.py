@@ -52,7 +52,7 @@ class _Ended:
             return self._error
         try:
             copied = copy_of(self._error)
-        except Exception:  # noqa: BLE001  # the caller's own error, with arguments that `copy` cannot know
+        except Exception:  # noqa: BLE001  # the caller's own error, with arguments that cannot be known
             return self._error
         copied.__cause__, copied.__context__ = self._error.__cause__, self._error.__context__
         copied.__suppress_context__ = self._error.__suppress_context__

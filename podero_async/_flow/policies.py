@@ -33,8 +33,8 @@ class RetryPolicy:
             `max_elapsed`, is raised as an error with `retry_after` set.
         budget: Tokens that the retries of a client share, so that an outage does not multiply the load. The first retry
             of a request takes 1 and each later one 5 (1 if the request was throttled), which are all returned once the
-            request succeeds; a request that succeeds at once adds 1. The last 10 are for first retries, so that vehicles
-            in permanent trouble leave the others theirs. The default pays for 100 retries.
+            request succeeds; a request that succeeds at once adds 1. The last 10 are for retries that take 1, so that
+            vehicles in permanent trouble leave the others theirs. The default pays for 100 retries.
             Fleets, backfills and discoveries have a budget of their own, which single calls do not share.
     """
 

@@ -17,7 +17,7 @@ from podero_async._concurrency import import_ahead
 from podero_async._failures import is_retryable
 from podero_async._flow.policies import RetryPolicy
 from podero_async._observation import RequestStats
-from podero_async.errors import ApiError, DecodeError, PoderoError, TransportError
+from podero_async.errors import ApiError, DecodeError, PoderoError, RateLimitError, TransportError
 
 __all__ = ["Call", "NotRetriedError", "RequestStats", "Retrier"]
 
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _logger = logging.getLogger("podero_async")
 
-_RETRY_COST = 5  # of the budget, for each retry but the first of a call; a success at the first attempt adds 1
-_FIRST_RETRY_COST = 1
-_TOO_MANY_REQUESTS = 429
+_RETRY_COST = 5  # of the budget; a success at the first attempt adds 1
+_FIRST_RETRY_COST = 1  # and of each retry of a throttled call
 _MAX_FAILED = 1000
 
 
@@ -193,7 +192,7 @@ class Retrier:
         accepts it, so each of its retries costs as much as a first one.
         """
         is_first = call.attempts == 1 and call.subject not in self._failed
-        is_cheap = is_first or getattr(call.last_error, "status", None) == _TOO_MANY_REQUESTS
+        is_cheap = is_first or isinstance(call.last_error, RateLimitError)
         cost, rest = (_FIRST_RETRY_COST, 0) if is_cheap else (_RETRY_COST, _RETRY_COST)
         if self.budget < cost + rest:
             return False

@@ -1,4 +1,4 @@
-"""The last request that succeeded, for each endpoint. Probes and checks of a token repeat it, and a gateway is told by it."""
+"""The last request that succeeded, for each endpoint. Probes and checks of a token repeat it."""
 
 from __future__ import annotations
 

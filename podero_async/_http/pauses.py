@@ -67,12 +67,13 @@ class LongPauses:
 
     def error(self, method: str, path: str) -> RateLimitError | None:
         """Return the error of a request that is not sent because of a recorded pause; None if the pause has passed."""
-        error = None
-        if left_s := self.left_s(method):
-            detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
-            error = RateLimitError(_TOO_MANY_REQUESTS, detail, method, path, None, left_s)
-            error.attempts = 0
-            error.affects_all_calls = method == "GET" or left_s > self.max_pause_s
+        left_s = self.left_s(method)
+        if not left_s:
+            return None
+        detail = "nothing was sent: the server asked for no requests until its Retry-After has passed"
+        error = RateLimitError(_TOO_MANY_REQUESTS, detail, method, path, None, left_s)
+        error.attempts = 0
+        error.affects_all_calls = method == "GET" or left_s > self.max_pause_s
         return error
 
 

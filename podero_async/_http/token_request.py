@@ -86,12 +86,10 @@ class TokenRequestSender:
                 raise
 
         async def send_once(call: Call) -> TokenResponse:
-            paused = self._pauses.error("POST", path)
-            if paused is not None and self._pauses.left_s("POST") < min(
-                self._pauses.max_pause_s, self._retrier.left_s(call)
-            ):
+            paused, left_s = self._pauses.error("POST", path), self._pauses.left_s("POST")
+            if paused is not None and left_s < min(self._pauses.max_pause_s, self._retrier.left_s(call)):
                 self._failed(paused)
-                await asyncio.sleep(self._pauses.left_s("POST"))
+                await asyncio.sleep(left_s)
             self._pauses.check("POST", path)
             self.counts.requests += 1
             sending = self._session.send(

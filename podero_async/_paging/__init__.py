@@ -25,7 +25,8 @@ If a condition does not hold, the list is read again, a limited number of times:
 1. If a page's `total` contradicts its rows, the page is requested again, since a session may have been removed before
    the server counted.
 2. If a page leaves a gap, the list is read again from a little further back.
-3. If sessions are missing from the balance, the newest page is read again, then the whole list, up to three times.
+3. If sessions are missing from the balance, the newest page is read again, then the whole list, up to three times. A
+   list that grows all the time must have, after three passes, the sessions that were counted before the last of them.
 4. If the overlapping pages still prove nothing, the window is split by days. A window that fits on one page needs no
    order, because one response shows the list at one moment. The days together have to balance with the whole window. So
    a list is proven, too, if the server refuses large offsets, or fails or takes too long on them after all attempts.

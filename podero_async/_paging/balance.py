@@ -7,10 +7,9 @@ from itertools import pairwise
 from podero_async._decode import RowId
 from podero_async._paging.page import Page
 
-__all__ = ["MIN_PASSES_OF_A_GROWING_LIST", "Balance"]
+__all__ = ["Balance", "rows_needed"]
 
-MIN_PASSES_OF_A_GROWING_LIST = 3
-"""Passes after which the rows may be fewer than the last totals, if they are as many as all earlier ones."""
+_MIN_PASSES_OF_A_GROWING_LIST = 3
 
 
 class Balance:
@@ -77,14 +76,23 @@ class Balance:
 
         This proves nothing alone, since rows that were added and removed may make up for lost ones. It is accepted from
         the second pass on, for a list that is sorted by plug-in time: one of its rows is lost only if, in each pass, it
-        moves from the pages not yet read to those already read. A list that grows all the time is never read to its last
-        total, but each pass reads what the list had before it.
+        moves from the pages not yet read to those already read.
         """
         before, now = self._totals[: self._pass_start], self._totals[self._pass_start :]
-        counted = max(now, default=0)
-        if self._passes >= MIN_PASSES_OF_A_GROWING_LIST:
-            counted = min(counted, max(before))
-        return len(self._rows) >= counted
+        return len(self._rows) >= rows_needed(self._passes, before, max(now, default=0))
+
+
+def rows_needed(number: int, before: list[int], now: int) -> int:
+    """Return how many rows a list that changes must have after a number of passes.
+
+    A list that grows all the time is never read to its last total, but each pass reads what the list had before it.
+
+    Args:
+        number: The number of passes, this one included.
+        before: The totals that were stated before this pass.
+        now: The largest total of this pass.
+    """
+    return min(now, max(before)) if number >= _MIN_PASSES_OF_A_GROWING_LIST else now
 
 
 def _never_falls(totals: list[int]) -> bool:

@@ -37,7 +37,9 @@ needs a list that is not sorted by an unchangeable plug-in time. Two such events
 only if it moves during both. Nothing shows a session that no response lists or counts: a replica that lags behind
 throughout the read, or a server that always counts its own page, on a page shorter than requested. If only the last pass
 meets such a replica, the session is taken for a removed one. As long as the last pass, or the last response after a split
-by days, counts more sessions than were read, the list is read again.
+by days, counts more sessions than were read, the list is read again, three times at most. From the third pass on, it is
+enough that the rows are as many as each total before that pass: a list that grows all the time never has fewer sessions
+than its last total. So a session that replicas hide throughout all passes before the last is taken for an added one.
 """
 
 from __future__ import annotations

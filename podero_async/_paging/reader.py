@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any
 
 from podero_async._decode import PageRows, RowId
-from podero_async._paging.balance import MIN_PASSES_OF_A_GROWING_LIST, Balance
+from podero_async._paging.balance import Balance, rows_needed
 from podero_async._paging.overlap import OverlapReader, refusal_of
 from podero_async._paging.page import Page
 from podero_async._paging.plain import read_plainly
@@ -150,10 +150,7 @@ class SessionListReader:
                 return
             # The days have to list all sessions that the whole window listed before and still lists.
             are_inclusive = not known.intersection(again.ids) - self._day_rows
-            counted = max(totals[-1], again.total)
-            if number >= MIN_PASSES_OF_A_GROWING_LIST:
-                counted = min(counted, max(totals))
-            if are_inclusive and len(self._day_rows) >= counted:
+            if are_inclusive and len(self._day_rows) >= rows_needed(number, totals, max(totals[-1], again.total)):
                 return
             if (len(self._day_rows), again.total) == (before, totals[-1]):
                 break

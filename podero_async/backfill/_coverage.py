@@ -190,10 +190,8 @@ def _spans_of(read: ProvenRead, known: Sequence[Span]) -> Iterator[Span]:
         age = read.at.date() - read.settle_to
         for span in known:
             read_on = span.read_at.date()
-            start, end = (
-                max(span.from_date, read.from_date),
-                min(span.to_date, read.to_date, read.settle_to, read_on - age),
-            )
+            start = max(span.from_date, read.from_date)
+            end = min(span.to_date, read.to_date, read.settle_to, read_on - age)
             if not span.is_settled and read_on < read.at.date() and start <= end:
                 yield Span(start, end, True, read.at)
     else:

@@ -244,7 +244,7 @@ def _coverage(watch: Watch) -> str:
         ("Failed", "", progress.failed, "missing"),
         ("Still to read", "", left, "left"),
     )
-    return _ranks("coverage", title, "How much of the fleet is complete, for the days of this run", "State", rows)
+    return _ranks("coverage", title, "How much of the fleet is read, for the days of this run", "State", rows)
 
 
 def _failures(watch: Watch) -> str:
