@@ -406,8 +406,9 @@ class Checker:
         if any(at > since for at, _ in session.surprised_at):
             self.figures["sessions that came to a settled day"] += 1
             return
-        # The store believes the second empty list, though both may be faults of the server.
-        if read.shown.is_blank and self.recorder.empty_reads[pair][session.day] > 1:
+        # The store believes an empty list if an earlier read of the day returned no session of it either. That read may have
+        # been empty by a fault, too, or made before the API showed the session on this day.
+        if read.shown.is_blank and self.recorder.proven_reads[pair][session.day] > 1:
             self.figures["days settled by a list that was empty by mistake"] += 1
             return
         raise AssertionError(
@@ -465,8 +466,8 @@ class Checker:
             is_overdue = (today - day).days > self.settle_days + 8
             # Without a session in the list, the last day before the current session settles after its end.
             is_before = open_day is None or open_day > day + (DAY if not read.sessions else timedelta())
-            # A confirming read settles no day, also if it is the first of a day; old days are read again after a week.
-            waits = read.is_confirming and today - read.at.date() <= timedelta(days=8)
+            # A confirming read settles no day, nor does the first empty one; old days are read again after a week.
+            waits = (read.is_confirming or not read.sessions) and today - read.at.date() <= timedelta(days=8)
             may_settle = is_before and not read.shows_open(day) and not waits
             assert not (is_overdue and may_settle) or is_settled_too, f"{day} of {pair} does not settle: {read}"
 

@@ -114,8 +114,8 @@ class Recorder:
     is_frozen: bool = False
     known: dict[str, Known] = attrs.field(factory=dict)
     last_proven: dict[tuple[Pair, bool], dict[date, Read]] = attrs.field(factory=lambda: defaultdict(dict))
-    empty_reads: dict[Pair, Counter[date]] = attrs.field(factory=lambda: defaultdict(Counter))
-    """The number of proven reads of each day that returned no session at all."""
+    proven_reads: dict[Pair, Counter[date]] = attrs.field(factory=lambda: defaultdict(Counter))
+    """The number of proven reads of each day."""
     reads: list[Read] = attrs.field(factory=list)
     """The committed reads of the current run."""
     doubted: set[UUID] = attrs.field(factory=set)
@@ -215,7 +215,7 @@ class Recorder:
             day = read.first + timedelta(days=number)
             if day <= read.at.date():  # nothing can be listed for later days
                 days[day] = read
-                self.empty_reads[read.pair][day] += not read.sessions
+                self.proven_reads[read.pair][day] += 1
         if None in read.rejected:
             return
         for session_id in self._ids[read.pair.vehicle_id]:

@@ -99,11 +99,11 @@ def _state(call: Call, known: list[Days], day: date, *, may_settle: bool) -> str
 def _needs(call: Call, before: Snapshot, pair: VehicleRef, known: list[Days], state: State) -> list[tuple[date, date]]:
     """Return the spans of days to read."""
     days = {call.from_date + number * DAY for number in range((call.last - call.from_date).days + 1)}
-    for first, last in before.failed.get(pair, ()):
-        days |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
     for each in known:
         days |= {day for day in each if day <= call.last}
     needed = {day for day in days if state(day) in {"stale", "missing"}}
+    for first, last in before.failed.get(pair, ()):
+        needed |= {first + number * DAY for number in range((min(last, call.last) - first).days + 1)}
     for row in before.rows.values():
         if row.absent_at is not None and row.pair == pair:
             needed |= {day for day in (row.day - DAY, row.day, row.day + DAY) if day <= call.today}

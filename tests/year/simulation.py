@@ -418,8 +418,10 @@ class _Run:
         if not self.weather.changes_pages:
             world = self.year.world
             listed = set(world.listed_pairs)
-            users = len({pair.user_id for pair in self.listed | listed}) if vehicles is None else 0
-            is_torn = listed != self.listed or any(fault.endpoint == "vehicles" for fault in self.weather.faults)
+            ever_listed = self.listed | listed | roster  # a vehicle may come and leave during a run
+            users = len({pair.user_id for pair in ever_listed}) if vehicles is None else 0
+            has_changed = ever_listed != self.listed & listed
+            is_torn = has_changed or any(fault.endpoint == "vehicles" for fault in self.weather.faults)
             most = rules.most_requests(call, before, checker.before, recorder, roster, users, is_torn=is_torn)
             # A request whose token was refused is sent again with a new one.
             asked = report.requests - report.retries - (world.sim.counts.responses[401] - self.refused)
