@@ -201,8 +201,8 @@ def _page(status: int) -> web.Response:
 
 @pytest.mark.leaping
 async def test_the_faults_of_a_gateway_are_told() -> None:
-    """A gateway's page is the status of an attempt and the cause of the next one; while the token endpoint is down, each
-    token request that a fleet repeats is a call and a renewal that failed.
+    """An attempt that ended in a gateway's page has its status, and is the cause of the next attempt. Each token request of
+    a fleet that fails is a failed renewal.
     """
     down: dict[str, float] = {}  # when the faults of a method end
     received: list[str] = []

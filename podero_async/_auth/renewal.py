@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -138,9 +139,8 @@ class TokenRequester:
         refresh_token = fields.get("refresh_token")
         if isinstance(refresh_token, str) and is_header_safe(refresh_token) and self._can_refresh:
             self.refresh_token = refresh_token
-        try:
-            life_s = max(0.0, float(fields.get("expires_in")))
-        except (TypeError, ValueError, OverflowError):
+        life_s = _seconds_in(fields.get("expires_in"))
+        if life_s is None:
             _logger.info("token received from %s, valid until it is refused", endpoint)
             return Token(value=value, refresh_token=self.refresh_token)
         _logger.info("token received from %s, valid for %.0f s", endpoint, life_s)
@@ -150,3 +150,12 @@ class TokenRequester:
             renew_at=now + life_s * random.uniform(*_RENEW_AT_SHARE),
             usable_until=now + life_s - min(_MAX_CLOCK_SKEW_S, life_s * _MAX_SKEW_SHARE),
         )
+
+
+def _seconds_in(expires_in: object) -> float | None:
+    """Return a token's life; None if it has no end, for which some servers send 0."""
+    try:
+        life_s = float(cast("float", expires_in))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return life_s if 0 < life_s < math.inf else None

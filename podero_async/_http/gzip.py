@@ -14,6 +14,7 @@ except ImportError:
 __all__ = ["CorruptBodyError", "OversizedBodyError", "inflate"]
 
 _GZIP = 31  # zlib's code for a gzip header and the largest window
+_PADDING = b"\0\r\n"
 _MAX_MEMBERS = 64  # each member costs a copy of the rest of the body
 
 
@@ -30,7 +31,7 @@ class OversizedBodyError(Exception):
 
 
 def inflate(body: bytes, max_bytes: int) -> bytes:
-    """Inflate all members of a gzip body. Zeros after the last member are ignored, as gzip(1) does.
+    """Inflate all members of a gzip body. Zeros and line ends after the last member are ignored, as servers may append them.
 
     Raises:
         CorruptBodyError: The body is truncated, is not gzip, or has more than 64 members.
@@ -49,6 +50,6 @@ def inflate(body: bytes, max_bytes: int) -> bytes:
         if not member.eof:
             raise CorruptBodyError
         body = member.unused_data
-        if not body.strip(b"\0"):
+        if not body.strip(_PADDING):
             return inflated
     raise CorruptBodyError

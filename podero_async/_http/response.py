@@ -283,7 +283,7 @@ def api_error(response: Response, *, has_worked: bool = False) -> ApiError:
         detail = "unexpected redirect: redirects are never followed"
     is_from_gateway = has_worked and not is_server_fault(status) and not is_json_object(body)
     if is_from_gateway and kind is not RateLimitError:
-        kind = ApiError  # the other classes say what the API thinks of the request, which it has not seen
+        kind = ApiError  # the API has not seen the request
     error = kind(status, detail, method, path, response.request_id, retry_after(response.headers))
     error.is_from_gateway = is_from_gateway
     return error

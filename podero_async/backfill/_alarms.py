@@ -112,9 +112,8 @@ def rejected_alarm(counts: FailureCounts, received: int, rejected: int) -> list[
     lately = (
         f", {counts.lately_rejected:,} of them for less than {LONG_FAILED_DAYS} days" if counts.lately_rejected else ""
     )
-    return [
-        f"{counts.rejected:,} sessions could not be read{lately}: the table rejected_items has them, and the reasons"
-    ]
+    sessions = "1 session" if counts.rejected == 1 else f"{counts.rejected:,} sessions"
+    return [f"{sessions} could not be read{lately}: the table rejected_items has them, and the reasons"]
 
 
 def clock_alarm(now: datetime, server_time: datetime | None) -> list[str]:

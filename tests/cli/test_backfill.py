@@ -214,7 +214,7 @@ async def test_unreadable_sessions_are_counted(call: Call, served: PoderoSimulat
     served.add_fault(Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1))
     ended = await call(*whole_fleet(served, path))
     assert ended.code == 1
-    assert ended.complaint.startswith("1 sessions could not be read")
+    assert ended.complaint.startswith("1 session could not be read")
 
 
 async def test_the_speed_is_limited(call: Call, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

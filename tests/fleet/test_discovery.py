@@ -278,7 +278,7 @@ async def test_an_array_that_becomes_shorter_is_read_to_its_new_end(size: int, p
 
 
 async def test_short_pages_do_not_end_an_array() -> None:
-    """If a server of arrays drops users from a page after it was cut, or a response is empty once, no other user is lost."""
+    """If a server that lists users in arrays leaves some out of a page, or sends one empty page, no other user is lost."""
     dropped = {1, 120, 121, 390, 391}
 
     def cut(offset: int, page: list[int]) -> list[int]:

@@ -19,11 +19,12 @@ TEXT = b"charging session " * 1000
 
 
 def test_all_members_are_inflated() -> None:
-    """A body is inflated whole, even if it has several members, trailing zeros, or exactly the size that is allowed."""
+    """A body is inflated whole, even if it has several members, zeros or line ends after them, or exactly the size that is allowed."""
     assert inflate(gzip.compress(TEXT), len(TEXT)) == TEXT
     assert inflate(gzip.compress(TEXT) + gzip.compress(b"more"), 1 << 20) == TEXT + b"more"
     assert inflate(gzip.compress(b""), 10) == b""
-    assert inflate(gzip.compress(TEXT) + bytes(512), len(TEXT)) == TEXT
+    for padding in (bytes(512), b"\r\n", b"\0\n"):
+        assert inflate(gzip.compress(TEXT) + padding, len(TEXT)) == TEXT
 
 
 @pytest.mark.parametrize(
@@ -34,7 +35,7 @@ def test_all_members_are_inflated() -> None:
         gzip.compress(os.urandom(500))[:-1],
         gzip.compress(TEXT)[:20],
         gzip.compress(TEXT) + b"junk",
-        gzip.compress(TEXT) + b"\0\r\n",
+        gzip.compress(TEXT) + b"\r\njunk",
         gzip.compress(b"x") * 65,
     ],
     ids=[
@@ -43,7 +44,7 @@ def test_all_members_are_inflated() -> None:
         "truncated trailer",
         "truncated data",
         "trailing bytes",
-        "trailing line",
+        "a line end and trailing bytes",
         "too many members",
     ],
 )

@@ -430,7 +430,7 @@ async def test_a_failing_token_endpoint_is_retried() -> None:
         if request.method == "GET":
             return web.json_response([])
         status = statuses.pop(0)
-        return web.json_response({"access_token": "t", "expires_in": 0} if status == 200 else {}, status=status)
+        return web.json_response({"access_token": "t", "expires_in": 1e-9} if status == 200 else {}, status=status)
 
     async with serving(handler) as origin:
         async with PoderoClient(ORG, ClientCredentials("a", "b"), base_url=origin, retry=QUICK) as client:

@@ -25,7 +25,7 @@ async def test_page_has_the_rows_of_the_vehicle_newest_first(running: Running) -
 
 
 async def test_pages_join_to_the_whole_list(running: Running) -> None:
-    """Consecutive offset pages of an unchanged list add up to it, and state the same total."""
+    """The pages of an unchanged list make up the list, and state the same total."""
     async with running() as call:
         truth = call.sim.truth(call.sim.vehicles[0])
         read = []

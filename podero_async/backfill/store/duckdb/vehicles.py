@@ -74,8 +74,7 @@ def is_in_roster(con: duckdb.DuckDBPyConnection, vehicle: VehicleRef) -> bool:
 
 # --- gone users and vehicles ---
 
-# A vehicle that moved to another user has not vanished, though its old user no longer has it. Nor has one that no
-# discovery ever listed, since it is only known because a caller gave it.
+# A vehicle has not vanished if it moved to another user, nor if no discovery ever listed it: a caller named it.
 _NOT_LISTED = f"""
 SELECT {_PAIR}, vehicle_id NOT IN (SELECT vehicle_id FROM roster) AND last_seen_at IS NOT NULL AS has_vanished
 FROM (FROM vehicles WHERE gone_since IS NULL) ANTI JOIN roster USING ({_PAIR}) ANTI JOIN unlisted USING (user_id)
