@@ -227,7 +227,7 @@ async def test_a_token_is_used_until_shortly_before_its_end(life_s: float, usabl
 
 @pytest.mark.parametrize("expires_in", [None, "soon", 0, -60, "nan", "inf", [1]], ids=str)
 async def test_a_token_without_a_lifetime_is_used_until_it_is_refused(expires_in: Any) -> None:
-    """A token whose `expires_in` is no positive number of seconds is requested once."""
+    """A token is requested once if its `expires_in` is not a positive number of seconds."""
     server = ScriptedEndpoint(life_s=expires_in, takes_s=0)
     cache = cache_of(server)
     await cache.get()
