@@ -13,16 +13,12 @@ from zoneinfo import ZoneInfo
 
 import attrs
 import pytest
-from aiogram import Bot
-from aiogram.client.session.aiohttp import AiohttpSession
-from aiogram.client.telegram import TelegramAPIServer
 from aiohttp import web
 
 from podero_async import ClientCredentials, FileTokenStore, PoderoClient, ThrottlePolicy
 from podero_async.backfill import SessionStore, backfill
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import client_of, wire_row
-from tests.examples import bot
 
 TOKEN = "42:fake"
 CHAT, STRANGER = 7, 8
@@ -70,6 +66,13 @@ def message(chat: int, text: str) -> dict[str, Any]:
 @asynccontextmanager
 async def talking(client: PoderoClient, simulator: PoderoSimulator) -> AsyncIterator[Telegram]:
     """Run the bot for the first user of the simulator."""
+    # aiogram takes seconds to import, which each process that collects the tests would spend.
+    from aiogram import Bot  # noqa: PLC0415
+    from aiogram.client.session.aiohttp import AiohttpSession  # noqa: PLC0415
+    from aiogram.client.telegram import TelegramAPIServer  # noqa: PLC0415
+
+    from tests.examples import bot  # noqa: PLC0415
+
     telegram, app = Telegram(), web.Application()
     app.router.add_post("/bot{token}/{method}", telegram.serve)
     runner = web.AppRunner(app, handler_cancellation=True)

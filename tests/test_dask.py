@@ -172,6 +172,7 @@ class Worker:
     """Stands for a worker of a cluster."""
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 async def test_tasks_share_a_rate_while_a_worker_joins_and_dies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three workers send within one rate at any time, and the rate is used again soon after one has joined or died."""

@@ -31,6 +31,7 @@ async def test_fleet(capsys: pytest.CaptureFixture[str]) -> None:
     assert "FleetSummary(vehicles=10, failures=0" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("podero_environment")
 async def test_nightly(tmp_path: Path) -> None:
     """The nightly example fills a store, and succeeds again on the next night."""

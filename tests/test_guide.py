@@ -150,6 +150,7 @@ async def filled(
     return await fill(tmp_path / "fleet.duckdb", podero_simulator, podero_client)
 
 
+@pytest.mark.slow
 @pytest.mark.podero(users=4, vehicles=4, sessions_per_vehicle=20)
 @pytest.mark.usefixtures("podero_environment")
 @pytest.mark.parametrize("code", blocks("python"))
@@ -240,6 +241,7 @@ async def test_one_call_waits_in_an_outage() -> None:
                 pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sql", blocks("sql"))
 async def test_the_queries_return_rows(sql: str, filled: Path) -> None:
     """Each query returns rows of a store that was filled just now."""
@@ -247,6 +249,7 @@ async def test_the_queries_return_rows(sql: str, filled: Path) -> None:
         assert await store.query(sql)
 
 
+@pytest.mark.slow
 @pytest.mark.podero(users=20, vehicles=20, sessions_per_vehicle=5)
 @pytest.mark.usefixtures("podero_environment", "filled")
 @pytest.mark.parametrize("page", [page for page, text in PAGES.items() if "```sh" in text])
@@ -262,6 +265,7 @@ async def test_the_commands_run(page: str, capsys: pytest.CaptureFixture[str]) -
             assert code == 0, f"{line}: {capsys.readouterr()}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("vehicles_that_fail", "code"), [(0, 0), (1, 1)])
 async def test_the_nightly_script_runs(
     vehicles_that_fail: int, code: int, podero_simulator: PoderoSimulator, tmp_path: Path

@@ -54,6 +54,7 @@ def test_orchestrators_call_the_nightly_job(name: str) -> None:
     assert "Run by hand with" in (ast.get_docstring(tree) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("podero_environment")
 def test_several_event_loops(podero_simulator: PoderoSimulator, tmp_path: Path) -> None:
     """What a task of Airflow does works in two event loops after each other: the day of the run, and a copy for readers."""
@@ -71,6 +72,7 @@ def test_several_event_loops(podero_simulator: PoderoSimulator, tmp_path: Path) 
     assert asyncio.run(count()) == truth > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("podero_environment")
 @pytest.mark.parametrize("arguments", [pod_arguments(), unit_arguments()], ids=["kubernetes", "systemd"])
 def test_commands(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

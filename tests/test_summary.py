@@ -155,6 +155,7 @@ FROM sessions WHERE withdrawn_at IS NULL GROUP BY user_id, "month"
 """
 
 
+@pytest.mark.slow
 async def test_a_summary_has_the_figures_of_the_store(tmp_path: Path) -> None:
     """The sums by customer and month are those that SQL finds in a store of the same fleet, nulls included."""
     async with PoderoSimulator(users=4, vehicles=8, sessions_per_vehicle=200, seed=3) as simulator:

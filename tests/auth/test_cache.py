@@ -131,6 +131,7 @@ async def test_ten_thousand_callers_make_one_request_per_revocation() -> None:
     assert server.issued == len(server.requests) == 3
 
 
+@pytest.mark.slow
 async def test_a_client_makes_one_token_request_per_revocation(simulator: PoderoSimulator) -> None:
     """500 concurrent calls during two revocations make three token requests, and all calls succeed."""
     user_id = simulator.vehicles[0].user_id

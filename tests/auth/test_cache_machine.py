@@ -394,6 +394,7 @@ class TokenMachine(LoopMachine):
         assert not asyncio.all_tasks(self.loop), "a task is left after closing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [40, pytest.param(2_000, marks=pytest.mark.soak)])
 def test_no_order_of_events_breaks_the_token_cache(
     runs: int, soak_scale: float, record_property: Callable[[str, object], None]

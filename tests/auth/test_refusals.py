@@ -203,6 +203,7 @@ async def test_a_new_token_is_one_log_line(life_s: float | None, said: str, capl
 # --- one call's refusal -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refused", [{150}, set(range(1, 101)), set(range(200, 301))], ids=["one", "first", "last"])
 async def test_refusals_of_some_vehicles_are_their_own_failures(refused: set[int]) -> None:
     """If the server refuses some vehicles, each is one failure, all others are read, and one token is enough."""

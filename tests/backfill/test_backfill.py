@@ -69,6 +69,7 @@ async def test_a_fleet_is_stored_with_receipts(
         assert row["absent_at"] is row["withdrawn_at"] is None
 
 
+@pytest.mark.slow
 async def test_a_run_after_a_stopped_one_reads_the_rest(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -98,6 +99,7 @@ async def test_a_run_after_a_stopped_one_reads_the_rest(
         ]
 
 
+@pytest.mark.slow
 async def test_a_run_after_a_stopped_one_reads_failed_and_unproven_vehicles_again(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -184,6 +186,7 @@ async def test_a_cancelled_run_leaves_no_task_and_can_be_resumed(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+@pytest.mark.slow
 async def test_a_run_after_a_finished_one_reads_provisional_days_again(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -239,6 +242,7 @@ async def test_a_wider_window_reads_the_missing_days(
         assert await held_by(store) == truth_of(sim, *wide)
 
 
+@pytest.mark.slow
 async def test_a_gap_between_stored_days_is_filled(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -306,6 +310,7 @@ async def test_a_run_on_a_later_day_reads_all_provisional_days(
         assert len(await store.runs()) == 2, "the interrupted run stays as a record"
 
 
+@pytest.mark.slow
 async def test_changed_hidden_removed_and_returning_rows(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -366,6 +371,7 @@ async def test_runs_without_hidden_sessions_keep_stored_hidden_ones(
         assert await held_by(store) == truth_of(sim, FIRST, LAST, include_hidden=True)
 
 
+@pytest.mark.slow
 async def test_an_unproven_read_withdraws_no_row_and_settles_no_day(path: Path, clock: Clock) -> None:
     """An unproven read withdraws no row and settles no day; a later proven read does both."""
     async with PoderoSimulator(users=1, vehicles=1, sessions_per_vehicle=20) as sim, client_of(sim) as client:
@@ -416,6 +422,7 @@ async def test_a_session_that_was_removed_before_its_vehicle_moved_stays(
         assert truth.items() <= held.items()
 
 
+@pytest.mark.slow
 async def test_failures_are_stored_retried_and_removed(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -459,6 +466,7 @@ async def test_a_run_over_failed_vehicles_reads_only_these(
             await backfill(client, store, FIRST, LAST, only_failed=True, vehicles=sim.vehicles, now=clock)
 
 
+@pytest.mark.slow
 async def test_known_vehicles_of_a_user_that_cannot_be_listed_are_read(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -573,6 +581,7 @@ async def test_refused_credentials_end_the_run_and_keep_committed_rows(
         assert report.skipped == kept
 
 
+@pytest.mark.slow
 async def test_rejected_rows_are_stored_until_they_are_valid(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -595,6 +604,7 @@ async def test_rejected_rows_are_stored_until_they_are_valid(
         assert await store.query("SELECT * FROM rejected_items") == []
 
 
+@pytest.mark.slow
 async def test_a_rejected_row_without_an_id_prevents_withdrawals(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -716,6 +726,7 @@ async def test_rejected_rows_of_a_long_list_are_stored_with_their_values(path: P
             assert all(str(2**40) in row["raw"] for row in rejected)
 
 
+@pytest.mark.slow
 async def test_shards_together_are_the_fleet(sim: PoderoSimulator, client: PoderoClient, clock: Clock) -> None:
     """The shards of a fleet are disjoint, and together contain every session."""
     rows: dict[Any, Any] = {}

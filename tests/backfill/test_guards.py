@@ -21,6 +21,7 @@ from tests._support.expected_rows import FIRST, LAST, held_by, truth_of, utc
 from tests.backfill.conftest import AGAIN, Clock
 
 
+@pytest.mark.slow
 async def test_a_fleet_that_vanishes_is_an_alarm(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -74,6 +75,7 @@ async def test_a_shard_misses_only_its_own_vehicles(sim: PoderoSimulator, client
             assert (report.is_clean, report.vanished) == (True, 0)
 
 
+@pytest.mark.slow
 async def test_sessions_that_vanish_are_an_alarm(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -119,6 +121,7 @@ async def test_a_dead_vehicle_is_no_alarm_after_three_days(
         assert "1 of 12 vehicles failed" in runs[-1].alarms[0]
 
 
+@pytest.mark.slow
 async def test_unreadable_rows_are_an_alarm_for_three_days(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -194,6 +197,7 @@ async def test_a_total_that_cannot_be_true_ends_no_run(total: int, path: Path, c
         assert (report.new, report.unproven, report.failed) == (2, 1, 0)
 
 
+@pytest.mark.slow
 async def test_old_records_are_deleted(sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock) -> None:
     """At the end of a run, receipts and runs that are over 400 days old are deleted; sessions are not."""
     async with SessionStore(path) as store:

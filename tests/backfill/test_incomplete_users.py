@@ -16,6 +16,7 @@ from tests._support.directory import Directory
 DAYS = date(2026, 1, 1), date(2026, 1, 31)
 
 
+@pytest.mark.slow
 async def test_a_backfill_with_an_incomplete_list_of_users_reads_all_listed_and_is_not_clean(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -37,6 +38,7 @@ async def test_a_backfill_with_an_incomplete_list_of_users_reads_all_listed_and_
         assert (await backfill(client, store, *DAYS)).is_clean
 
 
+@pytest.mark.slow
 async def test_the_users_are_listed_again_after_an_unfinished_run(path: Path) -> None:
     """After a stop, the next call lists the users again, so it does not end clean while users are missing."""
     directory = Directory(list(range(60)), total_is_off_by=1)
@@ -51,6 +53,7 @@ async def test_the_users_are_listed_again_after_an_unfinished_run(path: Path) ->
         assert (again.finished, again.is_clean) == (True, False)
 
 
+@pytest.mark.slow
 async def test_a_backfill_with_unreadable_ids_reads_all_others_and_is_not_clean(path: Path) -> None:
     """A user and a vehicle without a readable id are failures of every run, and no vehicle counts as gone."""
     directory = Directory(list(range(60)))

@@ -68,6 +68,7 @@ async def test_the_same_organization_at_another_origin_is_refused(
         assert sandbox.counts.total_requests == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("was_stopped", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_a_store_without_an_owner_is_claimed_by_the_first_backfill(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, was_stopped: bool
@@ -92,6 +93,7 @@ async def test_a_store_without_an_owner_is_claimed_by_the_first_backfill(
                 await backfill(other, store, FIRST, LAST, now=clock)
 
 
+@pytest.mark.slow
 async def test_a_run_without_a_read_claims_no_store(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -264,6 +264,7 @@ async def test_lists_that_are_empty_for_a_night_settle_no_day(
         assert report.settled > 0, "a second read without a session says that there is none"
 
 
+@pytest.mark.slow
 async def test_a_vehicle_that_moves_takes_its_provisional_days_along(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

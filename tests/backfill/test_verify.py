@@ -28,6 +28,7 @@ async def _filled(client: PoderoClient, store: SessionStore, clock: Clock, **opt
     assert (await backfill(client, store, FIRST, LAST, now=clock, **options)).is_clean
 
 
+@pytest.mark.slow
 async def test_a_complete_store_is_clean(client: PoderoClient, path: Path, clock: Clock) -> None:
     """`verify()` of a complete store is clean with one request per vehicle;
     it can check a sample, and read the store only.
@@ -77,6 +78,7 @@ async def test_differences_are_named(sim: PoderoSimulator, client: PoderoClient,
         assert await held_by(store) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "differing"),
     [
@@ -107,6 +109,7 @@ async def test_a_damaged_table_differs_and_is_repaired(
         assert (report.matching, report.is_clean) == (12, True)
 
 
+@pytest.mark.slow
 async def test_doubled_rows_are_a_difference_of_their_own(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -131,6 +134,7 @@ async def test_doubled_rows_are_a_difference_of_their_own(
         assert (await verify(client, store)).is_clean
 
 
+@pytest.mark.slow
 async def test_rows_that_cannot_be_compared_are_counted(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -191,6 +195,7 @@ async def test_a_repair_withdraws_nothing_if_too_much_is_missing(
         assert await held_by(store) == truth_of(sim, FIRST, LAST)
 
 
+@pytest.mark.slow
 async def test_sessions_of_the_time_before_a_move_stay(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -220,6 +225,7 @@ async def test_sessions_of_the_time_before_a_move_stay(
         assert moved["id"] in {row["id"] for row in sim.truth(now_at, FIRST, LAST)}
 
 
+@pytest.mark.slow
 async def test_a_vehicle_that_left_is_no_difference(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -239,6 +245,7 @@ async def test_a_vehicle_that_left_is_no_difference(
         assert report.requests < requests
 
 
+@pytest.mark.slow
 async def test_a_vehicle_that_is_listed_but_not_found_has_failed(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -260,6 +267,7 @@ async def test_a_vehicle_that_is_listed_but_not_found_has_failed(
             assert (report.matching, report.left, report.failed, report.is_clean) == (11, 0, 1, False)
 
 
+@pytest.mark.slow
 async def test_sessions_that_cannot_be_read_were_not_compared(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -313,6 +321,7 @@ async def test_a_call_that_is_stopped_reports_what_it_compared(
         assert not report.is_clean
 
 
+@pytest.mark.slow
 async def test_unproven_reads_are_not_verified(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -326,6 +335,7 @@ async def test_unproven_reads_are_not_verified(
         assert (report.checked, report.differing, report.is_clean) == (0, 0, False)
 
 
+@pytest.mark.slow
 async def test_the_coverage_shows_gaps(client: PoderoClient, path: Path, clock: Clock) -> None:
     """The coverage has the days that were read, and the others are missing."""
     async with SessionStore(path) as store:
@@ -340,6 +350,7 @@ async def test_the_coverage_shows_gaps(client: PoderoClient, path: Path, clock: 
     assert days == DayCounts(settled=days.settled, provisional=12 * 16 - days.settled, missing=12 * 14)
 
 
+@pytest.mark.slow
 async def test_the_status_summarizes_the_store(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -77,6 +77,7 @@ async def test_a_first_run_with_wrong_settings(
     assert list(new_path.parent.iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path) -> None:
     """With `--json`, stdout has one JSON object with fixed keys."""
     ended = await call(*whole_fleet(served, path), "--json")
@@ -89,6 +90,7 @@ async def test_a_report_in_json(call: Call, served: PoderoSimulator, path: Path)
     assert (again["new"], again["changed"], again["run_id"]) == (0, 0, report["run_id"] + 1)
 
 
+@pytest.mark.slow
 async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path: Path) -> None:
     """The report counts settled, provisional and missing days separately."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", vehicle=served.vehicles[0]))
@@ -115,6 +117,7 @@ def _lines(simulator: PoderoSimulator, count: int = 3) -> str:
     return "".join(f"{vehicle.user_id},{vehicle.vehicle_id}\n" for vehicle in simulator.vehicles[:count])
 
 
+@pytest.mark.slow
 async def test_vehicles_from_a_file(
     call: Call, served: PoderoSimulator, tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +164,7 @@ async def test_a_dry_run_changes_no_store(call: Call, served: PoderoSimulator, f
     assert served.counts.requests["sessions"] == asked
 
 
+@pytest.mark.slow
 async def test_failed_vehicles_are_listed(call: Call, served: PoderoSimulator, path: Path) -> None:
     """Each failed vehicle is one line on stderr, and the exit code is 1; the next run reads the vehicle."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth={1, 2}))

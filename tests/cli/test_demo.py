@@ -58,6 +58,7 @@ async def test_on_a_real_terminal() -> None:
     assert _CLEAN in ended.out
 
 
+@pytest.mark.slow
 async def test_lines_on_a_terminal(on_terminal: Call) -> None:
     """With `--plain`, a terminal gets lines."""
     ended = await on_terminal("demo", "--vehicles=5", "--plain", **_demo_with())
@@ -75,6 +76,7 @@ async def test_lists_that_change_at_each_page(call: Call) -> None:
     assert _CLEAN in ended.out
 
 
+@pytest.mark.slow
 async def test_the_store_may_be_kept(call: Call, tmp_path: Path) -> None:
     """With `--keep`, the store and a page stay in the directory, and each of the printed commands runs; no store is
     replaced.
@@ -164,6 +166,7 @@ async def test_wrong_sessions_are_found(
     assert {kind for kind, count in check.found.items() if count} == found
 
 
+@pytest.mark.slow
 async def test_a_lost_session_is_exit_code_1(call: Call) -> None:
     """If the store lacks a session, the report counts it as lost."""
     faults = [Fault(kind="malformed_row", field="plug_in_time", damage="missing", nth=1)]
@@ -172,6 +175,7 @@ async def test_a_lost_session_is_exit_code_1(call: Call) -> None:
     assert "1 lost, 0 doubled, 0 altered, 0 foreign: NOT what the server has" in ended.out
 
 
+@pytest.mark.slow
 async def test_failed_vehicles_are_listed(call: Call) -> None:
     """If vehicles fail, the first are lines on stderr, the others are counted, and the exit code is 1."""
     faults = [Fault(kind="status", status=404, endpoint="sessions", nth=range(1, 8))]

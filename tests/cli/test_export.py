@@ -215,6 +215,7 @@ async def test_the_options_of_an_export(filled: Path, call: Call) -> None:
     assert (await call(*argv, "--overwrite", "--since=yesterday")).code == 2
 
 
+@pytest.mark.slow
 async def test_an_export_to_an_object_store(call: Call, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--output s3://...` writes objects, a repetition none; a failure is one line, which has no secret, as has the log."""
     log = filled.with_name("log")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from podero_async.testing import PoderoSimulator
 from tests._support.commands import Call, whole_fleet
 
 
+@pytest.mark.slow
 async def test_a_user_is_erased(call: Call, served: PoderoSimulator, filled: Path) -> None:
     """The command erases the user's sessions, and the next backfill does not fetch them again."""
     user = served.vehicles[0].user_id

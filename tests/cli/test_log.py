@@ -118,6 +118,7 @@ async def test_helps_fit_a_narrow_terminal(call: Call, monkeypatch: pytest.Monke
         assert max(map(len, text.out.splitlines())) <= 80
 
 
+@pytest.mark.slow
 async def test_quiet_shows_no_progress(call: Call, served: PoderoSimulator, path: Path) -> None:
     """With `--quiet`, a backfill and an export that succeed print nothing; an alarm is printed in any case."""
     served.latency_s = 0.01

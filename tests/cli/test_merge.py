@@ -12,6 +12,7 @@ from tests._support.commands import Call, settings_of, whole_fleet
 from tests._support.expected_rows import assert_equal, truth_of
 
 
+@pytest.mark.slow
 async def test_shards_become_one_store(call: Call, served: PoderoSimulator, new_path: Path, tmp_path: Path) -> None:
     """The shards' stores become one, with which a backfill of the fleet goes on; another merge needs `--overwrite`."""
     parts = [str(tmp_path / f"{number}.duckdb") for number in (1, 2)]

@@ -13,6 +13,7 @@ from tests._support.expected_rows import truth_of
 from tests._support.postgres import Postgres, assert_published
 
 
+@pytest.mark.slow
 async def test_a_store_is_published(
     call: Call, server: Postgres, served: PoderoSimulator, filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ async def test_a_page_replaces_an_older_one(call: Call, filled: Path, tmp_path: 
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.slow
 async def test_a_page_can_go_to_a_pipe(filled: Path) -> None:
     """`--html /dev/stdout` writes the page to the output before the line that says so."""
     ended = await end_of(await start("report", f"--store={filled}", "--html=/dev/stdout"))

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 
 import attrs
+import pytest
 
 from podero_async.backfill import RunStatus
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.commands import Call, whole_fleet
 
 
+@pytest.mark.slow
 async def test_the_history_of_runs(call: Call, served: PoderoSimulator, path: Path) -> None:
     """Each run is printed with its counts and alarms, the newest first; `--limit` prints the newest ones."""
     served.add_fault(Fault(kind="status", status=404, endpoint="sessions", nth=1))

@@ -50,6 +50,7 @@ def _take(lines: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return shlex.split(lines[-1].removeprefix("# podero-async "))
 
 
+@pytest.mark.slow
 async def test_the_printed_settings(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """The printed command prints sessions, a shell can evaluate the settings, and tokens live as long as they should."""
     size = ("--vehicles=3", "--users=2", "--sessions=5", "--seed=7")

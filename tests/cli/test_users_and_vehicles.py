@@ -121,6 +121,7 @@ async def test_the_current_session_on_a_terminal(on_terminal: Call, served: Pode
     assert (await on_terminal("current", *names)).out == "no active session\n"
 
 
+@pytest.mark.slow
 async def test_an_external_id_takes_the_place_of_a_user(call: Call, served: PoderoSimulator, filled: Path) -> None:
     """`sessions` and `current` ask the API for the user, and `forget` looks the external id up in the store."""
     vehicle, days = served.vehicles[1], (f"--from={served.first_day}", f"--to={served.last_day}")

@@ -99,6 +99,7 @@ async def test_a_vehicle_that_left_is_exit_code_0(call: Call, served: PoderoSimu
     assert "9 checked, with 12 requests; 1 left the fleet" in ended.out
 
 
+@pytest.mark.slow
 async def test_rows_that_are_wrong_by_themselves_are_exit_code_1(
     call: Call, served: PoderoSimulator, filled: Path
 ) -> None:

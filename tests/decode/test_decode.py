@@ -338,6 +338,7 @@ def test_a_user_without_an_id_is_an_error(row: Any, path: str, reason: str, page
     assert caught.value.reason == reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "path"),
     [({"total": 0, "items": {}}, "$.items"), ({"total": 0}, "$.items"), ({"items": []}, "$.total")],

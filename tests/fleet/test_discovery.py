@@ -578,6 +578,7 @@ async def test_a_fleet_with_an_incomplete_list_of_users_yields_every_listed_vehi
         assert len(vehicles) == owners
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number_of_users", "page_size"), [(30, 200), (120, 50)])
 async def test_a_user_without_a_readable_id_fails_no_other(number_of_users: int, page_size: int) -> None:
     """All vehicles of the other users are read, wherever the user stands in its page,

@@ -175,6 +175,7 @@ async def test_faults_of_all_kinds_lose_nothing() -> None:
             assert set(simulator.counts.faults) == {fault.kind for fault in faults}
 
 
+@pytest.mark.slow
 async def test_lists_that_change_while_they_are_read_lose_nothing() -> None:
     """Every session that exists throughout the read arrives once, while rows are inserted and removed between pages."""
     rng = random.Random(1)

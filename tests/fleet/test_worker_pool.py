@@ -208,6 +208,7 @@ async def test_no_worker_keeps_the_outcome_that_it_handed_over() -> None:
         assert [alive() for alive in handed_over] == [None, None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["iterator", "generator"])
 @pytest.mark.parametrize(("sessions", "buffered"), [(0, 16), (60, 2)])
 async def test_items_are_pulled_only_when_a_worker_is_free(kind: str, sessions: int, buffered: int) -> None:

@@ -126,6 +126,7 @@ async def test_a_large_body_that_trickles_makes_room_for_others() -> None:
             await session.aclose()
 
 
+@pytest.mark.slow
 async def test_a_page_has_a_smaller_maximum_than_a_list_of_users() -> None:
     """A page of 9 MB is refused before it is read; a list of users of that size is read."""
 

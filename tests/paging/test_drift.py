@@ -236,6 +236,7 @@ def lists(*, sound: bool) -> st.SearchStrategy[MovingList]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [50, pytest.param(2500, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("sound", [True, False])
 def test_no_read_has_a_false_verdict(

@@ -353,6 +353,7 @@ async def read_plainly(server: Server) -> set[str]:
     return ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("server", "rows", "verdict", "max_requests"), CASES.values(), ids=CASES)
 async def test_no_inconsistency_leads_to_a_false_verdict_or_to_lost_rows(
     server: type[Server], rows: list[Row], verdict: Completeness, max_requests: int

@@ -215,6 +215,7 @@ async def test_no_single_event_leads_to_a_false_verdict(order: str, is_reversed:
     assert outcomes.requests < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order", ["newest first", *(pytest.param(order, marks=pytest.mark.slow) for order in ORDERS[1:])]
 )

@@ -181,6 +181,7 @@ def served(vehicles: int, soak_scale: float) -> PoderoSimulator:
     return PoderoSimulator(users=2, vehicles=vehicles, sessions_per_vehicle=80, seed=2)
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 @pytest.mark.parametrize(
     ("work", "way", "vehicles"),
@@ -209,6 +210,7 @@ async def test_a_stop_at_every_step_leaves_nothing(
     record_property("figure", sweep.figure)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "vehicles"), [(one_vehicle, 3), *(pytest.param(work, 12, marks=soak) for work in WORKS)]
 )
@@ -230,6 +232,7 @@ def test_ctrl_c_at_every_step_leaves_nothing(
     record_property("figure", sweep.figure)
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_stop_at_every_step_of_a_repaired_read_leaves_nothing(way: Way) -> None:

@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 Record = Callable[[str, object], None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "odd", [{"joined_at": "2026-01-01T00:00:00"}, {"last_login": "soon", "email": 5}], ids=["naive", "wrong"]
 )
@@ -73,6 +74,7 @@ async def test_a_page_that_is_decoded_row_by_row_does_not_hold_the_loop(
     record_property("figure", f"longest callback {watch.longest_pages:.1f} pages")
 
 
+@pytest.mark.slow
 async def test_the_loop_waits_for_no_disk(simulator: PoderoSimulator, tmp_path: Path) -> None:
     """A client whose token is in a file, and whose first responses are a fault and a refused page, imports nothing in the
     event loop's thread, and opens, locks and changes no file there.
@@ -125,6 +127,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 async def test_nothing_blocks_under_blockbuster(simulator: PoderoSimulator, tmp_path: Path) -> None:
     """In a new process, every call, a fleet and a token store, with retries, a revoked token and a row that is refused, make
     no blocking call in the event loop, and import nothing there.

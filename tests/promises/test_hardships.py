@@ -315,6 +315,7 @@ async def test_each_attempt_of_a_call_may_replace_a_revoked_token() -> None:
     assert statuses == []
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 async def test_a_single_call_ends_within_max_elapsed_however_long_the_server_hangs() -> None:
     """Calls with `max_elapsed=1` to a server that takes 3 s end after 1 s, open no circuit breaker and end no fleet."""

@@ -136,6 +136,7 @@ def fleet_size(slots: int, soak_scale: float) -> int:
     return 320 if slots < 64 else round(3000 * max(1, soak_scale))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "slots"), FETCHED)
 async def test_a_fleet_fetch_outlives_an_outage(
     kind: str, slots: int, soak_scale: float, record_property: Record

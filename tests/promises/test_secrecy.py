@@ -132,6 +132,7 @@ def _every_log_line(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
             assert_no_canary(*exposed_by(error))
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 @pytest.mark.parametrize(
     "response", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in RESPONSES]
@@ -320,6 +321,7 @@ def contents_of(folder: Path) -> Iterator[str]:
                     yield str(con.execute(f"SELECT * FROM {table}").fetchall())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "keeps_external_ids"),
     [
@@ -358,6 +360,7 @@ async def test_a_backfill_exposes_no_canary(place: str | None, keeps_external_id
     assert_no_canary(*(KEPT_ID.sub("", each) for each in contents) if keeps_external_ids else contents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "response"),
     [

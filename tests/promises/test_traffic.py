@@ -208,6 +208,7 @@ async def test_a_503_with_retry_after_on_several_requests_pauses_all() -> None:
     assert sum(at < 19.9 for at in requests) < 40, "those that had begun before the pause"
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 async def test_a_vehicle_that_is_always_throttled_costs_the_others_little(record_property: Record) -> None:
     """If 1 % of 1,500 vehicles always get 429 without a time, the others are read in at most thrice the usual time."""
@@ -292,6 +293,7 @@ async def test_a_cache_that_hides_an_outage_loses_no_vehicle() -> None:
     assert clock() - began > 60
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 async def test_a_backfill_goes_on_past_a_row_of_broken_vehicles(tmp_path: Path) -> None:
     """If 60 of 180 vehicles in a row get 500, the run finishes with 60 failures, and is not ended as an outage."""
@@ -308,6 +310,7 @@ async def test_a_backfill_goes_on_past_a_row_of_broken_vehicles(tmp_path: Path) 
     assert (report.finished, report.done, report.failed) == (True, 120, 60)
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 async def test_an_endpoint_that_is_down_does_not_stop_the_others() -> None:
     """While all lists of sessions get 503 for a minute, no live call is delayed, and few requests for lists are sent."""
@@ -447,6 +450,7 @@ async def test_no_call_outlasts_its_bound_when_most_responses_throttle(retry_aft
         assert max(await asyncio.gather(*(call() for _ in range(100)))) < 2 + LATENCY_S + 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.leaping
 @pytest.mark.parametrize(
     "calls", [pytest.param(50, marks=pytest.mark.slow), 100, pytest.param(300, marks=pytest.mark.slow)]

@@ -28,6 +28,7 @@ async def publish_file(path: Path, url: str, **options: Any) -> Published:
         return await publish(store, url, **options)
 
 
+@pytest.mark.slow
 async def test_the_first_time_publishes_all_rows_and_later_ones_the_changes(server: Postgres, made: StoreFile) -> None:
     """The result counts the rows that were written: at first all of them, later those that changed, and none twice."""
     assert await publish_file(made.path, server.url) == Published(
@@ -41,6 +42,7 @@ async def test_the_first_time_publishes_all_rows_and_later_ones_the_changes(serv
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_a_session_that_moves_is_withdrawn_and_returns(server: Postgres, made: StoreFile) -> None:
     """The target follows a session to another vehicle and user, through its withdrawal and its return."""
     await publish_file(made.path, server.url)
@@ -59,6 +61,7 @@ async def test_a_session_that_moves_is_withdrawn_and_returns(server: Postgres, m
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_a_forgotten_user_disappears(server: Postgres, made: StoreFile) -> None:
     """After `forget`, publishing removes the user's rows from all tables, also if new sessions came since."""
     await publish_file(made.path, server.url)
@@ -74,6 +77,7 @@ async def test_a_forgotten_user_disappears(server: Postgres, made: StoreFile) ->
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_the_clock_of_the_store_may_step_back(server: Postgres, made: StoreFile) -> None:
     """A batch that is committed while the clock is a year behind is published like any other."""
     await publish_file(made.path, server.url)
@@ -82,6 +86,7 @@ async def test_the_clock_of_the_store_may_step_back(server: Postgres, made: Stor
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_a_store_that_was_restored_is_noticed(server: Postgres, made: StoreFile, tmp_path: Path) -> None:
     """A restored store is refused in one line, before and after it went on; `full` replaces its rows."""
     backup = tmp_path / "backup.duckdb"
@@ -101,6 +106,7 @@ async def test_a_store_that_was_restored_is_noticed(server: Postgres, made: Stor
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_an_older_snapshot_is_refused_and_a_current_one_published(
     server: Postgres, made: StoreFile, tmp_path: Path
 ) -> None:
@@ -145,6 +151,7 @@ async def test_shards_share_a_target(server: Postgres, made: StoreFile, tmp_path
     assert_published(server, other.path)
 
 
+@pytest.mark.slow
 async def test_texts_keep_all_characters_but_nul(
     server: Postgres, made: StoreFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +164,7 @@ async def test_texts_keep_all_characters_but_nul(
     assert (await publish_file(made.path, server.url)).vehicles == 0
 
 
+@pytest.mark.slow
 async def test_columns_of_a_later_version_are_added_and_filled(server: Postgres, made: StoreFile) -> None:
     """A column that the store has and the target lacks is added, and filled for the rows of each store."""
     await publish_file(made.path, server.url)
@@ -170,6 +178,7 @@ async def test_columns_of_a_later_version_are_added_and_filled(server: Postgres,
     assert not (await publish_file(made.path, server.url)).is_full
 
 
+@pytest.mark.slow
 async def test_unknown_fields_arrive_as_json_texts(server: Postgres, made: StoreFile) -> None:
     """The unknown fields that a run kept are published as the text that the store has."""
     await publish_file(made.path, server.url)
@@ -191,6 +200,7 @@ async def test_the_target_has_the_comments_of_the_store(server: Postgres, made: 
     assert comment == [("The last visible change: of a field, the vehicle or the user, a withdrawal or a return",)]
 
 
+@pytest.mark.slow
 async def test_tables_of_another_origin_are_left_alone(server: Postgres, made: StoreFile) -> None:
     """A schema with a table that nothing of ours created, or a column of another type, is refused and unchanged."""
     server.execute("CREATE SCHEMA podero")
@@ -205,6 +215,7 @@ async def test_tables_of_another_origin_are_left_alone(server: Postgres, made: S
         await publish_file(made.path, server.url)
 
 
+@pytest.mark.slow
 async def test_publishers_wait_for_each_other(server: Postgres, made: StoreFile) -> None:
     """While another transaction holds the lock nothing is created; a cancelled publisher ends, and its store is usable."""
     with dbapi.connect(server.url) as holder, holder.cursor() as cursor:
@@ -225,6 +236,7 @@ async def test_publishers_wait_for_each_other(server: Postgres, made: StoreFile)
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_an_error_of_the_store_is_not_one_of_the_target(server: Postgres, made: StoreFile) -> None:
     """A stream of the store that fails while rows are copied raises a `StoreError`, and the target is unchanged."""
     made.query("DROP TABLE coverage CASCADE")
@@ -290,6 +302,7 @@ async def test_errors_and_logs_have_no_password(
         assert_no_canary(*exposed_by(caught.value), caplog.text)
 
 
+@pytest.mark.slow
 async def test_a_role_needs_no_right_to_create_once_the_tables_are_there(
     server: Postgres, made: StoreFile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ class Killing:
         return f"{'commit' if at == 0 else 'call'}, {'committed' if is_committed else 'rolled back'}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("client", "server"),
     [

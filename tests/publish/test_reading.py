@@ -20,6 +20,7 @@ FROM podero.live_sessions WHERE $__timeFilter(plug_in_time) GROUP BY 1 ORDER BY 
 """
 
 
+@pytest.mark.slow
 async def test_psql_sqlalchemy_and_grafana_read_the_sessions(server: Postgres, made: StoreFile) -> None:
     """Each of them gets the customers' energy, or that of a month in local time, from the view."""
     async with SessionStore(made.path, read_only=True) as store:

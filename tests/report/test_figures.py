@@ -219,6 +219,7 @@ async def test_withdrawn_sessions_are_left_out(fleet: tuple[SessionStore, Outcom
     assert sum(map(sum, report.arrivals)) == sum(report.outcomes.values()) == len(sessions) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
 async def test_times_of_wrong_clocks_are_within_the_calendar(fleet: tuple[SessionStore, Outcomes], zone: str) -> None:
     """Sessions at both ends of the calendar, which may lie beyond it in the time zone, count in the months of `summarize`."""

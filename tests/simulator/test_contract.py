@@ -83,6 +83,7 @@ def headers(served: PoderoSimulator) -> dict[str, str]:
 schema = schemathesis.openapi.from_dict(narrowed_description(), config=schemathesis.Config.from_dict(CONFIG))
 
 
+@pytest.mark.slow
 @schema.parametrize()
 def test_simulator_conforms_to_the_description(
     case: schemathesis.Case[Any], served: PoderoSimulator, headers: dict[str, str]

@@ -308,6 +308,7 @@ _good_row = st.fixed_dictionaries(
 ).map(lambda changes: _plain(wire_row(1) | changes))
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(rows=st.lists(_good_row | _odd_row, max_size=4), more=st.sampled_from(["", ', "next": {"items": [1]}']))
 def test_generated_pages_give_the_same_columns(rows: list[list[tuple[str, str]]], more: str) -> None:

@@ -125,6 +125,7 @@ class Model:
                 self.days[vehicle, is_hidden, number] = (False, read_at)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.lists(reads(), max_size=7))
 def test_spans_say_what_a_model_of_days_says(con: duckdb.DuckDBPyConnection, history: list[Read]) -> None:

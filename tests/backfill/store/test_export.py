@@ -79,6 +79,7 @@ def _by_csv(path: Path) -> list[Row]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "read"), [("parquet", _by_pyarrow), ("parquet", _by_duckdb), ("jsonl", _by_json)])
 async def test_a_file_read_back_equals_the_table(
     store: SessionStore, tmp_path: Path, kind: Any, read: Callable[[Path], list[Row]]
@@ -94,6 +95,7 @@ async def test_a_file_read_back_equals_the_table(
     assert {entry.name for entry in tmp_path.iterdir()} <= {target.name, "fleet.duckdb", "fleet.duckdb.wal"}
 
 
+@pytest.mark.slow
 async def test_csv_read_back_equals_the_table(store: SessionStore, tmp_path: Path) -> None:
     """Every value in a CSV file reads back as the value of the table, including quotes and newlines."""
     await store.export(tmp_path / "out.csv", "csv")
@@ -120,6 +122,7 @@ async def test_csv_read_back_equals_the_table(store: SessionStore, tmp_path: Pat
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 async def test_the_partitions_by_month_add_up_to_the_table(store: SessionStore, tmp_path: Path, kind: Any) -> None:
     """Each session is written once, into the directory of its month."""
@@ -138,6 +141,7 @@ async def test_the_partitions_by_month_add_up_to_the_table(store: SessionStore, 
     assert not left.exists()
 
 
+@pytest.mark.slow
 async def test_withdrawn_sessions_can_be_left_out(store: SessionStore, tmp_path: Path) -> None:
     """With `include_withdrawn=False` the file has only the sessions that the server still returns."""
     all_rows = await store.export(tmp_path / "all.parquet")
@@ -145,6 +149,7 @@ async def test_withdrawn_sessions_can_be_left_out(store: SessionStore, tmp_path:
     assert live.rows == all_rows.rows - 1
 
 
+@pytest.mark.slow
 async def test_an_invalid_export_is_refused(store: SessionStore, tmp_path: Path) -> None:
     """An unknown format or an unsuitable target raises an error and leaves existing files unchanged."""
     with pytest.raises(ValueError, match="format"):
@@ -171,6 +176,7 @@ async def test_an_invalid_export_is_refused(store: SessionStore, tmp_path: Path)
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.slow
 async def test_an_export_never_replaces_the_store(
     store: SessionStore, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +196,7 @@ async def test_an_export_never_replaces_the_store(
     assert (await store.status()).sessions > 0
 
 
+@pytest.mark.slow
 async def test_an_export_replaces_the_file_behind_a_link(store: SessionStore, tmp_path: Path) -> None:
     """The link stays a link, and the file that it points to gets the new content."""
     real, link = tmp_path / "real.csv", tmp_path / "link.csv"
@@ -209,6 +216,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "partition_by"), [("parquet", None), ("csv", None), ("jsonl", "month")])
 async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
     store: SessionStore, tmp_path: Path, kind: Any, partition_by: Any
@@ -237,6 +245,7 @@ async def test_a_cancelled_export_ends_at_once_and_leaves_its_target_unchanged(
     assert written.rows == len(await store.query(TABLE))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cycles", [0, 1, 2, None])
 async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes_nothing(
     store: SessionStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cycles: int | None
@@ -283,6 +292,7 @@ async def test_an_export_that_is_cancelled_before_its_start_or_at_its_end_writes
     assert _files(tmp_path) == {}
 
 
+@pytest.mark.slow
 async def test_a_cancelled_export_does_not_affect_the_query_before_it(store: SessionStore, tmp_path: Path) -> None:
     """An export that waits for a query of another task ends at once, and the query returns its rows."""
     pipe = tmp_path / "pipe"
@@ -303,6 +313,7 @@ async def test_a_cancelled_export_does_not_affect_the_query_before_it(store: Ses
     assert _files(tmp_path) == {}
 
 
+@pytest.mark.slow
 async def test_an_export_never_replaces_a_database(store: SessionStore, tmp_path: Path) -> None:
     """Another store, open or closed, a snapshot and the log of another store are refused and unchanged."""
     async with SessionStore(tmp_path / "other.duckdb"):
@@ -318,6 +329,7 @@ async def test_an_export_never_replaces_a_database(store: SessionStore, tmp_path
     assert _files(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
 async def test_a_partitioned_export_can_be_repeated(store: SessionStore, tmp_path: Path, kind: Any) -> None:
     """With `overwrite`, the directory has the new partitions only; a directory with files of others is refused."""
@@ -338,6 +350,7 @@ async def test_a_partitioned_export_can_be_repeated(store: SessionStore, tmp_pat
         (target / name).unlink()
 
 
+@pytest.mark.slow
 async def test_only_sessions_that_changed_since_a_time(
     sim: PoderoSimulator, client: PoderoClient, store: SessionStore, tmp_path: Path, clock: Clock
 ) -> None:
@@ -362,6 +375,7 @@ async def test_ids_are_text_in_each_format(store: SessionStore, tmp_path: Path) 
     assert set(by_id(_by_csv(tmp_path / "out.csv"))) == {row["id"] for row in _by_pyarrow(tmp_path / "out.parquet")}
 
 
+@pytest.mark.slow
 async def test_a_pipe_gets_the_rows_as_they_are_written(store: SessionStore, tmp_path: Path) -> None:
     """The reader of a named pipe gets the same bytes that a file gets."""
     await store.export(tmp_path / "out.csv", "csv")
@@ -385,6 +399,7 @@ async def test_an_export_takes_less_memory_than_its_rows(tmp_path: Path, kind: A
         assert target.stat().st_size > 70_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parquet", "csv"])
 async def test_a_repeated_export_writes_only_the_months_that_changed(tmp_path: Path, kind: Any) -> None:
     """A month is written again if a row of it changed, came or went; the files of the others stay the same files.

@@ -65,6 +65,7 @@ async def _assert_equal(s3: S3Server, store: SessionStore) -> None:
     assert len(rows) == len(table)
 
 
+@pytest.mark.slow
 async def test_a_repeated_export_writes_only_the_objects_that_changed(s3: S3Server, store: SessionStore) -> None:
     """Nothing is written if nothing changed; else the months that changed and the manifest; a month without rows goes."""
     first = await store.export(LAKE, partition_by="month")
@@ -88,6 +89,7 @@ async def test_a_repeated_export_writes_only_the_objects_that_changed(s3: S3Serv
     await _assert_equal(s3, store)
 
 
+@pytest.mark.slow
 async def test_objects_of_others_are_never_touched(s3: S3Server, store: SessionStore) -> None:
     """An export to a prefix with an object of another writer is refused."""
     await store.export(LAKE, partition_by="month")
@@ -159,6 +161,7 @@ async def test_plain_http_is_for_loopback_only(
     assert (await store.export("s3://bucket/out", "csv")).rows == 120
 
 
+@pytest.mark.slow
 async def test_a_cancelled_export_leaves_whole_objects(s3: S3Server, store: SessionStore) -> None:
     """An export that is cancelled during an upload completes this object and begins no other; its repetition the rest."""
     exporting = asyncio.create_task(store.export(LAKE, partition_by="month"))

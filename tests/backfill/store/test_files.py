@@ -46,6 +46,7 @@ def _run(code: str, *arguments: str, **environment: str) -> subprocess.Completed
     )
 
 
+@pytest.mark.slow
 async def test_a_store_has_the_format_of_duckdb_1_0(client: PoderoClient, path: Path, clock: Clock) -> None:
     """A store and its snapshot have storage version 64, which DuckDB 1.0 reads, also after they were written again."""
     for _ in range(2):
@@ -244,6 +245,7 @@ async def test_rows_that_a_killed_process_moved_to_the_disk_are_removed(path: Pa
         assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
 async def test_files_that_are_replaced_keep_their_permissions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock

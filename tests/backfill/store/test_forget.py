@@ -113,6 +113,7 @@ async def test_a_forgotten_user_is_not_fetched_again(
     assert _found(path, mine) == 0
 
 
+@pytest.mark.slow
 async def test_the_log_of_a_killed_run_is_erased_too(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -132,6 +133,7 @@ async def test_the_log_of_a_killed_run_is_erased_too(
     assert _found(copy, mine) == 0
 
 
+@pytest.mark.slow
 async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +156,7 @@ async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user
         assert await held_by(store) == rows
 
 
+@pytest.mark.slow
 async def test_another_user_of_a_vehicle_keeps_the_sessions(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -175,6 +178,7 @@ async def test_another_user_of_a_vehicle_keeps_the_sessions(
         assert await _users_of(store, vehicle.vehicle_id) == dict.fromkeys(before, *other)
 
 
+@pytest.mark.slow
 async def test_changes_after_a_user_was_forgotten_are_newer_than_all_before(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
@@ -214,6 +218,7 @@ async def test_a_store_that_cannot_forget_is_unchanged(path: Path, sim: PoderoSi
             await store.forget(user)
 
 
+@pytest.mark.slow
 async def test_a_full_disk_or_a_cancellation_leaves_the_store_as_it_was(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:

@@ -245,6 +245,7 @@ async def test_an_interrupted_creation_is_repeated(new_path: Path) -> None:
     assert [entry.name for entry in new_path.parent.iterdir()] == [new_path.name]
 
 
+@pytest.mark.slow
 async def test_a_store_is_readable_for_older_releases_of_duckdb(client: PoderoClient, path: Path, clock: Clock) -> None:
     """The storage version of a store is that of DuckDB 1.0, and stays so when it is written to."""
     for _ in range(2):
@@ -277,6 +278,7 @@ async def test_a_missing_extra_is_named(path: Path, monkeypatch: pytest.MonkeyPa
         await SessionStore(path).__aenter__()
 
 
+@pytest.mark.slow
 def test_importing_the_package_does_not_need_the_extra() -> None:
     """Importing the package loads neither DuckDB nor Arrow."""
     code = "import sys, podero_async.backfill; print(sorted({'duckdb', 'pyarrow'} & sys.modules.keys()))"

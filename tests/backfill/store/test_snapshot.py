@@ -23,6 +23,7 @@ def target(tmp_path: Path) -> Path:
     return tmp_path / "for readers.duckdb"
 
 
+@pytest.mark.slow
 async def test_a_snapshot_has_the_rows_of_the_store(
     client: PoderoClient, path: Path, target: Path, clock: Clock
 ) -> None:
@@ -133,6 +134,7 @@ async def test_a_store_in_memory_has_snapshots(target: Path) -> None:
         assert (await snapshot.status()).sessions == 0
 
 
+@pytest.mark.slow
 async def test_the_log_of_the_snapshot_before_is_not_replayed(
     sim: PoderoSimulator, client: PoderoClient, path: Path, target: Path, clock: Clock
 ) -> None:

@@ -155,6 +155,7 @@ def test_the_view_shows_them_with_comments(store: WrittenStore) -> None:
 # --- a fleet ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_from_the_api_to_exports_and_merged_stores(
     sim: PoderoSimulator, client: PoderoClient, tmp_path: Path, clock: Clock
 ) -> None:

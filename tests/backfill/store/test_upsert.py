@@ -101,6 +101,7 @@ def test_a_run_over_some_vehicles_keeps_the_users_of_others(store: WrittenStore,
 # --- the time of a change ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_changes_are_ordered_even_if_the_clock_is_set_back(tmp_path: Path) -> None:
     """Each commit's `changed_at` is later than all earlier ones, also if the clock was set back and the store reopened."""
     path = str(tmp_path / "fleet.duckdb")

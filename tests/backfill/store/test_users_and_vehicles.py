@@ -71,6 +71,7 @@ async def test_a_discovery_fills_users_and_vehicles_at_no_extra_request(
             assert (row["price_zone"], row["lifecycle_state"], row["is_authenticated"]) == ("AT", "active", True)
 
 
+@pytest.mark.slow
 async def test_the_store_says_who_had_a_vehicle_when(sim: PoderoSimulator, client: PoderoClient, clock: Clock) -> None:
     """When a vehicle changes its user, and when it leaves, the history keeps each user with the time."""
     async with SessionStore(":memory:") as store:
@@ -175,6 +176,7 @@ async def test_given_vehicles_that_a_discovery_does_not_list_have_not_vanished(
         assert len(await store.query("FROM vehicles WHERE gone_since IS NOT NULL")) == 12
 
 
+@pytest.mark.slow
 async def test_external_ids_are_not_kept_if_the_caller_says_so(
     sim: PoderoSimulator, client: PoderoClient, clock: Clock
 ) -> None:

@@ -23,6 +23,7 @@ VIENNA = "Europe/Vienna"
 VIEWS = {"live_sessions", "monthly_savings", "vehicle_coverage"}
 
 
+@pytest.mark.slow
 async def test_live_sessions_are_those_that_the_server_lists(
     sim: PoderoSimulator, client: PoderoClient, clock: Clock
 ) -> None:
@@ -94,6 +95,7 @@ def uncommented(path: Path) -> list[tuple[str, ...]]:
         """).fetchall()
 
 
+@pytest.mark.slow
 async def test_each_table_view_and_column_has_a_comment(
     sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
 ) -> None:
