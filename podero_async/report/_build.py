@@ -52,7 +52,7 @@ async def build_report(
 
     Each figure is SQL over the store, and equals the one that `summarize` computes from the same sessions. Memory does not
     grow with the sessions. Open the store with `read_only=True`: a backfill that writes to it between two queries
-    makes a report of both states. If the caller is cancelled, the current query still runs to its end.
+    makes a report of both states. If the caller is cancelled, the current query ends soon.
 
     Args:
         store: The open store.

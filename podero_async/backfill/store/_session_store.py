@@ -149,7 +149,7 @@ class SessionStore:
     async def query(self, sql: str, values: Sequence[Any] | None = None) -> list[dict[str, Any]]:
         """Run one SQL query over the tables and return its rows; times are aware datetimes in UTC, ids are texts.
 
-        If the caller is cancelled, the query still runs to its end.
+        If the caller is cancelled, the query ends soon.
 
         Args:
             sql: The query; `?` stands for a value. Settings (`SET ...;`) may come before it.
@@ -168,7 +168,7 @@ class SessionStore:
     ) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
         """Run one SQL query; yield its column names with at most `max_rows` rows at a time, and with no rows at the end.
 
-        Unlike `query`, it takes little memory, and the query ends soon if the caller is cancelled. Close the stream with
+        Unlike `query`, it takes little memory. If the caller is cancelled, the query ends soon. Close the stream with
         `contextlib.aclosing`.
 
         Raises:

@@ -27,7 +27,7 @@ async def test_rows_come_in_slices(path: Path) -> None:
         assert (sum(sizes), max(sizes), sizes[-1]) == (10, 4, 0)
 
 
-async def test_a_stream_that_is_left_or_cancelled_ends_at_once(path: Path) -> None:
+async def test_a_query_that_is_left_or_cancelled_ends_at_once(path: Path) -> None:
     """A caller that leaves or is cancelled does not wait for the rest, and the store works and closes afterwards."""
     async with asyncio.timeout(60), SessionStore(path) as store:
         async with aclosing(store.stream("SELECT range AS n FROM range(1000000000)")) as rows:
@@ -38,6 +38,11 @@ async def test_a_stream_that_is_left_or_cancelled_ends_at_once(path: Path) -> No
             reading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await reading
+        reading_all = asyncio.create_task(store.query(FOREVER))
+        await asyncio.sleep(0.05)
+        reading_all.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading_all
         assert await store.query("SELECT 1 AS one") == [{"one": 1}]
 
 

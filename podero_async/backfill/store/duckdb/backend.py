@@ -28,13 +28,13 @@ from podero_async.backfill.store._tables import StoreTables
 from podero_async.backfill.store.duckdb import absence, comparison, queries, runs, schema, upsert, vehicles, work
 from podero_async.backfill.store.duckdb.batch_builder import ArrowBatchBuilder
 from podero_async.backfill.store.duckdb.columns import Batch
-from podero_async.backfill.store.duckdb.connection import checked_query, close_store, open_store, translated
+from podero_async.backfill.store.duckdb.connection import close_store, open_store, translated
 from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
 from podero_async.backfill.store.duckdb.merge import Merge
 from podero_async.backfill.store.duckdb.snapshot import Snapshot, check_snapshot
-from podero_async.backfill.store.duckdb.stream import NextRows, RowStream
+from podero_async.backfill.store.duckdb.stream import NextRows, Query, RowStream
 from podero_async.backfill.store.duckdb.tables import ReadTables
 from podero_async.models import User, VehicleFailure, VehicleRef
 
@@ -222,11 +222,7 @@ class DuckDBBackend:
     # --- queries and exports ---
 
     async def query(self, sql: str, values: Sequence[Any] | None) -> list[dict[str, Any]]:
-        def read(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
-            with checked_query(self._path):
-                return queries.read_rows(con, sql, values)
-
-        return await self.call(read)
+        return await run_interruptible(self.call, Query(target=self._path, sql=sql, values=values))
 
     async def stream(self, sql: str, max_rows: int) -> AsyncGenerator[tuple[list[str], list[tuple[Any, ...]]], None]:
         stream = RowStream(sql, max_rows)

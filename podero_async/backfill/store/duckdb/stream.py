@@ -1,7 +1,8 @@
-"""The rows of a query, read a few at a time, so that memory does not grow with the result."""
+"""The rows of a query: all at once, or a few at a time, so that memory does not grow with the result."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -10,9 +11,22 @@ import pyarrow as pa  # type: ignore[import-untyped]
 
 from podero_async.backfill.store.duckdb.connection import checked_query
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
-from podero_async.backfill.store.duckdb.queries import python_values, relation_of
+from podero_async.backfill.store.duckdb.queries import python_values, read_rows, relation_of
 
-__all__ = ["NextRows", "RowStream"]
+__all__ = ["NextRows", "Query", "RowStream"]
+
+
+@attrs.define(kw_only=True)
+class Query(Interruptible[list[dict[str, Any]]]):
+    """A query that returns all its rows at once."""
+
+    sql: str
+    values: Sequence[Any] | None
+
+    def work(self, con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:
+        """Return the rows."""
+        with checked_query(self.target), self.interrupted(con):
+            return read_rows(con, self.sql, self.values)
 
 
 @attrs.define
