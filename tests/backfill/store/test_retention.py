@@ -13,7 +13,9 @@ import pytest
 
 from podero_async import PoderoClient
 from podero_async.backfill import DayCounts, SessionStore, backfill, plan_backfill, verify
-from podero_async.backfill.store.duckdb import DuckDBBackend
+from podero_async.backfill._comparison import Compared
+from podero_async.backfill.store.duckdb import DuckDBBackend, comparison
+from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import close_store, open_store
 from podero_async.testing import PoderoSimulator
 from tests._support.clients import wire_row
@@ -126,16 +128,23 @@ async def test_an_erased_day_is_not_read_again(
 
 
 def test_a_session_of_an_older_day_does_not_enter_the_table(store: WrittenStore) -> None:
-    """Sessions that the API lists on a later day than that of their plug-in are left out, also those that are unreadable."""
+    """Sessions that the API lists on a later day than that of their plug-in are left out, also those that are unreadable.
+
+    A comparison with the API does not miss them.
+    """
     store.query("INSERT INTO meta VALUES ('kept_from', '2026-01-15')")
     old = _rows_on(14, 2)
     unreadable = _rows_on(13, energy_charged_kwh="much")
-    window = (date(2026, 1, 15), date(2026, 1, 31))
-    written = store.write(Read(1, [*_rows_on(16), *old, *unreadable, *_rows_on(15)], days=window))
+    read = Read(1, [*_rows_on(16), *old, *unreadable, *_rows_on(15)], days=(date(2026, 1, 15), date(2026, 1, 31)))
+    written = store.write(read)
     assert (written.new, written.rejected) == (2, 0)
     assert store.query("SELECT min(plug_in_time) FROM sessions") == [(datetime(2026, 1, 15, 0, 1, tzinfo=UTC),)]
     assert store.query('SELECT "count" FROM receipts') == [(2,)]
     assert store.query("FROM rejected_items") == []
+    comparison.draw(store.con, None, include_provisional=True)
+    batch = Batch(0)
+    read.add_to(batch, 1, store.at)
+    assert comparison.compare(store.con, batch) == Compared(2, 0, 0, 0, [])
 
 
 async def test_a_day_that_has_not_come_is_refused(path: Path) -> None:
