@@ -29,6 +29,7 @@ async def test_a_user_is_erased(call: Call, served: PoderoSimulator, filled: Pat
     assert status["sessions"] == counts[False]
 
 
+@pytest.mark.slow
 async def test_old_days_are_erased(call: Call, served: PoderoSimulator, filled: Path) -> None:
     """The command erases the older sessions and says which days stay; later runs of older days are a usage error."""
     first, day = served.first_day, served.first_day + timedelta(days=10)

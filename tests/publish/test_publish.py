@@ -78,6 +78,7 @@ async def test_a_forgotten_user_disappears(server: Postgres, made: StoreFile) ->
     assert_published(server, made.path)
 
 
+@pytest.mark.slow
 async def test_erased_days_disappear(server: Postgres, made: StoreFile) -> None:
     """After `forget_before`, publishing removes the rows of older days from the target, and sends new sessions alone."""
     made.write(Read(1, [wire_row(1), wire_row(2), wire_row(20 * 1440)]))
