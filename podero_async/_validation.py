@@ -22,6 +22,7 @@ __all__ = [
     "callback",
     "concurrency",
     "count",
+    "day",
     "days",
     "days_back",
     "external_id",
@@ -126,15 +127,16 @@ def vehicle_refs(value: Vehicles) -> Vehicles:
     return value
 
 
-def days(from_date: date, to_date: date) -> tuple[date, date]:
-    """Return two UTC days if the first is not after the last.
+def day(name: str, value: date) -> date:
+    """Return a UTC day. A `datetime` is refused although it is a `date`: its day depends on a time zone."""
+    if isinstance(value, datetime) or not isinstance(value, date):
+        raise ValueError(f"{name} must be a datetime.date, not a {type(value).__name__}")  # noqa: TRY004
+    return value
 
-    A `datetime` is refused although it is a `date`: its day depends on a time zone.
-    """
-    for name, value in (("from_date", from_date), ("to_date", to_date)):
-        if isinstance(value, datetime) or not isinstance(value, date):
-            raise ValueError(f"{name} must be a datetime.date, not a {type(value).__name__}")  # noqa: TRY004
-    if from_date > to_date:
+
+def days(from_date: date, to_date: date) -> tuple[date, date]:
+    """Return two UTC days if the first is not after the last."""
+    if day("from_date", from_date) > day("to_date", to_date):
         raise ValueError("from_date must not be after to_date")
     return from_date, to_date
 

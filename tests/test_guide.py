@@ -95,6 +95,7 @@ QUESTIONS = {
         "podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --serve",
     ),
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
+    "retention": ("operations: How do I delete old sessions after a while (retention)?", "podero-async forget"),
     "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
     "something a fleet manager can read": (
         "stores: How do I make a report that a fleet manager can read?",

@@ -62,8 +62,11 @@ snapshots.
 # Erasure
 
 `SessionStore.forget` erases a user: it writes the file anew, so that no byte of the user's ids remains in it,
-and keeps a hash of the id, by which later runs leave the user out. Exports and snapshots that were made before still have
-the user.
+and keeps a hash of the id, by which later runs leave the user out. `SessionStore.forget_before` erases all sessions that
+were plugged in before a UTC day, in the same way, with the coverage, failures, receipts and unreadable rows of these days. A
+receipt that ends later stays as it is, since it has counts and a hash of the whole read alone. Later runs read no such day:
+they begin with the first day that is kept, which no later call moves back, and leave out a session of an older day. Exports
+and snapshots that were made before still have the erased rows; `publish` removes them from PostgreSQL the next time.
 
 # Tables and columns
 
@@ -98,8 +101,8 @@ SQL (`SessionStore.query`, or DuckDB itself while no process has the store open)
   `retries` and `alarms` (lines).
 - `forgotten`: users that were erased: `user_hash` (SHA-256 of the salt and the user's id), `salt` (the id of the store in
   which the user was erased) and `forgotten_at`.
-- `meta`: `key` and `value`: the schema version, the store's id, the organization and origin that own the store, and the
-  newest `changed_at` at the time a user was forgotten.
+- `meta`: `key` and `value`: the schema version, the store's id, the organization and origin that own the store, the newest
+  `changed_at` at the time of an erasure, and the first day that is kept (`kept_from`).
 
 and these views:
 

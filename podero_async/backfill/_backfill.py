@@ -94,7 +94,7 @@ async def backfill(
         limits: Bounds on batches and slices; for tests.
 
     Raises:
-        ValueError: The window is invalid or lies in the future, or a setting is out of range.
+        ValueError: The window is invalid, lies in the future or has erased days only, or a setting is out of range.
         ApiDownError: The API is unavailable: too many requests failed in a row, or all of them did. Received outcomes
             are committed.
         AuthenticationError: The credentials were refused. Received outcomes are committed.

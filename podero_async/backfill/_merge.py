@@ -21,8 +21,9 @@ async def merge_stores(
     """Write a new store with the sessions, coverage and history of others, which are only read.
 
     The target appears when it is complete, and backfills go on with it: they read the days that are provisional or
-    missing in it. Each session is in it once. A user that one of the stores has forgotten is left out. Runs are numbered
-    anew, in the order of their time. If the caller is cancelled, nothing is written.
+    missing in it. Each session is in it once. A user that one of the stores has forgotten is left out, and so are the
+    days that one of them has erased. Runs are numbered anew, in the order of their time. If the caller is cancelled,
+    nothing is written.
 
     Args:
         target: The file of the new store.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import aclosing
 from datetime import UTC, date, datetime, timedelta
@@ -28,10 +29,13 @@ __all__ = [
     "Planner",
     "Vehicles",
     "check_owner",
+    "kept_window",
     "plan_backfill",
     "settings_of",
     "utc_now",
 ]
+
+_logger = logging.getLogger("podero_async")
 
 Vehicles = Iterable[VehicleRef] | AsyncIterable[VehicleRef] | None
 
@@ -83,6 +87,22 @@ async def check_owner(store: SessionStore, owner: StoreOwner) -> None:
         raise ForeignStoreError(f"the store is for {found}, not for {owner}", store.path)
 
 
+async def kept_window(store: SessionStore, window: Window) -> Window:
+    """Return the days of a window that a store keeps.
+
+    Raises:
+        ValueError: `SessionStore.forget_before` has erased all of them.
+    """
+    first_day = await store.backend.kept_from()
+    if first_day is None or first_day <= window.from_date:
+        return window
+    if window.to_date < first_day:
+        raise ValueError(
+            f"to_date is {window.to_date}, and the store keeps no day before {first_day}: they were erased"
+        )
+    return attrs.evolve(window, from_date=first_day)
+
+
 async def plan_backfill(
     client: PoderoClient,
     store: SessionStore,
@@ -116,7 +136,7 @@ async def plan_backfill(
     )
     planner = Planner(client, store, settings, shard, Progress(), DEFAULT_BOUNDS, Limits(), only_failed)
     await planner.list_vehicles(vehicles)
-    plan = await store.backend.draft_run(settings)
+    plan = await store.backend.draft_run(planner.settings)
     return attrs.evolve(plan, failures=tuple(planner.progress.failures))
 
 
@@ -127,6 +147,7 @@ class Planner:
     client: PoderoClient
     store: SessionStore
     settings: RunSettings
+    """Its window is cut to the days that the store keeps, when the vehicles are listed."""
     shard: Shard | None
     progress: Progress
     bounds: Bounds
@@ -165,6 +186,7 @@ class Planner:
         if self.only_failed and vehicles is not None:
             raise ValueError("only_failed reads the failed vehicles of the store: do not pass vehicles as well")
         await check_owner(self.store, owner_of(self.client))  # before the first request
+        await self._cut_window()
         if self.only_failed:
             await self._fill_roster(self._failed())
             return None
@@ -178,6 +200,13 @@ class Planner:
             )
             self.progress.count_failure(failed, is_outage=False)
         return incomplete
+
+    async def _cut_window(self) -> None:
+        asked = self.settings.window
+        window = await kept_window(self.store, asked)
+        if window != asked:
+            _logger.info("days before %s were erased, so they are not read again", window.from_date)
+            self.settings = attrs.evolve(self.settings, window=window)
 
     async def _failed(self) -> AsyncGenerator[VehicleRef | VehicleFailure, None]:
         """Yield the vehicles that failed, and list those of users with a failed list again."""

@@ -58,7 +58,7 @@ COMMANDS: Mapping[str, str] = MappingProxyType(
         "export": "Write the sessions of a store to a Parquet, CSV or JSON lines file.",
         "publish": "Publish the changes of a store to PostgreSQL.",
         "merge": "Make one store of several, such as those of the shards of a fleet.",
-        "forget": "Erase a user from a store, and keep later runs from fetching the user again.",
+        "forget": "Erase a user or old days from a store, and keep later runs from fetching them.",
         "completion": "Print a completion script for bash, zsh or tcsh.",
     }
 )

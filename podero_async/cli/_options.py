@@ -31,6 +31,7 @@ __all__ = [
     "add_store",
     "client_at_speed",
     "completes_files",
+    "day",
     "hours",
     "moment",
     "opened",
@@ -59,7 +60,7 @@ def uuid(text: str) -> UUID:
         raise ArgumentTypeError(f"not a uuid: {text!r}") from None
 
 
-def _day(text: str) -> date:
+def day(text: str) -> date:
     """Parse a UTC day: `YYYY-MM-DD`, `today` or `yesterday`."""
     if text in _DAYS_AGO:
         return datetime.now(UTC).date() - timedelta(days=_DAYS_AGO[text])
@@ -152,8 +153,8 @@ def store(text: str) -> str:
 def add_days(add: AddArgument, *, required: bool = True, kind: str = "UTC day") -> None:
     """Add `--from` and `--to`."""
     first, last = (f"{which} {kind}: YYYY-MM-DD, today or yesterday" for which in ("first", "last"))
-    add("--from", type=_day, required=required, dest="from_date", metavar="DAY", help=first)
-    add("--to", type=_day, required=required, dest="to_date", metavar="DAY", help=last)
+    add("--from", type=day, required=required, dest="from_date", metavar="DAY", help=first)
+    add("--to", type=day, required=required, dest="to_date", metavar="DAY", help=last)
 
 
 def add_include_hidden(add: AddArgument) -> None:

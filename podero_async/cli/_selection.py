@@ -34,11 +34,16 @@ def _external_id(text: str) -> str:
         raise ArgumentTypeError(str(error).removeprefix("external_id ")) from None
 
 
-def add_user(group: Any, text: str, *, required: bool = True) -> None:
-    """Add `--user` and `--external-id`, of which one may be given, to a group of arguments."""
-    add = group.add_mutually_exclusive_group(required=required).add_argument
+def add_user(group: Any, text: str, *, required: bool = True) -> shared.AddArgument:
+    """Add `--user` and `--external-id`, of which one may be given, to a group of arguments.
+
+    Returns:
+        The method that adds an argument to be given instead of these.
+    """
+    add: shared.AddArgument = group.add_mutually_exclusive_group(required=required).add_argument
     add("--user", type=shared.uuid, metavar="UUID", help=text)
     add("--external-id", type=_external_id, metavar="ID", help="your own id for the user, instead of --user")
+    return add
 
 
 def add_vehicle(add: shared.AddArgument) -> None:

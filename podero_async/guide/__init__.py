@@ -9,7 +9,7 @@
 | `podero_async.guide.services` | What does my service respond, and in an outage? How do I reply within a second? A health check? The client disconnects? NDJSON? Task groups? |
 | `podero_async.guide.testing` | How do I test my code without the API? How do I test failures? Sessions of today? |
 | `podero_async.guide.stores` | How do I ask a store with SQL? How do I make a report? Which sessions changed since yesterday? The store is in use, or locked: what now? How do I get a data frame of it? |
-| `podero_async.guide.operations` | Which schedule? How do I resume after a crash? Why is my nightly exit code 1? Where are the logs? How do I follow a run? How do I erase a user? One process, shards, or Dask? How do I check a store? |
+| `podero_async.guide.operations` | Which schedule? How do I resume after a crash? Why is my nightly exit code 1? Where are the logs? How do I follow a run? How do I erase a user, or old sessions? One process, shards, or Dask? How do I check a store? |
 
 The reference is in the documentation of the packages: `podero_async` (the client, its models and errors),
 `podero_async.backfill` (runs, stores and their tables), `podero_async.frames` (data frames), `podero_async.dask` (Dask),

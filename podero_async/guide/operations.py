@@ -197,6 +197,15 @@ hash of that id alone, so a second call with `--external-id` ends with 2, as a m
 It rewrites the file, so that no byte of the user remains. Delete or write anew all copies, snapshots and exports;
 `publish` removes the user from PostgreSQL the next time. "Erasure" in `podero_async.backfill` has the rules.
 
+# How do I delete old sessions after a while (retention)?
+
+Once a month, here all sessions that were plugged in over 24 months ago:
+
+    podero-async forget --store fleet.duckdb --before "$(date -u -d '-24 months' +%F)" --wait 3600
+
+The nightly command may keep its `--from`: later runs begin with the first day that is kept. As with a user, delete or write
+anew all copies, snapshots and exports; `publish` removes the sessions from PostgreSQL the next time.
+
 # How do I check that a store is right?
 
 `verify` reads settled days again and compares each session with the API; `--repair` stores the differences:

@@ -27,7 +27,7 @@ class Published:
     vehicles: int
     coverage: int
     removed: int
-    """Rows that were removed, such as those of a forgotten user."""
+    """Rows that were removed, such as those of a forgotten user or of erased days."""
     is_full: bool
     """Whether all rows were compared, as the first time, instead of those that had changed."""
 
@@ -136,7 +136,7 @@ class _Publishing:
             self.sessions += staged - replaced
             self.checksum += int(new) - int(old)
             if not self._is_equal():
-                self._remove_users()
+                self._remove_forgotten()
         if not self._is_equal():
             raise StoreRestoredError(
                 f"the target's {self.sessions} sessions differ from the {state.sessions} of the store: if it was restored from a"
@@ -152,11 +152,11 @@ class _Publishing:
         self.sessions, checksum = self.target.execute(sql.measure(self.tables.state))[0]
         self.checksum = int(checksum)
 
-    def _remove_users(self) -> None:
-        """Remove the sessions of users that have none in the store any more: those that it has forgotten."""
+    def _remove_forgotten(self) -> None:
+        """Remove the sessions of erased days, and of users that have none in the store any more: it has forgotten them."""
         self.target.execute(sql.create_staging(sql.STAGED_USERS, [_USER]))
         self.target.copy(sql.STAGED_USERS, self.tables.users_with_sessions())
-        removed, checksum = self.target.execute(sql.delete_users(self.tables.state))[0]
+        removed, checksum = self.target.execute(sql.delete_forgotten(self.tables.state))[0]
         self.removed += removed
         self.sessions -= removed
         self.checksum -= int(checksum)

@@ -18,9 +18,9 @@ __all__ = [
     "compare",
     "create_staging",
     "creation",
+    "delete_forgotten",
     "delete_missing",
     "delete_others",
-    "delete_users",
     "foreign_tables",
     "measure",
     "measure_replaced",
@@ -241,12 +241,18 @@ def delete_missing(state: StoreState, table: Table) -> str:
     )
 
 
-def delete_users(state: StoreState) -> str:
-    """Return the statement that deletes the sessions of users who have none in the store; it counts and sums them."""
+def delete_forgotten(state: StoreState) -> str:
+    """Return the statement that deletes the sessions of erased days, and of users who have none in the store.
+
+    It counts and sums them.
+    """
+    is_old = (
+        f"t.plug_in_time < TIMESTAMP WITH TIME ZONE '{state.kept_from} 00:00:00+00'" if state.kept_from else "false"
+    )
     return f"""
 WITH removed AS (
     DELETE FROM podero.sessions t WHERE store_id = '{state.store_id}'
-    AND NOT EXISTS (SELECT FROM pg_temp.{STAGED_USERS} s WHERE s.user_id = t.user_id) RETURNING changed_at
+    AND ({is_old} OR NOT EXISTS (SELECT FROM pg_temp.{STAGED_USERS} s WHERE s.user_id = t.user_id)) RETURNING changed_at
 ) SELECT {_MEASURE} FROM removed t
 """
 

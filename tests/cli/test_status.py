@@ -16,8 +16,8 @@ from tests._support.clients import USER
 from tests._support.commands import Call, whole_fleet
 
 _STATUS_KEYS = (
-    "path schema_version org_id origin vehicles gone unread settled provisional missing sessions withdrawn absent hidden"
-    " first_plug_in last_plug_in fetched_at rejected failures failed_vehicles coverage runs"
+    "path schema_version org_id origin kept_from vehicles gone unread settled provisional missing sessions withdrawn absent"
+    " hidden first_plug_in last_plug_in fetched_at rejected failures failed_vehicles coverage runs"
 )
 
 

@@ -1,6 +1,7 @@
 """The sessions of a store that have changed, to any destination of dlt. Run it after each backfill.
 
-Withdrawn sessions arrive with their `withdrawn_at`. Users that the store has forgotten must be deleted in the destination.
+Withdrawn sessions arrive with their `withdrawn_at`. Users and days that the store has forgotten must be deleted in the
+destination.
 """
 
 import sys

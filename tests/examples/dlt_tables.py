@@ -1,7 +1,7 @@
 """The tables of a store as Arrow batches, to any destination of dlt: of the sessions, those that have changed.
 
-Read a snapshot to let the next backfill write at the same time: `podero-async backfill --snapshot FILE ...`. Users that the
-store has forgotten must be deleted from the sessions of the destination.
+Read a snapshot to let the next backfill write at the same time: `podero-async backfill --snapshot FILE ...`. Users and
+days that the store has forgotten must be deleted from the sessions of the destination.
 """
 
 import sys

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -74,6 +75,20 @@ async def test_a_forgotten_user_disappears(server: Postgres, made: StoreFile) ->
         5,
         False,
     )  # 2 sessions, user, vehicle, span
+    assert_published(server, made.path)
+
+
+@pytest.mark.slow
+async def test_erased_days_disappear(server: Postgres, made: StoreFile) -> None:
+    """After `forget_before`, publishing removes the rows of older days from the target, and sends new sessions alone."""
+    made.write(Read(1, [wire_row(1), wire_row(2), wire_row(20 * 1440)]))
+    await publish_file(made.path, server.url)
+    async with SessionStore(made.path) as store:
+        assert await store.forget_before(date(2026, 1, 15)) == 4
+    made.write(Read(2, [wire_row(21 * 1440)], user=2, days=(date(2026, 1, 15), date(2026, 1, 31))))
+    published = await publish_file(made.path, server.url)
+    assert (published.sessions, published.is_full) == (1, False)
+    assert server.execute("SELECT count(*) FROM podero.sessions") == [(2,)]
     assert_published(server, made.path)
 
 

@@ -190,6 +190,7 @@ async def stores(client: PoderoClient, store: SessionStore, simulator: PoderoSim
         assert_type(names, list[str])
         assert_type(rows, list[tuple[Any, ...]])
     assert_type(await store.forget("7f0a3a5e-0000-4000-8000-000000000000"), int)
+    assert_type(await store.forget_before(date(2026, 1, 1)), int)
 
 
 def dask_frames(vehicles: list[VehicleRef]) -> None:

@@ -85,6 +85,9 @@ class StoreBackend(Protocol):
     async def forgotten_users(self) -> ForgottenUsers:
         """Return the users that runs leave out."""
 
+    async def kept_from(self) -> date | None:
+        """Return the first day that the store keeps; None if no day was erased."""
+
     async def clear_roster(self) -> None:
         """Empty the roster: the vehicles of the next run. A roster is not persistent."""
 
@@ -258,10 +261,13 @@ class SupportsMerge(Protocol):
 
 @runtime_checkable
 class SupportsForget(Protocol):
-    """A backend that erases a user."""
+    """A backend that erases a user, or old days."""
 
     async def forget(self, user_id: UUID) -> int:
         """Erase a user, remember a hash of the id, and return the number of erased sessions."""
+
+    async def forget_before(self, day: date) -> int:
+        """Erase all days before a day, remember the day, and return the number of erased sessions."""
 
 
 @runtime_checkable

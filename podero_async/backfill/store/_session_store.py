@@ -1,5 +1,8 @@
 """The store as users hold it: an async context manager over the backend of a database."""
 
+# Protocols are passed to `_backend_with`, which only checks against them.
+# mypy: disable-error-code="type-abstract"
+
 from __future__ import annotations
 
 import asyncio
@@ -10,7 +13,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 from os import PathLike, fspath
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 from podero_async import _validation as arguments
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from podero_async.backfill.store.duckdb import DuckDBBackend
 
 __all__ = ["SessionStore"]
+
+T = TypeVar("T")
 
 _logger = logging.getLogger("podero_async")
 
@@ -158,10 +163,7 @@ class SessionStore:
         Raises:
             QueryError: The query is wrong, or a statement before the last one returns or changes rows; then none is run.
         """
-        backend = self.backend
-        if not isinstance(backend, SupportsQuery):
-            raise StoreError("this kind of store has no SQL queries", self.path)
-        return await backend.query(sql, values)
+        return await self._backend_with(SupportsQuery, "SQL queries").query(sql, values)
 
     def stream(
         self, sql: str, *, max_rows: int = 1_000
@@ -174,10 +176,7 @@ class SessionStore:
         Raises:
             QueryError: The query is wrong.
         """
-        backend = self.backend
-        if not isinstance(backend, SupportsQuery):
-            raise StoreError("this kind of store has no SQL queries", self.path)
-        return backend.stream(sql, max_rows)
+        return self._backend_with(SupportsQuery, "SQL queries").stream(sql, max_rows)
 
     async def export(
         self,
@@ -216,10 +215,7 @@ class SessionStore:
             ConfigurationError: The endpoint of the object store is not an origin, or plain http to a remote host.
             StoreError: The target cannot be written, it is a database, or it has files of others.
         """
-        backend = self.backend
-        if not isinstance(backend, SupportsExport):
-            raise StoreError("this kind of store has no export", self.path)
-        return await backend.export(
+        return await self._backend_with(SupportsExport, "export").export(
             fspath(target),
             format,
             partition_by=partition_by,
@@ -234,10 +230,7 @@ class SessionStore:
         Raises:
             StoreError: The target cannot be written, or it is not a snapshot.
         """
-        backend = self.backend
-        if not isinstance(backend, SupportsSnapshot):
-            raise StoreError("this kind of store has no snapshots", self.path)
-        await backend.check_snapshot(fspath(target))
+        await self._backend_with(SupportsSnapshot, "snapshots").check_snapshot(fspath(target))
 
     async def snapshot(self, target: str | PathLike[str]) -> int:
         """Write a consistent copy of the store to a file, and return its size in bytes.
@@ -250,10 +243,7 @@ class SessionStore:
         Raises:
             StoreError: The target cannot be written, or it is not a snapshot.
         """
-        backend = self.backend
-        if not isinstance(backend, SupportsSnapshot):
-            raise StoreError("this kind of store has no snapshots", self.path)
-        return await backend.snapshot(fspath(target))
+        return await self._backend_with(SupportsSnapshot, "snapshots").snapshot(fspath(target))
 
     async def forget(self, user_id: UUID | str) -> int:
         """Erase a user from the store, and return the number of erased sessions.
@@ -266,10 +256,29 @@ class SessionStore:
             ValueError: The id is not a uuid.
             StoreError: The store is in memory or open for reading, or the file cannot be written.
         """
-        backend, user = self.backend, arguments.uuid("user_id", user_id)
-        if not isinstance(backend, SupportsForget):
-            raise StoreError("this kind of store cannot forget a user", self.path)
-        return await backend.forget(user)
+        user = arguments.uuid("user_id", user_id)
+        return await self._backend_with(SupportsForget, "erasure").forget(user)
+
+    async def forget_before(self, day: date) -> int:
+        """Erase all sessions that were plugged in before a UTC day, and return their number.
+
+        It works as `forget` does, and erases all records of these days. Later runs read no day before it, also if their
+        window begins earlier. An earlier day than that of a former call erases nothing: the later day stays.
+
+        Raises:
+            ValueError: The day is not a date, or after today.
+            StoreError: As `forget`.
+        """
+        if arguments.day("day", day) > _utc_now().date():  # it could not be moved back
+            raise ValueError(f"day is {day}, after today (UTC)")
+        return await self._backend_with(SupportsForget, "erasure").forget_before(day)
+
+    def _backend_with(self, protocol: type[T], name: str) -> T:
+        """Return the backend if it has the operations of a protocol."""
+        backend = self.backend
+        if not isinstance(backend, protocol):
+            raise StoreError(f"this kind of store has no {name}", self.path)
+        return backend
 
 
 async def _load_backend(path: str) -> type[DuckDBBackend]:

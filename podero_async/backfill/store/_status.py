@@ -58,6 +58,8 @@ class StoreStatus:
     """The organization of the store; None if there was no backfill yet."""
     origin: str | None
     """The API's origin; None if there was no backfill yet."""
+    kept_from: date | None
+    """The first day that the store keeps, if `forget_before` has erased older ones."""
     vehicles: int
     """Vehicles that were listed or read at any time."""
     gone: int

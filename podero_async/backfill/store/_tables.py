@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Protocol
 from uuid import UUID
 
@@ -38,6 +39,8 @@ class StoreState:
     store_id: UUID
     org_id: str | None
     origin: str | None
+    kept_from: date | None
+    """The first day that the store keeps; None if no day was erased."""
     change: int
     """The number of the newest change, which grows with each commit: `changed_at` in microseconds."""
     sessions: int

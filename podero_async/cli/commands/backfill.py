@@ -6,23 +6,25 @@ import gc
 import shlex
 from argparse import ArgumentParser
 from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
 import attrs
 
 from podero_async import PoderoClient
+from podero_async._paging.window import Window
 from podero_async.backfill import (
     ApiDownError,
     BackfillReport,
     Bounds,
     Progress,
+    SessionStore,
     Shard,
     backfill,
     plan_backfill,
 )
-from podero_async.backfill._planner import settings_of, utc_now
+from podero_async.backfill._planner import kept_window, settings_of, utc_now
 from podero_async.cli import _options as shared
 from podero_async.cli._command import Command, Invocation
 from podero_async.cli._live.address import Address, address
@@ -169,7 +171,7 @@ def _check_options(options: Options) -> None:
         raise UsageError(
             f"--serve {options.serve}: other machines may reach this host; if they shall, add --serve-publicly"
         )
-    try:
+    with _naming_options():
         settings_of(
             options.from_date,
             options.to_date,
@@ -178,14 +180,26 @@ def _check_options(options: Options) -> None:
             fresh_for=options.fresh_for,
             started=utc_now(),
         )
+
+
+@contextmanager
+def _naming_options() -> Iterator[None]:
+    try:
+        yield
     except ValueError as error:
-        raise UsageError(str(error).replace("from_date", "--from")) from error
+        raise UsageError(str(error).replace("from_date", "--from").replace("to_date", "--to")) from error
+
+
+async def _check_kept(options: Options, store: SessionStore) -> None:
+    with _naming_options():
+        await kept_window(store, Window(options.from_date, options.to_date))
 
 
 async def _plan(options: Options, invocation: Invocation, client: PoderoClient, vehicles: _Vehicles) -> Exit:
     is_new = _is_new(options.store)
     path = ":memory:" if is_new else options.store
     async with shared.opened(options, invocation.signals.event, read_only=not is_new, path=path) as store:
+        await _check_kept(options, store)
         plan = await plan_backfill(
             client,
             store,
@@ -216,6 +230,7 @@ async def _backfill(
 ) -> Exit:
     with invocation.signals.gracefully() as stop:
         async with shared.opened(options, stop.event) as store:
+            await _check_kept(options, store)
             if options.snapshot is not None:
                 await store.check_snapshot(options.snapshot)
             gc.freeze()  # a full collection over all imported modules would block the event loop

@@ -1,9 +1,10 @@
-"""`podero-async forget`: erases a user from a store."""
+"""`podero-async forget`: erases a user or old days from a store."""
 
 from __future__ import annotations
 
 import asyncio
 from argparse import ArgumentParser
+from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -20,12 +21,13 @@ from podero_async.cli._selection import add_user
 __all__ = ["COMMAND"]
 
 _DESCRIPTION = """\
-Erase a user from a store, and keep later runs from fetching the user again.
+Erase a user or old days from a store, and keep later runs from fetching them.
 
-Writes the file anew without the user's rows, so that no byte of them remains;
-the store keeps a hash of the id. A signal ends it and leaves the store as it
-was. Exports and snapshots that were made before still have the user. --user may
-be repeated; an erased user's external id is unknown, so it gives exit code 2.
+Writes the file anew without the erased rows, so that no byte of them remains;
+of a user, the store keeps a hash of the id. A signal ends it and leaves the
+store as it was. Exports and snapshots that were made before still have what is
+erased; publish removes it from PostgreSQL. --user and --before may be repeated;
+an erased user's external id is unknown, so it gives exit code 2.
 """
 
 _USER_OF = """
@@ -40,6 +42,7 @@ SELECT user_id FROM (
 class Options(shared.StoreOptions):
     user: UUID | None
     external_id: str | None
+    before: date | None
     json: bool
 
 
@@ -49,26 +52,41 @@ class _Erased:
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    add_user(parser.add_argument_group("what to erase"), "the user")
+    add = add_user(parser.add_argument_group("what to erase"), "the user")
+    before = "all sessions that were plugged in before this UTC day; later runs read no day before it"
+    add("--before", type=shared.day, metavar="DAY", help=before)
     shared.add_store(parser)
     shared.add_json(parser.add_argument_group("output").add_argument)
 
 
 async def run(options: Options, invocation: Invocation) -> Exit:
-    """Erase the user."""
+    """Erase the user, or the days."""
+    if options.before is not None and options.before > datetime.now(UTC).date():
+        raise UsageError(f"--before is {options.before}, after today (UTC)")
     with invocation.signals.gracefully() as stop:
         _check_exists(options.store)  # it would be created
         async with shared.opened(options, stop.event) as store:
-            user = options.user or await _find_user(store, options.external_id)
-            erasing = asyncio.create_task(store.forget(user))
+            if options.before is not None:
+                erasing = asyncio.create_task(store.forget_before(options.before))
+            else:
+                user = options.user or await _find_user(store, options.external_id)
+                erasing = asyncio.create_task(store.forget(user))
             if not await run_until(stop.event, erasing):
                 say("interrupted; nothing was erased")
                 return stop.exit
+            kept_from = await store.backend.kept_from()
     if options.json:
         print_json(_Erased(erasing.result()))
     else:
-        invocation.summarize(f"{erasing.result():,} sessions erased; later runs leave the user out")
+        invocation.summarize(f"{erasing.result():,} sessions erased; {_outcome(options.before, kept_from)}")
     return Exit.DONE
+
+
+def _outcome(before: date | None, kept_from: date | None) -> str:
+    if before is None:
+        return "later runs leave the user out"
+    reason = "" if before == kept_from else f", since an earlier call has erased the days before {kept_from}"
+    return f"later runs read no day before {kept_from}{reason}"
 
 
 async def _find_user(store: SessionStore, external_id: str | None) -> str:

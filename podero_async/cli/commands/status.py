@@ -92,6 +92,8 @@ def _pairs(status: StoreStatus, now: datetime) -> Iterator[Pair]:
     yield "store", f"{status.path}, schema version {status.schema_version}"
     if status.org_id:
         yield "owner", f"organization {status.org_id} at {status.origin}"
+    if status.kept_from:
+        yield "kept", f"days from {status.kept_from} on; older ones were erased"
     gone = f", {status.gone:,} no longer listed" if status.gone else ""
     unread = f", {status.unread:,} never read" if status.unread else ""
     yield "vehicles", f"{status.vehicles:,}{gone}{unread}"

@@ -18,20 +18,9 @@ from podero_async.backfill.store.duckdb import DuckDBBackend
 from podero_async.backfill.store.duckdb.files import replace
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.expected_rows import FIRST, LAST, held_by, truth_of
+from tests._support.store_bytes import count_found
 from tests.backfill.conftest import Clock
 from tests.backfill.store.test_session_store import files_of_at_most
-
-
-def _forms(value: UUID) -> list[bytes]:
-    """Return the ways in which an id may be in a file: as text, as bytes in two orders, and as DuckDB's signed number."""
-    number = int.from_bytes(value.bytes, "big") ^ (1 << 127)
-    return [str(value).encode(), value.bytes, value.bytes_le, number.to_bytes(16, "little")]
-
-
-def _found(path: Path, ids: set[UUID]) -> int:
-    """Count the ids that are in the bytes of a store, its log or any file beside it."""
-    data = b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
-    return sum(any(form in data for form in _forms(each)) for each in ids)
 
 
 def _ids_of(sim: PoderoSimulator, user: UUID) -> set[UUID]:
@@ -55,7 +44,7 @@ async def test_no_byte_of_a_forgotten_user_remains(
         await backfill(client, store, FIRST, LAST, vehicles=sim.vehicles[:1], include_hidden=True, now=clock)
         sim.clear_faults()
         before = await held_by(store)
-    assert _found(path, mine) == len(mine)
+    assert count_found(path, mine) == len(mine)
     assert b"customer_1" in path.read_bytes()
     async with SessionStore(path) as store:
         erased = await store.forget(str(user))
@@ -74,10 +63,10 @@ async def test_no_byte_of_a_forgotten_user_remains(
             "live_sessions",
         ):
             assert await store.query(f"SELECT 1 FROM {table} WHERE user_id = ?", [user]) == []
-        assert _found(path, mine) == 0
-    assert _found(path, mine) == 0
+        assert count_found(path, mine) == 0
+    assert count_found(path, mine) == 0
     assert b"customer_1" not in path.read_bytes()
-    assert _found(path, others) == len(others)
+    assert count_found(path, others) == len(others)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -110,7 +99,7 @@ async def test_a_forgotten_user_is_not_fetched_again(
         truth = truth_of(sim, FIRST, LAST)
         assert await held_by(store) == {key: row for key, row in truth.items() if UUID(key[0]) not in mine}
         assert {UUID(key[0]) for key in await held_by(store)} == {vehicle.vehicle_id for vehicle in others}
-    assert _found(path, mine) == 0
+    assert count_found(path, mine) == 0
 
 
 @pytest.mark.slow
@@ -130,7 +119,7 @@ async def test_the_log_of_a_killed_run_is_erased_too(
     left.write_bytes(sim.vehicles[0].user_id.bytes)
     async with SessionStore(copy) as store:
         assert await store.forget(sim.vehicles[0].user_id) > 0
-    assert _found(copy, mine) == 0
+    assert count_found(copy, mine) == 0
 
 
 @pytest.mark.slow
@@ -151,7 +140,7 @@ async def test_a_kill_just_after_the_replacement_leaves_a_store_without_the_user
         assert path.with_name(f"{path.name}.wal").exists()
         await store.forget(sim.vehicles[0].user_id)
         rows = await held_by(store)
-    assert _found(killed / path.name, mine) == 0
+    assert count_found(killed / path.name, mine) == 0
     async with SessionStore(killed / path.name) as store:
         assert await held_by(store) == rows
 
@@ -219,11 +208,15 @@ async def test_a_store_that_cannot_forget_is_unchanged(path: Path, sim: PoderoSi
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("erases", ["a user", "days"])
 async def test_a_full_disk_or_a_cancellation_leaves_the_store_as_it_was(
-    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock
+    sim: PoderoSimulator, client: PoderoClient, path: Path, clock: Clock, erases: str
 ) -> None:
     """If the disk is full or the caller is cancelled, nothing is erased, no other file is left, and the store works."""
-    user = sim.vehicles[0].user_id
+
+    async def erase(store: SessionStore) -> int:
+        return await (store.forget_before(LAST) if erases == "days" else store.forget(sim.vehicles[0].user_id))
+
     async with SessionStore(path) as store:
         await backfill(client, store, FIRST, LAST, now=clock)
         assert isinstance(store.backend, DuckDBBackend)
@@ -233,9 +226,9 @@ async def test_a_full_disk_or_a_cancellation_leaves_the_store_as_it_was(
         )
         before = await held_by(store)
         with files_of_at_most(1_000_000), pytest.raises(StoreFullError):
-            await store.forget(user)
+            await erase(store)
         assert await held_by(store) == before
-        erasing = asyncio.create_task(store.forget(user))
+        erasing = asyncio.create_task(erase(store))
         while not any(path.parent.glob("*unfinished*")):
             assert not erasing.done()
             await asyncio.sleep(0.001)
@@ -244,7 +237,7 @@ async def test_a_full_disk_or_a_cancellation_leaves_the_store_as_it_was(
             await erasing
         assert await held_by(store) == before
         assert not any(path.parent.glob("*unfinished*"))
-        assert await store.forget(user) > 0
+        assert await erase(store) > 0
 
 
 async def _python(code: str, *arguments: str) -> str:

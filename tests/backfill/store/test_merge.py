@@ -222,6 +222,27 @@ async def test_forgotten_users_stay_forgotten(
 
 
 @pytest.mark.slow
+async def test_erased_days_stay_erased(
+    sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
+) -> None:
+    """The latest day before which one of the stores has erased days holds for the merged store, and for its next run."""
+    await fill(client, paths, clock)
+    day = date(2026, 6, 15)
+    for path, before in zip(paths, (day - timedelta(days=3), day), strict=False):
+        async with SessionStore(path) as store:
+            assert await store.forget_before(before) > 0
+    merged = await merge_stores(new_path, paths)
+    kept = truth_of(sim, day, LAST)
+    assert merged.sessions == len(kept)
+    await assert_equal(new_path, kept)
+    async with SessionStore(new_path) as store:
+        assert (await store.status(clock)).kept_from == day
+        assert (await store.query("SELECT min(from_date) AS first FROM coverage")) == [{"first": day}]
+        assert (await backfill(client, store, FIRST, LAST, now=clock)).requests == 1 + 6, "the users and their vehicles"
+        assert await held_by(store) == kept
+
+
+@pytest.mark.slow
 async def test_nothing_but_an_untouched_merge_is_replaced(
     sim: PoderoSimulator, client: PoderoClient, paths: list[Path], new_path: Path, clock: Clock
 ) -> None:

@@ -176,7 +176,7 @@ async def test_a_transaction_that_fails_at_any_statement_changes_nothing(
         await fleet.fill(path)
         fleet.change()
         statements = await _statements(fleet, path, operation)
-        assert "BEGIN" in statements[:5]
+        assert "BEGIN" in statements[:6]
         assert statements[-1] == "COMMIT"
         for at in range(1, len(statements) + 1):
             async with SessionStore(path) as store:

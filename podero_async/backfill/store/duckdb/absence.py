@@ -23,6 +23,7 @@ from podero_async._paging.window import Window
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.connection import transaction
+from podero_async.backfill.store.duckdb.retention import KEPT_FROM
 from podero_async.models import VehicleRef
 
 __all__ = ["PRESENT", "absent_share", "conclude", "confirming_items", "find_absent", "start"]
@@ -91,7 +92,7 @@ INSERT INTO confirming
 SELECT $first - 1 + row_number() OVER (ORDER BY vehicle_id, user_id), user_id, vehicle_id, from_date, to_date FROM (
     SELECT DISTINCT user_id, vehicle_id FROM {PRESENT} SEMI JOIN suspects USING (vehicle_id)
 ) JOIN (
-    SELECT vehicle_id, min(from_date) AS from_date, max(to_date) AS to_date FROM (
+    SELECT vehicle_id, greatest(min(from_date), {KEPT_FROM}) AS from_date, max(to_date) AS to_date FROM (
         SELECT vehicle_id, day - 1 AS from_date, day + 1 AS to_date FROM suspects
         UNION ALL SELECT vehicle_id, from_date, to_date FROM coverage SEMI JOIN suspects USING (vehicle_id)
     ) GROUP BY vehicle_id

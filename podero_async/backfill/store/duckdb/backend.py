@@ -33,6 +33,7 @@ from podero_async.backfill.store.duckdb.export import Export
 from podero_async.backfill.store.duckdb.forgotten import Forget, forgotten_users
 from podero_async.backfill.store.duckdb.interruptible import run_interruptible
 from podero_async.backfill.store.duckdb.merge import Merge
+from podero_async.backfill.store.duckdb.retention import kept_from
 from podero_async.backfill.store.duckdb.snapshot import Snapshot, check_snapshot
 from podero_async.backfill.store.duckdb.stream import NextRows, Query, RowStream
 from podero_async.backfill.store.duckdb.tables import ReadTables
@@ -249,7 +250,16 @@ class DuckDBBackend:
         return await run_interruptible(self.call, Merge(target=target, stores=stores, overwrite=overwrite))
 
     async def forget(self, user_id: UUID) -> int:
-        return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, user_id=user_id))
+        return await self._forget(user_id=user_id)
+
+    async def forget_before(self, day: date) -> int:
+        return await self._forget(before=day)
+
+    async def _forget(self, **rows: Any) -> int:
+        return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, **rows))
+
+    async def kept_from(self) -> date | None:
+        return await self.call(kept_from)
 
     async def forgotten_users(self) -> ForgottenUsers:
         return await self.call(forgotten_users)

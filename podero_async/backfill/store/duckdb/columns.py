@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Iterable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from itertools import chain, groupby, repeat
 from typing import Any, TypeAlias, cast
 
@@ -131,9 +131,14 @@ class Batch:
         ids = pa.chunked_array([each.column("id").storage for each in self._slices], pa.binary(16))
         return bool(pc.count_distinct(ids).as_py() < len(ids))
 
-    def tables(self) -> dict[str, pa.Table]:
-        """Return the tables by name. Their rows refer to a read by the number of its work item, `work_item`."""
+    def tables(self, since: date | None = None) -> dict[str, pa.Table]:
+        """Return the tables by name. Their rows refer to a read by the number of its work item, `work_item`.
+
+        Sessions that were plugged in before the day `since` are left out: the API may list one under a later day.
+        """
         self._convert()
+        if since is not None:
+            self._leave_out_before(since)
         sessions, rejected = pa.Table.from_batches(self._slices, self._schema), self._rejected_rows()
         if self._left_out:
             _LOG.warning(
@@ -146,6 +151,11 @@ class Batch:
             "arrow_rejected": rejected,
             "arrow_failures": _table(self._failures, _FAILURE),
         }
+
+    def _leave_out_before(self, day: date) -> None:
+        first = pa.scalar(datetime.combine(day, time(tzinfo=UTC)), MOMENT)
+        self._slices = [each.filter(pc.greater_equal(each["plug_in_time"], first)) for each in self._slices]
+        self._rejected = [each for each in self._rejected if (_day_of(each[1]) or day) >= day]
 
     def _reads_with_digests(self) -> list[tuple[Any, ...]]:
         known = [each.select(_SESSION.names) for each in self._slices]
@@ -242,7 +252,9 @@ def _rejected_row(number: int, item: RejectedItem, first: date, last: date) -> t
         raw = json.dumps(item.raw, default=str)
     except RecursionError:
         raw = '"nested too deeply"'
-    day = _day_of(item, first, last)
+    day = _day_of(item)
+    if day is not None and not first <= day <= last:
+        day = None
     return (number, day, _id_of(item), item.index, _clean(item.path), _clean(item.reason), raw)
 
 
@@ -257,15 +269,14 @@ def _id_of(item: RejectedItem) -> uuid.UUID | None:
         return None
 
 
-def _day_of(item: RejectedItem, first: date, last: date) -> date | None:
-    """Return the day on which a rejected session was plugged in; None if it is unknown or outside the window."""
+def _day_of(item: RejectedItem) -> date | None:
+    """Return the day on which a rejected session was plugged in; None if it is unknown."""
     try:
         moment = item.raw["plug_in_time"]
         moment = moment if isinstance(moment, datetime) else datetime.fromisoformat(moment)
-        day = (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+        return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
     except (KeyError, TypeError, ValueError, IndexError, OverflowError):
         return None
-    return day if first <= day <= last else None
 
 
 def _clean(text: str) -> str:

@@ -23,6 +23,7 @@ from podero_async.backfill._comparison import Compared, Difference, Drawn
 from podero_async.backfill._values import WorkItem
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
+from podero_async.backfill.store.duckdb.retention import kept_from
 from podero_async.backfill.store.duckdb.upsert import CONTENT_DIFFERS, FIND_STORED
 from podero_async.models import VehicleRef
 
@@ -178,7 +179,7 @@ SELECT {_PAIR}, from_date, to_date, include_hidden, sessions, missing, surplus, 
 
 def compare(con: duckdb.DuckDBPyConnection, batch: Batch) -> Compared:
     """Compare a batch of proven reads with the stored sessions, and note the vehicles that differ."""
-    for name, table in batch.tables().items():
+    for name, table in batch.tables(kept_from(con)).items():
         con.register(name, table)
     con.execute(FIND_STORED)
     con.execute(_COMPARE)

@@ -1,11 +1,11 @@
-"""Forgetting a user: the store's file is written anew without the user's rows, so that no byte of them remains."""
+"""Forgetting a user, or old days: the store's file is written anew without their rows, so that no byte of them remains."""
 
 # ruff: noqa: S608 - the SQL is composed of constants and quoted names; values are bound
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from podero_async.backfill.store.duckdb.changes import NEWEST_CHANGE
 from podero_async.backfill.store.duckdb.connection import translated
 from podero_async.backfill.store.duckdb.files import remove_leftovers, replace, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
+from podero_async.backfill.store.duckdb.retention import kept_from, kept_rows
 from podero_async.backfill.store.duckdb.snapshot import attached, quoted_name, quoted_text
 
 __all__ = ["Forget", "forgotten_users"]
@@ -46,20 +47,22 @@ def forgotten_users(con: duckdb.DuckDBPyConnection) -> ForgottenUsers:
 
 @attrs.define(kw_only=True)
 class Forget(Interruptible[int]):
-    """Erases a user, and remembers only a hash of the id. If the operation fails or is cancelled, the store is unchanged.
+    """Erases a user or all days before a day. If the operation fails or is cancelled, the store is unchanged.
 
-    A DELETE would leave the rows in the file's bytes, so the other rows are copied to a new file, which replaces it.
+    A DELETE would leave the rows in the file's bytes, so the other rows are copied to a new file, which replaces it. It
+    remembers a hash of the user's id, and the latest day of all calls.
     """
 
     store: Path
-    user_id: UUID
+    user_id: UUID | None = None
+    before: date | None = None
 
     def work(self, con: duckdb.DuckDBPyConnection) -> int:
         """Write the file anew, and return the number of sessions that were left out."""
         with translated(self.target):
             ((name, is_read_only),) = con.execute(_DATABASE).fetchall()
             if is_read_only or not self.store.is_file():
-                raise StoreError("a user can be forgotten only in a file that is open for writing", self.target)
+                raise StoreError("rows can be erased only from a file that is open for writing", self.target)
             ((before,),) = con.execute("SELECT count(*) FROM sessions").fetchall()
             con.execute("FORCE CHECKPOINT")  # the log belongs to the old file
             with unfinished(self.store) as made:
@@ -72,19 +75,27 @@ class Forget(Interruptible[int]):
         return int(before - after)
 
     def _copy_others(self, con: duckdb.DuckDBPyConnection, name: str, copy: str) -> None:
-        forgotten = forgotten_users(con)
+        first_day = max(filter(None, (self.before, kept_from(con))), default=None)
         self.execute(con, f"COPY FROM DATABASE {name} TO {copy} (SCHEMA)")
         for table, has_user in self.execute(con, _TABLES):
-            rows = f"SELECT * FROM {name}.{quoted_name(table)}"
-            if has_user:
-                rows += " WHERE user_id IS DISTINCT FROM ?"
-            self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", [self.user_id] * has_user)
+            rows = kept_rows(table, f"{name}.{quoted_name(table)}", first_day)
+            values = [self.user_id] if has_user and self.user_id is not None else []
+            if values:
+                rows = f"FROM ({rows}) WHERE user_id IS DISTINCT FROM ?"
+            self.execute(con, f"INSERT INTO {copy}.{quoted_name(table)} {rows}", values)
         newest = self.execute(con, NEWEST_CHANGE)[0]
-        self.execute(con, f"DELETE FROM {copy}.meta WHERE key IN ('newest_change', 'merged_at')")
+        self.execute(con, f"DELETE FROM {copy}.meta WHERE key IN ('newest_change', 'merged_at', 'kept_from')")
         self.execute(con, f"INSERT INTO {copy}.meta VALUES ('newest_change', ?)", newest)
-        self.execute(con, _UNSETTLE.format(name=name, copy=copy), [self.user_id])
-        if self.user_id not in forgotten:
-            values = [forgotten.hash_of(self.user_id), forgotten.store_id, datetime.now(UTC)]
+        if first_day is not None:
+            self.execute(con, f"INSERT INTO {copy}.meta VALUES ('kept_from', ?)", [str(first_day)])
+        if self.user_id is not None:
+            self._remember_user(con, name, copy, self.user_id)
+
+    def _remember_user(self, con: duckdb.DuckDBPyConnection, name: str, copy: str, user_id: UUID) -> None:
+        forgotten = forgotten_users(con)
+        self.execute(con, _UNSETTLE.format(name=name, copy=copy), [user_id])
+        if user_id not in forgotten:
+            values = [forgotten.hash_of(user_id), forgotten.store_id, datetime.now(UTC)]
             self.execute(con, f"INSERT INTO {copy}.forgotten VALUES (?, ?, ?)", values)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import attrs
@@ -20,6 +20,7 @@ from podero_async.backfill.store.duckdb.comments import add_comments
 from podero_async.backfill.store.duckdb.connection import is_open_here, transaction, translated
 from podero_async.backfill.store.duckdb.files import check_name, check_replaceable, is_database, replace, unfinished
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
+from podero_async.backfill.store.duckdb.retention import kept_from, kept_rows
 from podero_async.backfill.store.duckdb.schema import (
     SCHEMA_VERSION,
     add_unknown_fields,
@@ -153,8 +154,7 @@ class Merge(Interruptible[Merged]):
                     create_tables(con)
                     with transaction(con):
                         add_comments(con)
-                        newest = self._attach_stores(con, copy)
-                        merged = self._copy(con, newest)
+                        merged = self._copy(con, *self._attach_stores(con, copy))
                 self.check()
                 replace(made, path)
         return merged
@@ -180,9 +180,13 @@ class Merge(Interruptible[Merged]):
                 "the file is not an earlier merge, or it was changed since, so it is not replaced", self.target
             )
 
-    def _attach_stores(self, con: duckdb.DuckDBPyConnection, copy: str) -> int:
-        """Attach the stores for reading, give the new one their owner, and return the newest change of all."""
-        newest, owners = 0, {}
+    def _attach_stores(self, con: duckdb.DuckDBPyConnection, copy: str) -> tuple[int, date | None]:
+        """Attach the stores for reading, and give the new one their owner.
+
+        Returns:
+            The newest change of all, and the first day that all of them keep; None if no day was erased.
+        """
+        newest, owners, days = 0, {}, []
         for number, store in enumerate(self.stores):
             path = Path(store).resolve()
             with translated(store):
@@ -197,6 +201,8 @@ class Merge(Interruptible[Merged]):
                 if check_version(con, store) != SCHEMA_VERSION:
                     raise StoreError("the store is of an older release: open it once for writing to migrate it", store)
                 newest = max(newest, *self.execute(con, NEWEST_CHANGE)[0])
+                if (day := kept_from(con)) is not None:
+                    days.append(day)
                 if (owner := owner_of(con)) is not None:
                     owners[owner] = store
             con.execute(f"USE {copy}")
@@ -205,10 +211,10 @@ class Merge(Interruptible[Merged]):
             raise ForeignStoreError(f"the stores are for {one} ({its_store}) and for {other}", path_of_other)
         for owner in owners:
             claim(con, owner)
-        return newest
+        return newest, max(days, default=None)
 
-    def _copy(self, con: duckdb.DuckDBPyConnection, newest: int) -> Merged:
-        rows = {table: self._rows_of(table) for table in _TABLES}
+    def _copy(self, con: duckdb.DuckDBPyConnection, newest: int, first_day: date | None) -> Merged:
+        rows = {table: self._rows_of(table, first_day) for table in _TABLES}
         if self.execute(con, f"SELECT 1 FROM (DESCRIBE {rows['sessions']}) WHERE column_name = 'unknown_fields'"):
             add_unknown_fields(con)
 
@@ -226,14 +232,17 @@ class Merge(Interruptible[Merged]):
         coverage.insert_folded(con)
         for statement in (_DOUBLED, _SESSIONS, _DOUBLED_SESSIONS):
             run(statement)
-        for key, value in (("newest_change", str(newest)), ("merged_at", datetime.now(UTC).isoformat())):
-            con.execute("INSERT INTO meta VALUES (?, ?)", [key, value])
+        meta = {"newest_change": newest, "merged_at": datetime.now(UTC).isoformat(), "kept_from": first_day}
+        for key, value in meta.items():
+            if value is not None:
+                con.execute("INSERT INTO meta VALUES (?, ?)", [key, str(value)])
         ((sessions, vehicles, doubled),) = self.execute(con, _COUNTS)
         return Merged(stores=len(self.stores), vehicles=vehicles, sessions=sessions, doubled=doubled)
 
-    def _rows_of(self, table: str) -> str:
+    def _rows_of(self, table: str, first_day: date | None) -> str:
         """Return SQL for the rows of a table of all stores, with the number of the store."""
-        parts = [f"SELECT *, {number} AS store FROM {_name(number)}.{table}" for number in range(len(self.stores))]
+        kept = (kept_rows(table, f"{_name(number)}.{table}", first_day) for number in range(len(self.stores)))
+        parts = [f"SELECT *, {number} AS store FROM ({rows})" for number, rows in enumerate(kept)]
         return f"({' UNION ALL BY NAME '.join(parts)})"
 
 

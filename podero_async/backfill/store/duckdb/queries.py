@@ -16,6 +16,7 @@ from podero_async._paging.window import Window
 from podero_async.backfill._coverage import DayCounts, KnownDays, count_days
 from podero_async.backfill._report import FailedVehicle
 from podero_async.backfill.store._status import Coverage, RunStatus, StoreStatus
+from podero_async.backfill.store.duckdb.retention import kept_from
 from podero_async.backfill.store.duckdb.schema import check_version, owner_of
 
 __all__ = ["count_window", "python_values", "read_rows", "read_runs", "read_status", "relation_of"]
@@ -126,6 +127,7 @@ def read_status(con: duckdb.DuckDBPyConnection, path: str, now: datetime) -> Sto
         failed_vehicles=tuple(FailedVehicle(**row) for row in read_rows(con, _FAILURES)),
         coverage=tuple(Coverage(**row) for row in read_rows(con, _COVERAGE)),
         runs=tuple(read_runs(con, 10)),
+        kept_from=kept_from(con),
         **attrs.asdict(count_window(con, None, now.astimezone(UTC).date())),
         **counts,
     )
@@ -137,16 +139,16 @@ def read_runs(con: duckdb.DuckDBPyConnection, limit: int | None) -> list[RunStat
 
 
 def count_window(con: duckdb.DuckDBPyConnection, window: Window | None, today: date) -> DayCounts:
-    """Count the vehicle-days of a window by state, up to today, for all vehicles that are not gone.
+    """Count the vehicle-days of a window by state, without erased days and up to today, for all vehicles that are not gone.
 
     Without a window, the days of a vehicle are those from its first known one on.
     """
-    counts = DayCounts()
+    counts, since = DayCounts(), kept_from(con) or date.min
     found = con.execute(_PRESENT_DAYS, {"include_hidden": window is not None and window.include_hidden}).fetchall()
     for days, vehicles in found:
         known = KnownDays.parse(days)
         if window is not None:
-            first, last = window.from_date, min(window.to_date, today)
+            first, last = max(window.from_date, since), min(window.to_date, today)
         elif known.first is None:
             continue
         else:

@@ -17,6 +17,7 @@ from podero_async.backfill.store.duckdb.changes import NEWEST_CHANGE
 from podero_async.backfill.store.duckdb.connection import transaction, translated
 from podero_async.backfill.store.duckdb.interruptible import Interruptible
 from podero_async.backfill.store.duckdb.queries import relation_of
+from podero_async.backfill.store.duckdb.retention import kept_from
 from podero_async.backfill.store.duckdb.snapshot import quoted_name
 
 __all__ = ["ReadTables"]
@@ -88,6 +89,7 @@ class _Tables:
             store_id=UUID(meta["store_id"]),
             org_id=meta.get("organization"),
             origin=meta.get("origin"),
+            kept_from=kept_from(con),
             change=change,
             sessions=sessions,
             checksum=checksum,

@@ -19,6 +19,7 @@ from podero_async.backfill.store.duckdb.absence import PRESENT, find_absent
 from podero_async.backfill.store.duckdb.changes import commit_time
 from podero_async.backfill.store.duckdb.columns import Batch
 from podero_async.backfill.store.duckdb.connection import transaction
+from podero_async.backfill.store.duckdb.retention import kept_from
 from podero_async.backfill.store.duckdb.schema import SESSION_COLUMNS, claim
 
 __all__ = ["CONTENT_DIFFERS", "FIND_STORED", "write_batch"]
@@ -143,7 +144,7 @@ def write_batch(con: duckdb.DuckDBPyConnection, batch: Batch, at: datetime) -> W
         batch: The batch.
         at: The time, from which the time of the commit follows.
     """
-    tables = batch.tables()
+    tables = batch.tables(kept_from(con))
     for name, table in tables.items():
         con.register(name, table)
     rejected, failures = tables["arrow_rejected"].num_rows, tables["arrow_failures"].num_rows

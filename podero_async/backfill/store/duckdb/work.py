@@ -23,6 +23,7 @@ from podero_async.backfill._coverage import (
 )
 from podero_async.backfill._report import BackfillPlan
 from podero_async.backfill._values import RunSettings, WorkItem
+from podero_async.backfill.store.duckdb.retention import KEPT_FROM
 from podero_async.models import VehicleRef
 
 __all__ = ["count_roster_days", "draft_run", "next_work", "plan_work"]
@@ -75,7 +76,7 @@ WITH tries AS (
     ) GROUP BY {_PAIR}
 )
 SELECT (row_number() OVER (ORDER BY tried_at NULLS FIRST, vehicle_id, user_id, from_date))::INTEGER AS number,
-    {_PAIR}, from_date, to_date, asks_current
+    {_PAIR}, greatest(from_date, {KEPT_FROM}) AS from_date, to_date, asks_current
 FROM (SELECT *, {_GROUP} AS "group" FROM known) JOIN arrow_needs USING (days, "group") LEFT JOIN tries USING ({_PAIR})
 """
 
