@@ -149,6 +149,7 @@ class AuthenticationError(ApiError):
 
     Refused credentials are not sent again for a minute: calls in
     that time fail with a copy of the error whose `attempts` is 0.
+    If `detail` tells of an HTML page, a gateway or another server responded: check the origin, or call again later.
     """
 
     affects_all_calls: bool = True

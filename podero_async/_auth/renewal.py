@@ -68,6 +68,7 @@ class TokenRequester:
         self._refusal_memory_s = refusal_memory_s
         self._refusal: AuthenticationError | DecodeError | None = None
         self._refused_until = 0.0
+        self._met_a_page = False  # of a gateway, in place of the last refusal
         self.endpoint: TokenEndpoint | None = None
         self.refresh_token: str | None = None
         self.refused_refresh_token: str | None = None
@@ -82,7 +83,7 @@ class TokenRequester:
             AuthenticationError: The server refused the credentials, now or less than a minute ago. In the second case
                 nothing is sent, and `attempts` is 0.
             TransportError, ServerError, RateLimitError: The token endpoint could not be reached, failed or throttled.
-            DecodeError: The response holds no token. This is remembered like a refusal.
+            DecodeError: The response holds no token. This is remembered like a refusal; an HTML page is not.
         """
         clock = asyncio.get_running_loop().time
         if self._refusal is not None and clock() < self._refused_until:
@@ -93,7 +94,8 @@ class TokenRequester:
             token = await self._request(now)
         except PoderoError as error:
             self._tell(type(error))
-            if isinstance(error, AuthenticationError | DecodeError) and not is_retryable(error):
+            is_refusal = isinstance(error, AuthenticationError | DecodeError) and not self._met_a_page
+            if is_refusal and not is_retryable(error):
                 self._refusal, self._refused_until = copy_of(error), clock() + self._refusal_memory_s
             raise
         self._tell(None)
@@ -112,7 +114,7 @@ class TokenRequester:
                 return self._decode(response, endpoints[0], now())
             self.refused_refresh_token, self.refresh_token = self.refresh_token, None
         grant = grant_parameters(credentials)
-        refusals = []
+        self._met_a_page, refusals = False, []
         for endpoint in endpoints:
             response = await self._send(token_request(endpoint, grant))
             status = response.status
@@ -121,7 +123,8 @@ class TokenRequester:
                 self.endpoint = endpoint
                 return token
             code = oauth_error_code(response.body)
-            page = " with an HTML page" if is_markup(response.body) else ""
+            self._met_a_page = is_markup(response.body)
+            page = " with an HTML page" if self._met_a_page else ""
             refusals.append(f"{endpoint}: {code or f'HTTP {status}'}{page}")
             if status not in _UNSUPPORTED_STATUSES or code in _WRONG_CREDENTIALS:
                 refusals = refusals[-1:]

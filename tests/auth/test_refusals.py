@@ -170,6 +170,19 @@ async def test_a_response_without_a_token_is_remembered() -> None:
     assert requests == 4
 
 
+async def test_a_page_in_place_of_a_refusal_is_not_remembered() -> None:
+    """A client that starts behind a gateway's error page gets a token as soon as the token endpoint responds again."""
+    responses = [TokenResponse(404, b"<!doctype html>no backend")] * 3 + [TokenResponse(200, b'{"access_token": "t"}')]
+
+    async def send(_: object) -> TokenResponse:
+        return responses.pop(0)
+
+    requester = TokenRequester(CLIENT, send)
+    with pytest.raises(AuthenticationError, match="HTML page"):
+        await requester.request()
+    assert (await requester.request()).value == "t"
+
+
 async def test_only_the_request_that_was_sent_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """A remembered refusal is not logged again."""
     cache = cache_of(ScriptedEndpoint(accepts=lambda _: False, refusal=(401, {}), takes_s=0.0))
