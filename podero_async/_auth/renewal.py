@@ -94,8 +94,8 @@ class TokenRequester:
             token = await self._request(now)
         except PoderoError as error:
             self._tell(type(error))
-            is_refusal = isinstance(error, AuthenticationError | DecodeError) and not self._met_a_page
-            if is_refusal and not is_retryable(error):
+            is_transient = self._met_a_page or is_retryable(error)
+            if isinstance(error, AuthenticationError | DecodeError) and not is_transient:
                 self._refusal, self._refused_until = copy_of(error), clock() + self._refusal_memory_s
             raise
         self._tell(None)

@@ -193,6 +193,11 @@ class Progress(RequestStats):
         return self._limiter.pauses if self._limiter else 0
 
     @property
+    def is_breaker_open(self) -> bool:
+        """Whether all recent requests to an endpoint have failed, so that only probes are sent to it."""
+        return self._limiter is not None and self._limiter.breakers.has_open
+
+    @property
     def met_only_outages(self) -> bool:
         """Whether every attempt failed as in an outage; False if nothing was attempted."""
         if self.received:
@@ -200,7 +205,7 @@ class Progress(RequestStats):
         return not self.vehicles and 0 < self.failed == self.outages
 
     def watch(self, limiter: Limiter) -> None:
-        """Read `in_flight`, `limit` and `pauses` from a limiter."""
+        """Read `in_flight`, `limit`, `pauses` and `is_breaker_open` from a limiter."""
         self._limiter = limiter
 
     def count_failure(self, failed: FailedVehicle, *, is_outage: bool) -> None:

@@ -99,8 +99,9 @@ async def test_the_days_are_told_apart(call: Call, served: PoderoSimulator, path
     assert f"days      0 settled, {9 * days:,} provisional, {days:,} missing (days of vehicles)" in ended.out
     assert ended.code == 1
     assert "1 of 10 vehicles failed (at most a share of 0.02 is accepted)" in ended.err
-    accepted = await call(*whole_fleet(served, path), "--max-failed=0.5", "--json")
-    assert (accepted.code, _report(accepted)["alarms"]) == (0, [])
+    accepted = await call(*whole_fleet(served, path), "--max-failed=0.5")
+    assert accepted.code == 0
+    assert "1 of 10 vehicles failed or were not proven complete: an accepted share" in accepted.err
 
 
 async def test_a_fleet_that_vanishes_is_exit_code_1(call: Call, served: PoderoSimulator, filled: Path) -> None:

@@ -11,9 +11,11 @@ import sys
 import pytest
 from rich.console import Console
 
-from podero_async.backfill import Progress
-from podero_async.cli._output.progress import ProgressLines, can_draw, show_progress, vehicles_done
+from podero_async.backfill import ApiDownError, Progress, SessionStore, backfill
+from podero_async.cli._output.progress import ProgressLines, can_draw, figures_text, show_progress, vehicles_done
 from podero_async.cli._output.rich import BackfillBar
+from podero_async.testing import Fault, PoderoSimulator
+from tests._support.clients import client_of
 
 
 def _drawn(bar: BackfillBar) -> str:
@@ -90,6 +92,19 @@ def test_lines_have_the_rates_since_the_last_line() -> None:
     assert "1 requests/s" in fourth
     assert fifth.startswith("   40 s  14 of 1,234 vehicles, 0 sessions, 2 requests/s")
     assert fifth.endswith("0:20:20 left")
+
+
+@pytest.mark.leaping
+async def test_lines_tell_of_an_outage(simulator: PoderoSimulator) -> None:
+    """While all recent requests to an endpoint have failed, the lines say so, and count the retries."""
+    simulator.add_fault(Fault(kind="status", status=503, endpoint="sessions"))
+    stream, progress = io.StringIO(), Progress()
+    async with client_of(simulator) as client, SessionStore(":memory:") as store:
+        async with show_progress(progress, stream, is_live=False, line_every_s=1):
+            with pytest.raises(ApiDownError):
+                await backfill(client, store, simulator.first_day, simulator.last_day, progress=progress)
+    assert "in flight, 0 pauses, 0 failed, waiting: all recent requests failed, -:--:-- left" in stream.getvalue()
+    assert re.search(r"0 pauses, [1-9]\d* retries, [1-9]\d* failed", figures_text(progress, 0))
 
 
 async def test_the_last_state_of_a_bar_stays() -> None:

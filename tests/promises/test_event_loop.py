@@ -2,7 +2,7 @@
 
 The bounds are multiples of the time in which the same process decodes one page of 200 sessions: 0.5 ms where these tests
 were written, so that 40 pages are 20 ms. On the event loop, a megabyte of users whose fields are refused would take 42 pages
-or more, and a list of 20,000 users 90.
+or more, and a list of 20,000 users 90. All are slow proofs, since coverage would slow down Python and not the page.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ async def test_users_that_are_decoded_one_by_one_do_not_hold_the_loop(
     record_property("figure", f"longest callback {watch.longest_pages:.1f} pages; {len(body):,} bytes of users")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", [{"plug_in_time": "2026-01-01T00:00:00"}, {"id": 5}], ids=["naive", "wrong"])
 async def test_a_page_that_is_decoded_row_by_row_does_not_hold_the_loop(
     odd: dict[str, Any], record_property: Record

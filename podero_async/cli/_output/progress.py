@@ -78,10 +78,13 @@ def vehicles_done(progress: Progress) -> int:
 
 
 def figures_text(progress: Progress, requests_per_second: float) -> str:
-    """Return the counts of a progress in one line."""
+    """Return the counts of a progress in one line, with the reason why it waits."""
+    retries = f", {progress.retries:,} retries" if progress.retries else ""
+    outage = ", waiting: all recent requests failed" if progress.is_breaker_open else ""
     return (
         f"{progress.received_sessions:,} sessions, {requests_per_second:,.0f} requests/s,"
-        f" {progress.in_flight} of {progress.limit} in flight, {progress.pauses} pauses, {progress.failed:,} failed"
+        f" {progress.in_flight} of {progress.limit} in flight, {progress.pauses} pauses{retries},"
+        f" {progress.failed:,} failed{outage}"
     )
 
 

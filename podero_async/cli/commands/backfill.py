@@ -282,6 +282,9 @@ def _exit_of(options: Options, report: BackfillReport) -> Exit:
         list_unproven(report.unproven_vehicles, report.unproven)
         for alarm in report.alarms:
             say(alarm)
+        if report.is_clean and (lost := report.failed + report.unproven):
+            vehicles = f"{lost:,} of {report.vehicles:,} vehicles failed or were not proven complete"
+            say(f"{vehicles}: an accepted share (--max-failed), so the exit code is 0; the next run reads them again")
     return Exit.DONE if report.is_clean else Exit.INCOMPLETE
 
 
