@@ -74,7 +74,8 @@ class UserCalls:
             days: How many UTC days to look back, 1 to 3,650.
 
         Raises:
-            DecodeError: A row cannot be read.
+            DecodeError: A row of these days cannot be read, and may be the latest session. The error stays until the row
+                leaves the days; `sessions` with `on_rejected` skips such rows.
             CompletenessError: The list could not be proven complete, so a later session may be missing.
         """
         vehicle = arguments.vehicle_ref(user_id, vehicle_id)
