@@ -219,7 +219,8 @@ async def test_the_health_check_ends_with_the_outage() -> None:
 
 
 @pytest.mark.leaping
-async def test_one_call_waits_in_an_outage() -> None:
+@pytest.mark.parametrize("fault", ["current/reset", "token/reset"])
+async def test_one_call_waits_in_an_outage(fault: str) -> None:
     """The guide's replies: while one call waits for the end of an outage, others fail at once; after it, calls succeed."""
     (code,) = (block.values[0] for block in blocks("python") if "class Replies" in block.values[0])
     names: dict[str, Any] = {"__name__": "guide"}
@@ -227,8 +228,8 @@ async def test_one_call_waits_in_an_outage() -> None:
     async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
         ids = (str(simulator.vehicles[0].user_id), str(simulator.vehicles[0].vehicle_id))
         replies, time = names["Replies"](client), asyncio.get_running_loop().time
-        simulator.add_fault("current/reset")
-        while not client.statistics().is_breaker_open:
+        simulator.add_fault(fault)
+        while not (client.statistics().is_breaker_open or client.statistics().is_token_failing):
             assert await replies.live(*ids) == names["SORRY"]
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(replies.live(*ids))

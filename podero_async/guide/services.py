@@ -38,7 +38,7 @@ although that is a `ValueError`, and responds with 500.
 Set `max_elapsed` below your own timeout, so that a call raises its cause and not a bare `TimeoutError`, and a small
 `backoff_initial`, so that a second attempt fits in. Each request has `max_elapsed` for itself; the timeout bounds all
 requests of a reply. In an outage, the circuit breaker opens (`is_breaker_open`), and each call waits for the next probe
-until `max_elapsed`. Let one call wait, and the others fail at once:
+until `max_elapsed`; without a token, each call waits for one. Let one call wait, and the others fail at once:
 
 ```python
 import asyncio
@@ -54,7 +54,8 @@ class Replies:
         self.under_way = 0
 
     async def live(self, user_id: str, vehicle_id: str) -> str:
-        if self.under_way and self.client.statistics().is_breaker_open:
+        now = self.client.statistics()
+        if self.under_way and (now.is_breaker_open or (now.waiting_for_token and now.is_token_failing)):
             return SORRY
         self.under_way += 1
         try:
@@ -70,6 +71,10 @@ class Replies:
 async def print_live(client: PoderoClient, user_id: str, vehicle_id: str) -> None:
     print(await Replies(client).live(user_id, vehicle_id))
 ```
+
+Keep one such count for each kind of call: `is_breaker_open` is true if one endpoint is down, also for calls to the others.
+If the API hangs, and `max_elapsed` is below the `read` of `podero_async.Timeouts`, the breaker stays closed, so each call
+lasts until `max_elapsed`.
 
 Single calls go before those of fleets and backfills of the same client. If replies are slow beside a backfill, the
 server is: lower `max_concurrency` of the `podero_async.ThrottlePolicy`, but not below 20, since then no slot is kept for single
