@@ -19,7 +19,18 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from podero_async import ChargingSession
+import podero_async.guide.services
+from podero_async import (
+    ApiError,
+    AuthenticationError,
+    ChargingSession,
+    DecodeError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import wire_row
@@ -163,9 +174,9 @@ async def test_what_is_unknown_is_404(running: Service) -> None:
         assert_problem(running, await running.get(path), 404)
 
 
-@pytest.mark.parametrize("refusal", ["current/status:403", "current/status:501", "token/status:401"])
+@pytest.mark.parametrize("refusal", ["current/status:403", "token/status:401"])
 async def test_a_refusal_of_the_api_is_502(running: Service, refusal: str) -> None:
-    """If the API refuses the service's own credentials, or fails, the caller gets 502."""
+    """If the API refuses the service's own credentials, the caller gets 502."""
     running.simulator.add_fault(refusal)
     assert_problem(running, await running.get(running.live_path), 502)
 
@@ -177,6 +188,39 @@ async def test_a_busy_api_is_503(running: Service, throttling: int) -> None:
     reply = await running.get(running.live_path)
     assert_problem(running, reply, 503)
     assert reply.headers["Retry-After"] == "60"
+
+
+def from_gateway() -> ApiError:
+    error = ApiError(404, "<html>", "GET", "/")
+    error.is_from_gateway = True
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (ServerError(500, "", "GET", "/"), 503, "30"),
+        (ServerError(503, "", "GET", "/", None, 60.2), 503, "61"),
+        (RateLimitError(429, "", "GET", "/", None, 7.0), 503, "7"),
+        (RequestTimeoutError("no response", "GET", "/"), 503, "30"),
+        (TimeoutError(), 503, "30"),
+        (TransportError("the connection was lost", "GET", "/"), 503, "30"),
+        (DecodeError("not JSON", retryable=True), 503, "30"),
+        (from_gateway(), 503, "30"),
+        (TransportError("the certificate is refused", "GET", "/", retryable=False), 502, None),
+        (DecodeError("id is missing", "$.items[3]"), 502, None),
+        (AuthenticationError(401, "", "POST", "/"), 502, None),
+        (NotFoundError(404, "", "GET", "/"), 404, None),
+        (ValueError("not a uuid"), 422, None),
+    ],
+    ids=repr,
+)
+def test_a_failure_that_may_pass_is_503(error: Exception, status: int, retry_after: str | None) -> None:
+    """In the guide as here, a failure that may pass is 503 with a `Retry-After`; others have the status of `http_status_of`."""
+    guide: dict[str, Any] = {}
+    exec((podero_async.guide.services.__doc__ or "").partition("```python\n")[2].partition("```")[0], guide)
+    for response_to in (service.response_to, guide["response_to"]):
+        assert response_to(error) == (status, {"Retry-After": retry_after} if retry_after else {})
 
 
 async def test_a_failure_on_the_way_cuts_the_stream_off(running: Service) -> None:
@@ -250,14 +294,14 @@ async def test_health(running: Service) -> None:
 
 @pytest.mark.slow
 async def test_health_in_an_outage(running: Service) -> None:
-    """While all requests to the API fail, the health is 503, and calls end as 502; after it, the health is 200 by itself."""
+    """While all requests to the API fail, the health is 503, and so are calls; after it, the health is 200 by itself."""
     running.simulator.add_fault("reset")
     calls = [asyncio.create_task(running.get(running.live_path)) for _ in range(30)]
     async with asyncio.timeout(60):
         while (await running.get("/health")).status == 200:
             await asyncio.sleep(0.05)
         for call in calls:
-            assert_problem(running, await call, 502)
+            assert_problem(running, await call, 503)
         assert (await running.get("/health")).json["is_breaker_open"] is True
         running.simulator.clear_faults()
         while (await running.get("/health")).status == 503:

@@ -6,17 +6,37 @@ service.
 # What does my service respond if a call fails, or in an outage (API down: 503)?
 
 The status `http_status_of(error)`, and a text of your own, since the text of an error names ids and paths. During one
-outage this status changes: 503 while the API responds, 502 once the client sends probes only, 504 if requests hang. This
-makes all of them one 503 with a `Retry-After`, which your caller can act on:
+outage this status changes: 503 while the API responds, 502 once the client sends probes only or a gateway responds, 504
+if requests hang. This makes all of them, and each other failure that may pass, one 503 with a `Retry-After`, which your
+caller can act on:
 
 ```python
-from podero_async import PoderoClient, PoderoError, RateLimitError, ServerError, TransportError, http_status_of
+import math
+
+from podero_async import (
+    ApiError,
+    DecodeError,
+    PoderoClient,
+    PoderoError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    http_status_of,
+)
 
 
 def response_to(error: Exception) -> tuple[int, dict[str, str]]:
-    if isinstance(error, ServerError | RateLimitError | TransportError):
-        retry_after = getattr(error, "retry_after", None) or 30
-        return 503, {"Retry-After": f"{retry_after:.0f}"}
+    match error:
+        case (
+            TransportError(retryable=True)
+            | DecodeError(retryable=True)
+            | ApiError(is_from_gateway=True)
+            | ServerError()
+            | RateLimitError()
+            | TimeoutError()
+        ):
+            retry_after = getattr(error, "retry_after", None) or 30
+            return 503, {"Retry-After": str(math.ceil(retry_after))}
     return http_status_of(error), {}
 
 

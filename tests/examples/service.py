@@ -27,13 +27,18 @@ from fastapi.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from podero_async import (
+    ApiError,
     ChargingSession,
+    DecodeError,
     FileTokenStore,
     NotFoundError,
     PoderoClient,
     PoderoError,
+    RateLimitError,
     RetryPolicy,
+    ServerError,
     SessionTotals,
+    TransportError,
     http_status_of,
     summarize,
 )
@@ -130,12 +135,28 @@ def problem(status: int, **headers: str) -> Response:
     return Response(json.dumps(body), status, headers, "application/problem+json")
 
 
+def response_to(error: Exception) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers for a call that failed: 503 if a later call may succeed."""
+    match error:
+        case (
+            TransportError(retryable=True)
+            | DecodeError(retryable=True)
+            | ApiError(is_from_gateway=True)
+            | ServerError()
+            | RateLimitError()
+            | TimeoutError()
+        ):
+            retry_after = getattr(error, "retry_after", None) or 30
+            return 503, {"Retry-After": str(math.ceil(retry_after))}
+    return http_status_of(error), {}
+
+
 @app.exception_handler(PoderoError)
 async def call_failed(_: Request, error: Exception) -> Response:
     """Respond to a call of the client that failed."""
-    status, retry_after = http_status_of(error), getattr(error, "retry_after", None)
+    status, headers = response_to(error)
     logger.warning("responding with %s", status, exc_info=error)
-    return problem(status, **({"Retry-After": str(math.ceil(retry_after))} if retry_after else {}))
+    return problem(status, **headers)
 
 
 @app.exception_handler(RequestValidationError)
