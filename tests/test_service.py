@@ -133,17 +133,22 @@ async def test_the_live_session(running: Service) -> None:
 
 
 async def test_savings_by_external_id(running: Service) -> None:
-    """A customer's savings of a month in Vienna's time are the sum over all sessions of all vehicles."""
+    """A customer's savings of a month in Vienna's time are the sum over all sessions, and say if one cannot be read."""
     external_id = running.simulator.external_ids[running.vehicles[0].user_id]
     month = running.simulator.last_day.replace(day=1)
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("Europe/Vienna"))
     rows = [row for vehicle in running.vehicles for row in running.simulator.truth(vehicle)]
     rows = [row for row in rows if datetime.fromisoformat(row["plug_in_time"]) >= begin]
-    reply = await running.get(f"/customers/{external_id}/savings?month={month}")
+    path = f"/customers/{external_id}/savings?month={month:%Y-%m}"
+    reply = await running.get(path)
     assert reply.json["sessions"] == len(rows) > 0
     assert reply.json["actual_savings_eur"] == pytest.approx(sum(row["actual_savings_eur"] or 0.0 for row in rows))
     schemas = (await running.get("/openapi.json")).json["components"]["schemas"]
-    assert {"ChargingSession", "SessionTotals"} <= schemas.keys()
+    assert {"ChargingSession", "Savings"} <= schemas.keys()
+    assert reply.json["complete"] is True
+    running.simulator.add_fault("malformed_row:id@#1")
+    unreadable = await running.get(path)
+    assert (unreadable.status, unreadable.json["complete"]) == (200, False)
 
 
 def assert_problem(running: Service, reply: Reply, status: int) -> None:
@@ -153,8 +158,13 @@ def assert_problem(running: Service, reply: Reply, status: int) -> None:
 
 
 async def test_a_mistyped_request_is_422(running: Service) -> None:
-    """A mistyped id, a missing or mistyped day, and days in the wrong order are 422."""
+    """A mistyped id, a missing or mistyped day or month, and days in the wrong order are 422."""
+    months = ("2026-05-15", "2026-13", "0001-01", "9999-12", "2026-05%0A", "may")
     for path in (
+        *(
+            f"/customers/{running.simulator.external_ids[running.vehicles[0].user_id]}/savings?month={month}"
+            for month in months
+        ),
         "/users/tesla/vehicles/tesla/live",
         f"/users/{UUID(int=1)}/sessions",
         f"/users/{UUID(int=1)}/sessions?from=yesterday&to=today",
@@ -169,7 +179,7 @@ async def test_what_is_unknown_is_404(running: Service) -> None:
     for path in (
         f"/users/{unknown}/sessions{DAYS}",
         f"/users/{running.vehicles[0].user_id}/vehicles/{unknown}/live",
-        "/customers/nobody/savings?month=2026-10-01",
+        "/customers/nobody/savings?month=2026-10",
     ):
         assert_problem(running, await running.get(path), 404)
 

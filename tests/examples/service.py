@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from podero_async import (
     ApiError,
     ChargingSession,
+    Completeness,
     DecodeError,
     FileTokenStore,
     NotFoundError,
@@ -39,6 +40,7 @@ from podero_async import (
     ServerError,
     SessionTotals,
     TransportError,
+    VehicleSessions,
     http_status_of,
     summarize,
 )
@@ -79,6 +81,24 @@ def checked_arguments() -> Iterator[None]:
 Client = Annotated[PoderoClient, Depends(client_of)]
 FromDay = Annotated[date, Query(alias="from")]
 ToDay = Annotated[date, Query(alias="to")]
+
+
+def first_day_of(month: Annotated[str, Query(pattern="^20[0-9]{2}-(0[1-9]|1[0-2])$", examples=["2026-05"])]) -> date:
+    """Return the first day of a month, `YYYY-MM`."""
+    return date.fromisoformat(f"{month}-01")
+
+
+Month = Annotated[date, Depends(first_day_of)]
+
+
+@attrs.frozen(kw_only=True)
+class Savings(SessionTotals):
+    """The sums of a customer's month."""
+
+    complete: bool
+    """False if a row could not be read, or a list was not proven complete, so that the sums may be too low."""
+
+
 app = FastAPI(lifespan=lifespan)
 
 
@@ -105,12 +125,15 @@ async def live(client: Client, user_id: UUID, vehicle_id: UUID) -> ChargingSessi
 
 
 @app.get("/customers/{external_id}/savings")
-async def savings(client: Client, external_id: str, month: date) -> SessionTotals:
-    """Return the sums of a month in Vienna's time for a customer, known by our own id; `month` is its first day."""
+async def savings(client: Client, external_id: str, month: Month) -> Savings:
+    """Return the sums of a month in Vienna's time for a customer, known by our own id. If a vehicle fails, so does the call."""
     with checked_arguments():
         user = await client.user_by_external_id(external_id)
         outcomes = await client.user_sessions(user.id, month - timedelta(days=1), month + timedelta(days=31))
-    return summarize(outcomes, "month", time_zone="Europe/Vienna").get(month, SessionTotals())
+    totals = summarize(outcomes, "month", time_zone="Europe/Vienna").get(month, SessionTotals())
+    reads = [each for each in outcomes if isinstance(each, VehicleSessions)]
+    is_complete = not any(each.rejected or each.completeness is Completeness.UNPROVEN for each in reads)
+    return Savings(**attrs.asdict(totals), complete=is_complete)
 
 
 @app.get("/health")
