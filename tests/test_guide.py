@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,14 @@ def blocks(language: str) -> list[Any]:
     ]
 
 
+def block_with(definition: str) -> dict[str, Any]:
+    """Run the only block that has a definition, and return its names."""
+    (code,) = (block.values[0] for block in blocks("python") if definition in block.values[0])
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "guide", "exec"), names)
+    return names
+
+
 async def fill(path: Path, simulator: PoderoSimulator, client: PoderoClient) -> Path:
     """Write the sessions of a simulator into a store."""
     async with SessionStore(path) as store:
@@ -203,9 +212,7 @@ async def test_the_code_runs(
 @pytest.mark.leaping
 async def test_the_health_check_ends_with_the_outage() -> None:
     """The guide's health check is false in an outage and, although no other call is made, true after it."""
-    (code,) = (block.values[0] for block in blocks("python") if "def is_api_up" in block.values[0])
-    names: dict[str, Any] = {"__name__": "guide"}
-    exec(compile(code, "guide", "exec"), names)
+    names = block_with("def is_api_up")
     async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
         assert await names["is_api_up"](client)
         simulator.add_fault("user/reset")
@@ -218,13 +225,26 @@ async def test_the_health_check_ends_with_the_outage() -> None:
     assert not any(checks)
 
 
+@pytest.mark.podero(users=1, vehicles=3)
+async def test_the_last_charge_of_a_customer(podero_simulator: PoderoSimulator, podero_client: PoderoClient) -> None:
+    """The guide's last charge is the newest session of all vehicles of the customer, whichever vehicle is listed first."""
+    last_charge, (user_id,) = block_with("def last_charge")["last_charge"], podero_simulator.external_ids
+    for vehicle in podero_simulator.vehicles:
+        podero_simulator.set_current(vehicle, None)
+    now = datetime.now(UTC)
+    for hours, vehicle in enumerate(podero_simulator.vehicles):
+        plugged_in = now - timedelta(hours=24 - hours)
+        podero_simulator.plug_in(vehicle, plugged_in)
+        podero_simulator.complete_current(vehicle)
+        said = await last_charge(podero_client, podero_simulator.external_ids[user_id])
+        assert said.endswith(f"{plugged_in:%Y-%m-%d %H:%M} UTC")
+
+
 @pytest.mark.leaping
 @pytest.mark.parametrize("fault", ["current/reset", "token/reset"])
 async def test_one_call_waits_in_an_outage(fault: str) -> None:
     """The guide's replies: while one call waits for the end of an outage, others fail at once; after it, calls succeed."""
-    (code,) = (block.values[0] for block in blocks("python") if "class Replies" in block.values[0])
-    names: dict[str, Any] = {"__name__": "guide"}
-    exec(compile(code, "guide", "exec"), names)
+    names = block_with("class Replies")
     async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
         ids = (str(simulator.vehicles[0].user_id), str(simulator.vehicles[0].vehicle_id))
         replies, time = names["Replies"](client), asyncio.get_running_loop().time
