@@ -60,6 +60,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     lifetime = "lifetime of a token (default: %(default)g)"
     add("--token-lifetime", type=shared.seconds, default=36000.0, metavar="SECONDS", help=lifetime)
     faults = "faults, such as status:503@5%% reset@2%% sessions/status:429:retry-after=1@#10,20 hang:2.5@1%%"
+    faults += "; hang@100%%x2 affects the first 2 requests (x needs an @)"
     faults += "; the endpoints are current, sessions, token, user, users and vehicles"
     add("--faults", type=_fault, nargs="+", action="extend", default=[], metavar="SPEC", help=faults)
     add = parser.add_argument_group("changes").add_argument
