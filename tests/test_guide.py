@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 import podero_async.guide
-from podero_async import PoderoClient, RateLimitError, RetryPolicy
+from podero_async import ClientCredentials, NotFoundError, PoderoClient, RateLimitError, RetryPolicy
 from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import main
 from podero_async.testing import Fault, PoderoSimulator
@@ -37,6 +38,7 @@ FRESHNESS = "How do I monitor the freshness of a store (stale data, or a job tha
 SEVERAL = "How do I run it on several (multiple) machines, in several processes, or on a cluster?"
 WITHIN_A_SECOND = "How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?"
 OF_TODAY = "The simulator's sessions end in June: how do I make one of today, or of this week?"
+WRONG_ORGANIZATION = "Every call is a 404 (every customer is not found): is it the wrong organization?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
     "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -87,6 +89,8 @@ QUESTIONS = {
         "one day more at both ends",
     ),
     "unknown customer": ("errors: Unknown customer, or a mistyped id: what do I get?", "NotFoundError"),
+    "every customer is unknown (404)": (f"errors: {WRONG_ORGANIZATION}", "podero-async doctor"),
+    "wrong organization": (f"errors: {WRONG_ORGANIZATION}", "PODERO_ORG_ID"),
     "mistyped id": ("errors: Unknown customer, or a mistyped id: what do I get?", "ValueError"),
     "token expires": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "expired token": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
@@ -238,6 +242,18 @@ async def test_the_last_charge_of_a_customer(podero_simulator: PoderoSimulator, 
         podero_simulator.complete_current(vehicle)
         said = await last_charge(podero_client, podero_simulator.external_ids[user_id])
         assert said.endswith(f"{plugged_in:%Y-%m-%d %H:%M} UTC")
+
+
+async def test_a_wrong_organization_fails_the_check(
+    podero_client: PoderoClient, podero_simulator: PoderoSimulator
+) -> None:
+    """The guide's check at the start raises `NotFoundError` if the organization is unknown, and only then."""
+    check = block_with("def check_organization")["check_organization"]
+    await check(podero_client)
+    credentials = ClientCredentials(podero_simulator.client_id, podero_simulator.client_secret)
+    async with PoderoClient(UUID(int=1), credentials, base_url=podero_simulator.base_url) as client:
+        with pytest.raises(NotFoundError):
+            await check(client)
 
 
 @pytest.mark.leaping

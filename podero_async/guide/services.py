@@ -120,6 +120,8 @@ async def is_api_up(client: PoderoClient) -> bool:
     return True
 ```
 
+A wrong organization has the same 404, so check it once, when the service starts: `podero_async.guide.errors`.
+
 Do not decide by `is_breaker_open` of the statistics: it ends only when one of your own calls succeeds, so a service that
 gets no traffic because of it would never be healthy again. The statistics do say why calls wait:
 `podero_async.guide.tuning`. A liveness check, after which the process is restarted, should not ask the API at all: a
