@@ -6,6 +6,7 @@ import asyncio
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +28,7 @@ is the way to end the server, so it ends with exit code 0, not 129, 130 or 143.
 """
 _VEHICLES = 10
 _SESSIONS = 120
+_PLUGGED_IN = timedelta(hours=8)
 
 
 def _fault(text: str) -> Fault:
@@ -64,7 +66,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     faults += "; the endpoints are current, sessions, token, user, users and vehicles"
     add("--faults", type=_fault, nargs="+", action="extend", default=[], metavar="SPEC", help=faults)
     add = parser.add_argument_group("changes").add_argument
-    complete = "let a session complete, and its vehicle be plugged in again, at this interval"
+    complete = "let a session complete now, and its vehicle be plugged in again, at this interval"
     add("--complete-every", type=shared.positive_number, metavar="SECONDS", help=complete)
     move = "let a vehicle move to another user at this interval"
     add("--move-every", type=shared.positive_number, metavar="SECONDS", help=move)
@@ -114,10 +116,11 @@ async def _repeat(
 
 def _complete(simulator: PoderoSimulator, rng: Random) -> None:
     vehicle = rng.choice(simulator.vehicles)
+    plugged_in = datetime.now(UTC) - _PLUGGED_IN  # the session ends now, on a day that a backfill reads again
     if simulator.current(vehicle) is None:
-        simulator.plug_in(vehicle)
+        simulator.plug_in(vehicle, plugged_in)
     simulator.complete_current(vehicle)
-    simulator.plug_in(vehicle)
+    simulator.plug_in(vehicle, plugged_in)
 
 
 def _move(simulator: PoderoSimulator, rng: Random) -> None:
