@@ -39,6 +39,7 @@ SEVERAL = "How do I run it on several (multiple) machines, in several processes,
 WITHIN_A_SECOND = "How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?"
 OF_TODAY = "The simulator's sessions end in June: how do I make one of today, or of this week?"
 WRONG_ORGANIZATION = "Every call is a 404 (every customer is not found): is it the wrong organization?"
+INCREMENTAL = "How do I export only the changes since the last time (incremental export)?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
     "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -102,6 +103,10 @@ QUESTIONS = {
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
     "retention": ("operations: How do I delete old sessions after a while (retention)?", "podero-async forget"),
     "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
+    "export only changes": (f"stores: {INCREMENTAL}", "max(changed_at)"),
+    "incremental": (f"stores: {INCREMENTAL}", "--since"),
+    "what changed since the last time": (f"stores: {INCREMENTAL}", "--since"),
+    "energy by vehicle model": ("stores: How do I get the energy of each vehicle model by month?", "live_sessions"),
     "something a fleet manager can read": (
         "stores: How do I make a report that a fleet manager can read?",
         "podero-async report",
