@@ -24,6 +24,7 @@ TOKEN = "42:fake"
 CHAT, STRANGER = 7, 8
 ZONE = ZoneInfo("Pacific/Kiritimati")
 """14 hours ahead of UTC, so its months begin on the last day of a UTC month."""
+WRONG = "Sorry, something is wrong on our side. We have been told."
 OUTAGE = "The charging data cannot be reached at the moment. Please try again in a few minutes."
 
 
@@ -145,12 +146,23 @@ async def test_refusals() -> None:
     async with PoderoSimulator(users=1, vehicles=1) as simulator:
         async with client_of(simulator, credentials=ClientCredentials("client", "wrong")) as wrong:
             async with talking(wrong, simulator) as telegram:
-                assert await telegram.ask("/last") == "Sorry, something is wrong on our side. We have been told."
+                assert await telegram.ask("/last") == WRONG
         async with client_of(simulator) as client, talking(client, simulator) as telegram:
             simulator.delete_user(simulator.vehicles[0].user_id)
             assert await telegram.ask("/live") == "There is no account for this chat any more."
             simulator.add_fault("status:503:retry-after=60")
             assert await telegram.ask("/savings") == OUTAGE
+
+
+@pytest.mark.leaping
+async def test_an_unreadable_row() -> None:
+    """While a row cannot be read, `/last` does not ask to try again, and `/savings` says that sessions may be missing."""
+    async with PoderoSimulator(users=1, vehicles=1, faults=["malformed_row:id"]) as simulator:
+        row = wire_row(1, plug_in_time=month_begin().isoformat(), actual_savings_eur=1.25)
+        simulator.insert(simulator.vehicles[0], row)
+        async with client_of(simulator) as client, talking(client, simulator) as telegram:
+            assert await telegram.ask("/last") == WRONG
+            assert (await telegram.ask("/savings")).endswith(" sessions. Some sessions may be missing.")
 
 
 @pytest.mark.slow

@@ -12,14 +12,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 import podero_async.guide
-from podero_async import PoderoClient, RateLimitError, RetryPolicy
+from podero_async import ClientCredentials, NotFoundError, PoderoClient, RateLimitError, RetryPolicy
 from podero_async.backfill import SessionStore, backfill
 from podero_async.cli import main
 from podero_async.testing import Fault, PoderoSimulator
@@ -36,6 +38,8 @@ FRESHNESS = "How do I monitor the freshness of a store (stale data, or a job tha
 SEVERAL = "How do I run it on several (multiple) machines, in several processes, or on a cluster?"
 WITHIN_A_SECOND = "How do I reply within a second, beside a backfill or in an outage (circuit breaker, fail fast)?"
 OF_TODAY = "The simulator's sessions end in June: how do I make one of today, or of this week?"
+WRONG_ORGANIZATION = "Every call is a 404 (every customer is not found): is it the wrong organization?"
+INCREMENTAL = "How do I export only the changes since the last time (incremental export)?"
 QUESTIONS = {
     "how do I resume": ("operations: How do I resume after a crash?", "Run the same command again"),
     "resume after kill": ("operations: How do I resume after a crash?", "Run the same command again"),
@@ -86,6 +90,8 @@ QUESTIONS = {
         "one day more at both ends",
     ),
     "unknown customer": ("errors: Unknown customer, or a mistyped id: what do I get?", "NotFoundError"),
+    "every customer is unknown (404)": (f"errors: {WRONG_ORGANIZATION}", "podero-async doctor"),
+    "wrong organization": (f"errors: {WRONG_ORGANIZATION}", "PODERO_ORG_ID"),
     "mistyped id": ("errors: Unknown customer, or a mistyped id: what do I get?", "ValueError"),
     "token expires": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
     "expired token": ("errors: The token expires, or an expired token is refused: what do I do?", "in the background"),
@@ -97,6 +103,10 @@ QUESTIONS = {
     "how do I erase a user": ("operations: How do I erase a user, or delete a customer (GDPR)?", "podero-async forget"),
     "retention": ("operations: How do I delete old sessions after a while (retention)?", "podero-async forget"),
     "which sessions changed since yesterday": ("stores: Which sessions changed since yesterday?", "changed_at"),
+    "export only changes": (f"stores: {INCREMENTAL}", "max(changed_at)"),
+    "incremental": (f"stores: {INCREMENTAL}", "--since"),
+    "what changed since the last time": (f"stores: {INCREMENTAL}", "--since"),
+    "energy by vehicle model": ("stores: How do I get the energy of each vehicle model by month?", "live_sessions"),
     "something a fleet manager can read": (
         "stores: How do I make a report that a fleet manager can read?",
         "podero-async report",
@@ -130,6 +140,14 @@ def blocks(language: str) -> list[Any]:
         for page, text in PAGES.items()
         for number, code in enumerate(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL), 1)
     ]
+
+
+def block_with(definition: str) -> dict[str, Any]:
+    """Run the only block that has a definition, and return its names."""
+    (code,) = (block.values[0] for block in blocks("python") if definition in block.values[0])
+    names: dict[str, Any] = {"__name__": "guide"}
+    exec(compile(code, "guide", "exec"), names)
+    return names
 
 
 async def fill(path: Path, simulator: PoderoSimulator, client: PoderoClient) -> Path:
@@ -203,9 +221,7 @@ async def test_the_code_runs(
 @pytest.mark.leaping
 async def test_the_health_check_ends_with_the_outage() -> None:
     """The guide's health check is false in an outage and, although no other call is made, true after it."""
-    (code,) = (block.values[0] for block in blocks("python") if "def is_api_up" in block.values[0])
-    names: dict[str, Any] = {"__name__": "guide"}
-    exec(compile(code, "guide", "exec"), names)
+    names = block_with("def is_api_up")
     async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
         assert await names["is_api_up"](client)
         simulator.add_fault("user/reset")
@@ -218,17 +234,43 @@ async def test_the_health_check_ends_with_the_outage() -> None:
     assert not any(checks)
 
 
+@pytest.mark.podero(users=1, vehicles=3)
+async def test_the_last_charge_of_a_customer(podero_simulator: PoderoSimulator, podero_client: PoderoClient) -> None:
+    """The guide's last charge is the newest session of all vehicles of the customer, whichever vehicle is listed first."""
+    last_charge, (user_id,) = block_with("def last_charge")["last_charge"], podero_simulator.external_ids
+    for vehicle in podero_simulator.vehicles:
+        podero_simulator.set_current(vehicle, None)
+    now = datetime.now(UTC)
+    for hours, vehicle in enumerate(podero_simulator.vehicles):
+        plugged_in = now - timedelta(hours=24 - hours)
+        podero_simulator.plug_in(vehicle, plugged_in)
+        podero_simulator.complete_current(vehicle)
+        said = await last_charge(podero_client, podero_simulator.external_ids[user_id])
+        assert said.endswith(f"{plugged_in:%Y-%m-%d %H:%M} UTC")
+
+
+async def test_a_wrong_organization_fails_the_check(
+    podero_client: PoderoClient, podero_simulator: PoderoSimulator
+) -> None:
+    """The guide's check at the start raises `NotFoundError` if the organization is unknown, and only then."""
+    check = block_with("def check_organization")["check_organization"]
+    await check(podero_client)
+    credentials = ClientCredentials(podero_simulator.client_id, podero_simulator.client_secret)
+    async with PoderoClient(UUID(int=1), credentials, base_url=podero_simulator.base_url) as client:
+        with pytest.raises(NotFoundError):
+            await check(client)
+
+
 @pytest.mark.leaping
-async def test_one_call_waits_in_an_outage() -> None:
+@pytest.mark.parametrize("fault", ["current/reset", "token/reset"])
+async def test_one_call_waits_in_an_outage(fault: str) -> None:
     """The guide's replies: while one call waits for the end of an outage, others fail at once; after it, calls succeed."""
-    (code,) = (block.values[0] for block in blocks("python") if "class Replies" in block.values[0])
-    names: dict[str, Any] = {"__name__": "guide"}
-    exec(compile(code, "guide", "exec"), names)
+    names = block_with("class Replies")
     async with PoderoSimulator(vehicles=1) as simulator, client_of(simulator, retry=RetryPolicy()) as client:
         ids = (str(simulator.vehicles[0].user_id), str(simulator.vehicles[0].vehicle_id))
         replies, time = names["Replies"](client), asyncio.get_running_loop().time
-        simulator.add_fault("current/reset")
-        while not client.statistics().is_breaker_open:
+        simulator.add_fault(fault)
+        while not (client.statistics().is_breaker_open or client.statistics().is_token_failing):
             assert await replies.live(*ids) == names["SORRY"]
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(replies.live(*ids))

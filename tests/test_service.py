@@ -19,7 +19,18 @@ import pytest
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
 
-from podero_async import ChargingSession
+import podero_async.guide.services
+from podero_async import (
+    ApiError,
+    AuthenticationError,
+    ChargingSession,
+    DecodeError,
+    NotFoundError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServerError,
+    TransportError,
+)
 from podero_async.models import VehicleRef
 from podero_async.testing import Fault, PoderoSimulator
 from tests._support.clients import wire_row
@@ -122,17 +133,22 @@ async def test_the_live_session(running: Service) -> None:
 
 
 async def test_savings_by_external_id(running: Service) -> None:
-    """A customer's savings of a month in Vienna's time are the sum over all sessions of all vehicles."""
+    """A customer's savings of a month in Vienna's time are the sum over all sessions, and say if one cannot be read."""
     external_id = running.simulator.external_ids[running.vehicles[0].user_id]
     month = running.simulator.last_day.replace(day=1)
     begin = datetime(month.year, month.month, 1, tzinfo=ZoneInfo("Europe/Vienna"))
     rows = [row for vehicle in running.vehicles for row in running.simulator.truth(vehicle)]
     rows = [row for row in rows if datetime.fromisoformat(row["plug_in_time"]) >= begin]
-    reply = await running.get(f"/customers/{external_id}/savings?month={month}")
+    path = f"/customers/{external_id}/savings?month={month:%Y-%m}"
+    reply = await running.get(path)
     assert reply.json["sessions"] == len(rows) > 0
     assert reply.json["actual_savings_eur"] == pytest.approx(sum(row["actual_savings_eur"] or 0.0 for row in rows))
     schemas = (await running.get("/openapi.json")).json["components"]["schemas"]
-    assert {"ChargingSession", "SessionTotals"} <= schemas.keys()
+    assert {"ChargingSession", "Savings"} <= schemas.keys()
+    assert reply.json["complete"] is True
+    running.simulator.add_fault("malformed_row:id@#1")
+    unreadable = await running.get(path)
+    assert (unreadable.status, unreadable.json["complete"]) == (200, False)
 
 
 def assert_problem(running: Service, reply: Reply, status: int) -> None:
@@ -142,8 +158,13 @@ def assert_problem(running: Service, reply: Reply, status: int) -> None:
 
 
 async def test_a_mistyped_request_is_422(running: Service) -> None:
-    """A mistyped id, a missing or mistyped day, and days in the wrong order are 422."""
+    """A mistyped id, a missing or mistyped day or month, and days in the wrong order are 422."""
+    months = ("2026-05-15", "2026-13", "0001-01", "9999-12", "2026-05%0A", "may")
     for path in (
+        *(
+            f"/customers/{running.simulator.external_ids[running.vehicles[0].user_id]}/savings?month={month}"
+            for month in months
+        ),
         "/users/tesla/vehicles/tesla/live",
         f"/users/{UUID(int=1)}/sessions",
         f"/users/{UUID(int=1)}/sessions?from=yesterday&to=today",
@@ -158,14 +179,14 @@ async def test_what_is_unknown_is_404(running: Service) -> None:
     for path in (
         f"/users/{unknown}/sessions{DAYS}",
         f"/users/{running.vehicles[0].user_id}/vehicles/{unknown}/live",
-        "/customers/nobody/savings?month=2026-10-01",
+        "/customers/nobody/savings?month=2026-10",
     ):
         assert_problem(running, await running.get(path), 404)
 
 
-@pytest.mark.parametrize("refusal", ["current/status:403", "current/status:501", "token/status:401"])
+@pytest.mark.parametrize("refusal", ["current/status:403", "token/status:401"])
 async def test_a_refusal_of_the_api_is_502(running: Service, refusal: str) -> None:
-    """If the API refuses the service's own credentials, or fails, the caller gets 502."""
+    """If the API refuses the service's own credentials, the caller gets 502."""
     running.simulator.add_fault(refusal)
     assert_problem(running, await running.get(running.live_path), 502)
 
@@ -177,6 +198,39 @@ async def test_a_busy_api_is_503(running: Service, throttling: int) -> None:
     reply = await running.get(running.live_path)
     assert_problem(running, reply, 503)
     assert reply.headers["Retry-After"] == "60"
+
+
+def from_gateway() -> ApiError:
+    error = ApiError(404, "<html>", "GET", "/")
+    error.is_from_gateway = True
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "retry_after"),
+    [
+        (ServerError(500, "", "GET", "/"), 503, "30"),
+        (ServerError(503, "", "GET", "/", None, 60.2), 503, "61"),
+        (RateLimitError(429, "", "GET", "/", None, 7.0), 503, "7"),
+        (RequestTimeoutError("no response", "GET", "/"), 503, "30"),
+        (TimeoutError(), 503, "30"),
+        (TransportError("the connection was lost", "GET", "/"), 503, "30"),
+        (DecodeError("not JSON", retryable=True), 503, "30"),
+        (from_gateway(), 503, "30"),
+        (TransportError("the certificate is refused", "GET", "/", retryable=False), 502, None),
+        (DecodeError("id is missing", "$.items[3]"), 502, None),
+        (AuthenticationError(401, "", "POST", "/"), 502, None),
+        (NotFoundError(404, "", "GET", "/"), 404, None),
+        (ValueError("not a uuid"), 422, None),
+    ],
+    ids=repr,
+)
+def test_a_failure_that_may_pass_is_503(error: Exception, status: int, retry_after: str | None) -> None:
+    """In the guide as here, a failure that may pass is 503 with a `Retry-After`; others have the status of `http_status_of`."""
+    guide: dict[str, Any] = {}
+    exec((podero_async.guide.services.__doc__ or "").partition("```python\n")[2].partition("```")[0], guide)
+    for response_to in (service.response_to, guide["response_to"]):
+        assert response_to(error) == (status, {"Retry-After": retry_after} if retry_after else {})
 
 
 async def test_a_failure_on_the_way_cuts_the_stream_off(running: Service) -> None:
@@ -250,14 +304,14 @@ async def test_health(running: Service) -> None:
 
 @pytest.mark.slow
 async def test_health_in_an_outage(running: Service) -> None:
-    """While all requests to the API fail, the health is 503, and calls end as 502; after it, the health is 200 by itself."""
+    """While all requests to the API fail, the health is 503, and so are calls; after it, the health is 200 by itself."""
     running.simulator.add_fault("reset")
     calls = [asyncio.create_task(running.get(running.live_path)) for _ in range(30)]
     async with asyncio.timeout(60):
         while (await running.get("/health")).status == 200:
             await asyncio.sleep(0.05)
         for call in calls:
-            assert_problem(running, await call, 502)
+            assert_problem(running, await call, 503)
         assert (await running.get("/health")).json["is_breaker_open"] is True
         running.simulator.clear_faults()
         while (await running.get("/health")).status == 503:

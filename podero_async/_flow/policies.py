@@ -25,7 +25,8 @@ class RetryPolicy:
             outage. A call that cannot be sent in that time raises `RateLimitError`, at once if a pause is known to last
             longer. Fleets, backfills and discoveries are the exception: they wait for slots and through pauses for as
             long as these last, since they fill the queue themselves, and their last attempts end by `Timeouts` alone.
-            The default outlasts an outage of two minutes.
+            With the default, a fetch outlasts an outage of two minutes if the client holds a token and reads at least 20
+            vehicles.
         backoff_initial: Upper bound of the wait before the second attempt, in seconds; it doubles with each attempt. The
             wait is drawn evenly from 0 to the bound (full jitter), so that callers do not return together.
         backoff_max: The largest such bound, in seconds. By default it is reached before the sixth attempt.

@@ -7,7 +7,7 @@ import math
 from argparse import Action, ArgumentParser, ArgumentTypeError
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from podero_async.backfill import SessionStore, Shard
 
 __all__ = [
+    "MOMENT",
     "AddArgument",
     "StoreOptions",
     "add_days",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 _DAYS_AGO = {"today": 0, "yesterday": 1}
+MOMENT = "YYYY-MM-DDTHH:MM[:SS] in UTC or with an offset such as +01:00, YYYY-MM-DD, today or yesterday"
+"""How a time is written."""
 _MIN_PAUSE_S = 0.05
 _MAX_PAUSE_S = 1.0
 
@@ -71,11 +74,11 @@ def day(text: str) -> date:
 
 
 def moment(text: str) -> datetime:
-    """Parse a time such as `2026-01-31T06:00:00+01:00` or `2026-01-31`; without an offset it is UTC."""
+    """Parse a time such as `2026-01-31T06:00+01:00`, or the start of a UTC day; without an offset it is UTC."""
     try:
-        parsed = datetime.fromisoformat(text)
+        parsed = datetime.combine(day(text), time.min) if text in _DAYS_AGO else datetime.fromisoformat(text)
     except ValueError:
-        raise ArgumentTypeError(f"not a time: {text!r}; write YYYY-MM-DDTHH:MM:SS with an offset, or Z") from None
+        raise ArgumentTypeError(f"not a time: {text!r}; write {MOMENT}") from None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 

@@ -43,6 +43,23 @@ is that of the token endpoint.
 An unknown id, of Podero's or your own, is a `podero_async.NotFoundError`. A mistyped one, not a uuid, is a
 `ValueError` that names the argument, before anything is sent; so is a first day after the last one.
 
+# Every call is a 404 (every customer is not found): is it the wrong organization?
+
+Probably: the API responds to a wrong `PODERO_ORG_ID` with 404, as to an id that does not exist, so all calls raise
+`podero_async.NotFoundError`. `podero-async doctor` checks the organization. A service checks it once, when it starts, by the
+list of users, which does not exist only if the organization does not:
+
+```python
+from contextlib import aclosing
+
+from podero_async import PoderoClient
+
+
+async def check_organization(client: PoderoClient) -> None:
+    async with aclosing(client.users()) as users:
+        await anext(users, None)  # one request; NotFoundError if the organization does not exist
+```
+
 # A row cannot be read, or rows are unreadable: what happens?
 
 Outcomes have such rows in `rejected`, with the path of the value and the reason, beside the sessions that could be read;

@@ -78,8 +78,9 @@ An outcome is a `podero_async.VehicleSessions` or a `podero_async.VehicleFailure
 
 # How do I read the last and the current session of a car? Is it charging, or only plugged in?
 
-`podero_async.PoderoClient.latest_session` returns the newest completed session, and
-`podero_async.PoderoClient.current_session` the one that is going on, or None:
+`podero_async.PoderoClient.latest_session` returns the newest completed session of a vehicle, and
+`podero_async.PoderoClient.current_session` the one that is going on, or None. A customer may have several vehicles, so
+compare the sessions of all:
 
 ```python
 from podero_async import PoderoClient
@@ -87,12 +88,14 @@ from podero_async import PoderoClient
 
 async def last_charge(client: PoderoClient, external_id: str) -> str:
     user = await client.user_by_external_id(external_id)
-    for vehicle in await client.electric_vehicles(user.id):
-        if await client.current_session(user.id, vehicle.id):
-            return "plugged in now"
-        if session := await client.latest_session(user.id, vehicle.id, days=365):
-            return f"{session.energy_charged_kwh} kWh, plugged in at {session.plug_in_time:%Y-%m-%d %H:%M} UTC"
-    return "no session in the last year"
+    vehicles = await client.electric_vehicles(user.id)
+    if any([await client.current_session(user.id, vehicle.id) for vehicle in vehicles]):
+        return "plugged in now"
+    latest = [await client.latest_session(user.id, vehicle.id, days=365) for vehicle in vehicles]
+    newest = max((each for each in latest if each), key=lambda each: each.plug_in_time, default=None)
+    if newest is None:
+        return "no session in the last year"
+    return f"{newest.energy_charged_kwh} kWh, plugged in at {newest.plug_in_time:%Y-%m-%d %H:%M} UTC"
 ```
 
 A current session lasts from plug-in to unplug. No field of the API's contract says whether energy flows now: the car may

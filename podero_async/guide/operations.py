@@ -9,8 +9,10 @@ podero-async backfill --store fleet.duckdb --from 2026-01-01 --to today --log-fi
 ```
 
 For the whole history, take a first day before your first session, such as 2020-01-01: days without sessions cost no
-request. The first run reads all days; later ones read those that are missing or may still change, in about one request for each
-vehicle, as "Runs" in `podero_async.backfill` explains. In Python, the same is `podero_async.backfill.backfill`:
+request. The first run reads all days; later ones read those that are missing or may still change, in about one request
+for each vehicle, as "Runs" in `podero_async.backfill` explains. A run outlasts an outage of two minutes if it already
+holds a token and reads at least 20 vehicles. A longer one, or one at its start, may end it with exit code 4 or 1: the next
+run reads the rest. In Python, the same is `podero_async.backfill.backfill`:
 
 ```python
 from datetime import UTC, date, datetime

@@ -6,17 +6,37 @@ service.
 # What does my service respond if a call fails, or in an outage (API down: 503)?
 
 The status `http_status_of(error)`, and a text of your own, since the text of an error names ids and paths. During one
-outage this status changes: 503 while the API responds, 502 once the client sends probes only, 504 if requests hang. This
-makes all of them one 503 with a `Retry-After`, which your caller can act on:
+outage this status changes: 503 while the API responds, 502 once the client sends probes only or a gateway responds, 504
+if requests hang. This makes all of them, and each other failure that may pass, one 503 with a `Retry-After`, which your
+caller can act on:
 
 ```python
-from podero_async import PoderoClient, PoderoError, RateLimitError, ServerError, TransportError, http_status_of
+import math
+
+from podero_async import (
+    ApiError,
+    DecodeError,
+    PoderoClient,
+    PoderoError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+    http_status_of,
+)
 
 
 def response_to(error: Exception) -> tuple[int, dict[str, str]]:
-    if isinstance(error, ServerError | RateLimitError | TransportError):
-        retry_after = getattr(error, "retry_after", None) or 30
-        return 503, {"Retry-After": f"{retry_after:.0f}"}
+    match error:
+        case (
+            TransportError(retryable=True)
+            | DecodeError(retryable=True)
+            | ApiError(is_from_gateway=True)
+            | ServerError()
+            | RateLimitError()
+            | TimeoutError()
+        ):
+            retry_after = getattr(error, "retry_after", None) or 30
+            return 503, {"Retry-After": str(math.ceil(retry_after))}
     return http_status_of(error), {}
 
 
@@ -38,7 +58,7 @@ although that is a `ValueError`, and responds with 500.
 Set `max_elapsed` below your own timeout, so that a call raises its cause and not a bare `TimeoutError`, and a small
 `backoff_initial`, so that a second attempt fits in. Each request has `max_elapsed` for itself; the timeout bounds all
 requests of a reply. In an outage, the circuit breaker opens (`is_breaker_open`), and each call waits for the next probe
-until `max_elapsed`. Let one call wait, and the others fail at once:
+until `max_elapsed`; without a token, each call waits for one. Let one call wait, and the others fail at once:
 
 ```python
 import asyncio
@@ -54,7 +74,8 @@ class Replies:
         self.under_way = 0
 
     async def live(self, user_id: str, vehicle_id: str) -> str:
-        if self.under_way and self.client.statistics().is_breaker_open:
+        now = self.client.statistics()
+        if self.under_way and (now.is_breaker_open or (now.waiting_for_token and now.is_token_failing)):
             return SORRY
         self.under_way += 1
         try:
@@ -70,6 +91,10 @@ class Replies:
 async def print_live(client: PoderoClient, user_id: str, vehicle_id: str) -> None:
     print(await Replies(client).live(user_id, vehicle_id))
 ```
+
+Keep one such count for each kind of call: `is_breaker_open` is true if one endpoint is down, also for calls to the others.
+If the API hangs, and `max_elapsed` is below the `read` of `podero_async.Timeouts`, the breaker stays closed, so each call
+lasts until `max_elapsed`.
 
 Single calls go before those of fleets and backfills of the same client. If replies are slow beside a backfill, the
 server is: lower `max_concurrency` of the `podero_async.ThrottlePolicy`, but not below 20, since then no slot is kept for single
@@ -94,6 +119,8 @@ async def is_api_up(client: PoderoClient) -> bool:
         return False
     return True
 ```
+
+A wrong organization has the same 404, so check it once, when the service starts: `podero_async.guide.errors`.
 
 Do not decide by `is_breaker_open` of the statistics: it ends only when one of your own calls succeeds, so a service that
 gets no traffic because of it would never be healthy again. The statistics do say why calls wait:

@@ -27,6 +27,19 @@ FROM monthly_savings_in('Europe/Vienna') ORDER BY month, external_user_id;
 or no user has this external id: `podero-async users` lists the ids. The directories of `podero-async export --partition-by
 month` are UTC months, so their sums are those of `monthly_savings`.
 
+# How do I get the energy of each vehicle model by month?
+
+By month of Vienna's time:
+
+```sql
+SELECT
+    manufacturer,
+    model,
+    strftime(plug_in_time AT TIME ZONE 'Europe/Vienna', '%Y-%m') AS month,
+    sum(energy_charged_kwh) AS energy_kwh
+FROM live_sessions GROUP BY ALL ORDER BY ALL;
+```
+
 # How do I make a report that a fleet manager can read?
 
 ```sh
@@ -49,15 +62,21 @@ SELECT id, user_id, vehicle_id, plug_in_time, changed_at, withdrawn_at
 FROM sessions WHERE changed_at > now() - INTERVAL 1 DAY ORDER BY changed_at;
 ```
 
-As a file, from the start of a UTC day:
+# How do I export only the changes since the last time (incremental export)?
+
+Keep the largest `changed_at` of each time, and export the rows with a larger one the next time, here those since the
+time that the first command printed the last time:
 
 ```sh
-podero-async export --store fleet.duckdb --since 2026-11-27 --output changed.parquet
+podero-async sql --store fleet.duckdb --csv "SELECT max(changed_at) AS newest FROM sessions"
+podero-async export --store fleet.duckdb --since 2026-11-27T03:12:45.123456Z --output changes.parquet
 ```
 
-To keep a copy exact, remember the largest `changed_at` that you have copied, and copy the rows with a larger one the
-next time; no clock is compared then. `podero_async.publish` does so for PostgreSQL, `podero-async export --partition-by
-month --overwrite` for files, and `tests/examples/dlt_changes.py` for each target of dlt.
+No clock is compared, so nothing is missed, if the time is read before the export, as here. Replace rows by their `id`, and
+delete those with a `withdrawn_at`. `--since` also takes a day, such as `yesterday`.
+
+`podero_async.publish` does the same for PostgreSQL, `podero-async export --partition-by month --overwrite` for files, and
+`tests/examples/dlt_changes.py` for each target of dlt.
 
 # The API sends fields that the library does not know: can I keep them?
 

@@ -122,4 +122,8 @@ async def test_a_session_of_this_week(podero_simulator, podero_client):
 ```
 
 `PoderoSimulator(rows=...)` and `podero-async simulate --rows FILE` serve sessions of your own, of any day.
+
+A second backfill does not read settled days again, and these days are. So to test that it stores new sessions, let them
+end now, by `plug_in` as above or by `podero-async simulate --complete-every 5`, and run it with `--fresh-for 0`
+(`fresh_for=timedelta(0)`).
 """

@@ -53,7 +53,8 @@ the form `[endpoint[.page]/]kind[:option]...[@when[xtimes]]`, as the command lin
 | `wrong_total` | `wrong_total:-3` | the page's `total` is off by `delta` (default: 1) |
 
 An option is `name=value`, or the value alone if the example shows it so. `@5%` affects a share of the matching
-requests, `@#10` or `@#3,7` those numbers, counted from 1; without either, all. `x2` after that: at most twice. The prefix
+requests, `@#10` or `@#3,7` those numbers, counted from 1; without either, all. `x2` after one of them: at most twice, such
+as `@100%x2` for the first two; without an `@`, it belongs to the option (`body=<html>x2`), or is refused. The prefix
 `sessions/` restricts a fault to an endpoint (`current`, `sessions`, `token`, `user`, `users` or `vehicles`),
 `sessions.first/` and `sessions.later/` to its first or its other pages. If several faults match a request, the first that
 replaces or breaks the response wins.

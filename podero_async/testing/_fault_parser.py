@@ -38,7 +38,7 @@ def parse_fault(text: str) -> Fault:
     match = _PATTERN.fullmatch(text.strip())
     if match is None:
         raise ValueError(
-            f"not a fault: {text!r}; write it as [endpoint/]kind[:option][@5% or @#3][x2], as in status:503@5%x2"
+            f"not a fault: {text!r}; write it as [endpoint/]kind[:option][@when[xN]], such as hang, hang@#3 or reset@100%x2"
         )
     try:
         return Fault(

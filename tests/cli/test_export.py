@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import duckdb
@@ -211,8 +211,19 @@ async def test_the_options_of_an_export(filled: Path, call: Call) -> None:
     rows = json.loads((await call(*argv)).out)["rows"]
     assert rows > 0
     assert json.loads((await call(*argv, "--overwrite", "--no-withdrawn")).out)["rows"] == rows
-    assert json.loads((await call(*argv, "--overwrite", "--since=9999-12-31")).out)["rows"] == 0
-    assert (await call(*argv, "--overwrite", "--since=yesterday")).code == 2
+    printed = (await call("sql", f"--store={filled}", "--csv", "SELECT max(changed_at) AS newest FROM sessions")).out
+    newest = datetime.fromisoformat(printed.split()[1])
+    before = newest - timedelta(microseconds=1)
+    for since, is_any in (
+        ("yesterday", True),
+        (printed.split()[1], False),
+        (f"{before:%Y-%m-%d %H:%M:%S.%f}", True),
+        (before.astimezone(timezone(timedelta(hours=1))).isoformat(), True),
+    ):
+        done = await call(*argv, "--overwrite", f"--since={since}")
+        assert bool(json.loads(done.out)["rows"]) is is_any, since
+    refused = await call(*argv, "--overwrite", "--since=noon")
+    assert (refused.code, "YYYY-MM-DD, today or yesterday" in refused.err) == (2, True)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,15 +91,16 @@ async def test_rows_from_a_file_and_faults(call: Call, monkeypatch: pytest.Monke
 
 
 async def test_changes_while_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--complete-every` lists ever more sessions, and `--move-every` moves vehicles to other users."""
+    """`--complete-every` lists ever more sessions that end now, and `--move-every` moves vehicles to other users."""
     size = ("--vehicles=2", "--users=3", "--sessions=1")
     async with _simulating(*size, "--complete-every=0.01", "--move-every=0.01", "--latency=0.001") as lines:
         assert "2 vehicles, 2 sessions, users customer_1 to customer_3" in lines[4]
         _take(lines, monkeypatch)
         async with PoderoClient.from_env() as client, asyncio.timeout(60):
-            first, pairs, sessions = date(2026, 1, 1), set[VehicleRef](), 0
+            yesterday = datetime.now(UTC).date() - timedelta(days=1)
+            pairs, sessions = set[VehicleRef](), 0
             while len(pairs) < 4 or sessions < 5:
-                async with client.fetch_fleet(first, date.max, include_hidden=True) as fleet:
+                async with client.fetch_fleet(yesterday, date.max, include_hidden=True) as fleet:
                     pairs |= {outcome.vehicle async for outcome in fleet if outcome.vehicle is not None}
                 sessions = max(sessions, fleet.summary.sessions)
     assert len({pair.vehicle_id for pair in pairs}) == 2

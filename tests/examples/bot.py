@@ -24,6 +24,7 @@ from aiogram.types import Message, TelegramObject
 from podero_async import (
     AuthenticationError,
     ChargingSession,
+    Completeness,
     ConfigurationError,
     FileTokenStore,
     NotFoundError,
@@ -31,10 +32,14 @@ from podero_async import (
     PoderoError,
     RetryPolicy,
     SessionTotals,
+    VehicleSessions,
     summarize,
 )
 
 logger = logging.getLogger("bot")
+
+OUTAGE = "The charging data cannot be reached at the moment. Please try again in a few minutes."
+WRONG = "Sorry, something is wrong on our side. We have been told."
 
 
 @attrs.frozen
@@ -73,7 +78,10 @@ async def savings(_: Message, client: PoderoClient, customer: Customer) -> str:
     totals = summarize(outcomes, "month", time_zone=customer.zone).get(month, SessionTotals())
     pending = totals.sessions_without_savings
     computed = f"{totals.sessions - pending} of {totals.sessions}" if pending else str(totals.sessions)
-    return f"This month: € {totals.actual_savings_eur or 0.0:.2f} saved in {computed} sessions."
+    reads = [each for each in outcomes if isinstance(each, VehicleSessions)]
+    is_complete = not any(each.rejected or each.completeness is Completeness.UNPROVEN for each in reads)
+    missing = "" if is_complete else " Some sessions may be missing."
+    return f"This month: € {totals.actual_savings_eur or 0.0:.2f} saved in {computed} sessions.{missing}"
 
 
 async def of_each_vehicle(
@@ -96,17 +104,18 @@ async def reply(handler: Callable[..., Awaitable[str]], message: TelegramObject,
         await message.answer("I do not know this chat yet.")
         return
     try:
-        # Each request ends within a second (see `make_dispatcher`), and so do all requests of a command together.
+        # One request ends earlier, with its cause (see `make_dispatcher`); this bounds all requests of a command together.
         async with asyncio.timeout(1.0):
             text = await handler(message, {**data, "customer": customer})
     except NotFoundError:
         text = "There is no account for this chat any more."
-    except (AuthenticationError, ConfigurationError):  # the customer can do nothing about it
-        logger.exception("the API refuses this bot")
-        text = "Sorry, something is wrong on our side. We have been told."
     except (PoderoError, TimeoutError) as error:
-        logger.warning("the API does not respond in time", exc_info=error)
-        text = "The charging data cannot be reached at the moment. Please try again in a few minutes."
+        # Refused credentials and unreadable rows stay so for more than minutes, and the customer can do nothing about them.
+        is_lasting = isinstance(error, AuthenticationError | ConfigurationError) or not getattr(
+            error, "retryable", True
+        )
+        logger.log(logging.ERROR if is_lasting else logging.WARNING, "a command has failed", exc_info=error)
+        text = WRONG if is_lasting else OUTAGE
     await message.answer(text)
 
 
@@ -115,7 +124,7 @@ def make_dispatcher(client: PoderoClient, customers: Mapping[int, Customer]) -> 
 
     `ThrottlePolicy(max_concurrency=32)` then keeps the backfill from filling the queue of a slow API.
     """
-    quick = client.with_options(retry=RetryPolicy(max_elapsed=1.0))
+    quick = client.with_options(retry=RetryPolicy(max_elapsed=0.9, backoff_initial=0.1))
     dispatcher = Dispatcher(client=quick, customers=customers)
     dispatcher.message.middleware(reply)
     for command in (last, savings, live):

@@ -27,13 +27,20 @@ from fastapi.responses import StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from podero_async import (
+    ApiError,
     ChargingSession,
+    Completeness,
+    DecodeError,
     FileTokenStore,
     NotFoundError,
     PoderoClient,
     PoderoError,
+    RateLimitError,
     RetryPolicy,
+    ServerError,
     SessionTotals,
+    TransportError,
+    VehicleSessions,
     http_status_of,
     summarize,
 )
@@ -74,6 +81,24 @@ def checked_arguments() -> Iterator[None]:
 Client = Annotated[PoderoClient, Depends(client_of)]
 FromDay = Annotated[date, Query(alias="from")]
 ToDay = Annotated[date, Query(alias="to")]
+
+
+def first_day_of(month: Annotated[str, Query(pattern="^20[0-9]{2}-(0[1-9]|1[0-2])$", examples=["2026-05"])]) -> date:
+    """Return the first day of a month, `YYYY-MM`."""
+    return date.fromisoformat(f"{month}-01")
+
+
+Month = Annotated[date, Depends(first_day_of)]
+
+
+@attrs.frozen(kw_only=True)
+class Savings(SessionTotals):
+    """The sums of a customer's month."""
+
+    complete: bool
+    """False if a row could not be read, or a list was not proven complete, so that the sums may be too low."""
+
+
 app = FastAPI(lifespan=lifespan)
 
 
@@ -100,12 +125,15 @@ async def live(client: Client, user_id: UUID, vehicle_id: UUID) -> ChargingSessi
 
 
 @app.get("/customers/{external_id}/savings")
-async def savings(client: Client, external_id: str, month: date) -> SessionTotals:
-    """Return the sums of a month in Vienna's time for a customer, known by our own id; `month` is its first day."""
+async def savings(client: Client, external_id: str, month: Month) -> Savings:
+    """Return the sums of a month in Vienna's time for a customer, known by our own id. If a vehicle fails, so does the call."""
     with checked_arguments():
         user = await client.user_by_external_id(external_id)
         outcomes = await client.user_sessions(user.id, month - timedelta(days=1), month + timedelta(days=31))
-    return summarize(outcomes, "month", time_zone="Europe/Vienna").get(month, SessionTotals())
+    totals = summarize(outcomes, "month", time_zone="Europe/Vienna").get(month, SessionTotals())
+    reads = [each for each in outcomes if isinstance(each, VehicleSessions)]
+    is_complete = not any(each.rejected or each.completeness is Completeness.UNPROVEN for each in reads)
+    return Savings(**attrs.asdict(totals), complete=is_complete)
 
 
 @app.get("/health")
@@ -130,12 +158,28 @@ def problem(status: int, **headers: str) -> Response:
     return Response(json.dumps(body), status, headers, "application/problem+json")
 
 
+def response_to(error: Exception) -> tuple[int, dict[str, str]]:
+    """Return the status and the headers for a call that failed: 503 if a later call may succeed."""
+    match error:
+        case (
+            TransportError(retryable=True)
+            | DecodeError(retryable=True)
+            | ApiError(is_from_gateway=True)
+            | ServerError()
+            | RateLimitError()
+            | TimeoutError()
+        ):
+            retry_after = getattr(error, "retry_after", None) or 30
+            return 503, {"Retry-After": str(math.ceil(retry_after))}
+    return http_status_of(error), {}
+
+
 @app.exception_handler(PoderoError)
 async def call_failed(_: Request, error: Exception) -> Response:
     """Respond to a call of the client that failed."""
-    status, retry_after = http_status_of(error), getattr(error, "retry_after", None)
+    status, headers = response_to(error)
     logger.warning("responding with %s", status, exc_info=error)
-    return problem(status, **({"Retry-After": str(math.ceil(retry_after))} if retry_after else {}))
+    return problem(status, **headers)
 
 
 @app.exception_handler(RequestValidationError)

@@ -48,6 +48,7 @@ def test_text_is_parsed_as_the_fault(text: str, fault: Fault) -> None:
         ("reset@", "not a fault"),
         ("reset@often", "not a fault"),
         ("status:503@5", "not a fault"),
+        ("sessions/hangx2", r"\[@when\[xN\]\], such as hang"),
         ("earthquake@5%", "unknown kind"),
         ("earthquake:big", "unknown kind"),
         ("earthquake:size=big", "unknown kind"),

@@ -51,7 +51,7 @@ class Options(shared.StoreOptions):
 def add_arguments(parser: ArgumentParser) -> None:
     shared.add_store(parser)
     add = parser.add_argument_group("what to write").add_argument
-    since = "only sessions that were added, changed or withdrawn after this time (changed_at)"
+    since = f"only sessions that were added, changed or withdrawn after this time (changed_at): {shared.MOMENT}"
     add("--since", type=shared.moment, metavar="TIME", help=since)
     withdrawn = "leave out sessions that the server no longer returns"
     add("--no-withdrawn", action="store_false", dest="withdrawn", help=withdrawn)

@@ -6,6 +6,7 @@ import asyncio
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +28,7 @@ is the way to end the server, so it ends with exit code 0, not 129, 130 or 143.
 """
 _VEHICLES = 10
 _SESSIONS = 120
+_PLUGGED_IN = timedelta(hours=8)
 
 
 def _fault(text: str) -> Fault:
@@ -60,10 +62,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     lifetime = "lifetime of a token (default: %(default)g)"
     add("--token-lifetime", type=shared.seconds, default=36000.0, metavar="SECONDS", help=lifetime)
     faults = "faults, such as status:503@5%% reset@2%% sessions/status:429:retry-after=1@#10,20 hang:2.5@1%%"
+    faults += "; hang@100%%x2 affects the first 2 requests (x needs an @)"
     faults += "; the endpoints are current, sessions, token, user, users and vehicles"
     add("--faults", type=_fault, nargs="+", action="extend", default=[], metavar="SPEC", help=faults)
     add = parser.add_argument_group("changes").add_argument
-    complete = "let a session complete, and its vehicle be plugged in again, at this interval"
+    complete = "let a session complete now, and its vehicle be plugged in again, at this interval"
     add("--complete-every", type=shared.positive_number, metavar="SECONDS", help=complete)
     move = "let a vehicle move to another user at this interval"
     add("--move-every", type=shared.positive_number, metavar="SECONDS", help=move)
@@ -113,10 +116,11 @@ async def _repeat(
 
 def _complete(simulator: PoderoSimulator, rng: Random) -> None:
     vehicle = rng.choice(simulator.vehicles)
+    plugged_in = datetime.now(UTC) - _PLUGGED_IN  # the session ends now, on a day that a backfill reads again
     if simulator.current(vehicle) is None:
-        simulator.plug_in(vehicle)
+        simulator.plug_in(vehicle, plugged_in)
     simulator.complete_current(vehicle)
-    simulator.plug_in(vehicle)
+    simulator.plug_in(vehicle, plugged_in)
 
 
 def _move(simulator: PoderoSimulator, rng: Random) -> None:
