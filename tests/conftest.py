@@ -67,6 +67,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{node}: {value}")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the long form of a slow proof out of `-m slow`."""
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.own_markers = [mark for mark in item.own_markers if mark.name != "slow"]
+
+
 _EMAIL_ADDRESS = re.compile(r"[\w.+-](@|%40)\w", re.IGNORECASE)
 
 

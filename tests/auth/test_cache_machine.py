@@ -181,7 +181,7 @@ class TokenMachine(LoopMachine):
             return
         number = len(self.issued) + 1
         self.issued[f"token-{number}"] = IssuedToken(
-            self.loop.time(), math.inf if life_s is None else life_s, lag_s, self.pending[0].cache
+            self.loop.time(), life_s or math.inf, lag_s, self.pending[0].cache
         )
         fields: dict[str, Any] = {"access_token": f"token-{number}", "expires_in": life_s}
         if with_refresh:
