@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import pkgutil
 import re
 import shlex
@@ -19,6 +20,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from filelock import FileLock
 
 import podero_async.guide
 from podero_async import ClientCredentials, NotFoundError, PoderoClient, RateLimitError, RetryPolicy
@@ -340,8 +342,14 @@ async def test_the_nightly_script_runs(
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the documentation, which fails if a link is broken."""
-    directory = tmp_path_factory.mktemp("docs")
-    subprocess.run([sys.executable, str(ROOT / ".ci" / "docs.py"), str(directory)], check=True, cwd=ROOT)
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent  # of all processes of this test run
+    directory, built = shared / "docs", shared / "docs.built"
+    with FileLock(shared / "docs.lock"):
+        if not built.exists():
+            subprocess.run([sys.executable, str(ROOT / ".ci" / "docs.py"), str(directory)], check=True, cwd=ROOT)
+            built.touch()
     return directory
 
 

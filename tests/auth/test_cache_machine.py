@@ -180,9 +180,7 @@ class TokenMachine(LoopMachine):
         if not self.pending:
             return
         number = len(self.issued) + 1
-        self.issued[f"token-{number}"] = IssuedToken(
-            self.loop.time(), life_s or math.inf, lag_s, self.pending[0].cache
-        )
+        self.issued[f"token-{number}"] = IssuedToken(self.loop.time(), life_s or math.inf, lag_s, self.pending[0].cache)
         fields: dict[str, Any] = {"access_token": f"token-{number}", "expires_in": life_s}
         if with_refresh:
             fields["refresh_token"] = f"refresh-{number}"

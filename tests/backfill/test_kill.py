@@ -42,7 +42,7 @@ class Scale:
         )
 
 
-SMALL = Scale(users=40, vehicles=300, sessions=20, latency_s=0.1, kills=5, kill_within=70, batch=4)
+SMALL = Scale(users=40, vehicles=200, sessions=20, latency_s=0.1, kills=3, kill_within=70, batch=4)
 LARGE = Scale(users=200, vehicles=3000, sessions=50, latency_s=0.4, kills=50, kill_within=120, batch=10)
 
 

@@ -232,7 +232,7 @@ async def test_two_changes_of_a_shorter_list_lead_to_no_false_verdict(order: str
         pytest.param(Kind("newest first", ALL_EVENTS), marks=pytest.mark.slow),
         pytest.param(Kind("oldest first", ALL_EVENTS, rows=5, places=NEWEST), marks=pytest.mark.slow),
         pytest.param(Kind("oldest first", ALL_EVENTS), marks=pytest.mark.soak),
-        pytest.param(Kind("by id", ALL_EVENTS), marks=pytest.mark.slow),
+        pytest.param(Kind("by id", ALL_EVENTS), marks=pytest.mark.soak),
         pytest.param(Kind("newest first", CHANGES, is_reversed=True, places=NEWEST), marks=pytest.mark.slow),
         *(pytest.param(Kind(order, ALL_EVENTS, is_reversed=True), marks=pytest.mark.soak) for order in ORDERS),
     ],
@@ -254,7 +254,7 @@ OLDEST, ANYWHERE = (1,), (1, ROWS, 2 * ROWS - 1)
 @pytest.mark.parametrize(
     ("order", "move", "places", "false"),
     [
-        pytest.param("newest first", "touch", OLDEST, {"insert + remove + touch"}, marks=pytest.mark.slow),
+        pytest.param("newest first", "touch", OLDEST, {"insert + remove + touch"}, marks=pytest.mark.soak),
         pytest.param("oldest first", "touch", NEWEST, set(), marks=pytest.mark.soak),
         pytest.param("newest first", "touch", ANYWHERE, {"insert + remove + touch"}, marks=pytest.mark.soak),
         pytest.param("newest first", "correct", ANYWHERE, {"correct + insert + remove"}, marks=pytest.mark.soak),

@@ -116,7 +116,12 @@ def _asks_every_night(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_coverage, "asks_current", lambda *_: True)
 
 
-MISTAKES = [_settles_whatever_goes_on, _settles_a_week_early, _believes_the_local_clock, _asks_every_night]
+MISTAKES = [
+    _settles_whatever_goes_on,
+    _settles_a_week_early,
+    pytest.param(_believes_the_local_clock, marks=pytest.mark.soak),  # takes the most time to notice
+    _asks_every_night,
+]
 
 
 @pytest.mark.slow

@@ -223,12 +223,13 @@ CASES = [(name, value) for name in NAMES for value in [*_values(name), *_JUNK]]
 
 @pytest.mark.slow
 def test_each_odd_value_of_each_field_gives_the_same_columns() -> None:
-    """For each odd value of each field, alone or beside a good row, both ways give the same rows and rejected items."""
+    """For each odd value of each field, and for some beside a good row, both ways give the same rows and rejected items."""
     read_by_arrow = 0
-    for name, value in CASES:
+    for number, (name, value) in enumerate(CASES):
         row = [(key, value if key == f'"{name}"' else known) for key, known in _plain(wire_row(1))]
         read_by_arrow += _check(_page([row]))
-        _check(_page([_plain(wire_row(2)), row]))
+        if number % 4 == 0:
+            _check(_page([_plain(wire_row(2)), row]))
     assert len(CASES) / 5 < read_by_arrow < len(CASES)
 
 

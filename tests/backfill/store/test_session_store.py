@@ -209,7 +209,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 @pytest.mark.slow
 async def test_a_full_disk_ends_the_run_and_keeps_the_store_consistent(path: Path, clock: Clock) -> None:
     """The store contains whole batches only, and when the disk has space, the same call completes it."""
-    async with PoderoSimulator(users=10, vehicles=300, sessions_per_vehicle=150) as sim, client_of(sim) as client:
+    async with PoderoSimulator(users=10, vehicles=150, sessions_per_vehicle=150) as sim, client_of(sim) as client:
         first, last = sim.first_day, sim.last_day
         truth = truth_of(sim, first, last)
         async with SessionStore(path) as store:
