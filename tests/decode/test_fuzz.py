@@ -111,10 +111,15 @@ async def test_a_gzip_bomb_stays_within_the_cap(is_honest: bool) -> None:
     assert peak_bytes < 3 * CAP
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "repeated", "after"),
-    [(b"[", b" ", b"x"), (b"[", b"[],", b"[]]"), (b"[", b"{},", b"{}]"), (b'["', b"\\u0041", b'"]'), (b"", b"9", b"")],
+    [
+        pytest.param(b"[", b" ", b"x", marks=pytest.mark.slow),
+        pytest.param(b"[", b"[],", b"[]]", marks=pytest.mark.soak),
+        pytest.param(b"[", b"{},", b"{}]", marks=pytest.mark.slow),
+        pytest.param(b'["', b"\\u0041", b'"]', marks=pytest.mark.slow),
+        pytest.param(b"", b"9", b"", marks=pytest.mark.slow),
+    ],
 )
 async def test_an_invalid_body_of_7_mb_stays_within_the_cap(before: bytes, repeated: bytes, after: bytes) -> None:
     """7 MiB of invalid JSON, just under the cap of such a response,

@@ -288,7 +288,7 @@ def test_a_hidden_rate_is_found_and_used() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", [60, 200, 260])
-@pytest.mark.parametrize("tenth", range(10))
+@pytest.mark.parametrize("tenth", [0, 3, 7])
 def test_a_rate_that_is_counted_in_windows_is_used_whenever_they_begin(rate: int, tenth: int) -> None:
     """Over 90 % of a rate is used although the first requests may meet the end of a window and pass in double number."""
     assert_used(lambda: Windows(rate, tenth / 10), rate, used=0.9, throttled=0.02)
@@ -300,8 +300,8 @@ def test_a_hidden_number_of_slots_is_found_and_used() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("retry_after", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("share", [0.005, 0.01, 0.03])
+@pytest.mark.parametrize("retry_after", [0.0, 1.0])
+@pytest.mark.parametrize("share", [0.005, 0.03])
 def test_throttling_at_random_costs_no_more_than_its_pauses(share: float, retry_after: float) -> None:
     """A server that throttles at random gets at least 85 % of the requests that it gets if no rate is learned."""
     learned, unlimited = (

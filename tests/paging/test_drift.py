@@ -73,7 +73,7 @@ async def test_pages_smaller_than_the_limit_are_read_in_smaller_steps(page_size:
 # --- moving lists -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 async def test_a_thousand_reads_of_moving_lists_lose_nothing(record_property: Callable[[str, object], None]) -> None:
     """A list that changes anywhere at most requests is proven complete, for less than 3 times the requests of plain paging.
 

@@ -65,7 +65,7 @@ async def test_a_fleet_without_descriptors_fails_vehicle_by_vehicle(simulator: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("descriptors", [14, 16, 24, 40, 64])
+@pytest.mark.parametrize("descriptors", [14, 24, *(pytest.param(n, marks=pytest.mark.soak) for n in (16, 40, 64))])
 @pytest.mark.parametrize("name", ["backfill", "sessions", "status"])
 async def test_a_command_without_descriptors_says_so(
     simulator: PoderoSimulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, descriptors: int, name: str

@@ -200,7 +200,12 @@ async def served(
 @pytest.mark.leaping
 @pytest.mark.parametrize(
     "sequence",
-    ["once", "until given up", *(pytest.param(name, marks=pytest.mark.slow) for name in ("twice", "alternating"))],
+    [
+        "once",
+        "until given up",
+        pytest.param("twice", marks=pytest.mark.soak),
+        pytest.param("alternating", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 @pytest.mark.parametrize("fault", FAULTS)
