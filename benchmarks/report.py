@@ -67,7 +67,7 @@ _BOUNDS = {
         " one; Arrow parses a session in 4 to 5.5 us, the INSERT and the COMMIT take about 3, the search for known ids, coverage,"
         " absence and receipts about 2, the digest 1.5"
     ),
-    "1,000 requests a second": "the CPU time of small pages, which is 1.34 times the bare loop's in the same run",
+    "1,000 requests a second": "the CPU time of small pages, whose row compares it with the bare loop's",
     "60 vehicles": (
         "the fast vehicles alone need 3,200 requests a second through 64 slots, and the concurrency limit starts at 32"
     ),
