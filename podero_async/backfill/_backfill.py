@@ -259,7 +259,8 @@ class _Backfill:
             days, unread = await backend.count_days(planner.settings)
             by_clock = clock_alarm(self.now(), server_time(planner.client))
             progress.alarms += by_clock or (unread_alarm(unread) if finished else [])
-        report = progress.report(self.window, run, days, finished=finished, seconds=seconds)
+        window = attrs.evolve(self.window, from_date=planner.settings.window.from_date)  # without erased days
+        report = progress.report(window, run, days, finished=finished, seconds=seconds)
         if run is not None:
             await backend.end_run(run.run_id, report, self.now() if finished else None)
         return report

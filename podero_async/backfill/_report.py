@@ -86,6 +86,7 @@ class BackfillReport:
     """The result of one call of `backfill`. The counts are of this call, unless a field says otherwise."""
 
     from_date: date
+    """The first day of the window, or the first one that the store keeps."""
     to_date: date
     include_hidden: bool
     run_id: int | None

@@ -21,7 +21,8 @@ If a vehicle changes to a user of another shard, the store that lists it counts.
 The target remembers, for each store, the number of its newest change, the number of its sessions and a
 checksum, all written in the same transaction as the rows. No clock is compared. Of sessions, those with a newer number are
 copied; the other tables change with nearly each run, so they are copied as a whole and compared. A user that the store has
-forgotten is removed, and so are the days that it has erased. If a later release adds a column, the next call adds it to the target and fills it.
+forgotten is removed, and so are the days that it has erased. If a later release adds a column, the next call adds it to
+the target and fills it.
 
 # Failures
 

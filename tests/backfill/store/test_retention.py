@@ -115,6 +115,7 @@ async def test_an_erased_day_is_not_read_again(
         clock.forward(days=1)
         with caplog.at_level(logging.INFO, "podero_async"):
             report = await backfill(client, store, FIRST, LAST, now=clock)
+            assert (report.from_date, report.to_date) == (DAY, LAST), "the report counts the days that are kept"
         assert f"days before {DAY} were erased, so they are not read again" in caplog.messages
         assert (report.is_clean, report.missing, report.withdrawn) == (True, 0, 1)
         assert (await verify(client, store, include_provisional=True)).is_clean

@@ -255,8 +255,9 @@ class DuckDBBackend:
     async def forget_before(self, day: date) -> int:
         return await self._forget(before=day)
 
-    async def _forget(self, **rows: Any) -> int:
-        return await run_interruptible(self.call, Forget(target=self._path, store=self._resolved, **rows))
+    async def _forget(self, *, user_id: UUID | None = None, before: date | None = None) -> int:
+        operation = Forget(target=self._path, store=self._resolved, user_id=user_id, before=before)
+        return await run_interruptible(self.call, operation)
 
     async def kept_from(self) -> date | None:
         return await self.call(kept_from)
